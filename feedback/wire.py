@@ -1,0 +1,160 @@
+"""Reports and replies as MessagePack, and the protocol's version.
+
+What an agent sends is raw and cumulative: the master takes differences, so that a lost report costs resolution and
+nothing else. Seconds are of the agent's own CLOCK_MONOTONIC; the master maps them to its own clock. Everything that
+arrives is untrusted: limited in size before it is unpacked, converted into types, checked for range, or refused with
+the path of what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgpack
+import msgspec
+
+PROTOCOL = 1
+REPORT_BYTES_MAX = 16 * 1024
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Cpu(msgspec.Struct, frozen=True):
+    """CPU of what the agent watches: the host, or the cgroup that holds the real server.
+
+    `cores` is what may be used: the host's, or the least of quota and cpuset. `busy_seconds` is cumulative time used of
+    that (on a host with steal counted as busy: it is not available either). `own_seconds` is the part that the
+    service's own cgroup used, where known. `resolution_seconds` is the grain of the counters (a tick where the kernel
+    accounts by ticks), which bounds what a short window can tell.
+    """
+
+    cores: Annotated[float, msgspec.Meta(gt=0, le=65536)]
+    busy_seconds: Seconds
+    resolution_seconds: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
+    own_seconds: Seconds | None = None
+    steal_seconds: Seconds | None = None
+    throttled_seconds: Seconds | None = None
+    runnable: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Bytes: `total` is the host's or the cgroup's limit, `available` what can still be had without swapping."""
+
+    total: Count
+    available: Count
+    swap_in_pages: Count | None = None
+    oom_kills: Count | None = None
+
+
+class Pressure(msgspec.Struct, frozen=True):
+    """PSI `total` counters in seconds, cumulative. None of this exists on kernels without PSI."""
+
+    cpu_some: Seconds
+    memory_some: Seconds
+    memory_full: Seconds
+    io_some: Seconds
+    io_full: Seconds
+
+
+class Connections(msgspec.Struct, frozen=True):
+    """TCP of the agent's network namespace (/proc/net/snmp, /proc/net/netstat): `opened` is PassiveOpens, cumulative;
+    `established` is CurrEstab, a level; `overflows` is ListenOverflows, cumulative."""
+
+    opened: Count
+    established: Count
+    overflows: Count = 0
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """One listening TCP port: connections waiting for accept(), the queue's limit, and connections established."""
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    backlog: Count
+    backlog_limit: Count
+    established: Count
+
+
+class Application(msgspec.Struct, frozen=True):
+    """What an application says of itself by datagram. `port` tells for which service (0: all)."""
+
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    utilisation: Ratio | None = None
+    in_flight: Count | None = None
+    latency_seconds: Seconds | None = None
+    completions: Count | None = None  # cumulative
+    errors: Count | None = None  # cumulative
+    drain: bool = False
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One sample of one real server. `addresses` are the RIPs it speaks for; `boot` changes whenever the counters
+    start anew (reboot or restart of the agent); `sequence` counts reports since then; `sampled_at` is the agent's
+    monotonic time of the sample, in seconds; `interval_seconds` is when to expect the next one."""
+
+    version: int
+    agent: Name
+    boot: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    sequence: Count
+    sampled_at: Seconds
+    interval_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+    addresses: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
+    cpu: Cpu
+    memory: Memory
+    pressure: Pressure | None = None
+    connections: Connections | None = None
+    listeners: Annotated[tuple[Listener, ...], msgspec.Meta(max_length=64)] = ()
+    applications: Annotated[tuple[Application, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The master's word to an agent: after its first report, and when it refuses one."""
+
+    version: int
+    accepted: bool
+    reason: str = ""
+
+
+class WireError(ValueError):
+    """A message that does not fit. `kind` is the counter it goes into: oversized, malformed or version."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def encode(message: Report | Reply) -> bytes:
+    packed: bytes = msgpack.packb(msgspec.to_builtins(message))
+    return packed
+
+
+T = TypeVar("T", Report, Reply)
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    if len(data) > REPORT_BYTES_MAX:
+        raise WireError("oversized", f"{len(data)} bytes, at most {REPORT_BYTES_MAX} are taken")
+    try:
+        raw: Any = msgpack.unpackb(data, strict_map_key=True)
+    except Exception as error:  # msgpack raises its own, ValueError, RecursionError and UnicodeDecodeError
+        raise WireError("malformed", f"not MessagePack: {error}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("version"), int):
+        raise WireError("malformed", "not a map with a version")
+    if raw["version"] != PROTOCOL:
+        raise WireError("version", f"speaks protocol {raw['version']}, this side {PROTOCOL}: upgrade the older one")
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise WireError("malformed", str(error)) from None
+
+
+def decode_report(data: bytes) -> Report:
+    """Raises WireError."""
+    return _decode(data, Report)
+
+
+def decode_reply(data: bytes) -> Reply:
+    """Raises WireError."""
+    return _decode(data, Reply)
