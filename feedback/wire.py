@@ -27,7 +27,8 @@ class Cpu(msgspec.Struct, frozen=True):
 
     `cores` is what may be used: the host's, or the least of quota and cpuset. `busy_seconds` is cumulative time used of
     that (on a host with steal counted as busy: it is not available either). `own_seconds` is the part that the
-    service's own cgroup used, where known. `resolution_seconds` is the grain of the counters (a tick where the kernel
+    service's own cgroup used, where known, and `entitled` the fraction of `cores` that it gets even while its busy
+    siblings want all they can have (their cpu.weight against its own, level by level). `resolution_seconds` is the grain of the counters (a tick where the kernel
     accounts by ticks), which bounds what a short window can tell.
     """
 
@@ -35,6 +36,7 @@ class Cpu(msgspec.Struct, frozen=True):
     busy_seconds: Seconds
     resolution_seconds: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
     own_seconds: Seconds | None = None
+    entitled: Ratio | None = None
     steal_seconds: Seconds | None = None
     throttled_seconds: Seconds | None = None
     runnable: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
