@@ -140,13 +140,14 @@ def format_endpoint(address: Address, port: int) -> str:
 
 class Service(msgspec.Struct, frozen=True):
     """Configuration of a virtual service. `timeout_seconds` is the persistence timeout; `netmask` the granularity of
-    persistence: an IPv4 netmask as prefix length 0..32, or an IPv6 prefix length 1..128."""
+    persistence: a prefix length, 0..32 for IPv4 and 1..128 for IPv6; an IPv4Address is a mask that is no prefix, which
+    the kernel takes too and which reading must not lose."""
 
     key: ServiceKey
     scheduler: str = "sed"
     flags: ServiceFlags = ServiceFlags(0)
     timeout_seconds: int = 0
-    netmask: int | None = None  # None: the whole address
+    netmask: int | IPv4Address | None = None  # None: the whole address
     pe_name: str | None = None
 
     @property
