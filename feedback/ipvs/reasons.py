@@ -33,8 +33,9 @@ _LIMITS = "the weight is negative, or the lower threshold is above the upper (0 
 _NO_SCHEDULER = "the kernel has no such scheduler or persistence engine: `modprobe ip_vs_NAME`"
 _SERVICE_VALUES = "the kernel takes no such service: an IPv6 prefix length is 1..128, flags fit the scheduler"
 _DESTINATION_VALUES = (
-    "the kernel takes no such destination: the address is unicast, a GUE tunnel has a port, a destination of the other "
-    "family is reached by tunnel only and not while a sync daemon runs, a threshold is at most 2147483647"
+    "the kernel takes no such destination: its address is unicast (and in a fresh namespace none is until an interface "
+    "is up: `ip link set lo up`), a GUE tunnel has a port, a destination of the other family is reached by tunnel only "
+    "and not while a sync daemon runs, a threshold is at most 2147483647"
 )
 
 _MEANINGS: dict[tuple[type, int], str] = {
