@@ -254,11 +254,13 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What one destination should have, and the chain of reasons from report to weight."""
+    """What one destination should have, and the chain of reasons from report to weight. `share` is the part (0..1) of
+    the service's connections that the weight stands for."""
 
     service: ServiceKey
     destination: DestinationKey
     weight: int
+    share: float = 0.0
     upper: int = 0
     lower: int = 0
     reasons: tuple[Reason, ...] = ()

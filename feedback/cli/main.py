@@ -1,0 +1,45 @@
+"""The `feedback` command: finds a subcommand and loads only that one (a start in the lab's guest costs seconds)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from feedback import __version__
+
+COMMANDS = {
+    "agent": ("feedback.cli.agent:agent", "Run the agent of a real server, or check its configuration."),
+    "master": ("feedback.cli.master:master", "Run the master of a director, or check its configuration."),
+    "show": ("feedback.cli.show:show", "Show services and destinations with load, target and age."),
+    "explain": ("feedback.cli.show:explain", "Say why a destination has its weight."),
+    "keys": ("feedback.cli.keys:keys", "Make, show, enroll, list and revoke keys."),
+    "lab": ("feedback.cli.lab:lab", "Run a whole LVS cluster on this machine, on a real kernel."),
+}
+
+
+class Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, help_text) in COMMANDS.items()])
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="feedback")
+def main() -> None:
+    """Load-informed scheduling for Linux Virtual Server.
+
+    Agents on the real servers report their load; the master on the director turns it into IPVS weights.
+
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers.
+    """

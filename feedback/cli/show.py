@@ -1,0 +1,127 @@
+"""`show` and `explain`: the `ipvsadm -Ln` look with what the master knows, and the chain of reasons for one weight."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from feedback.cli.errors import UNREACHABLE, Failure
+
+CONTROL = Path("/run/feedback/master.sock")
+FORWARD = {"route": "Route", "masquerade": "Masq", "tunnel": "Tunnel", "local": "Local", "bypass": "Bypass"}
+
+control_option = click.option(
+    "--control",
+    type=click.Path(path_type=Path),
+    default=CONTROL,
+    show_default=True,
+    help="The master's control socket.",
+)
+
+
+def status(control: Path) -> dict[str, Any]:
+    """The master's status. Raises Failure."""
+    from feedback.ops.control import ControlError, NotRunningError, ask
+
+    try:
+        return ask(control, {"command": "status"})
+    except NotRunningError as error:
+        raise Failure(str(error), UNREACHABLE) from None
+    except ControlError as error:
+        raise Failure(str(error)) from None
+
+
+def kernel_status(netns: str | None) -> dict[str, Any]:
+    """What the kernel alone says. Raises Failure."""
+    from feedback.ipvs import Client, IpvsError
+    from feedback.master.status import of_snapshot
+
+    try:
+        with Client(netns=netns) as client:
+            return of_snapshot(client.snapshot())
+    except IpvsError as error:
+        raise Failure(str(error)) from None
+
+
+@click.command()
+@control_option
+@click.option("--kernel", is_flag=True, help="Ask the kernel instead of the master: no load, no targets.")
+@click.option("--netns", default=None, help="With --kernel: in this network namespace.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show(control: Path, kernel: bool, netns: str | None, as_json: bool) -> None:
+    """Show services and destinations: the look of `ipvsadm -Ln`, with base weight, target, load, age and state.
+
+    \b
+    Base    the static weight          Target  share of the service's connections
+    Load    used, of what it can have  Cap     connections per second it can complete
+    Age     since the last report      State   fresh, stale, lost, never, quiesced
+    """
+    answer = kernel_status(netns) if kernel else status(control)
+    click.echo(json.dumps(answer) if as_json else "\n".join(table(answer)))
+
+
+def table(answer: dict[str, Any]) -> list[str]:
+    """Lines of text for a status."""
+    lines = [
+        "Prot LocalAddress:Port Scheduler Flags",
+        "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn"
+        + ("    Base  Target  Load    Cap/s    Age State" if answer["source"] == "master" else ""),
+    ]
+    for service in answer["services"]:
+        lines.append(_service_line(service))
+        lines += [_destination_line(d) for d in service["destinations"]]
+    return lines
+
+
+def _service_line(service: dict[str, Any]) -> str:
+    kind, _, rest = str(service["virtual"]).partition(":")
+    text = f"FWM  {rest}" if kind == "fwmark" else f"{kind.upper():<4} {rest}"
+    persistent = f" persistent {service['persistence_seconds']}" if service["persistence_seconds"] else ""
+    held = f"  [{service['held']}]" if service.get("held") else ""
+    return f"{text} {service['scheduler']}{persistent}{held}"
+
+
+def _destination_line(d: dict[str, Any]) -> str:
+    weight = "-" if d["weight"] is None else d["weight"]
+    line = f"  -> {d['address']:<28} {FORWARD[d['forward']]:<7} {weight:<6} {d['active']:<10} {d['inactive']:<10}"
+    if "state" not in d:
+        return line.rstrip()
+    load = "-" if d["utilisation"] is None else f"{100 * d['utilisation']:.0f}%"
+    capacity = "-" if d["capacity_per_second"] is None else f"{d['capacity_per_second']:.1f}"
+    age = "-" if d["age_seconds"] is None else f"{d['age_seconds']:.1f}s"
+    return f"{line} {d['base_weight']:>6} {100 * d['share']:>6.1f}% {load:>5} {capacity:>8} {age:>6} {d['state']}"
+
+
+@click.command()
+@click.argument("destination")
+@control_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def explain(destination: str, control: Path, as_json: bool) -> None:
+    """Say why DESTINATION (ADDRESS or ADDRESS:PORT) has its weight: each stage with the value after it."""
+    answer = status(control)
+    found = [
+        {"virtual": s["virtual"], "scheduler": s["scheduler"], "law": s["law"], **d}
+        for s in answer["services"]
+        for d in s["destinations"]
+        if destination in (d["address"], d["address"].rpartition(":")[0].strip("[]"))
+    ]
+    if not found:
+        known = ", ".join(d["address"] for s in answer["services"] for d in s["destinations"])
+        raise Failure(f"{destination}: no such destination: there are {known or 'none'}")
+    click.echo(json.dumps({"schema": answer["schema"], "destinations": found}) if as_json else _chains(found))
+
+
+def _chains(found: list[dict[str, Any]]) -> str:
+    blocks = []
+    for d in found:
+        lines = [f"{d['address']} in {d['virtual']} ({d['scheduler']}, law {d['law']}): weight {d['weight']}"]
+        lines += [f"  {r['stage']:<8} {_value(r['value']):>10}  {r['text']}" for r in d["reasons"]]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

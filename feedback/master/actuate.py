@@ -1,0 +1,224 @@
+"""Actuate: shares -> integer weights, in the way of the scheduler that this service uses.
+
+A weight is a stock in `sed` (active connections go in proportion to it, at once), a flow in `wrr` (and each write
+resets the cursor to the head of the list), and under `wlc` a stock with two minutes of memory: closed connections
+count until their FIN time-out, so that a weight raised by 10 % floods the server for seconds.
+
+For `wlc` the memory is cancelled instead of waited for: at each tick the weight is the overhead that the server should
+have at the end of the tick, i.e. what it has (inactive), what it should have (active) and what it should get (its share
+of the arrivals). The kernel, filling the least overhead/weight, then sends each server just that.
+
+Knows no law. Source: ip_vs_sed.c, ip_vs_wlc.c, ip_vs_wrr.c; the overhead of wlc is active * 256 + inactive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from feedback.master.guard import Guarded
+from feedback.master.pool import Member, Pool
+from feedback.model import DestinationKey
+
+ACTIVE = 256  # what an active connection counts in wlc, in inactive ones
+CATCH_UP = 0.25  # a server below its part may get this much more than its share of the arrivals
+
+
+class Weight(msgspec.Struct, frozen=True):
+    value: int
+    text: str = ""
+
+
+Weights: TypeAlias = Mapping[DestinationKey, Weight]
+
+
+class Actuator(Protocol):
+    """One instance serves one service."""
+
+    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
+        """A weight for every member. A share of 0 is a weight of 0, any other at least 1."""
+        ...
+
+
+def for_scheduler(scheduler: str, dead_band: float) -> Actuator:
+    match scheduler:
+        case "sed" | "nq":
+            return Stock(dead_band)
+        case "wlc":
+            return Memory()
+        case "wrr":
+            return Flow(dead_band)
+        case _:
+            return Hold(scheduler)
+
+
+def _current(member: Member) -> int | None:
+    return member.kernel.destination.weight if member.kernel else None
+
+
+def _active(member: Member) -> int:
+    return member.kernel.active if member.kernel else 0
+
+
+def _inactive(member: Member) -> int:
+    return member.kernel.inactive if member.kernel else 0
+
+
+def _scaled(pool: Pool, guarded: Guarded, mean: int, limit: int) -> dict[DestinationKey, float]:
+    """Shares times a scale: the scale of the weights in force while it fits, so that one change is one write."""
+    shares = {m.key: guarded.shares[m.key].value for m in pool.members}
+    serving = [s for s in shares.values() if s > 0]
+    if not serving:
+        return shares
+    scale = float(mean * len(serving))
+    ratios = [w / shares[m.key] for m in pool.members if (w := _current(m)) and shares[m.key] > 0]
+    if ratios:
+        current = median(ratios)
+        if scale / 1.5 <= current <= scale * 1.5 and max(serving) * current <= limit:
+            scale = current
+    scale = min(scale, limit / max(serving))
+    return {k: s * scale for k, s in shares.items()}
+
+
+def _banded(member: Member, value: float, dead_band: float, limit: int) -> Weight:
+    """The weight in force stays while the wanted one is within the dead band of it."""
+    if value <= 0:
+        return Weight(0)
+    wanted = min(limit, max(1, round(value)))
+    current = _current(member)
+    if current and abs(value - current) <= max(dead_band * current, 0.6):
+        return Weight(current, f"{value:.1f} is within the dead band of {current}")
+    return Weight(wanted)
+
+
+class Stock:
+    """sed, nq: cost (active + 1) / weight. Mean 100, 1..1000."""
+
+    MEAN, LIMIT = 100, 1000
+
+    def __init__(self, dead_band: float) -> None:
+        self._dead_band = dead_band
+        self._at: float | None = None
+
+    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
+        tick = 0.2 if self._at is None else min(1.0, max(0.05, now - self._at))
+        self._at = now
+        scaled = _scaled(pool, guarded, self.MEAN, self.LIMIT)
+        out = {m.key: _banded(m, scaled[m.key], self._dead_band, self.LIMIT) for m in pool.members}
+        for member in pool.members:
+            limit = self._catching_up(pool, member, scaled, guarded, tick)
+            if limit is not None and limit < out[member.key].value:
+                out[member.key] = Weight(limit, f"{_active(member)} active: catching up at its share of the arrivals")
+        return out
+
+    def _catching_up(
+        self, pool: Pool, member: Member, scaled: Mapping[DestinationKey, float], guarded: Guarded, tick: float
+    ) -> int | None:
+        """With long connections, a server far below its part gets everything until it has caught up: a weight that
+        lets it have its share of this tick's arrivals, or None where this does not matter."""
+        others = [m for m in pool.members if m is not member and scaled[m.key] > 0]
+        total = sum(scaled[m.key] for m in others)
+        if not total or scaled[member.key] <= 0:
+            return None
+        level = sum(_active(m) + 1 for m in others) / total  # cost of the others, per unit of weight
+        if level * scaled[member.key] < max(4.0, 1.3 * (_active(member) + 1)):
+            return None
+        arrivals = guarded.shares[member.key].value * pool.flow * tick * (1 + CATCH_UP)
+        return max(1, int((_active(member) + 1 + arrivals) / level))
+
+
+class Flow:
+    """wrr: connections in proportion to the weight, in bursts of their differences: mean 16, 1..64. All edits at once,
+    and only after so many connections that the reset of the cursor does not show."""
+
+    MEAN, LIMIT = 16, 64
+    CONNECTIONS_PER_SERVER, SECONDS_MAX = 50, 30.0
+
+    def __init__(self, dead_band: float) -> None:
+        self._dead_band = dead_band
+        self._written_at: float | None = None
+
+    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
+        scaled = _scaled(pool, guarded, self.MEAN, self.LIMIT)
+        wanted = {m.key: _banded(m, scaled[m.key], self._dead_band, self.LIMIT) for m in pool.members}
+        changed = [m for m in pool.members if _current(m) != wanted[m.key].value]
+        if not changed:
+            return wanted
+        switch = any(not _current(m) or not wanted[m.key].value for m in changed)
+        if not switch and not self._rested(pool, now):
+            return {m.key: Weight(_current(m) or 0, "resting: a write resets the round robin") for m in pool.members}
+        self._written_at = now
+        return wanted
+
+    def _rested(self, pool: Pool, now: float) -> bool:
+        if self._written_at is None:
+            return True
+        seconds = now - self._written_at
+        return seconds >= self.SECONDS_MAX or seconds * pool.flow >= self.CONNECTIONS_PER_SERVER * len(pool.members)
+
+
+class Memory:
+    """wlc: overhead (active * 256 + inactive) / weight, with the memory of closed connections cancelled each tick."""
+
+    MEAN, RESOLUTION = 1000, 20_000
+    ARRIVALS_PER_SERVER = 2.0  # a tick lasts until this many connections are expected for an average server
+    TICK_MAX_SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self._written_at: float | None = None
+
+    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
+        serving = [m for m in pool.members if guarded.shares[m.key].value > 0]
+        if not serving:
+            return {m.key: Weight(0) for m in pool.members}
+        tick = self._tick(pool, len(serving))
+        switch = any((not _current(m)) != (guarded.shares[m.key].value <= 0) for m in pool.members)
+        if self._written_at is not None and now - self._written_at < 0.9 * tick and not switch:
+            return {m.key: Weight(_current(m) or 0, "until the next tick") for m in pool.members}
+        self._written_at = now
+        overheads = {m.key: self._overhead(pool, m, guarded, tick) for m in serving}
+        scale = self._scale(overheads)
+        return {m.key: self._weight(overheads.get(m.key), scale) for m in pool.members}
+
+    def _tick(self, pool: Pool, serving: int) -> float:
+        """Seconds between writes: as short as the loop is, longer where few connections arrive."""
+        if pool.flow <= 0:
+            return self.TICK_MAX_SECONDS
+        return min(self.TICK_MAX_SECONDS, max(0.2, self.ARRIVALS_PER_SERVER * serving / pool.flow))
+
+    def _overhead(self, pool: Pool, member: Member, guarded: Guarded, tick: float) -> float:
+        """What this server's overhead should be when the tick ends."""
+        share = guarded.shares[member.key].value
+        active = sum(_active(m) for m in pool.members)
+        arrivals = share * pool.flow * tick
+        part = share * active
+        held = active > pool.flow * tick  # connections outlive the tick
+        catching_up = min(part, _active(member) + CATCH_UP * arrivals)
+        stock = ACTIVE * max(0.0, (catching_up if held else min(part, catching_up)) - (0 if held else 1))
+        return _inactive(member) + stock + arrivals * (ACTIVE if held else 1) + share
+
+    def _scale(self, overheads: Mapping[DestinationKey, float]) -> float:
+        return max(1.0, self.RESOLUTION / max(overheads.values()))
+
+    def _weight(self, overhead: float | None, scale: float) -> Weight:
+        if overhead is None:
+            return Weight(0)
+        return Weight(max(1, round(overhead * scale)), "its share of the arrivals on top of what it carries")
+
+
+class Hold:
+    """A scheduler that this version does not drive: what is in force stays, but for zero or not."""
+
+    def __init__(self, scheduler: str) -> None:
+        self._text = f"scheduler {scheduler} is not driven: only zero or not"
+
+    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
+        return {m.key: self._weight(m, guarded.shares[m.key].value) for m in pool.members}
+
+    def _weight(self, member: Member, share: float) -> Weight:
+        if share <= 0:
+            return Weight(0, self._text)
+        return Weight(_current(member) or max(1, member.base.weight), self._text)

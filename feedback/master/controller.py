@@ -1,0 +1,122 @@
+"""Controller: the stages in their order, for all services. The stable public face of the pipeline.
+
+    controller = Controller(config)
+    controller.receive_report(report, now)      # why it was refused, or None
+    controller.receive_kernel(snapshot, now)
+    decision = controller.decide(now)           # settings and edits, with reasons
+    controller.next_timer()                     # when to decide again
+
+`now` is any monotonic time in seconds. No clock, no I/O; the same calls give the same decisions. It never applies an
+edit: the shell does, and what came of it is seen in the next snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
+from feedback.master.fleet import Fleet, Window
+from feedback.master.laws import load
+from feedback.master.line import ForeignEdit, Line, ServiceStatus
+from feedback.model import AddDestination, DestinationKey, Edit, Protocol, ServiceKey, SetDestination, Setting, Snapshot
+from feedback.wire import Report
+
+
+class Decision(msgspec.Struct, frozen=True):
+    settings: tuple[Setting, ...]
+    edits: tuple[Edit, ...]
+    services: tuple[ServiceStatus, ...]
+
+
+class Controller:
+    """See the module. Raises ConfigError or UnknownLawError for a configuration that does not hold together."""
+
+    def __init__(self, config: MasterConfig) -> None:
+        self._config = config
+        self._fleet = Fleet(config.guards.stale_seconds, config.guards.lost_seconds)
+        self._lines: dict[ServiceKey, Line] = {}
+        self._indexed: dict[ServiceKey, tuple[DestinationKey, ...]] = {}
+        self._behind: dict[str, list[tuple[Line, DestinationKey]]] = {}
+        self._timer = 0.0
+        self._adopts = config.ownership == "weights"
+        self._named = {service_key(s): s for s in config.service}
+        self.foreign_edits: list[ForeignEdit] = []
+        load(config.law)
+        for key, service in self._named.items():
+            if self._adopts:
+                load(service.law)
+            else:
+                self._lines[key] = self._owned(service)
+        self._index()
+
+    def _owned(self, config: ServiceConfig) -> Line:
+        destinations = [to_destination(d, config) for d in config.destination]
+        return Line(to_service(config), self._config, config.law, {d.key: d for d in destinations})
+
+    def receive_report(self, report: Report, now: float) -> str | None:
+        """Take a report. Returns why it was refused, or None."""
+        result = self._fleet.receive(report, now)
+        if isinstance(result, str):
+            return result
+        if isinstance(result, Window):
+            for address in report.addresses:
+                self._observe(address, result, now)
+        return None
+
+    def _observe(self, address: str, window: Window, now: float) -> None:
+        for line, key in self._behind.get(address, ()):
+            udp = line.service.key.protocol is Protocol.UDP  # the agent counts TCP only
+            seen = msgspec.structs.replace(window, opened=None, completions=None) if udp else window
+            line.estimator.capacity(key).observe(seen, now)
+
+    def _index(self) -> None:
+        """Which destinations stand behind each RIP."""
+        keys = {k: line.keys for k, line in self._lines.items()}
+        if keys == self._indexed:
+            return
+        self._indexed, self._behind = keys, {}
+        for line in self._lines.values():
+            for key in line.keys:
+                self._behind.setdefault(str(key.address), []).append((line, key))
+
+    def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
+        """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
+        if self._adopts:
+            self._adopt(snapshot, now)
+        entries = {s.service.key: s for s in snapshot.services}
+        for key, line in self._lines.items():
+            self.foreign_edits += line.receive(entries.get(key), now)
+        self._index()
+
+    def _adopt(self, snapshot: Snapshot, now: float) -> None:
+        entries = {s.service.key: s for s in snapshot.services if not self._named or s.service.key in self._named}
+        self._lines = {k: line for k, line in self._lines.items() if k in entries}
+        for key, entry in entries.items():
+            if key not in self._lines:
+                law = self._named[key].law if key in self._named else self._config.law
+                self._lines[key] = Line(entry.service, self._config, law, {})
+                self._indexed = {}
+            self._lines[key].follow(entry, now)
+
+    def decide(self, now: float) -> Decision:
+        """What every destination should have, and the edits that make it so."""
+        self._timer = now + self._config.interval_seconds
+        statuses, edits = [], []
+        for line in self._lines.values():
+            status, plan = line.decide(self._fleet, now)
+            statuses.append(status)
+            edits += plan
+        settings = tuple(d.setting for s in statuses for d in s.destinations)
+        return Decision(settings, tuple(edits), tuple(statuses))
+
+    def receive_failures(self, failed: Iterable[Edit]) -> None:
+        """Edits of the last decision that the kernel refused: what it has then is not somebody else's work."""
+        for edit in failed:
+            if isinstance(edit, AddDestination | SetDestination) and edit.service in self._lines:
+                self._lines[edit.service].written.pop(edit.destination.key, None)
+
+    def next_timer(self) -> float:
+        """When `decide` wants to be called again, in the caller's `now`."""
+        return self._timer

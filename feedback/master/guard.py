@@ -1,0 +1,154 @@
+"""Guard: bounds that no law can cross. Shares in, shares out, each bound that acted named in the reasons.
+
+In this order: what the operator quiesced stays at 0; an agent that is silent freezes its server and then follows the
+policy for lost ones; a new or returning server starts slowly; a share changes by a bounded factor in a second; nobody
+in service gets less than the floor. When most of the fleet falls silent at once the fault is ours, and all is held.
+
+Invariants: no bound ever raises an operator's zero; a pool in which the operator left one server in service is never
+all zero; the shares that come out sum to 1 or are all 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from feedback.config import Guards
+from feedback.master.fleet import Trust
+from feedback.master.pool import Member, Pool, Share, Shares, normalised
+from feedback.model import DestinationKey, Reason
+
+RAMP_START = 0.1
+RAMP_HOT = 0.9  # a server that is this used does not get more yet
+IN_SERVICE_MIN = 0.5  # quiescing lost servers leaves at least this part of the pool
+STATIC_SECONDS = 10.0  # a lost server's share goes to the static one over this time
+
+
+class Guarded(msgspec.Struct, frozen=True):
+    """`held`: whatever the kernel has stays. `ramp` is 1 outside slow start."""
+
+    shares: Mapping[DestinationKey, Share]
+    ramp: Mapping[DestinationKey, float]
+    held: str = ""
+
+
+class Guard:
+    """The guard of one service; it remembers the shares it let through."""
+
+    def __init__(self, config: Guards) -> None:
+        self._config = config
+        self._shares: dict[DestinationKey, float] = {}
+        self._ramp: dict[DestinationKey, float] = {}
+        self._fresh: set[DestinationKey] = set()  # who was fresh when the fleet was last well
+        self._at: float | None = None
+
+    def apply(self, pool: Pool, wanted: Shares, now: float) -> Guarded:
+        seconds = 0.0 if self._at is None else max(0.0, now - self._at)
+        if self._at is None:
+            self._shares = _kernel_shares(pool)
+        self._at = now
+        held = self._panic(pool)
+        if held:
+            return Guarded(normalised(wanted), self._ramp, held)
+        zeros = self._zeros(pool)
+        serving = [m for m in pool.members if m.key not in zeros]
+        self._start_ramps(serving)
+        shares = normalised({m.key: wanted[m.key] for m in serving})
+        pinned: dict[DestinationKey, Share] = {}
+        for member in serving:
+            share = self._pinned(member, shares[member.key], pool, seconds)
+            if share is not None:
+                pinned[member.key] = share
+        free = {k: self._bounded(k, s, seconds) for k, s in _around(pinned, shares).items()}
+        free = {k: self._floored(s, len(serving)) for k, s in free.items()}
+        shares = normalised(pinned | _around(pinned, free))
+        self._shares = {k: s.value for k, s in shares.items()}
+        out = shares | {k: Share(0.0, (Reason("guard", why, 0.0),)) for k, why in zeros.items()}
+        return Guarded(out, dict(self._ramp))
+
+    def _panic(self, pool: Pool) -> str:
+        """Why everything is held, or ''. Silence counts against those who were heard when all was well."""
+        speaking = {m.key for m in pool.members if m.trust is Trust.FRESH}
+        known = {m.key for m in pool.members}
+        silent = (self._fresh & known) - speaking
+        if len(self._fresh & known) > 1 and len(silent) >= self._config.panic * len(self._fresh & known):
+            return f"{len(silent)} of {len(self._fresh & known)} agents fell silent: everything is held"
+        lost = {m.key for m in pool.members if m.trust is Trust.LOST}
+        self._fresh = (self._fresh | speaking) - lost
+        return ""
+
+    def _zeros(self, pool: Pool) -> dict[DestinationKey, str]:
+        zeros = {m.key: m.quiesced for m in pool.members if m.quiesced}
+        if self._config.lost_policy == "quiesce":
+            room = int(len(pool.members) * (1 - IN_SERVICE_MIN)) - len(zeros)
+            lost = [m for m in pool.members if m.trust is Trust.LOST and m.key not in zeros]
+            zeros |= {m.key: "agent lost: quiesced by policy" for m in lost[: max(0, room)]}
+        return zeros
+
+    def _start_ramps(self, serving: list[Member]) -> None:
+        """A server that was not in service starts slowly, unless so many are new that the others would drown."""
+        known = {m.key for m in serving}
+        self._ramp = {k: r for k, r in self._ramp.items() if k in known}
+        new = [k for k in known if not self._shares.get(k)]
+        if self._shares and self._config.slow_start_seconds > 0 and 2 * len(new) <= len(known):
+            self._ramp |= {k: RAMP_START for k in new if k not in self._ramp}
+
+    def _pinned(self, member: Member, share: Share, pool: Pool, seconds: float) -> Share | None:
+        """The share of a server whose part does not follow the law now, or None: the others fill up around it."""
+        before = self._shares.get(member.key)
+        if member.key in self._ramp:
+            return self._ramped(member, share, seconds)
+        if before is None or member.trust is Trust.FRESH:
+            return None
+        age = f"{member.age_seconds:.1f} s" if member.age_seconds is not None else "never"
+        if member.trust is Trust.NEVER:
+            return share.because("guard", "no report yet: as the kernel had it", before)
+        if member.trust is Trust.STALE:
+            return share.because("guard", f"last report {age} ago: not raised", min(share.value, before))
+        if self._config.lost_policy != "static":
+            return share.because("guard", f"last report {age} ago: held", before)
+        total = sum(m.base.weight for m in pool.members) or 1
+        value = before + (member.base.weight / total - before) * min(1.0, seconds / STATIC_SECONDS)
+        return share.because("guard", f"last report {age} ago: towards the static weight", value)
+
+    def _ramped(self, member: Member, share: Share, seconds: float) -> Share | None:
+        hot = member.estimate is not None and member.estimate.utilisation > RAMP_HOT
+        ramp = self._ramp[member.key] + (0.0 if hot else seconds / self._config.slow_start_seconds)
+        if ramp >= 1:
+            del self._ramp[member.key]
+            return None
+        self._ramp[member.key] = ramp
+        return share.because("guard", f"slow start: {100 * ramp:.0f} % of it", share.value * ramp)
+
+    def _bounded(self, key: DestinationKey, share: Share, seconds: float) -> Share:
+        before = self._shares.get(key)
+        if not before:
+            return share
+        factor = self._config.change_per_second**seconds
+        value = min(max(share.value, before / factor), before * factor)
+        if abs(value - share.value) < 1e-9:
+            return share
+        return share.because("guard", f"at most {self._config.change_per_second:g}-fold in a second", value)
+
+    def _floored(self, share: Share, serving: int) -> Share:
+        floor = self._config.floor / serving
+        if share.value >= floor:
+            return share
+        return share.because("guard", f"floor: {100 * self._config.floor:g} % of an equal share", floor)
+
+
+def _around(
+    pinned: Mapping[DestinationKey, Share], shares: Mapping[DestinationKey, Share]
+) -> dict[DestinationKey, Share]:
+    """The shares that are not pinned, scaled to fill what the pinned ones leave."""
+    free = {k: s for k, s in shares.items() if k not in pinned}
+    left = max(0.0, 1 - sum(s.value for s in pinned.values()))
+    return {k: Share(s.value * left, s.reasons) for k, s in normalised(free).items()}
+
+
+def _kernel_shares(pool: Pool) -> dict[DestinationKey, float]:
+    """What is in force when we start: a restarted master continues from it."""
+    weights = {m.key: float(m.kernel.destination.weight) for m in pool.members if m.kernel is not None}
+    total = sum(weights.values())
+    return {k: w / total for k, w in weights.items() if w} if total else {}

@@ -1,0 +1,182 @@
+"""Line: the pipeline of one virtual service, stage after stage, with the state that its stages keep.
+
+Owns the order of the stages and who wrote which weight. Invariant: a weight of 0 that we did not write is somebody
+else's, and stays 0 until they raise it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from feedback.config import MasterConfig
+from feedback.master.actuate import Actuator, Weight, for_scheduler
+from feedback.master.estimate import Estimator
+from feedback.master.fleet import Fleet
+from feedback.master.guard import Guard, Guarded
+from feedback.master.laws import Law, load
+from feedback.master.limits import Limit, limits
+from feedback.master.pool import Member, Pool
+from feedback.master.reconcile import reconcile_owned, reconcile_weights
+from feedback.model import (
+    Destination,
+    DestinationEntry,
+    DestinationKey,
+    Edit,
+    Reason,
+    Service,
+    ServiceEntry,
+    ServiceKey,
+    Setting,
+)
+
+FLOW_SECONDS = 2.0
+
+
+class ForeignEdit(msgspec.Struct, frozen=True):
+    """Somebody else wrote this weight since our last look."""
+
+    service: ServiceKey
+    destination: DestinationKey
+    ours: int
+    theirs: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """One destination for people: the setting and what it rests on."""
+
+    member: Member
+    setting: Setting
+
+
+class ServiceStatus(msgspec.Struct, frozen=True):
+    service: Service
+    law: str
+    flow: float
+    held: str
+    destinations: tuple[Status, ...]
+
+
+class Line:
+    """The pipeline of one service, with the state that its stages keep."""
+
+    def __init__(
+        self, service: Service, config: MasterConfig, law: str, destinations: dict[DestinationKey, Destination]
+    ):
+        self.service, self.law_name = service, law
+        self.destinations = destinations  # configured records; empty where somebody else owns the service
+        self.law: Law = load(law)
+        self.estimator = Estimator()
+        self.guard = Guard(config.guards)
+        self.actuator: Actuator = for_scheduler(service.scheduler, config.guards.dead_band)
+        self.dead_band = config.guards.dead_band
+        self.entry: ServiceEntry | None = None
+        self.keys: tuple[DestinationKey, ...] = tuple(destinations)
+        self._have: dict[DestinationKey, DestinationEntry] = {}
+        self.written: dict[DestinationKey, int] = {}
+        self.zeros: set[DestinationKey] = set()  # somebody else's
+        self.flow = 0.0
+        self._counted: tuple[float, int] | None = None
+
+    def follow(self, entry: ServiceEntry, now: float) -> None:
+        """Take over the kernel's record of a service that somebody else owns."""
+        if entry.service.scheduler != self.service.scheduler:
+            self.actuator = for_scheduler(entry.service.scheduler, self.dead_band)
+        self.service = entry.service
+
+    def receive(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
+        foreign = self._foreign(entry) if entry else []
+        self.entry = entry
+        self._have = {e.destination.key: e for e in entry.destinations} if entry else {}
+        self.keys = tuple(self.destinations or self._have)
+        self.estimator.keep(set(self.keys))
+        for e in entry.destinations if entry else ():
+            self.estimator.capacity(e.destination.key).observe_kernel(e, now)
+            if e.destination.weight:
+                self.zeros.discard(e.destination.key)
+            elif self.written.get(e.destination.key) != 0:
+                self.zeros.add(e.destination.key)
+        self._measure_flow(entry, now)
+        return foreign
+
+    def _foreign(self, entry: ServiceEntry) -> list[ForeignEdit]:
+        found = []
+        for have in (e.destination for e in entry.destinations):
+            ours = self.written.get(have.key)
+            if ours is not None and have.weight != ours:
+                found.append(ForeignEdit(entry.service.key, have.key, ours, have.weight))
+                del self.written[have.key]
+        return found
+
+    def _measure_flow(self, entry: ServiceEntry | None, now: float) -> None:
+        """New connections per second by the kernel's counters, which move every 2 s; the agents' rates are livelier."""
+        reported = [e.rate for k in self.keys if (e := self.estimator.capacity(k).estimate()) is not None]
+        if reported and len(reported) == len(self.keys):
+            self.flow = sum(reported)
+            return
+        total = sum(e.counters.connections for e in entry.destinations) if entry else 0
+        if self._counted is None or total < self._counted[1]:
+            self._counted = (now, total)
+        elif now - self._counted[0] >= FLOW_SECONDS:
+            self.flow = (total - self._counted[1]) / (now - self._counted[0])
+            self._counted = (now, total)
+
+    def pool(self, fleet: Fleet, now: float) -> Pool:
+        return Pool(self.service, tuple(self._member(k, fleet, now) for k in self.keys), self.flow)
+
+    def _member(self, key: DestinationKey, fleet: Fleet, now: float) -> Member:
+        kernel = self._have.get(key)
+        base = self.destinations.get(key)
+        if base is None:
+            assert kernel is not None  # keys of an adopted service come from the kernel
+            base = kernel.destination
+        address = str(key.address)
+        return Member(
+            base=base,
+            kernel=kernel,
+            trust=fleet.trust(address, now),
+            age_seconds=fleet.age(address, now),
+            estimate=self.estimator.capacity(key).estimate(),
+            quiesced=self._quiesced(key, base, kernel),
+        )
+
+    def _quiesced(self, key: DestinationKey, base: Destination, kernel: DestinationEntry | None) -> str:
+        if self.destinations and base.weight == 0:
+            return "weight 0 in the configuration: quiesced by the operator"
+        if key in self.zeros and kernel is not None:
+            return "somebody else set the weight to 0: theirs to raise"
+        return ""
+
+    def decide(self, fleet: Fleet, now: float) -> tuple[ServiceStatus, list[Edit]]:
+        pool = self.pool(fleet, now)
+        wanted = self.law.shares(pool, now)
+        bounds = limits(pool)
+        guarded = self.guard.apply(pool, wanted, now)
+        weights = {} if guarded.held else self.actuator.weights(pool, guarded, now)
+        settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
+        statuses = tuple(Status(m, settings[m.key]) for m in pool.members)
+        status = ServiceStatus(self.service, self.law_name, self.flow, guarded.held, statuses)
+        if self.destinations:
+            edits = reconcile_owned(self.service, self.destinations, settings, self.entry)
+        else:
+            edits = reconcile_weights(self.entry, settings) if self.entry else []
+        self.written = {k: s.weight for k, s in settings.items()}
+        return status, edits
+
+    def _setting(self, member: Member, guarded: Guarded, weight: Weight | None, limit: Limit) -> Setting:
+        share = guarded.shares[member.key]
+        if weight is None:  # held
+            value = member.kernel.destination.weight if member.kernel else member.base.weight
+            reason = Reason("guard", guarded.held, value)
+        else:
+            value = weight.value
+            text = weight.text or f"{100 * share.value:.1f} % of the pool"
+            reason = Reason("actuate", f"{self.service.scheduler}: {text}", value)
+        return Setting(
+            service=self.service.key,
+            destination=member.key,
+            weight=value,
+            share=share.value,
+            upper=limit.upper,
+            lower=limit.lower,
+            reasons=(*share.reasons, reason),
+        )

@@ -1,0 +1,59 @@
+"""Pool: what a law sees of one service. Frozen; made anew for each decision; no stage changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from feedback.master.estimate import Estimate
+from feedback.master.fleet import Trust
+from feedback.model import Destination, DestinationEntry, DestinationKey, Reason, Service
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One destination: `base` is what the operator wrote (weight, thresholds, forwarding), `kernel` what is in force,
+    None while it is not there; `quiesced` says why the operator wants it at 0, empty if he does not."""
+
+    base: Destination
+    kernel: DestinationEntry | None
+    trust: Trust
+    age_seconds: float | None
+    estimate: Estimate | None
+    quiesced: str = ""
+
+    @property
+    def key(self) -> DestinationKey:
+        return self.base.key
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """`flow` is the service's new connections per second."""
+
+    service: Service
+    members: tuple[Member, ...]
+    flow: float
+
+
+class Share(msgspec.Struct, frozen=True):
+    """The part (0..1) of the service's connections that a destination should get, and why so far."""
+
+    value: float
+    reasons: tuple[Reason, ...] = ()
+
+    def because(self, stage: str, text: str, value: float | None = None) -> Share:
+        """This share with one reason more, and with a new value if one is given."""
+        new = self.value if value is None else value
+        return Share(new, (*self.reasons, Reason(stage, text, new)))
+
+
+Shares: TypeAlias = Mapping[DestinationKey, Share]
+
+
+def normalised(shares: Mapping[DestinationKey, Share]) -> dict[DestinationKey, Share]:
+    """The same shares with a sum of 1; as they are if all are 0."""
+    total = sum(s.value for s in shares.values())
+    if total <= 0:
+        return dict(shares)
+    return {k: Share(s.value / total, s.reasons) for k, s in shares.items()}

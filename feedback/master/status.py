@@ -1,0 +1,84 @@
+"""Status: a decision as plain data for people and programs: the answer of the control socket, `show` and `explain`.
+
+Pure. The shape is versioned: `schema` is raised when a field changes its meaning or goes away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback.master.controller import Decision
+from feedback.master.line import ServiceStatus, Status
+from feedback.model import Forward, ServiceEntry, Snapshot
+
+SCHEMA = 1
+
+
+def of_decision(decision: Decision) -> dict[str, Any]:
+    return {"schema": SCHEMA, "source": "master", "services": [_service(s) for s in decision.services]}
+
+
+def of_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    """What can be said without a master: the kernel's table."""
+    return {"schema": SCHEMA, "source": "kernel", "services": [_bare(s) for s in snapshot.services]}
+
+
+def _service(status: ServiceStatus) -> dict[str, Any]:
+    service = status.service
+    return {
+        "virtual": str(service.key),
+        "scheduler": service.scheduler,
+        "persistence_seconds": service.timeout_seconds if service.persistent else 0,
+        "law": status.law,
+        "connections_per_second": round(status.flow, 2),
+        "held": status.held,
+        "destinations": [_destination(s) for s in status.destinations],
+    }
+
+
+def _destination(status: Status) -> dict[str, Any]:
+    member, setting, estimate = status.member, status.setting, status.member.estimate
+    kernel = member.kernel
+    return {
+        "address": str(member.key),
+        "forward": Forward(member.base.forward).name.lower(),
+        "weight": kernel.destination.weight if kernel else None,
+        "active": kernel.active if kernel else 0,
+        "inactive": kernel.inactive if kernel else 0,
+        "target_weight": setting.weight,
+        "share": round(setting.share, 4),
+        "base_weight": member.base.weight,
+        "upper": setting.upper,
+        "lower": setting.lower,
+        "state": "quiesced" if member.quiesced else str(member.trust),
+        "age_seconds": None if member.age_seconds is None else round(member.age_seconds, 3),
+        "utilisation": round(estimate.utilisation, 4) if estimate else None,
+        "available": round(estimate.available, 4) if estimate else None,
+        "capacity_per_second": round(estimate.capacity, 2) if estimate else None,
+        "deviation": round(estimate.deviation, 4) if estimate else None,
+        "rate_per_second": round(estimate.rate, 2) if estimate else None,
+        "cores": estimate.cores if estimate else None,
+        "memory_available": round(estimate.memory_available, 4) if estimate else None,
+        "reasons": [{"stage": r.stage, "text": r.text, "value": r.value} for r in setting.reasons],
+    }
+
+
+def _bare(entry: ServiceEntry) -> dict[str, Any]:
+    service = entry.service
+    return {
+        "virtual": str(service.key),
+        "scheduler": service.scheduler,
+        "persistence_seconds": service.timeout_seconds if service.persistent else 0,
+        "destinations": [
+            {
+                "address": str(e.destination.key),
+                "forward": Forward(e.destination.forward).name.lower(),
+                "weight": e.destination.weight,
+                "active": e.active,
+                "inactive": e.inactive,
+                "upper": e.destination.upper,
+                "lower": e.destination.lower,
+            }
+            for e in entry.destinations
+        ],
+    }

@@ -1,0 +1,101 @@
+"""Control: the Unix socket where the commands ask a daemon. One JSON line in, one JSON line out, then it closes.
+
+File permissions are the access control: the socket is made 0660. A stale socket file of a dead daemon is replaced; one
+where somebody answers is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REQUEST_BYTES_MAX = 64 * 1024
+TIMEOUT_SECONDS = 5.0
+
+Handler = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class ControlError(Exception):
+    """One line for the operator."""
+
+
+class NotRunningError(ControlError):
+    """Nobody answers at the socket."""
+
+
+async def serve(path: Path, handler: Handler) -> asyncio.Server:
+    """Answer requests at `path`. Raises ControlError if it cannot be made or another daemon answers there."""
+    try:
+        _make_room(path)
+        before = os.umask(0o117)
+        try:
+            return await asyncio.start_unix_server(_client(handler), str(path), limit=REQUEST_BYTES_MAX)
+        finally:
+            os.umask(before)
+    except OSError as error:
+        raise ControlError(f"{path}: cannot make the control socket: {error.strerror or error}") from None
+
+
+def _make_room(path: Path) -> None:
+    if path.exists() and _answers(path):
+        raise ControlError(f"{path}: another daemon answers there: stop it first, or give this one another socket")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _client(handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await asyncio.wait_for(reader.readline(), TIMEOUT_SECONDS)
+            writer.write(json.dumps(_handled(handler, line)).encode() + b"\n")
+            await asyncio.wait_for(writer.drain(), TIMEOUT_SECONDS)
+        except (TimeoutError, ValueError, OSError):
+            pass  # a client that went away, stalls or sends too much loses its answer, nothing else
+        finally:
+            writer.close()
+
+    return answer
+
+
+def _handled(handler: Handler, line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except ValueError:
+        return {"error": "not a JSON line"}
+    if not isinstance(request, dict):
+        return {"error": "expected a JSON object"}
+    return handler(request)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(str(path)) == 0
+
+
+def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask the daemon at `path`. Raises NotRunningError if nobody is there, ControlError with what it said otherwise."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(TIMEOUT_SECONDS)
+            connection.connect(str(path))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            data = b"".join(iter(lambda: connection.recv(65536), b""))
+    except PermissionError:
+        raise ControlError(f"{path}: permission denied: run as root or as a member of its group") from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise NotRunningError(f"{path}: no daemon answers: is `feedback master` running?") from None
+    except OSError as error:
+        raise ControlError(f"{path}: {error}") from None
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        raise ControlError(f"{path}: the daemon's answer is not JSON") from None
+    if not isinstance(answer, dict) or "error" in answer:
+        raise ControlError(str(answer.get("error")) if isinstance(answer, dict) else "unexpected answer")
+    return answer

@@ -1,0 +1,109 @@
+"""What the estimator learns, how fast, and what it does not fall for."""
+
+from __future__ import annotations
+
+import random
+from math import exp
+
+import pytest
+
+from feedback.master.estimate import Capacity, Cost, Filter
+from feedback.master.fleet import Window
+from feedback.model import Counters, Destination, DestinationEntry
+from tests.master.builders import rip
+
+
+def window(end: float, *, busy: float, completions: float | None, own: float | None = None, **kw: float) -> Window:
+    return Window(
+        start=end - 0.2,
+        end=end,
+        cores=kw.get("cores", 1.0),
+        busy=busy,
+        own=own,
+        entitled=kw.get("entitled"),
+        grain_seconds=0.0,
+        opened=completions,
+        completions=completions,
+        memory_available=0.8,
+        swap_in_pages=0,
+    )
+
+
+def feed(capacity: Capacity, true: float, load: float, seconds: float, start: float = 0.0, seed: int = 1) -> float:
+    """Poisson completions at `load` of a server that completes `true` a second."""
+    draw, at = random.Random(seed), start
+    while at < start + seconds:
+        at += 0.2
+        n = sum(draw.expovariate(1) for _ in range(round(true * load * 0.2)))
+        capacity.observe(window(at, busy=min(1.0, n / (true * 0.2)), completions=n), at)
+    return at
+
+
+def test_capacity_is_completions_over_utilisation() -> None:
+    c = Capacity(Cost())
+    feed(c, true=200, load=0.5, seconds=5)
+    found = c.estimate()
+    assert found is not None
+    assert found.capacity == pytest.approx(200, rel=0.1)
+    assert found.utilisation == pytest.approx(0.5, rel=0.3)
+
+
+def test_two_servers_share_what_a_connection_costs() -> None:
+    cost = Cost()
+    busy, idle = Capacity(cost), Capacity(cost)
+    feed(busy, true=100, load=0.5, seconds=5)
+    idle.observe(window(5.0, busy=0.0, completions=0.0, cores=3.0), 5.0)
+    a, b = busy.estimate(), idle.estimate()
+    assert a is not None and b is not None
+    assert b.capacity == pytest.approx(3 * a.capacity, rel=0.1)
+
+
+def test_half_the_speed_is_noticed_within_two_seconds() -> None:
+    c = Capacity(Cost())
+    c._cost.add(1000.0, 200_000.0, 0.0)  # the pool's cost stays what the others say
+    at = feed(c, true=200, load=0.4, seconds=10)
+    before = c.estimate()
+    feed(c, true=100, load=0.8, seconds=2, start=at)
+    after = c.estimate()
+    assert before is not None and after is not None
+    assert after.capacity / before.capacity == pytest.approx(0.5, abs=0.12)
+
+
+def test_a_neighbour_that_takes_all_it_can_leaves_what_the_service_is_entitled_to() -> None:
+    c = Capacity(Cost())
+    for k in range(1, 26):
+        c.observe(window(k / 5, busy=0.4, own=0.4, completions=16), k / 5)
+    before = c.estimate()
+    for k in range(26, 36):
+        c.observe(window(k / 5, busy=1.0, own=0.4, completions=16, entitled=0.5), k / 5)
+    after = c.estimate()
+    assert before is not None and after is not None
+    assert before.available == pytest.approx(1.0)
+    assert after.available == pytest.approx(0.5, abs=0.02)  # the neighbour took 0.6, but would yield 0.1 of it
+    assert after.capacity / before.capacity == pytest.approx(0.5, abs=0.05)
+
+
+def test_without_the_agents_counters_the_kernels_are_aligned_to_its_cpu() -> None:
+    c, count = Capacity(Cost()), 0
+    for k in range(1, 101):
+        at = k / 5
+        c.observe(window(at, busy=0.5, completions=None), at)
+        if k % 10 == 0:  # the kernel refreshes its counters every 2 s
+            count += 100
+        entry = DestinationEntry(Destination(rip(1)), 0, 0, 0, Counters(connections=count))
+        c.observe_kernel(entry, at)
+    found = c.estimate()
+    assert found is not None
+    assert found.capacity == pytest.approx(100, rel=0.1)  # 50 a second at a utilisation of 0.5
+    assert found.rate == pytest.approx(50, rel=0.1)
+
+
+def test_what_is_known_of_an_idle_server_fades() -> None:
+    f = Filter()
+    f.z = 1.0
+    f.forget(60.0)
+    assert f.z == pytest.approx(exp(-1))
+
+
+def test_no_estimate_before_the_first_window() -> None:
+    assert Capacity(Cost()).estimate() is None
