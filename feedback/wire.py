@@ -17,7 +17,7 @@ PROTOCOL = 1
 REPORT_BYTES_MAX = 16 * 1024
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
-Count = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -28,8 +28,8 @@ class Cpu(msgspec.Struct, frozen=True):
     `cores` is what may be used: the host's, or the least of quota and cpuset. `busy_seconds` is cumulative time used of
     that (on a host with steal counted as busy: it is not available either). `own_seconds` is the part that the
     service's own cgroup used, where known, and `entitled` the fraction of `cores` that it gets even while its busy
-    siblings want all they can have (their cpu.weight against its own, level by level). `resolution_seconds` is the grain of the counters (a tick where the kernel
-    accounts by ticks), which bounds what a short window can tell.
+    siblings want all they can have (their cpu.weight against its own, level by level). `resolution_seconds` is the
+    grain of the counters (a tick where the kernel accounts by ticks), which bounds what a short window can tell.
     """
 
     cores: Annotated[float, msgspec.Meta(gt=0, le=65536)]
@@ -71,12 +71,13 @@ class Connections(msgspec.Struct, frozen=True):
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """One listening TCP port: connections waiting for accept(), the queue's limit, and connections established."""
+    """One listening TCP port: connections waiting for accept(), the queue's limit (0: the kernel does not tell), and
+    connections established (absent: counting them would cost a walk over every connection of the host)."""
 
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     backlog: Count
     backlog_limit: Count
-    established: Count
+    established: Count | None = None
 
 
 class Application(msgspec.Struct, frozen=True):

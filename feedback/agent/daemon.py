@@ -1,0 +1,255 @@
+"""The agent's process: one loop that samples, reports to every master, and waits.
+
+A plain poll() loop and no asyncio: it halves the memory, and there is nothing to run at the same time. Replies are read
+when the next sample is due; they are not urgent, and every wake-up costs. The watchdog is fed by this loop after a
+sample, so it tells that sampling works. What arrives between samples: signals, by a pipe, and the kernel's word that
+pressure sets in, which cuts an idle wait short.
+
+Invariant: a reload that fails leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import zmq
+
+from feedback import config as configuration
+from feedback import wire
+from feedback.agent.load import Load
+from feedback.agent.signals.files import SignalError
+from feedback.agent.signals.sampler import Sampler
+from feedback.agent.uplink import State, Uplink
+from feedback.config import AgentConfig, ConfigError
+from feedback.ops import keys, logs, systemd
+from feedback.ops.keys import KeyFileError, KeyPair
+
+LOG = logs.Log("agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A configuration that was checked, with its key."""
+
+    config: AgentConfig
+    pair: KeyPair
+
+
+def check(path: Path) -> Plan:
+    """Read configuration and key. Raises ConfigError or KeyFileError."""
+    config = configuration.load(path, AgentConfig)
+    for i, link in enumerate(config.master):
+        try:
+            keys.public_key(link.public_key)
+        except KeyFileError as error:
+            raise ConfigError(f"{path}: master[{i}].public_key: {error}") from None
+    return Plan(config, keys.load_secret(config.key))
+
+
+def probe(plan: Plan) -> str:
+    """Open every source once and read it: what this agent would report, in a line. Raises SignalError."""
+    with contextlib.closing(Sampler(_without_socket(plan.config), time.monotonic)) as sampler:
+        sample = sampler.sample()
+        absent = ", ".join(sampler.absent())
+    memory = f"{sample.memory.available / 2**20:.0f} of {sample.memory.total / 2**20:.0f} MiB available"
+    return f"{plan.config.name}: {sample.cpu.cores:g} cores, {memory}" + (f"; not here: {absent}" if absent else "")
+
+
+def _without_socket(config: AgentConfig) -> AgentConfig:
+    """A check must not take the socket of the agent that runs."""
+    import msgspec
+
+    return msgspec.structs.replace(config, socket=None)
+
+
+class Running:
+    """Everything that one configuration needs while it is in force."""
+
+    def __init__(self, plan: Plan, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        config = plan.config
+        self.plan = plan
+        self.sampler = Sampler(config, time.monotonic)
+        self.uplinks = [Uplink(context, link, plan.pair, LOG) for link in config.master]
+        self.load = Load(
+            config.name, config.addresses, os.urandom(8).hex(), config.interval_seconds, config.idle_interval_seconds
+        )
+
+    def report(self, now: float) -> float:
+        """Sample and send: how long until the next. Raises SignalError."""
+        report = self.load.report(self.sampler.sample())
+        data = wire.encode(report)
+        for uplink in self.uplinks:
+            uplink.tick(now)
+            uplink.send(data)
+        return report.interval_seconds
+
+    def close(self) -> None:
+        for uplink in self.uplinks:
+            uplink.close()
+        self.sampler.close()
+
+
+class Daemon:
+    """The loop. `run` returns when it is told to stop."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._running = Running(check(path), self._context)
+        self._poll = select.poll()
+        self._wakeup, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._wakeup, select.POLLIN)
+        self._trigger: int | None = None
+        self._watch_trigger()
+        self._interval_seconds = self._running.plan.config.interval_seconds
+        self._stopping = False
+        self._reload_wanted = False
+        self._failed = ""  # the signal error already logged
+        self._refused_datagrams = 0
+        self._status = ""
+        self._watchdog_seconds = systemd.watchdog_interval_seconds()
+        self._watchdog_due = 0.0
+
+    def run(self) -> None:
+        with self._signals():
+            LOG.info("agent-started", name=self._running.plan.config.name, absent=self._running.sampler.absent())
+            systemd.ready("sampling")
+            gc.collect()
+            gc.freeze()  # what start-up made stays for ever: never walk it again
+            due = time.monotonic()
+            while not self._stopping:
+                now = time.monotonic()
+                if now >= due:
+                    self._sample(now)
+                    due = max(due + self._interval_seconds, now)
+                if self._wait(due) or self._reload_wanted:
+                    due = time.monotonic()
+                if self._reload_wanted:
+                    self._reload()
+            systemd.stopping("stopping")
+            LOG.info("agent-stopped")
+
+    def close(self) -> None:
+        self._running.close()
+        self._context.term()
+        os.close(self._wakeup)
+        os.close(self._wakeup_write)
+
+    def _sample(self, now: float) -> None:
+        try:
+            self._interval_seconds = self._running.report(now)
+            self._failed = ""
+        except SignalError as error:
+            # No report is better than half of one: the master takes silence for silence, not for death.
+            self._interval_seconds = self._running.plan.config.idle_interval_seconds
+            if str(error) != self._failed:
+                LOG.error("signal-failed", reason=str(error))
+                self._failed = str(error)
+        self._tell_datagrams()
+        self._tell_status()
+        if self._watchdog_seconds is not None and now >= self._watchdog_due:
+            systemd.watchdog()
+            self._watchdog_due = now + self._watchdog_seconds / 2
+
+    def _wait(self, due: float) -> bool:
+        """Wait until due, or less. True if pressure set in while reports were rare."""
+        timeout_ms = max(0, math.ceil((due - time.monotonic()) * 1000))
+        woken = False
+        for descriptor, events in self._poll.poll(timeout_ms):
+            if descriptor == self._wakeup:
+                os.read(self._wakeup, 512)
+            elif events & (select.POLLERR | select.POLLNVAL):
+                self._poll.unregister(descriptor)  # the cgroup behind the trigger is gone
+                self._trigger = None
+            elif self._interval_seconds > self._running.plan.config.interval_seconds:
+                self._running.load.wake()
+                woken = True
+        return woken
+
+    def _reload(self) -> None:
+        """Change over to what the file says now; on any error keep what runs."""
+        self._reload_wanted = False
+        systemd.reloading()
+        old = self._running.plan
+        try:
+            plan = check(self._path)
+        except (ConfigError, KeyFileError) as error:
+            LOG.error("reload-failed", reason=str(error), kept="the old configuration")
+        else:
+            self._replace(plan, old)
+        self._status = ""
+        systemd.ready("sampling")
+
+    def _replace(self, plan: Plan, old: Plan) -> None:
+        # The old one is closed first: both would want the same socket for applications.
+        self._unwatch_trigger()
+        self._running.close()
+        try:
+            self._running = Running(plan, self._context)
+            LOG.info("reloaded", name=plan.config.name)
+        except SignalError as error:
+            LOG.error("reload-failed", reason=str(error), kept="the old configuration")
+            self._running = Running(old, self._context)
+        self._watch_trigger()
+
+    def _watch_trigger(self) -> None:
+        self._trigger = self._running.sampler.trigger
+        if self._trigger is not None:
+            self._poll.register(self._trigger, select.POLLPRI)
+
+    def _unwatch_trigger(self) -> None:
+        if self._trigger is not None:
+            self._poll.unregister(self._trigger)
+            self._trigger = None
+
+    def _tell_datagrams(self) -> None:
+        """An application's mistake is told when it begins, not at each datagram."""
+        source = self._running.sampler.applications
+        if source is not None and source.refused != self._refused_datagrams:
+            if self._refused_datagrams == 0:
+                LOG.warning("datagram-refused", socket=str(source.path), reason=source.problem)
+            self._refused_datagrams = source.refused
+
+    def _tell_status(self) -> None:
+        connected = sum(uplink.state is State.CONNECTED for uplink in self._running.uplinks)
+        status = f"{connected} of {len(self._running.uplinks)} masters, every {self._interval_seconds:g} s"
+        if self._failed:
+            status = f"no report: {self._failed}"
+        if status != self._status:
+            systemd.status(status)
+            self._status = status
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT stop, SIGHUP reloads; the pipe wakes poll(), which would otherwise go on waiting."""
+        handlers = {signal.SIGTERM: self._on_stop, signal.SIGINT: self._on_stop, signal.SIGHUP: self._on_reload}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        wakeup_before = signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _on_reload(self, number: int, frame: FrameType | None) -> None:
+        self._reload_wanted = True
+
+
+def run(path: Path) -> None:
+    """Run until told to stop. Raises ConfigError, KeyFileError or SignalError where it cannot start."""
+    with contextlib.closing(Daemon(path)) as daemon:
+        daemon.run()

@@ -1,0 +1,99 @@
+"""What an application says of itself, by datagram to a Unix socket: one JSON or MessagePack map a datagram.
+
+    {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "drain": false}
+
+The newest word for each port counts, for five seconds: an application that died says nothing, and its last word must
+not outlive it. A datagram that does not fit is counted and dropped. Datagrams cannot block the application: it sends
+without waiting and loses what nobody reads.
+
+Source: wire.Application is the schema; unix(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import msgspec
+
+from feedback.agent.signals.files import SignalError
+from feedback.wire import Application
+
+EXPIRES_SECONDS = 5.0
+DATAGRAM_BYTES_MAX = 2048
+DATAGRAMS_PER_SAMPLE = 256  # an application gone wild costs no more than this
+PORTS_MAX = 64  # as many as a report takes
+
+
+def decode(data: bytes) -> Application:
+    """Raises ValueError with what is wrong."""
+    if len(data) > DATAGRAM_BYTES_MAX:
+        raise ValueError(f"more than {DATAGRAM_BYTES_MAX} bytes")
+    try:
+        # A JSON map begins with a brace (or space); a MessagePack map with 0x80..0x8f, 0xde or 0xdf.
+        if data[:1] in {b"{", b" ", b"\n", b"\t"}:
+            return msgspec.json.decode(data, type=_Strict)
+        raw: Any = msgpack.unpackb(data, strict_map_key=True)
+        return msgspec.convert(raw, _Strict)
+    except (msgspec.MsgspecError, msgpack.UnpackException, ValueError, RecursionError) as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+class _Strict(Application, frozen=True, forbid_unknown_fields=True):
+    """A misspelt key is refused: an application that says `drian` must hear of it."""
+
+
+class ApplicationSource:
+    """Owns the socket's path: makes it, and removes it at close. `refused` counts datagrams that did not fit."""
+
+    def __init__(self, path: Path, mode: int = 0o666) -> None:
+        self.path = path
+        self.refused = 0
+        self.problem = ""  # the last refusal's text
+        self._heard: dict[int, tuple[float, Application]] = {}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            _remove_stale(path)
+            self._socket.bind(str(path))
+            path.chmod(mode)  # any local application may speak; the directory's mode narrows it
+        except OSError as error:
+            self._socket.close()
+            raise SignalError(f"{path}: cannot listen there: {error.strerror or error}") from None
+
+    def sample(self, now: float) -> tuple[Application, ...]:
+        for _ in range(DATAGRAMS_PER_SAMPLE):
+            try:
+                data = self._socket.recv(DATAGRAM_BYTES_MAX + 1)
+            except OSError:  # nothing more; recv on a bound datagram socket fails for no other reason
+                break
+            self._hear(data, now)
+        for port in [p for p, (heard_at, _) in self._heard.items() if now - heard_at > EXPIRES_SECONDS]:
+            del self._heard[port]
+        return tuple(application for _, application in self._heard.values())
+
+    def _hear(self, data: bytes, now: float) -> None:
+        try:
+            application = decode(data)
+            if application.port not in self._heard and len(self._heard) >= PORTS_MAX:
+                raise ValueError(f"more than {PORTS_MAX} ports")
+        except ValueError as error:
+            self.refused += 1
+            self.problem = str(error)
+            return
+        self._heard[application.port] = (now, application)
+
+    def close(self) -> None:
+        self._socket.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def _remove_stale(path: Path) -> None:
+    """What a killed agent left. Never anything but a socket: the path comes from a configuration file."""
+    if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
+        raise OSError(None, "something else than a socket is there")
+    path.unlink(missing_ok=True)

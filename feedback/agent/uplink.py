@@ -1,0 +1,159 @@
+"""The agent's link to one master: an encrypted socket that carries the newest report or nothing.
+
+Owns the socket, its back-off, and what the operator is told of it; knows nothing of what a report means. Nothing stale
+is ever queued: CONFLATE keeps only the newest report, IMMEDIATE queues none while there is no connection, and
+heartbeats, TCP_MAXRT and a small send buffer keep the kernel from delivering a backlog once a cut link heals.
+
+The trap: libzmq ends a session for good when its handshake is refused (a key not enrolled yet, a master without CURVE),
+and never tries again on that socket. So the socket's monitor is watched, and a refused socket is closed and made anew,
+with back-off. Source: libzmq src/session_base.cpp engine_error(), zmq_setsockopt(3), zmq_socket_monitor(3).
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from enum import StrEnum
+
+import zmq
+
+from feedback import wire
+from feedback.config import MasterLink
+from feedback.ops.keys import KeyPair
+from feedback.ops.logs import Log
+
+RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 30.0
+
+_OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
+    (zmq.CONFLATE, 1),
+    (zmq.IMMEDIATE, 1),
+    (zmq.LINGER, 0),
+    (zmq.SNDHWM, 1),
+    (zmq.RCVHWM, 4),
+    (zmq.SNDBUF, 16 * 1024),
+    (zmq.CONNECT_TIMEOUT, 2000),  # else the kernel's own: SYNs ever rarer, minutes in all
+    (zmq.HANDSHAKE_IVL, 3000),
+    (zmq.RECONNECT_IVL, 100),
+    (zmq.RECONNECT_IVL_MAX, 2000),
+    (zmq.HEARTBEAT_IVL, 2000),
+    (zmq.HEARTBEAT_TIMEOUT, 4000),
+    (zmq.HEARTBEAT_TTL, 6000),
+    (zmq.TCP_MAXRT, 3000),  # the kernel gives up unacknowledged reports: after healing they would be old
+    (zmq.MAXMSGSIZE, wire.REPORT_BYTES_MAX),
+)
+
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_DISCONNECTED
+)
+
+_REFUSALS: dict[int, str] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "this agent's key is not enrolled there: feedback keys enroll, on the director",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what listens there does not speak CURVE: is it a master?",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "handshake failed: is master.public_key this master's? feedback keys show",
+}
+
+
+class State(StrEnum):
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    REFUSED = "refused"
+
+
+class Uplink:
+    """One master. Call `tick` before each send: it takes what the socket has to say, and makes it anew when due."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], link: MasterLink, pair: KeyPair, log: Log) -> None:
+        self.endpoint = link.endpoint
+        self.state = State.CONNECTING
+        self._link = link
+        self._pair = pair
+        self._context = context
+        self._log = log
+        self._said = ""  # the last refusal logged, so that each is told once
+        self._retry_seconds = RETRY_SECONDS
+        self._retry_at = 0.0
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+
+    def tick(self, now: float) -> None:
+        if self._socket is None:
+            if now >= self._retry_at:
+                self._open()
+            return
+        while self._monitor is not None and _readable(self._monitor):
+            frames = self._monitor.recv_multipart()
+            self._on_event(struct.unpack_from("=H", frames[0])[0], now)
+        while self._socket is not None and _readable(self._socket):
+            self._on_reply(self._socket.recv(zmq.NOBLOCK))
+
+    def send(self, data: bytes) -> bool:
+        """Hand over the newest report. False where there is no connection to carry it."""
+        if self._socket is None:
+            return False
+        try:
+            self._socket.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _open(self) -> None:
+        self._socket = self._context.socket(zmq.DEALER)
+        for option, value in _OPTIONS:
+            self._socket.setsockopt(option, value)
+        self._socket.ipv6 = "[" in self.endpoint
+        self._socket.curve_publickey = self._pair.public.encode()
+        self._socket.curve_secretkey = self._pair.secret
+        self._socket.curve_serverkey = self._link.public_key.encode()
+        self._monitor = self._socket.get_monitor_socket(_EVENTS)
+        self._socket.connect(self.endpoint)
+
+    def _on_event(self, event: int, now: float) -> None:
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.state, self._said, self._retry_seconds = State.CONNECTED, "", RETRY_SECONDS
+            self._log.info("master-connected", endpoint=self.endpoint)
+        elif event == zmq.EVENT_DISCONNECTED and self.state is State.CONNECTED:
+            self.state = State.CONNECTING
+            self._log.warning("master-lost", endpoint=self.endpoint)
+        elif event in _REFUSALS:
+            self._refused(_REFUSALS[event])
+            self._retry_at = now + self._retry_seconds * random.uniform(0.7, 1.3)  # a fleet must not knock as one
+            self._retry_seconds = min(2 * self._retry_seconds, RETRY_SECONDS_MAX)
+            self.close()
+
+    def _on_reply(self, data: bytes) -> None:
+        try:
+            reply = wire.decode_reply(data)
+        except wire.WireError as error:
+            self._refused(f"its reply does not fit: {error}")
+            return
+        if not reply.accepted:
+            self._refused(reply.reason)
+            return
+        self.state = State.CONNECTED
+        if self._said:
+            self._said = ""
+            self._log.info("master-accepts", endpoint=self.endpoint)
+
+    def _refused(self, reason: str) -> None:
+        self.state = State.REFUSED
+        if reason != self._said:
+            self._said = reason
+            self._log.warning("master-refuses", endpoint=self.endpoint, reason=reason, key=self._pair.public)
+
+    def close(self) -> None:
+        if self._socket is None or self._monitor is None:
+            return
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(linger=0)
+        self._socket = self._monitor = None
+
+
+def _readable(socket: zmq.Socket[bytes]) -> bool:
+    """Asked without poll(): one call into libzmq, no system call where nothing came."""
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)

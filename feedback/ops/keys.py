@@ -1,0 +1,281 @@
+"""Key pairs and enrolments: which public key is which agent, and for which addresses it may speak.
+
+Key files have zmq.auth's certificate format: `NAME.key` (public) and `NAME.key_secret` (0600). An enrolment is one TOML
+file per agent in the enrolment directory, written atomically, so that adding and removing one never touches another.
+What is wrong with one enrolment keeps out that agent and no other; a revocation therefore always takes effect.
+Secrets never appear in a repr, a message or a log.
+
+Source: zmq.auth.certs, RFC 26 (CurveZMQ), RFC 32 (Z85).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import tomllib
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NewType
+
+import msgspec
+import zmq
+import zmq.auth
+from zmq.utils import z85
+
+from feedback.model import Address
+from feedback.ops import systemd
+from feedback.wire import Name
+
+PublicKey = NewType("PublicKey", str)  # 40 characters, Z85
+SecretKey = NewType("SecretKey", bytes)  # 40 characters, Z85; bytes, so that it is never formatted by accident
+
+CREDENTIAL = "credential:"
+
+
+class KeyFileError(ValueError):
+    """One line for the operator: the file, what was wrong, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    public: PublicKey
+    secret: SecretKey = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """An agent that may speak: its name, its key, and the RIPs it may speak for."""
+
+    name: str
+    public_key: PublicKey
+    addresses: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolments:
+    """A directory of them; `problems` has a line for each file that is refused."""
+
+    by_key: dict[PublicKey, Enrolment]
+    problems: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.by_key)
+
+
+class _EnrolmentFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: Name
+    public_key: str
+    addresses: list[str] = msgspec.field(default_factory=list)
+
+
+# Keys
+
+
+def public_key(text: str) -> PublicKey:
+    """Check a public key. Raises KeyFileError."""
+    try:
+        good = len(text) == 40 and len(z85.decode(text.encode("ascii"))) == 32
+    except (KeyError, ValueError, UnicodeEncodeError):
+        good = False
+    if not good:
+        raise KeyFileError(f"{text[:48]!r} is not a public key: expected 40 characters of Z85 (quote it in a shell)")
+    return PublicKey(text)
+
+
+def read_public(path: Path) -> PublicKey:
+    """The public key out of a public or a secret file. Raises KeyFileError."""
+    return public_key(_load(path)[0].decode("ascii", "replace"))
+
+
+def load_secret(path: Path) -> KeyPair:
+    """The key pair of a secret file. `credential:NAME` is found in systemd's credentials. Raises KeyFileError."""
+    found = locate(path)
+    # The manager guards its credentials by ACL, which shows as group permission in the mode: not ours to judge.
+    if found == path:
+        _refuse_exposed(found)
+    public, secret = _load(found)
+    if secret is None:
+        raise KeyFileError(f"{path}: holds only a public key: name the .key_secret file")
+    try:
+        derived = zmq.curve_public(secret)
+    except (zmq.ZMQError, ValueError):
+        raise KeyFileError(f"{path}: the secret key is malformed: make a new pair with `feedback keys new`") from None
+    if derived != public:
+        raise KeyFileError(f"{path}: public and secret key do not belong together: make a new pair")
+    return KeyPair(public_key(public.decode("ascii")), SecretKey(secret))
+
+
+def locate(path: Path) -> Path:
+    """Resolve `credential:NAME`. Raises KeyFileError."""
+    if not str(path).startswith(CREDENTIAL):
+        return path
+    name = str(path).removeprefix(CREDENTIAL)
+    found = systemd.credential(name)
+    if found is None:
+        raise KeyFileError(f"{path}: no such credential: LoadCredential={name}:FILE in the unit passes it")
+    return found
+
+
+def _refuse_exposed(path: Path) -> None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        raise KeyFileError(f"{path}: no such file: `feedback keys new {_base(path)}` makes it") from None
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
+    if mode & 0o077:
+        raise KeyFileError(f"{path}: others may read this secret (mode {mode:04o}): chmod 600 {path}")
+
+
+def _load(path: Path) -> tuple[bytes, bytes | None]:
+    try:
+        with path.open("rb"):
+            pass  # zmq.auth does not say why a file cannot be read
+        return zmq.auth.load_certificate(path)
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, IndexError):
+        raise KeyFileError(f"{path}: not a key file: expected what `feedback keys new` writes") from None
+
+
+def _base(path: Path) -> Path:
+    """`/etc/feedback/agent.key_secret` and `/etc/feedback/agent.key` -> `/etc/feedback/agent`."""
+    return path.with_suffix("") if path.suffix in {".key", ".key_secret"} else path
+
+
+def create(path: Path) -> tuple[Path, Path, PublicKey]:
+    """Make a pair: (public file, secret file, public key). Never overwrites. Raises KeyFileError."""
+    base = _base(path)
+    public, secret = base.with_name(base.name + ".key"), base.with_name(base.name + ".key_secret")
+    for existing in (public, secret):
+        if existing.exists():
+            raise KeyFileError(f"{existing}: is there already: remove it first if its agent should lose its identity")
+    try:
+        # A directory of mode 0700: zmq.auth writes the secret with the umask's mode, nobody may see it before chmod.
+        with tempfile.TemporaryDirectory(dir=base.parent, prefix=".keys-") as directory:
+            made_public, made_secret = zmq.auth.create_certificates(directory, base.name)
+            Path(made_public).chmod(0o644)
+            Path(made_secret).chmod(0o600)
+            os.link(made_secret, secret)  # link, not rename: fails if somebody was faster
+            os.link(made_public, public)
+    except OSError as error:
+        raise KeyFileError(f"{base}: cannot be written: {error.strerror}") from None
+    return public, secret, read_public(public)
+
+
+# Enrolments
+
+
+def enroll(directory: Path, name: str, key: PublicKey, addresses: tuple[str, ...]) -> Path:
+    """Write an agent's enrolment, or replace the one of this name. Raises KeyFileError."""
+    wanted = _enrolment(_EnrolmentFile(_checked_name(name), key, list(addresses)), name)
+    for other in enrolled(directory).by_key.values() if directory.is_dir() else ():
+        if other.name != name and other.public_key == key:
+            raise KeyFileError(f"{name}: this key is enrolled as {other.name}: each agent needs a key of its own")
+        if other.name != name and other.addresses & wanted.addresses:
+            shared = min(map(str, other.addresses & wanted.addresses))
+            raise KeyFileError(f"{name}: {shared} is enrolled for {other.name}: revoke that first")
+    lines = [
+        f'name = "{name}"',
+        f'public_key = "{key}"',
+        f"addresses = [{', '.join(chr(34) + str(a) + chr(34) for a in sorted(wanted.addresses, key=str))}]",
+    ]
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return _write_atomically(directory / f"{name}.toml", "\n".join(lines) + "\n")
+    except OSError as error:
+        raise KeyFileError(f"{directory}: cannot be written: {error.strerror}") from None
+
+
+def revoke(directory: Path, name: str) -> Path:
+    """Remove an agent's enrolment. Raises KeyFileError."""
+    path = directory / f"{_checked_name(name)}.toml"
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise KeyFileError(f"{path}: no such enrolment: `feedback keys list` shows them") from None
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be removed: {error.strerror}") from None
+    return path
+
+
+def enrolled(directory: Path) -> Enrolments:
+    """All enrolments. Raises KeyFileError if the directory cannot be read."""
+    try:
+        paths = sorted(p for p in directory.iterdir() if p.suffix == ".toml" and not p.name.startswith("."))
+    except OSError as error:
+        raise KeyFileError(f"{directory}: cannot be read: {error.strerror}: `feedback keys enroll` makes it") from None
+    enrolments: dict[PublicKey, Enrolment] = {}
+    owners: dict[Address, str] = {}
+    problems: list[str] = []
+    for path in paths:
+        try:
+            enrolment = read_enrolment(path)
+            _refuse_shared(enrolment, enrolments, owners, path)
+        except KeyFileError as error:
+            problems.append(str(error))
+            continue
+        enrolments[enrolment.public_key] = enrolment
+        owners.update(dict.fromkeys(enrolment.addresses, enrolment.name))
+    return Enrolments(enrolments, tuple(problems))
+
+
+def read_enrolment(path: Path) -> Enrolment:
+    """One enrolment file. Raises KeyFileError."""
+    try:
+        raw = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _EnrolmentFile)
+        enrolment = _enrolment(raw, str(path))
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise KeyFileError(f"{path}: {error}") from None
+    if path.stem != enrolment.name:
+        raise KeyFileError(f"{path}: name is {enrolment.name!r}: expected the file's own, {path.stem!r}")
+    return enrolment
+
+
+def _refuse_shared(
+    enrolment: Enrolment, known: dict[PublicKey, Enrolment], owners: dict[Address, str], path: Path
+) -> None:
+    if enrolment.public_key in known:
+        raise KeyFileError(f"{path}: public_key: is {known[enrolment.public_key].name}'s already")
+    for address in enrolment.addresses & owners.keys():
+        raise KeyFileError(f"{path}: addresses: {address} is {owners[address]}'s already")
+
+
+def _enrolment(raw: _EnrolmentFile, where: str) -> Enrolment:
+    if not raw.addresses:
+        raise KeyFileError(f"{where}: addresses: expected at least one RIP")
+    try:
+        addresses = frozenset(ip_address(text) for text in raw.addresses)
+    except ValueError as error:
+        raise KeyFileError(f"{where}: addresses: {error}") from None
+    try:
+        return Enrolment(raw.name, public_key(raw.public_key), addresses)
+    except KeyFileError as error:
+        raise KeyFileError(f"{where}: public_key: {error}") from None
+
+
+def _checked_name(name: str) -> str:
+    """The wire's rule for names; it also keeps a name from leaving the directory."""
+    try:
+        return msgspec.convert(name, Name)
+    except msgspec.ValidationError:
+        raise KeyFileError(f"{name!r} is not a name: letters, digits, '.', '_' and '-', at most 64") from None
+
+
+def _write_atomically(path: Path, text: str) -> Path:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # public keys only: the master reads it as another user
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path

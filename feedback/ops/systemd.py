@@ -1,0 +1,70 @@
+"""systemd's side of a daemon: readiness, watchdog, reload, credentials.
+
+Owns the notify protocol and nothing of what it reports. Written by hand because the libraries are either unmaintained
+or need libsystemd to build. Outside systemd every call is a quiet no-op; inside it a failed send is an error, since a
+unit that never becomes ready is worse than one that says why.
+
+Source: sd_notify(3), sd_watchdog_enabled(3), systemd.exec(5) under CREDENTIALS.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+
+def notify(*assignments: str) -> bool:
+    """Send `READY=1`, `STATUS=...` and the like as one datagram. False where nobody listens. Raises OSError."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return False
+    if address[0] not in "/@":
+        raise OSError(f"NOTIFY_SOCKET: {address!r}: expected a path or an abstract socket")
+    if address[0] == "@":
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect(address)
+        sock.sendall("\n".join(assignments).encode())
+    return True
+
+
+def ready(status: str) -> bool:
+    return notify("READY=1", f"STATUS={status}", f"MAINPID={os.getpid()}")
+
+
+def reloading() -> bool:
+    """Tell that a reload began; ready() ends it. systemd 253 and later insist on the time in the same datagram."""
+    return notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def stopping(status: str) -> bool:
+    return notify("STOPPING=1", f"STATUS={status}")
+
+
+def status(text: str) -> bool:
+    return notify(f"STATUS={text}")
+
+
+def watchdog() -> bool:
+    """Feed the watchdog. Only the loop that does the work may call this."""
+    return notify("WATCHDOG=1")
+
+
+def watchdog_interval_seconds() -> float | None:
+    """How often to feed the watchdog: half of what the unit allows. None if it does not watch this process."""
+    allowed = os.environ.get("WATCHDOG_USEC", "")
+    watched = os.environ.get("WATCHDOG_PID")
+    if not allowed.isdecimal() or int(allowed) == 0 or (watched is not None and watched != str(os.getpid())):
+        return None
+    return int(allowed) / 2 / 1e6
+
+
+def credential(name: str) -> Path | None:
+    """The file of a credential passed by LoadCredential=, or None where there is none of this name."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not directory or "/" in name or name in {"", ".", ".."}:
+        return None
+    path = Path(directory) / name
+    return path if path.exists() else None
