@@ -1,6 +1,7 @@
 """The kernel's IPVS: read the table as one consistent snapshot, apply edits in one batched send.
 
-`Kernel` is the seam that the daemons are written against; `Client` is the real one, on raw generic netlink.
+`Kernel` is the seam that the daemons are written against; `Client` is the real one, on raw generic netlink;
+`FakeKernel` has its semantics without a kernel.
 This package knows no master, no agent and no law.
 """
 
@@ -16,11 +17,14 @@ from feedback.ipvs.errors import (
     TornDump,
     Unencodable,
 )
+from feedback.ipvs.fake import FakeKernel
+from feedback.ipvs.fake_table import Overload
 from feedback.ipvs.types import EditError, Info, SyncDaemon, SyncRole, Timeouts
 
 __all__ = [
     "Client",
     "EditError",
+    "FakeKernel",
     "Info",
     "IpvsError",
     "Kernel",
@@ -29,6 +33,7 @@ __all__ = [
     "NoNamespace",
     "NotPermitted",
     "OutOfStep",
+    "Overload",
     "Refused",
     "SyncDaemon",
     "SyncRole",
