@@ -121,7 +121,7 @@ class Guards(_Strict, frozen=True):
     slow_start_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
     stale_seconds: Positive = 2.0  # a report older than this freezes what is known
     lost_seconds: Positive = 15.0  # and after this the policy below holds
-    lost_policy: str = "static"  # hold | static | quiesce
+    lost_policy: str = "hold"  # hold | static | quiesce
     panic: Share = 0.5  # when at least this part of the fleet falls silent at once, everything is held
 
 

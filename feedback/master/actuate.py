@@ -14,7 +14,8 @@ Knows no law. Source: ip_vs_sed.c, ip_vs_wlc.c, ip_vs_wrr.c; the overhead of wlc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import median
+from math import sqrt
+from statistics import median_low
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -24,7 +25,7 @@ from feedback.master.pool import Member, Pool
 from feedback.model import DestinationKey
 
 ACTIVE = 256  # what an active connection counts in wlc, in inactive ones
-CATCH_UP = 0.25  # a server below its part may get this much more than its share of the arrivals
+CATCH_UP = 0.15  # a server below its part may get this much more than its share of the arrivals
 
 
 class Weight(msgspec.Struct, frozen=True):
@@ -67,17 +68,25 @@ def _inactive(member: Member) -> int:
     return member.kernel.inactive if member.kernel else 0
 
 
-def _scaled(pool: Pool, guarded: Guarded, mean: int, limit: int) -> dict[DestinationKey, float]:
-    """Shares times a scale: the scale of the weights in force while it fits, so that one change is one write."""
+def _surviving(pool: Pool, seconds: float) -> float:
+    """The part of the open connections that is still open after so many seconds (residence by Little's law)."""
+    active = sum(_active(m) for m in pool.members)
+    residence = active / pool.flow if pool.flow > 0 else 0.0
+    return max(0.0, 1 - seconds / residence) if residence > 0 else 0.0
+
+
+def _scaled(pool: Pool, guarded: Guarded, mean: int, limit: int, *, keep: bool) -> dict[DestinationKey, float]:
+    """Shares times a scale. With `keep` it is that of the weights in force while it fits, so that one server's change
+    is one write."""
     shares = {m.key: guarded.shares[m.key].value for m in pool.members}
     serving = [s for s in shares.values() if s > 0]
     if not serving:
         return shares
     scale = float(mean * len(serving))
     ratios = [w / shares[m.key] for m in pool.members if (w := _current(m)) and shares[m.key] > 0]
-    if ratios:
-        current = median(ratios)
-        if scale / 1.5 <= current <= scale * 1.5 and max(serving) * current <= limit:
+    if keep and ratios:
+        current = median_low(ratios)
+        if scale / 3 <= current <= scale * 3 and max(serving) * current <= limit:
             scale = current
     scale = min(scale, limit / max(serving))
     return {k: s * scale for k, s in shares.items()}
@@ -106,7 +115,7 @@ class Stock:
     def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
         tick = 0.2 if self._at is None else min(1.0, max(0.05, now - self._at))
         self._at = now
-        scaled = _scaled(pool, guarded, self.MEAN, self.LIMIT)
+        scaled = _scaled(pool, guarded, self.MEAN, self.LIMIT, keep=True)
         out = {m.key: _banded(m, scaled[m.key], self._dead_band, self.LIMIT) for m in pool.members}
         for member in pool.members:
             limit = self._catching_up(pool, member, scaled, guarded, tick)
@@ -124,10 +133,12 @@ class Stock:
         if not total or scaled[member.key] <= 0:
             return None
         level = sum(_active(m) + 1 for m in others) / total  # cost of the others, per unit of weight
-        if level * scaled[member.key] < max(4.0, 1.3 * (_active(member) + 1)):
+        part = level * scaled[member.key]
+        if part - _active(member) < max(4.0, 2 * sqrt(part)):
             return None
         arrivals = guarded.shares[member.key].value * pool.flow * tick * (1 + CATCH_UP)
-        return max(1, int((_active(member) + 1 + arrivals) / level))
+        staying = _active(member) * _surviving(pool, tick)
+        return max(1, int((staying + 1 + arrivals) / level))
 
 
 class Flow:
@@ -142,7 +153,7 @@ class Flow:
         self._written_at: float | None = None
 
     def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
-        scaled = _scaled(pool, guarded, self.MEAN, self.LIMIT)
+        scaled = _scaled(pool, guarded, self.MEAN, self.LIMIT, keep=False)
         wanted = {m.key: _banded(m, scaled[m.key], self._dead_band, self.LIMIT) for m in pool.members}
         changed = [m for m in pool.members if _current(m) != wanted[m.key].value]
         if not changed:
@@ -164,7 +175,8 @@ class Memory:
     """wlc: overhead (active * 256 + inactive) / weight, with the memory of closed connections cancelled each tick."""
 
     MEAN, RESOLUTION = 1000, 20_000
-    ARRIVALS_PER_SERVER = 2.0  # a tick lasts until this many connections are expected for an average server
+    HEAL_SECONDS = 10.0  # the stock of closed connections is drawn towards its part over this time
+    ARRIVALS_PER_SERVER = 4.0  # a tick lasts until this many connections are expected for an average server
     TICK_MAX_SECONDS = 5.0
 
     def __init__(self) -> None:
@@ -179,7 +191,11 @@ class Memory:
         if self._written_at is not None and now - self._written_at < 0.9 * tick and not switch:
             return {m.key: Weight(_current(m) or 0, "until the next tick") for m in pool.members}
         self._written_at = now
-        overheads = {m.key: self._overhead(pool, m, guarded, tick) for m in serving}
+        arrivals = self._arrivals(pool, guarded, tick)
+        shares = {
+            m.key: guarded.shares[m.key].value for m in serving
+        }  # decides where nothing is open and nothing comes
+        overheads = {m.key: self._overhead(pool, m, arrivals[m.key], tick) + shares[m.key] for m in serving}
         scale = self._scale(overheads)
         return {m.key: self._weight(overheads.get(m.key), scale) for m in pool.members}
 
@@ -189,16 +205,28 @@ class Memory:
             return self.TICK_MAX_SECONDS
         return min(self.TICK_MAX_SECONDS, max(0.2, self.ARRIVALS_PER_SERVER * serving / pool.flow))
 
-    def _overhead(self, pool: Pool, member: Member, guarded: Guarded, tick: float) -> float:
-        """What this server's overhead should be when the tick ends."""
-        share = guarded.shares[member.key].value
-        active = sum(_active(m) for m in pool.members)
-        arrivals = share * pool.flow * tick
-        part = share * active
-        held = active > pool.flow * tick  # connections outlive the tick
-        catching_up = min(part, _active(member) + CATCH_UP * arrivals)
-        stock = ACTIVE * max(0.0, (catching_up if held else min(part, catching_up)) - (0 if held else 1))
-        return _inactive(member) + stock + arrivals * (ACTIVE if held else 1) + share
+    def _overhead(self, pool: Pool, member: Member, arrivals: float, tick: float) -> float:
+        """What this server's overhead should be when the tick ends: what it carries, and what it should get."""
+        cost = 1 + (ACTIVE - 1) * _surviving(pool, tick)
+        return _inactive(member) + cost * (_active(member) + arrivals)
+
+    def _arrivals(self, pool: Pool, guarded: Guarded, tick: float) -> dict[DestinationKey, float]:
+        """How many connections each should get in this tick: its share, less where it is above its part of what is
+        open, and at most a little more where it is below. What that leaves over goes to those above."""
+        active, inactive = (sum(f(m) for m in pool.members) for f in (_active, _inactive))
+        wanted: dict[DestinationKey, float] = {}
+        below = 0.0
+        for m in pool.members:
+            share = guarded.shares[m.key].value
+            fair, part = share * pool.flow * tick, share * active
+            behind = (part - _active(m)) / max(part, 4.0)
+            pull = tick / self.HEAL_SECONDS * (share * inactive - _inactive(m))
+            got = fair * max(0.0, 1 + behind) + min(CATCH_UP * fair, max(-CATCH_UP * fair, pull))
+            wanted[m.key] = min(fair * (1 + CATCH_UP), max(0.0, got))
+            below += fair - wanted[m.key]
+        above = {k: w for k, w in wanted.items() if w < guarded.shares[k].value * pool.flow * tick}
+        spare = max(0.0, below) / (sum(above.values()) or 1.0)
+        return {k: w * (1 + spare) if k in above else w for k, w in wanted.items()}
 
     def _scale(self, overheads: Mapping[DestinationKey, float]) -> float:
         return max(1.0, self.RESOLUTION / max(overheads.values()))

@@ -34,26 +34,44 @@ class Controller:
     """See the module. Raises ConfigError or UnknownLawError for a configuration that does not hold together."""
 
     def __init__(self, config: MasterConfig) -> None:
-        self._config = config
         self._fleet = Fleet(config.guards.stale_seconds, config.guards.lost_seconds)
         self._lines: dict[ServiceKey, Line] = {}
         self._indexed: dict[ServiceKey, tuple[DestinationKey, ...]] = {}
         self._behind: dict[str, list[tuple[Line, DestinationKey]]] = {}
         self._timer = 0.0
+        self.foreign_edits: list[ForeignEdit] = []
+        self._configure(config)
+
+    def reconfigure(self, config: MasterConfig) -> None:
+        """Take a new configuration. Services that did not change keep all that was learned. Raises as the constructor
+        does, and then nothing has changed."""
+        for service in config.service:
+            self._owned(service, config)
+        before, named = self._lines, self._named
+        unchanged = {
+            service_key(s): before[service_key(s)]
+            for s in config.service
+            if s == named.get(service_key(s)) and service_key(s) in before
+        }
+        self._lines = unchanged if config.guards == self._config.guards else {}
+        self._configure(config)
+
+    def _configure(self, config: MasterConfig) -> None:
+        self._config = config
         self._adopts = config.ownership == "weights"
         self._named = {service_key(s): s for s in config.service}
-        self.foreign_edits: list[ForeignEdit] = []
-        load(config.law)
-        for key, service in self._named.items():
-            if self._adopts:
-                load(service.law)
-            else:
-                self._lines[key] = self._owned(service)
+        for name in {config.law, *(s.law for s in config.service)}:
+            load(name)
+        if not self._adopts:
+            for key, service in self._named.items():
+                if key not in self._lines:
+                    self._lines[key] = self._owned(service, config)
+        self._indexed = {}
         self._index()
 
-    def _owned(self, config: ServiceConfig) -> Line:
-        destinations = [to_destination(d, config) for d in config.destination]
-        return Line(to_service(config), self._config, config.law, {d.key: d for d in destinations})
+    def _owned(self, service: ServiceConfig, config: MasterConfig) -> Line:
+        destinations = [to_destination(d, service) for d in service.destination]
+        return Line(to_service(service), config, service.law, {d.key: d for d in destinations})
 
     def receive_report(self, report: Report, now: float) -> str | None:
         """Take a report. Returns why it was refused, or None."""

@@ -5,10 +5,9 @@ window; a misaligned window costs a factor of four in the tail. Completions come
 or, where it has no counters for them (UDP, older agents), from the director's ring, which the kernel refreshes every
 2 s: then the CPU counters are interpolated to the moments of refresh.
 
-The estimate is kept as z, the logarithm of a server's speed relative to its number of cores and to the pool's mean cost
-of a connection, with its variance: so a server that has never been busy is taken for an average one of its size, and
-what one server teaches about the cost of a connection serves all. `available` is kept apart, because a neighbour
-arrives in an instant: capacity = cores * exp(z) / cost * available.
+The estimate is kept as the logarithm of completions per second and core, with its variance. A server that has never
+been busy is taken for an average one of its size: what one teaches about the cost of a connection serves all.
+`available` is kept apart, because a neighbour arrives in an instant: capacity = cores * exp(level) * available.
 
 Knows no law and no weight. Source of the filter: a scalar Kalman filter in the log domain with a CUSUM for steps.
 """
@@ -16,6 +15,7 @@ Knows no law and no weight. Source of the filter: a scalar Kalman filter in the 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping
 from math import exp, log, sqrt
 
 import msgspec
@@ -31,7 +31,7 @@ STEP_SLACK, STEP_LIMIT = 1.0, 6.0  # CUSUM, in standard deviations
 SAMPLE_SECONDS_MIN, SAMPLE_SECONDS_MAX = 0.19, 2.0
 SAMPLE_VARIANCE_MAX = 0.08  # a sample is taken as soon as it is as good as this, or old
 CLIP = 1.2  # one sample moves the estimate by at most a factor of 3.3
-COST_MEMORY_SECONDS = 30.0
+DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
 AVAILABLE_SECONDS = 0.4
 SATURATED = 0.95
 IDLE = 0.02  # below this utilisation the ratio is noise
@@ -54,73 +54,58 @@ class Estimate(msgspec.Struct, frozen=True):
     samples: int
 
 
-class Cost:
-    """The pool's CPU seconds per connection: a decaying ratio of sums. Used only through logarithms of ratios."""
-
-    def __init__(self) -> None:
-        self.busy_seconds, self.completions, self._at = 1e-3, 0.1, 0.0
-
-    def add(self, busy_seconds: float, completions: float, now: float) -> None:
-        keep = exp(-max(0.0, now - self._at) / COST_MEMORY_SECONDS) if self._at else 1.0
-        self.busy_seconds = self.busy_seconds * keep + busy_seconds
-        self.completions = self.completions * keep + completions
-        self._at = now
-
-    @property
-    def seconds(self) -> float:
-        return max(self.busy_seconds, 1e-9) / max(self.completions, 1e-3)
-
-
 class Filter:
-    """z of one destination: scalar Kalman filter, noise estimated from successive samples, CUSUM for steps."""
+    """The level of one destination: scalar Kalman filter, noise estimated from successive samples, CUSUM for steps."""
 
-    __slots__ = ("_down", "_last", "_noise", "_up", "samples", "updated_at", "variance", "z")
+    __slots__ = ("_down", "_last", "_noise", "_up", "level", "samples", "variance")
 
     def __init__(self) -> None:
-        self.z, self.variance, self.samples, self.updated_at = 0.0, PRIOR_VARIANCE, 0, 0.0
+        self.level, self.variance, self.samples = 0.0, PRIOR_VARIANCE, 0
         self._noise, self._last = 0.05, 0.0
         self._up = self._down = 0.0
 
-    def update(self, y: float, variance: float, seconds: float, now: float) -> None:
-        """`y` is one sample of z, `variance` what counting noise alone would give it."""
+    def start(self, level: float, variance: float) -> None:
+        """What is believed before the first sample."""
+        self.level, self.variance = level, variance
+
+    def update(self, sample: float, variance: float, seconds: float) -> None:
+        """`variance` is what counting noise alone would give the sample; `seconds` the time since the last one."""
         if self.samples:
-            self._noise += 0.06 * (min(1.0, (y - self._last) ** 2 / 2) - self._noise)
+            self._noise += 0.06 * (min(1.0, (sample - self._last) ** 2 / 2) - self._noise)
         noise = max(variance, self._noise if self.samples > 3 else 0.0)
         self.variance += DRIFT_PER_SECOND * seconds
-        score = (y - self.z) / sqrt(self.variance + noise)
+        score = (sample - self.level) / sqrt(self.variance + noise)
         self._up = max(0.0, self._up + score - STEP_SLACK)
         self._down = max(0.0, self._down - score - STEP_SLACK)
         if max(self._up, self._down) > STEP_LIMIT:
-            self.variance += (y - self.z) ** 2
+            self.variance += (sample - self.level) ** 2
             self._up = self._down = 0.0
         gain = self.variance / (self.variance + noise)
-        self.z += gain * max(-CLIP, min(CLIP, y - self.z))
+        self.level += gain * max(-CLIP, min(CLIP, sample - self.level))
         self.variance = max(1e-4, (1 - gain) * self.variance)
-        self._last, self.updated_at = y, now
+        self._last = sample
         self.samples += 1
 
-    def forget(self, seconds: float) -> None:
+    def forget(self, towards: float, seconds: float) -> None:
         """Nothing is seen of an idle server: what was known fades towards the prior."""
         keep = exp(-seconds / FORGET_SECONDS)
-        self.z *= keep
+        self.level = towards + (self.level - towards) * keep
         self.variance = PRIOR_VARIANCE + (self.variance - PRIOR_VARIANCE) * keep
 
 
 class Capacity:
     """The running estimate of one destination. Windows come in; `estimate()` tells what is known."""
 
-    def __init__(self, cost: Cost) -> None:
-        self._cost, self.filter = cost, Filter()
+    def __init__(self, prior: Callable[[Capacity], float | None]) -> None:
+        """`prior(self)` is what the pool believes of a server like this one: a level, None if it knows nothing yet."""
+        self._prior, self.filter = prior, Filter()
+        self.offset: float | None = None  # known difference from the pool's mean level
         self._seconds = self._completions = self._busy_seconds = self._allotment = 0.0
         self._last: Window | None = None
         self._available: float | None = None
         self._utilisation = self._rate = 0.0
         self._history: deque[tuple[float, float]] = deque(maxlen=64)  # (time, cumulative CPU seconds)
         self._counter: tuple[float, int, int] | None = None  # (time, connections, active) at the last refresh
-
-    def seed(self, z: float) -> None:
-        """Start from what the kernel has: a restarted master continues, it does not begin."""
-        self.filter.z, self.filter.variance = z, KERNEL_VARIANCE
 
     def observe(self, window: Window, now: float) -> None:
         """Take one window of the agent's stream."""
@@ -131,7 +116,7 @@ class Capacity:
                 (window.end, (self._history[-1][1] if self._history else 0.0) + used * window.cores * window.seconds)
             )
         else:
-            self._accumulate(window, used, window.completions, now)
+            self._accumulate(window, used, window.completions)
         self._last = window
 
     def observe_kernel(self, entry: DestinationEntry, now: float) -> None:
@@ -151,7 +136,7 @@ class Capacity:
         self._rate = (count - connections) / seconds
         completions = float(count - connections - (entry.active - active))
         window = msgspec.structs.replace(self._last, start=before, end=now)
-        self._accumulate(window, (used_now - used_before) / (window.cores * seconds), completions, now)
+        self._accumulate(window, (used_now - used_before) / (window.cores * seconds), completions)
 
     def _used_at(self, at: float) -> float | None:
         """Cumulative CPU seconds at a moment, interpolated; None if the reports do not cover it yet."""
@@ -177,7 +162,7 @@ class Capacity:
             slow = 1 - exp(-window.seconds / 2.0)
             self._rate += slow * (window.opened / window.seconds - self._rate)
 
-    def _accumulate(self, window: Window, used: float, completions: float, now: float) -> None:
+    def _accumulate(self, window: Window, used: float, completions: float) -> None:
         allotment = window.cores * window.seconds
         self._seconds += window.seconds
         self._allotment += allotment
@@ -189,7 +174,7 @@ class Capacity:
         variance = self._variance(n, busy, window.grain_seconds)
         if variance > SAMPLE_VARIANCE_MAX and self._seconds < SAMPLE_SECONDS_MAX:
             return
-        self._sample(n, busy, variance, now)
+        self._sample(n, busy, variance)
         self._seconds = self._completions = self._busy_seconds = self._allotment = 0.0
 
     def _variance(self, n: float, busy: float, grain: float) -> float:
@@ -199,19 +184,31 @@ class Capacity:
         used = busy / self._allotment
         return 0.5 * (3.25 / n) + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
 
-    def _sample(self, n: float, busy: float, variance: float, now: float) -> None:
-        self._cost.add(busy, n, now)
+    def _sample(self, n: float, busy: float, variance: float) -> None:
+        prior = self._prior(self)
         if n >= 3 and busy / self._allotment > IDLE:
-            self.filter.update(log(n / busy * self._cost.seconds), variance, self._seconds, now)
-        elif self._utilisation < SATURATED:
-            self.filter.forget(self._seconds)
+            sample = log(n / busy)
+            if not self.filter.samples:
+                known = KERNEL_VARIANCE if self.offset is not None else PRIOR_VARIANCE
+                self.filter.start(sample if prior is None else prior, known if prior is not None else variance)
+            self.filter.update(sample, variance, self._seconds)
+        elif self._utilisation < SATURATED and self.filter.samples and prior is not None:
+            self.filter.forget(prior, self._seconds)
+
+    @property
+    def cores(self) -> float | None:
+        return self._last.cores if self._last else None
 
     def estimate(self) -> Estimate | None:
         """None before the first window."""
         last = self._last
         if last is None or self._available is None:
             return None
-        full = last.cores * exp(self.filter.z) / self._cost.seconds
+        level = self.filter.level
+        if not self.filter.samples:
+            prior = self._prior(self)
+            level = DEFAULT_LEVEL if prior is None else prior
+        full = last.cores * exp(level)
         return Estimate(
             capacity=full * self._available,
             deviation=sqrt(self.filter.variance),
@@ -225,17 +222,46 @@ class Capacity:
 
 
 class Estimator:
-    """The capacities of one service's destinations, which share the cost of a connection."""
+    """The capacities of one service's destinations, which share what is known of the cost of a connection."""
 
     def __init__(self) -> None:
-        self.cost = Cost()
         self._capacities: dict[DestinationKey, Capacity] = {}
+        self._seeds: dict[DestinationKey, float] = {}
 
     def capacity(self, key: DestinationKey) -> Capacity:
         if key not in self._capacities:
-            self._capacities[key] = Capacity(self.cost)
+            self._capacities[key] = Capacity(self._prior)
         return self._capacities[key]
 
     def keep(self, keys: set[DestinationKey]) -> None:
         """Forget destinations that are gone."""
-        self._capacities = {k: c for k, c in self._capacities.items() if k in keys}
+        if self._capacities.keys() - keys:
+            self._capacities = {k: c for k, c in self._capacities.items() if k in keys}
+
+    def seed(self, weights: Mapping[DestinationKey, float]) -> None:
+        """Start from what the kernel has: a restarted master continues, it does not begin. Takes effect for each
+        server as its size becomes known."""
+        self._seeds = {k: w for k, w in weights.items() if w > 0}
+
+    def _prior(self, of: Capacity) -> float | None:
+        """The mean level of the servers that have been sampled, and this one's known difference from it."""
+        self._place()
+        known = [
+            c.filter.level - (c.offset or 0.0) for c in self._capacities.values() if c.filter.samples and c is not of
+        ]
+        if not known:
+            return None if of.offset is None else DEFAULT_LEVEL + of.offset
+        return sum(known) / len(known) + (of.offset or 0.0)
+
+    def _place(self) -> None:
+        """Turn seeds into offsets once the sizes of all seeded servers are known."""
+        if not self._seeds:
+            return
+        sizes = {k: c.cores for k in self._seeds if (c := self._capacities.get(k)) is not None}
+        levels = {k: log(w / size) for k, w in self._seeds.items() if (size := sizes.get(k))}
+        if len(levels) < len(self._seeds):
+            return
+        mean = sum(levels.values()) / len(levels)
+        for key, level in levels.items():
+            self._capacities[key].offset = level - mean
+        self._seeds = {}

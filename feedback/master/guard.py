@@ -69,6 +69,8 @@ class Guard:
 
     def _panic(self, pool: Pool) -> str:
         """Why everything is held, or ''. Silence counts against those who were heard when all was well."""
+        if all(m.trust is Trust.NEVER for m in pool.members):
+            return "no report yet: everything is as it was"
         speaking = {m.key for m in pool.members if m.trust is Trust.FRESH}
         known = {m.key for m in pool.members}
         silent = (self._fresh & known) - speaking
@@ -99,8 +101,12 @@ class Guard:
         before = self._shares.get(member.key)
         if member.key in self._ramp:
             return self._ramped(member, share, seconds)
-        if before is None or member.trust is Trust.FRESH:
+        if before is None:
             return None
+        if member.trust is Trust.FRESH:
+            if member.estimate is not None:
+                return None
+            return share.because("guard", "nothing measured yet: as the kernel had it", before)
         age = f"{member.age_seconds:.1f} s" if member.age_seconds is not None else "never"
         if member.trust is Trust.NEVER:
             return share.because("guard", "no report yet: as the kernel had it", before)

@@ -85,6 +85,8 @@ class Line:
 
     def receive(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
         foreign = self._foreign(entry) if entry else []
+        if self.entry is None and entry is not None:
+            self._continue(entry)
         self.entry = entry
         self._have = {e.destination.key: e for e in entry.destinations} if entry else {}
         self.keys = tuple(self.destinations or self._have)
@@ -97,6 +99,13 @@ class Line:
                 self.zeros.add(e.destination.key)
         self._measure_flow(entry, now)
         return foreign
+
+    def _continue(self, entry: ServiceEntry) -> None:
+        """Weights that are not the static ones were learned by somebody, most likely by us before a restart."""
+        weights = {e.destination.key: float(e.destination.weight) for e in entry.destinations}
+        static = {k: float(d.weight) for k, d in self.destinations.items()}
+        if weights != static and len(set(weights.values())) > 1:
+            self.estimator.seed(weights)
 
     def _foreign(self, entry: ServiceEntry) -> list[ForeignEdit]:
         found = []

@@ -7,7 +7,7 @@ from math import exp
 
 import pytest
 
-from feedback.master.estimate import Capacity, Cost, Filter
+from feedback.master.estimate import Capacity, Estimator, Filter
 from feedback.master.fleet import Window
 from feedback.model import Counters, Destination, DestinationEntry
 from tests.master.builders import rip
@@ -40,7 +40,7 @@ def feed(capacity: Capacity, true: float, load: float, seconds: float, start: fl
 
 
 def test_capacity_is_completions_over_utilisation() -> None:
-    c = Capacity(Cost())
+    c = Estimator().capacity(rip(1))
     feed(c, true=200, load=0.5, seconds=5)
     found = c.estimate()
     assert found is not None
@@ -49,8 +49,8 @@ def test_capacity_is_completions_over_utilisation() -> None:
 
 
 def test_two_servers_share_what_a_connection_costs() -> None:
-    cost = Cost()
-    busy, idle = Capacity(cost), Capacity(cost)
+    estimator = Estimator()
+    busy, idle = estimator.capacity(rip(1)), estimator.capacity(rip(2))
     feed(busy, true=100, load=0.5, seconds=5)
     idle.observe(window(5.0, busy=0.0, completions=0.0, cores=3.0), 5.0)
     a, b = busy.estimate(), idle.estimate()
@@ -59,8 +59,7 @@ def test_two_servers_share_what_a_connection_costs() -> None:
 
 
 def test_half_the_speed_is_noticed_within_two_seconds() -> None:
-    c = Capacity(Cost())
-    c._cost.add(1000.0, 200_000.0, 0.0)  # the pool's cost stays what the others say
+    c = Estimator().capacity(rip(1))
     at = feed(c, true=200, load=0.4, seconds=10)
     before = c.estimate()
     feed(c, true=100, load=0.8, seconds=2, start=at)
@@ -70,7 +69,7 @@ def test_half_the_speed_is_noticed_within_two_seconds() -> None:
 
 
 def test_a_neighbour_that_takes_all_it_can_leaves_what_the_service_is_entitled_to() -> None:
-    c = Capacity(Cost())
+    c = Estimator().capacity(rip(1))
     for k in range(1, 26):
         c.observe(window(k / 5, busy=0.4, own=0.4, completions=16), k / 5)
     before = c.estimate()
@@ -84,7 +83,7 @@ def test_a_neighbour_that_takes_all_it_can_leaves_what_the_service_is_entitled_t
 
 
 def test_without_the_agents_counters_the_kernels_are_aligned_to_its_cpu() -> None:
-    c, count = Capacity(Cost()), 0
+    c, count = Estimator().capacity(rip(1)), 0
     for k in range(1, 101):
         at = k / 5
         c.observe(window(at, busy=0.5, completions=None), at)
@@ -100,10 +99,20 @@ def test_without_the_agents_counters_the_kernels_are_aligned_to_its_cpu() -> Non
 
 def test_what_is_known_of_an_idle_server_fades() -> None:
     f = Filter()
-    f.z = 1.0
-    f.forget(60.0)
-    assert f.z == pytest.approx(exp(-1))
+    f.start(1.0, 0.01)
+    f.forget(0.0, 60.0)
+    assert f.level == pytest.approx(exp(-1))
 
 
 def test_no_estimate_before_the_first_window() -> None:
-    assert Capacity(Cost()).estimate() is None
+    assert Estimator().capacity(rip(1)).estimate() is None
+
+
+def test_a_seed_from_the_kernels_weights_holds_until_there_are_samples() -> None:
+    estimator = Estimator()
+    estimator.seed({rip(1): 10.0, rip(2): 40.0})
+    for i in (1, 2):
+        estimator.capacity(rip(i)).observe(window(1.0, busy=0.0, completions=0.0), 1.0)
+    a, b = (estimator.capacity(rip(i)).estimate() for i in (1, 2))
+    assert a is not None and b is not None
+    assert b.capacity / a.capacity == pytest.approx(4.0)

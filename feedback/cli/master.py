@@ -1,0 +1,76 @@
+"""`feedback master`: run the master in the foreground, or check its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from feedback.cli.errors import Failure
+from feedback.config import MASTER_PATH
+
+config_option = click.option(
+    "--config",
+    "-c",
+    "path",
+    type=click.Path(path_type=Path),
+    default=MASTER_PATH,
+    show_default=True,
+    help="The configuration, TOML.",
+)
+
+
+@click.group(invoke_without_command=True)
+@config_option
+@click.option("--verbose", is_flag=True, help="Log more.")
+@click.pass_context
+def master(ctx: click.Context, path: Path, verbose: bool) -> None:
+    """Run the master of this director in the foreground.
+
+    It reads what agents report and what the kernel counts, and sets weights. SIGTERM stops it and leaves the weights as
+    they are; SIGHUP reads configuration and enrolments again. It needs CAP_NET_ADMIN.
+    """
+    ctx.obj = path
+    if ctx.invoked_subcommand is None:
+        _run(path, verbose)
+
+
+@master.command()
+@click.option("--config", "-c", "path", type=click.Path(path_type=Path), default=None, help="Another file.")
+@click.pass_obj
+def check(default: Path, path: Path | None) -> None:
+    """Check the configuration, the key and the enrolments; change nothing."""
+    from feedback.config import ConfigError, MasterConfig, load
+    from feedback.master import Controller
+    from feedback.master.laws import UnknownLawError
+    from feedback.ops.keys import KeyFileError, enrolled, load_secret
+
+    chosen = path or default
+    try:
+        config = load(chosen, MasterConfig)
+        Controller(config)
+        load_secret(config.key)
+        agents = enrolled(config.enrolled)
+    except (ConfigError, UnknownLawError, KeyFileError) as error:
+        raise Failure(str(error)) from None
+    services = f"{len(config.service)} services" if config.service else "all services of the kernel"
+    click.echo(f"{chosen}: good: {services}, {len(agents)} agents enrolled")
+
+
+def _run(path: Path, verbose: bool) -> None:
+    import asyncio
+
+    from feedback.config import ConfigError
+    from feedback.ipvs import IpvsError
+    from feedback.master.daemon import Daemon
+    from feedback.master.laws import UnknownLawError
+    from feedback.master.link import LinkError
+    from feedback.ops import logs
+    from feedback.ops.control import ControlError
+    from feedback.ops.keys import KeyFileError
+
+    logs.setup(level="debug" if verbose else "info")
+    try:
+        asyncio.run(Daemon(path).run())
+    except (ConfigError, UnknownLawError, KeyFileError, IpvsError, LinkError, ControlError) as error:
+        raise Failure(str(error)) from None

@@ -1,0 +1,182 @@
+"""The master's shell: reads the kernel, feeds the controller, sends its edits, answers the control socket.
+
+One asyncio loop. Each turn is a look at the kernel, a decision and one batched send; the watchdog is fed from there
+and nowhere else. It decides nothing. On stop nothing is written: the last good weights stay in the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from feedback.config import ConfigError, MasterConfig, load
+from feedback.ipvs import Client, EditError, IpvsError
+from feedback.master.controller import Controller, Decision
+from feedback.master.link import Link
+from feedback.master.status import SCHEMA, of_decision
+from feedback.model import ServiceKey, Setting
+from feedback.ops import systemd
+from feedback.ops.control import serve
+from feedback.ops.logs import Log
+from feedback.wire import Report
+
+LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
+ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
+
+
+class Daemon:
+    """One master. `run()` returns when it is told to stop. Raises ConfigError, IpvsError, ControlError, LinkError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._config = path, load(path, MasterConfig)
+        self._log = Log("master")
+        self._controller = Controller(self._config)
+        self._decision: Decision | None = None
+        self._counters: Counter[str] = Counter()
+        self._logged: dict[tuple[str, str], float] = {}
+        self._complaints: dict[str, float] = {}
+        self._started = time.monotonic()
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        with Client(netns=self._config.netns) as self._kernel:
+            self._look()
+            async with contextlib.AsyncExitStack() as stack:
+                self._link = Link(self._config.listen, self._config.key, self._config.enrolled, self._receive)
+                stack.callback(self._link.close)
+                self._link.start()
+                server = await serve(self._config.control, self._answer)
+                stack.callback(self._close_control, server)
+                systemd.ready(self._status())
+                self._log.info("started", listen=" ".join(self._config.listen), ownership=self._config.ownership)
+                await self._work(stop)
+        systemd.stopping("the weights stay as they are")
+        self._log.info("stopped", note="the weights stay as they are")
+
+    def _close_control(self, server: asyncio.Server) -> None:
+        server.close()
+        self._config.control.unlink(missing_ok=True)
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        watchdog, fed = systemd.watchdog_interval_seconds(), 0.0
+        while not stop.is_set():
+            self._turn()
+            now = time.monotonic()
+            if watchdog is not None and now - fed >= min(watchdog, 1.0):
+                systemd.watchdog()
+                systemd.status(self._status())
+                fed = now
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), max(0.01, self._controller.next_timer() - now))
+
+    def _look(self) -> None:
+        self._controller.receive_kernel(self._kernel.snapshot(), time.monotonic())
+
+    def _turn(self) -> None:
+        """One look, one decision, one send. A kernel that cannot be asked is said so and asked again."""
+        try:
+            self._look()
+            decision = self._controller.decide(time.monotonic())
+            failed = self._kernel.apply(decision.edits) if decision.edits else ()
+        except IpvsError as error:
+            self._complain("kernel", str(error))
+            self._counters["ipvs_errors"] += 1
+            return
+        self._counters["edits"] += len(decision.edits)
+        self._note_failures(failed)
+        self._note_changes(decision)
+        self._note_foreign()
+        self._decision = decision
+
+    def _receive(self, report: Report, received_at: float) -> None:
+        refused = self._controller.receive_report(report, received_at)
+        self._counters["reports_refused" if refused else "reports"] += 1
+
+    def _note_failures(self, failed: tuple[EditError, ...]) -> None:
+        if failed:
+            self._controller.receive_failures([f.edit for f in failed])
+            self._counters["ipvs_errors"] += len(failed)
+            self._complain("edit", failed[0].text, failed=len(failed))
+
+    def _note_changes(self, decision: Decision) -> None:
+        """One line for a weight that changed what its server gets; under wlc weights move all the time by design."""
+        for status in decision.services:
+            threshold = LOG_SHARE / max(1, len(status.destinations))
+            for d in status.destinations:
+                old = d.member.kernel.destination.weight if d.member.kernel else 0
+                self._note_change(status.service.key, d.setting, old, threshold)
+
+    def _note_change(self, service: ServiceKey, setting: Setting, old: int, threshold: float) -> None:
+        key = (str(service), str(setting.destination))
+        share = self._logged.get(key)
+        if setting.weight == old or (share is not None and abs(setting.share - share) < threshold):
+            return
+        self._logged[key] = setting.share
+        self._log.info(
+            "weight-changed",
+            service=key[0],
+            destination=key[1],
+            old=old,
+            new=setting.weight,
+            share=round(setting.share, 4),
+            reason="; ".join(r.text for r in setting.reasons),
+        )
+
+    def _note_foreign(self) -> None:
+        for edit in self._controller.foreign_edits:
+            self._counters["foreign_edits"] += 1
+            self._log.info(
+                "foreign-edit",
+                service=str(edit.service),
+                destination=str(edit.destination),
+                ours=edit.ours,
+                theirs=edit.theirs,
+            )
+        self._controller.foreign_edits.clear()
+
+    def _complain(self, kind: str, text: str, **fields: Any) -> None:
+        now = time.monotonic()
+        if now - self._complaints.get(kind, -ERROR_LOG_SECONDS) >= ERROR_LOG_SECONDS:
+            self._complaints[kind] = now
+            self._log.error(f"{kind}-failed", reason=text, **fields)
+
+    def _reload(self) -> None:
+        """SIGHUP: the enrolment at once, the configuration if it is good; a bad one changes nothing."""
+        systemd.reloading()
+        try:
+            config = load(self._path, MasterConfig)
+            fixed = ("listen", "key", "enrolled", "control", "netns")
+            moved = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
+            if moved:
+                raise ConfigError(f"{self._path}: {moved[0]}: changes only with a restart")
+            self._controller.reconfigure(config)
+            self._config = config
+            self._log.info("reloaded", path=str(self._path))
+        except ConfigError as error:
+            self._log.error("reload-failed", reason=str(error), note="the old configuration stays")
+        self._link.reload()
+        systemd.ready(self._status())
+
+    def _status(self) -> str:
+        states = Counter(
+            str(d.member.trust) for s in (self._decision.services if self._decision else ()) for d in s.destinations
+        )
+        return ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "no destination yet"
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("command") != "status":
+            return {"error": f"unknown command {request.get('command')!r}: expected status"}
+        if self._decision is None:
+            return {"error": "just started: ask again in a second"}
+        counters = dict(self._counters) | {f"link_{k}": v for k, v in self._link.counters.items()}
+        uptime = round(time.monotonic() - self._started, 1)
+        return of_decision(self._decision) | {"uptime_seconds": uptime, "counters": counters, "schema": SCHEMA}

@@ -1,0 +1,199 @@
+"""Weights in each scheduler's way. The kernel's choice is written out here, as ip_vs_sed.c and ip_vs_wlc.c make it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback.master.actuate import Actuator, Flow, Hold, Memory, Stock, for_scheduler
+from feedback.master.guard import Guarded
+from feedback.master.pool import Pool
+from feedback.model import WEIGHT_MAX, Destination, DestinationEntry
+from tests.master.builders import member, pool, rip, shares
+
+
+def sed(active: list[int], inactive: list[int], weights: list[int]) -> int:
+    return min((i for i, w in enumerate(weights) if w), key=lambda i: (active[i] + 1) / weights[i])
+
+
+def wlc(active: list[int], inactive: list[int], weights: list[int]) -> int:
+    return min((i for i, w in enumerate(weights) if w), key=lambda i: (256 * active[i] + inactive[i]) / weights[i])
+
+
+def run(
+    actuator: Actuator,
+    choose: Callable[[list[int], list[int], list[int]], int],
+    parts: Callable[[float], list[float]],
+    *,
+    seconds: float,
+    flow: float = 100.0,
+    holding: float = 0.005,
+    inactive: list[int] | None = None,
+) -> list[tuple[float, int]]:
+    """(time, server) of each connection that a scheduler with these weights places; closed ones count for 120 s."""
+    n = len(parts(0.0))
+    draw, now, tick = random.Random(1), 0.0, 0.0
+    open_until: list[list[float]] = [[] for _ in range(n)]
+    gone_at: list[list[float]] = [[draw.uniform(0, 120) for _ in range(k)] for k in inactive or [0] * n]
+    weights, placed = [1] * n, []
+    while now < seconds:
+        now += draw.expovariate(flow)
+        for i in range(n):
+            gone_at[i] = [t for t in gone_at[i] if t > now] + [t + 120 for t in open_until[i] if t <= now]
+            open_until[i] = [t for t in open_until[i] if t > now]
+        active, closed = [len(o) for o in open_until], [len(g) for g in gone_at]
+        if now >= tick:
+            tick = now + 0.2
+            part = parts(now)
+            members = tuple(
+                msgspec.structs.replace(
+                    member(i + 1),
+                    kernel=DestinationEntry(Destination(rip(i + 1), weight=weights[i]), active[i], closed[i]),
+                )
+                for i in range(n)
+            )
+            p = Pool(pool().service, members, flow)
+            given_weights = actuator.weights(p, Guarded(shares(*part), {}), now)
+            weights = [given_weights[rip(i + 1)].value for i in range(n)]
+        chosen = choose(active, closed, weights)
+        open_until[chosen].append(now + draw.expovariate(1 / holding))
+        placed.append((now, chosen))
+    return placed
+
+
+def part_of(placed: list[tuple[float, int]], server: int, start: float, end: float) -> float:
+    inside = [s for t, s in placed if start <= t < end]
+    return inside.count(server) / len(inside)
+
+
+def test_sed_weights_are_in_proportion_and_stay_within_the_dead_band() -> None:
+    actuator = Stock(dead_band=0.05)
+    four = pool(*(member(i, weight=100) for i in (1, 2, 3, 4)))
+    out = actuator.weights(four, Guarded(shares(0.1, 0.2, 0.3, 0.4), {}), 0.0)
+    first = out[rip(1)].value
+    assert [w.value / first for w in out.values()] == pytest.approx([1, 2, 3, 4], rel=0.02)
+    same = pool(*(member(i, weight=w) for i, w in enumerate((40, 80, 120, 160), 1)))
+    out = actuator.weights(same, Guarded(shares(0.102, 0.198, 0.302, 0.398), {}), 0.2)
+    assert [w.value for w in out.values()] == [40, 80, 120, 160]
+
+
+def test_one_servers_change_is_one_write() -> None:
+    actuator = Stock(dead_band=0.05)
+    have = pool(*(member(i, weight=100) for i in range(1, 9)))
+    out = actuator.weights(have, Guarded(shares(*[1 / 7.5] * 7, 0.5 / 7.5), {}), 0.0)
+    assert [w.value for w in out.values()] == [100] * 7 + [50]
+
+
+def test_wlc_gets_its_shares_although_closed_connections_count_for_two_minutes() -> None:
+    placed = run(Memory(), wlc, lambda now: [1 / 15, 2 / 15, 4 / 15, 8 / 15], seconds=20)
+    assert [part_of(placed, i, 5, 20) for i in range(4)] == pytest.approx([1 / 15, 2 / 15, 4 / 15, 8 / 15], abs=0.02)
+
+
+def test_wlc_follows_a_change_within_a_second_and_does_not_starve() -> None:
+    def parts(now: float) -> list[float]:
+        return [0.25] * 4 if now < 20 else [0.125, 0.125, 0.25, 0.5]
+
+    placed = run(Memory(), wlc, parts, seconds=30, inactive=[3000] * 4)
+    assert part_of(placed, 3, 10, 20) == pytest.approx(0.25, abs=0.05)
+    assert part_of(placed, 3, 21, 24) == pytest.approx(0.5, abs=0.1)
+    assert part_of(placed, 0, 21, 24) == pytest.approx(0.125, abs=0.06)
+    worst = max(part_of(placed, 3, t, t + 1) for t in range(20, 29))
+    assert worst < 0.7
+
+
+def test_plain_wlc_floods_the_server_whose_weight_rises() -> None:
+    """The trap itself, so that the test above is known to test something."""
+
+    class Written:
+        def weights(self, p: Pool, guarded: Guarded, now: float) -> dict:  # type: ignore[type-arg]
+            from feedback.master.actuate import Weight
+
+            return {k: Weight(round(1000 * s.value)) for k, s in guarded.shares.items()}
+
+    def parts(now: float) -> list[float]:
+        return [0.25] * 4 if now < 20 else [0.125, 0.125, 0.25, 0.5]
+
+    placed = run(Written(), wlc, parts, seconds=30, inactive=[3000] * 4)  # type: ignore[arg-type]
+    assert part_of(placed, 3, 21, 24) > 0.9
+
+
+@pytest.mark.parametrize("holding", [0.005, 0.05, 10.0])
+def test_a_server_without_a_past_gets_no_more_than_its_share_under_wlc(holding: float) -> None:
+    settled = [3000, 3000, 3000, 0] if holding < 1 else [0, 0, 0, 0]
+    placed = run(
+        Memory(),
+        wlc,
+        lambda now: [0.25] * 4 if now > 20 else [1 / 3, 1 / 3, 1 / 3, 0.0],
+        seconds=40,
+        holding=holding,
+        inactive=settled,
+    )
+    assert max(part_of(placed, 3, t, t + 3) for t in range(20, 37)) < 1.5 * 0.25
+    assert part_of(placed, 3, 30, 40) > 0.15
+
+
+def test_a_server_without_a_past_gets_no_more_than_its_share_under_sed_with_long_connections() -> None:
+    placed = run(
+        Stock(0.05), sed, lambda now: [0.25] * 4 if now > 30 else [1 / 3, 1 / 3, 1 / 3, 0.0], seconds=60, holding=10.0
+    )
+    assert max(part_of(placed, 3, t, t + 3) for t in range(30, 57)) < 1.6 * 0.25
+    assert part_of(placed, 3, 50, 60) == pytest.approx(0.25, abs=0.06)
+
+
+def test_wrr_rests_until_the_reset_of_its_cursor_does_not_show() -> None:
+    actuator = Flow(dead_band=0.05)
+    first = pool(*(member(i, weight=16) for i in (1, 2)), flow=100.0)
+    assert [w.value for w in actuator.weights(first, Guarded(shares(0.75, 0.25), {}), 0.0).values()] == [24, 8]
+    second = pool(member(1, weight=24), member(2, weight=8), flow=100.0)
+    resting = actuator.weights(second, Guarded(shares(0.25, 0.75), {}), 0.5)
+    assert [w.value for w in resting.values()] == [24, 8]
+    assert [w.value for w in actuator.weights(second, Guarded(shares(0.25, 0.75), {}), 1.1).values()] == [8, 24]
+
+
+def test_wrr_takes_a_server_out_without_resting() -> None:
+    actuator = Flow(dead_band=0.05)
+    actuator.weights(pool(*(member(i, weight=16) for i in (1, 2))), Guarded(shares(0.75, 0.25), {}), 0.0)
+    out = actuator.weights(pool(member(1, weight=24), member(2, weight=8)), Guarded(shares(1.0, 0.0), {}), 0.1)
+    assert out[rip(2)].value == 0
+
+
+def test_a_scheduler_that_is_not_driven_is_left_alone_but_for_zero() -> None:
+    out = Hold("mh").weights(pool(member(1, weight=7), member(2, weight=9)), Guarded(shares(1.0, 0.0), {}), 0.0)
+    assert [w.value for w in out.values()] == [7, 0]
+
+
+def test_wlc_at_rest_is_not_written_more_often_than_connections_come() -> None:
+    actuator, written = Memory(), []
+    slow = pool(*(member(i) for i in (1, 2)), flow=1.0)
+    for k in range(100):
+        out = actuator.weights(slow, Guarded(shares(0.5, 0.5), {}), k / 5)
+        if "tick" not in out[rip(1)].text:
+            written.append(k / 5)
+    assert min(b - a for a, b in pairwise(written)) >= 3.5
+
+
+@given(
+    st.sampled_from(["sed", "nq", "wlc", "wrr", "mh", "rr"]),
+    st.lists(
+        st.tuples(st.floats(0, 1), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1
+    ),
+    st.floats(0, 1e6),
+)
+def test_weights_are_ones_the_kernel_takes_and_zero_only_for_a_share_of_zero(
+    scheduler: str, situation: list[tuple[float, int, int, int]], flow: float
+) -> None:
+    actuator = for_scheduler(scheduler, 0.05)
+    members = [member(i, weight=w, active=a, inactive=n) for i, (_, w, a, n) in enumerate(situation[:40], 1)]
+    guarded = Guarded(shares(*(s for s, *_ in situation[:40])), {})
+    for now in (0.0, 0.2, 10.0):
+        out = actuator.weights(pool(*members, flow=flow), guarded, now)
+        for m in members:
+            assert 0 <= out[m.key].value <= WEIGHT_MAX
+            resting = "tick" in out[m.key].text or "resting" in out[m.key].text
+            assert resting or (out[m.key].value == 0) == (guarded.shares[m.key].value == 0)

@@ -1,0 +1,229 @@
+"""The whole pipeline on a fake clock: reports and a table in, weights out."""
+
+from __future__ import annotations
+
+import pytest
+
+from feedback.config import ConfigError, MasterConfig, parse
+from feedback.master import Controller
+from feedback.master.laws import UnknownLawError
+from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
+from tests.master.builders import VIRTUAL, Table, config, report, rip
+
+
+class Bench:
+    """A controller, a table, and servers that complete `speed[i]` connections a second at `load`."""
+
+    def __init__(self, cfg: MasterConfig, speeds: list[float], table: Table | None = None) -> None:
+        self.controller, self.table, self.speeds = Controller(cfg), table or Table(), speeds
+        self.now, self.sequence = 1000.0, 0
+        self.busy, self.opened = [0.0] * len(speeds), [0.0] * len(speeds)
+        self.silent: set[int] = set()
+        self.edits = 0
+
+    def run(self, seconds: float, load: float = 0.5) -> list[int]:
+        for _ in range(round(seconds / 0.2)):
+            self.now += 0.2
+            self.sequence += 1
+            for i, speed in enumerate(self.speeds):
+                self.busy[i] += 0.2 * load
+                self.opened[i] += 0.2 * load * speed
+                if i not in self.silent:
+                    r = report(
+                        i + 1, at=self.now, sequence=self.sequence, busy=self.busy[i], opened=int(self.opened[i])
+                    )
+                    assert self.controller.receive_report(r, self.now) is None
+            self.turn()
+        return self.table.weights()
+
+    def turn(self) -> None:
+        self.controller.receive_kernel(self.table.snapshot(), self.now)
+        decision = self.controller.decide(self.now)
+        self.edits += len(decision.edits)
+        self.table.apply(decision.edits)
+
+    def ratios(self) -> list[float]:
+        weights = self.table.weights()
+        return [w / max(weights) for w in weights]
+
+
+def test_weights_come_to_the_ratios_of_what_servers_complete() -> None:
+    bench = Bench(config(4), [50, 100, 200, 400])
+    bench.run(10)
+    assert bench.ratios() == pytest.approx([0.125, 0.25, 0.5, 1.0], rel=0.15)
+
+
+def test_at_rest_hardly_anything_is_written() -> None:
+    bench = Bench(config(4), [50, 100, 200, 400])
+    bench.run(20)
+    bench.edits = 0
+    bench.run(60)
+    assert bench.edits <= 4
+
+
+def test_the_same_calls_give_the_same_decisions() -> None:
+    one, two = Bench(config(4), [50, 100, 200, 400]), Bench(config(4), [50, 100, 200, 400])
+    assert one.run(7) == two.run(7)
+
+
+def test_a_restarted_master_continues_from_what_the_kernel_has() -> None:
+    bench = Bench(config(4), [50, 100, 200, 400])
+    learned = bench.run(20)
+    again = Bench(config(4), [50, 100, 200, 400], bench.table)
+    again.turn()
+    assert again.edits == 0
+    for _ in range(50):
+        weights = again.run(0.2)
+        assert weights == pytest.approx(learned, rel=0.3, abs=3)
+
+
+def test_nothing_changes_before_the_first_report() -> None:
+    bench = Bench(config(2), [100, 100])
+    bench.silent = {0, 1}
+    bench.run(1)
+    bench.table.put(rip(1), 7)
+    bench.edits = 0
+    bench = Bench(config(2), [100, 100], bench.table)
+    bench.silent = {0, 1}
+    bench.run(60)
+    assert bench.edits == 0
+
+
+def test_when_all_agents_fall_silent_the_weights_stay() -> None:
+    bench = Bench(config(4), [50, 100, 200, 400])
+    learned = list(bench.run(20))
+    bench.silent = {0, 1, 2, 3}
+    assert bench.run(120) == learned
+    bench.silent = set()
+    bench.run(5)
+    assert bench.ratios() == pytest.approx([0.125, 0.25, 0.5, 1.0], rel=0.15)
+
+
+def test_one_lost_agents_server_keeps_its_share() -> None:
+    bench = Bench(config(4), [50, 100, 200, 400])
+    learned = list(bench.run(20))
+    bench.silent = {3}
+    assert bench.run(60) == pytest.approx(learned, rel=0.1)
+
+
+def test_a_foreign_zero_is_seen_and_never_raised() -> None:
+    bench = Bench(config(2), [100, 100])
+    bench.run(5)
+    bench.table.put(rip(1), 0)
+    bench.run(30)
+    assert bench.table.entries[VIRTUAL][rip(1)].destination.weight == 0
+    assert [(e.destination, e.theirs) for e in bench.controller.foreign_edits] == [(rip(1), 0)]
+    bench.table.put(rip(1), 50)
+    bench.run(20)
+    assert bench.ratios() == pytest.approx([1.0, 1.0], rel=0.1)
+
+
+def test_a_foreign_weight_is_seen_and_put_right() -> None:
+    bench = Bench(config(2), [100, 100])
+    bench.run(5)
+    bench.table.put(rip(1), 77777)
+    bench.run(0.4)
+    assert bench.ratios() == pytest.approx([1.0, 1.0], rel=0.1)
+    assert len(bench.controller.foreign_edits) == 1
+
+
+def test_a_refused_edit_is_not_somebody_elses_work() -> None:
+    c = Controller(config(1))
+    table = Table()
+    c.receive_kernel(table.snapshot(), 0.0)
+    edits = c.decide(0.0).edits
+    table.apply([e for e in edits if isinstance(e, AddService)])
+    table.apply([AddDestination(VIRTUAL, Destination(rip(1), weight=3))])
+    c.receive_failures(edits)
+    c.receive_kernel(table.snapshot(), 0.2)
+    assert c.foreign_edits == []
+
+
+def test_with_ownership_of_weights_the_kernels_services_are_adopted_and_only_weights_change() -> None:
+    table = Table()
+    table.apply([AddService(Service(VIRTUAL, "sed"))])
+    table.apply([AddDestination(VIRTUAL, Destination(rip(i), weight=1, upper=500)) for i in (1, 2)])
+    bench = Bench(parse('ownership = "weights"', MasterConfig), [100, 300], table)
+    bench.run(10)
+    assert bench.ratios() == pytest.approx([1 / 3, 1.0], rel=0.15)
+    assert all(e.destination.upper == 500 for e in table.entries[VIRTUAL].values())
+    del table.entries[VIRTUAL][rip(2)]
+    bench.run(1)
+    assert list(table.entries[VIRTUAL]) == [rip(1)]
+
+
+def test_a_destination_found_at_zero_when_we_come_is_left_there() -> None:
+    table = Table()
+    table.apply([AddService(Service(VIRTUAL, "sed"))])
+    table.apply([AddDestination(VIRTUAL, Destination(rip(i), weight=i - 1)) for i in (1, 2)])
+    bench = Bench(parse('ownership = "weights"', MasterConfig), [100, 100], table)
+    bench.run(10)
+    assert table.entries[VIRTUAL][rip(1)].destination.weight == 0
+
+
+def test_every_setting_says_why() -> None:
+    bench = Bench(config(2), [100, 300])
+    bench.run(5)
+    decision = bench.controller.decide(bench.now)
+    for setting in decision.settings:
+        assert setting.reasons[0].stage == "law"
+        assert setting.reasons[-1].stage == "actuate"
+        assert setting.reasons[-1].value == setting.weight
+
+
+def test_a_new_configuration_keeps_what_was_learned_of_services_that_stay() -> None:
+    bench = Bench(config(4), [50, 100, 200, 400])
+    learned = list(bench.run(20))
+    extra = '[[service]]\nvirtual = "tcp:10.0.0.101:80"\n[[service.destination]]\naddress = "10.0.0.11"\n'
+    bench.controller.reconfigure(config(4, guards=extra))
+    bench.run(0.4)
+    assert bench.table.weights() == learned
+    assert len(bench.table.services) == 2
+
+
+def test_a_bad_new_configuration_changes_nothing() -> None:
+    bench = Bench(config(2), [100, 300])
+    learned = list(bench.run(10))
+    bad = parse(f'law = "nonsense"\n[[service]]\nvirtual = "{VIRTUAL}"', MasterConfig)
+    with pytest.raises(UnknownLawError, match="nonsense"):
+        bench.controller.reconfigure(bad)
+    assert bench.run(1) == learned
+
+
+def test_the_timer_is_one_interval_ahead() -> None:
+    c = Controller(config(1))
+    c.decide(50.0)
+    assert c.next_timer() == pytest.approx(50.2)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_server_that_is_one_of_two_services_moves_both(n: int) -> None:
+    text = "".join(
+        f'[[service]]\nvirtual = "tcp:10.0.0.{100 + k}:80"\n'
+        '[[service.destination]]\naddress = "10.0.0.11"\n[[service.destination]]\naddress = "10.0.0.12"\n'
+        for k in range(n)
+    )
+    c, table = Controller(parse(text, MasterConfig)), Table()
+    for k in range(1, 60):
+        for i, speed in ((1, 100), (2, 400)):
+            c.receive_report(report(i, at=k / 5, sequence=k, busy=k / 10, opened=k * speed // 10), k / 5)
+        c.receive_kernel(table.snapshot(), k / 5)
+        table.apply(c.decide(k / 5).edits)
+    for entries in table.entries.values():
+        weights = [e.destination.weight for e in entries.values()]
+        assert weights[0] / weights[1] == pytest.approx(0.25, rel=0.2)
+
+
+def test_edits_carry_whole_records() -> None:
+    bench = Bench(config(2), [100, 300])
+    bench.run(1)
+    bench.controller.receive_kernel(bench.table.snapshot(), bench.now)
+    bench.table.put(rip(1), 9)
+    bench.controller.receive_kernel(bench.table.snapshot(), bench.now)
+    edits = bench.controller.decide(bench.now + 0.2).edits
+    assert all(isinstance(e, SetDestination) and e.destination.forward == 3 for e in edits)
+
+
+def test_configuration_errors_name_the_key() -> None:
+    with pytest.raises(ConfigError, match=r"service\[0\]\.virtual"):
+        parse('[[service]]\nvirtual = "tcp:10.0.0.1"', MasterConfig)
