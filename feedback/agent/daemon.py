@@ -116,7 +116,7 @@ class Daemon:
         self._reload_wanted = False
         self._failed = ""  # the signal error already logged
         self._refused_datagrams = 0
-        self._status = ""
+        self._told: tuple[int, float, str] | None = None  # what systemd knows
         self._watchdog_seconds = systemd.watchdog_interval_seconds()
         self._watchdog_due = 0.0
 
@@ -187,7 +187,7 @@ class Daemon:
             LOG.error("reload-failed", reason=str(error), kept="the old configuration")
         else:
             self._replace(plan, old)
-        self._status = ""
+        self._told = None
         systemd.ready("sampling")
 
     def _replace(self, plan: Plan, old: Plan) -> None:
@@ -221,13 +221,13 @@ class Daemon:
             self._refused_datagrams = source.refused
 
     def _tell_status(self) -> None:
-        connected = sum(uplink.state is State.CONNECTED for uplink in self._running.uplinks)
-        status = f"{connected} of {len(self._running.uplinks)} masters, every {self._interval_seconds:g} s"
-        if self._failed:
-            status = f"no report: {self._failed}"
-        if status != self._status:
-            systemd.status(status)
-            self._status = status
+        connected = sum([uplink.state is State.CONNECTED for uplink in self._running.uplinks])
+        told = (connected, self._interval_seconds, self._failed)
+        if told == self._told:
+            return
+        self._told = told
+        masters = f"{connected} of {len(self._running.uplinks)} masters, every {self._interval_seconds:g} s"
+        systemd.status(f"no report: {self._failed}" if self._failed else masters)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

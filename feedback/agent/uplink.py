@@ -24,6 +24,7 @@ from feedback.ops.logs import Log
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
+TICK_SECONDS = 1.0
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.CONFLATE, 1),
@@ -77,6 +78,7 @@ class Uplink:
         self._said = ""  # the last refusal logged, so that each is told once
         self._retry_seconds = RETRY_SECONDS
         self._retry_at = 0.0
+        self._tick_due = 0.0
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
 
@@ -85,6 +87,9 @@ class Uplink:
             if now >= self._retry_at:
                 self._open()
             return
+        if self.state is State.CONNECTED and now < self._tick_due:
+            return  # nothing that cannot wait a moment
+        self._tick_due = now + TICK_SECONDS
         while self._monitor is not None and _readable(self._monitor):
             frames = self._monitor.recv_multipart()
             self._on_event(struct.unpack_from("=H", frames[0])[0], now)

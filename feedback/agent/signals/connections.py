@@ -35,12 +35,14 @@ class ConnectionSource:
             return None
 
     def sample(self) -> Connections:
-        tcp = _values(self._snmp.read(), b"Tcp:")
+        data = self._snmp.read()
         overflows = 0
         if self._netstat is not None and self._overflows is not None:
-            overflows = int(_values(self._netstat.read(), b"TcpExt:")[self._overflows])
+            overflows = _value(self._netstat.read(), b"TcpExt:", self._overflows)
         return Connections(
-            opened=int(tcp[self._opened]), established=max(0, int(tcp[self._established])), overflows=overflows
+            opened=_value(data, b"Tcp:", self._opened),
+            established=max(0, _value(data, b"Tcp:", self._established)),
+            overflows=overflows,
         )
 
 
@@ -60,9 +62,10 @@ def _column(data: bytes, prefix: bytes, name: bytes) -> int:
     return names.index(name)
 
 
-def _values(data: bytes, prefix: bytes) -> list[bytes]:
+def _value(data: bytes, prefix: bytes, column: int) -> int:
+    """The number in a column. The line has over a hundred: what follows is not taken apart."""
     start = data.find(b"\n", _line(data, prefix)) + 1
-    return data[start : data.find(b"\n", start)].split()
+    return int(data[start : data.find(b"\n", start)].split(None, column + 1)[column])
 
 
 def _line(data: bytes, prefix: bytes) -> int:

@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from feedback.wire import Listener
 
@@ -29,6 +30,11 @@ _PORT = struct.Struct("!H")  # at 4 in inet_diag_msg: the source port, in networ
 _QUEUES = struct.Struct("=II")  # at 56: rqueue (backlog now) and wqueue (its limit)
 _PORT_AT, _QUEUES_AT = 4, 56
 
+FAMILIES: tuple[int, ...] = (socket.AF_INET, socket.AF_INET6)
+FAMILIES_SECONDS = 5.0
+
+Row: TypeAlias = tuple[int, int, int]
+
 
 class DiagError(OSError):
     """The kernel answered a dump with an error."""
@@ -41,27 +47,34 @@ class ListenerSource:
         self._ports = frozenset(ports)
         self._proc = proc
         self._diag = open_diag()
+        self._families: tuple[int, ...] = FAMILIES
+        self._families_due = 0.0
 
-    def sample(self) -> tuple[Listener, ...]:
+    def sample(self, now: float) -> tuple[Listener, ...]:
         found: dict[int, tuple[int, int]] = {}
-        for port, backlog, backlog_limit in self._rows():
+        for port, backlog, backlog_limit in self._rows(now):
             if port in self._ports:
                 before = found.get(port, (0, 0))
                 found[port] = (before[0] + backlog, before[1] + backlog_limit)
         return tuple(Listener(port, *queues) for port, queues in sorted(found.items()))
 
-    def _rows(self) -> list[tuple[int, int, int]]:
+    def _rows(self, now: float) -> list[Row]:
         """(port, backlog, limit) of every listening socket."""
         if self._diag is None:
             return list(self._from_text())
         try:
-            return [row for family in (socket.AF_INET, socket.AF_INET6) for row in dump(self._diag, family)]
+            if now >= self._families_due:
+                self._families, self._families_due = FAMILIES, now + FAMILIES_SECONDS
+            by_family = {family: dump(self._diag, family) for family in self._families}
+            # A service mostly listens in one family: the other one is asked again only now and then.
+            self._families = tuple(f for f in by_family if any(row[0] in self._ports for row in by_family[f]))
+            return [row for rows in by_family.values() for row in rows]
         except OSError:
             self.close()
             self._diag = open_diag()
             return []
 
-    def _from_text(self) -> Iterator[tuple[int, int, int]]:
+    def _from_text(self) -> Iterator[Row]:
         for name in ("tcp", "tcp6"):
             try:
                 with (self._proc / "thread-self" / "net" / name).open("rb") as file:
@@ -87,7 +100,8 @@ def open_diag() -> socket.socket | None:
     except OSError:
         return None
     try:
-        diag.settimeout(1.0)
+        # A timeout in the kernel: Python's own would ask poll() before each recv().
+        diag.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 0))
         diag.bind((0, 0))
         dump(diag, socket.AF_INET)
     except OSError:
@@ -96,17 +110,17 @@ def open_diag() -> socket.socket | None:
     return diag
 
 
-def dump(diag: socket.socket, family: int) -> list[tuple[int, int, int]]:
+def dump(diag: socket.socket, family: int) -> list[Row]:
     """(port, backlog, limit) of the listening sockets of one family. Raises OSError."""
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << TCP_LISTEN)
     diag.send(_HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0) + body)
-    rows: list[tuple[int, int, int]] = []
+    rows: list[Row] = []
     while not parse(diag.recv(64 * 1024), rows):
         pass
     return rows
 
 
-def parse(data: bytes, rows: list[tuple[int, int, int]]) -> bool:
+def parse(data: bytes, rows: list[Row]) -> bool:
     """Append the rows of one datagram; True when the dump is done. Raises DiagError."""
     at = 0
     while at + _HEADER.size <= len(data):

@@ -68,7 +68,7 @@ class Sampler:
             cpu=cpu,
             memory=self._memory.sample(now),
             pressure=self._pressure.sample() if self._pressure is not None else None,
-            listeners=self._listeners.sample() if self._listeners is not None else (),
+            listeners=self._listeners.sample(now) if self._listeners is not None else (),
             applications=self._applications.sample(now) if self._applications is not None else (),
         )
 

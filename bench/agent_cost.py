@@ -1,0 +1,197 @@
+"""What an agent costs: a real one, reporting by CURVE to a real receiver, five times a second without rest.
+
+    python bench/agent_cost.py [--seconds 20] [--ports 2] [--cgroup DIR] [--json]
+
+CPU is the sum over the agent's threads of what the scheduler counted (/proc/PID/task/*/schedstat, nanoseconds), after
+start-up; memory is VmRSS at the end. The limits are those of the design: 0.5 % of a core, 40 MB. Beside it, how many
+reports a second the receiving end takes: from the socket through decryption, admission and decoding to a callback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from feedback import wire
+from feedback.master import admission
+from feedback.master.link import Link
+from feedback.ops import keys, logs
+
+CPU_PERCENT_MAX = 0.5
+RSS_MB_MAX = 40.0
+SETTLE_SECONDS = 2.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--ports", type=int, default=2, help="listening ports to watch")
+    parser.add_argument("--cgroup", type=Path, help="watch this cgroup instead of the host")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    logs.setup(level="error")
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        for role in ("agent", "master"):
+            keys.create(directory / role)
+        keys.enroll(directory / "agents", "rs1", keys.read_public(directory / "agent.key"), ("10.0.0.11",))
+        figures = asyncio.run(cost(directory, arguments.seconds, arguments.ports, arguments.cgroup))
+        figures |= asyncio.run(receive(directory, min(arguments.seconds, 5.0)))
+    ok = figures["agent_cpu_percent"] <= CPU_PERCENT_MAX and figures["agent_rss_mb"] <= RSS_MB_MAX
+    print(json.dumps({"ok": ok, "figures": figures}) if arguments.json else table(figures, ok))
+    return 0 if ok else 1
+
+
+async def cost(directory: Path, seconds: float, ports: int, cgroup: Path | None) -> dict[str, float]:
+    """CPU in percent of a core, RSS in MB, and reports a second of one agent."""
+    got = 0
+
+    def on_report(report: wire.Report, received_at: float) -> None:
+        nonlocal got
+        got += 1
+
+    link = Link(
+        ["tcp://127.0.0.1:0"], keys.load_secret(directory / "master.key_secret"), directory / "agents", on_report
+    )
+    link.open()
+    try:
+        with listening(ports) as numbers, agent(directory, link.endpoints[0], numbers, cgroup) as pid:
+            await asyncio.sleep(SETTLE_SECONDS)
+            before, began, got = cpu_seconds(pid), time.monotonic(), 0
+            await asyncio.sleep(seconds)
+            used, lasted = cpu_seconds(pid) - before, time.monotonic() - began
+            return {
+                "agent_cpu_percent": round(100 * used / lasted, 3),
+                "agent_cpu_us_per_report": round(1e6 * used / max(1, got), 1),
+                "agent_rss_mb": round(rss_mb(pid), 1),
+                "agent_reports_per_second": round(got / lasted, 2),
+            }
+    finally:
+        link.close()
+
+
+@contextmanager
+def listening(count: int) -> Iterator[list[int]]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        yield [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+@contextmanager
+def agent(directory: Path, endpoint: str, ports: list[int], cgroup: Path | None) -> Iterator[int]:
+    """A real agent as a process, which never rests: both intervals are the fast one."""
+    path = directory / "agent.toml"
+    path.write_text(
+        f'name = "rs1"\naddresses = ["10.0.0.11"]\nkey = "{directory / "agent.key_secret"}"\nports = {ports}\n'
+        f'interval_seconds = 0.2\nidle_interval_seconds = 0.2\nsocket = "{directory / "application.sock"}"\n'
+        + (f'cgroup = "{cgroup}"\n' if cgroup else "")
+        + f'[[master]]\nendpoint = "{endpoint}"\npublic_key = "{keys.read_public(directory / "master.key")}"\n'
+    )
+    command = [sys.executable, "-c", "from feedback.cli.main import main; main()", "agent", "--config", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def cpu_seconds(pid: int) -> float:
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def rss_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise RuntimeError(f"process {pid} is gone")
+
+
+async def receive(directory: Path, seconds: float) -> dict[str, float]:
+    """Reports a second through the receiving end, sent as fast as one thread can."""
+    done = threading.Event()
+    got = 0
+
+    def on_report(report: wire.Report, received_at: float) -> None:
+        nonlocal got
+        got += 1
+
+    link = Link(
+        ["tcp://127.0.0.1:0"], keys.load_secret(directory / "master.key_secret"), directory / "agents", on_report
+    )
+    admission.RATE_PER_SECOND = admission.BURST = float("inf")  # one sender plays a whole fleet
+    link.open()
+    sender = threading.Thread(target=flood, args=(directory, link.endpoints[0], done))
+    sender.start()
+    try:
+        await asyncio.sleep(1.0)
+        got, began, used = 0, time.monotonic(), time.thread_time()
+        await asyncio.sleep(seconds)
+        lasted, used = time.monotonic() - began, time.thread_time() - used
+        return {
+            "receive_per_second": round(got / lasted),
+            "receive_cpu_us": round(1e6 * used / max(1, got), 1),
+            "receive_per_core_second": round(got / used),
+        }
+    finally:
+        done.set()
+        sender.join()
+        link.close()
+
+
+def flood(directory: Path, endpoint: str, done: threading.Event) -> None:
+    pair = keys.load_secret(directory / "agent.key_secret")
+    report = wire.Report(
+        version=wire.PROTOCOL,
+        agent="rs1",
+        boot="flood",
+        sequence=0,
+        sampled_at=1.0,
+        interval_seconds=0.2,
+        addresses=("10.0.0.11",),
+        cpu=wire.Cpu(cores=2, busy_seconds=100.0, own_seconds=50.0),
+        memory=wire.Memory(total=2**33, available=2**32, swap_in_pages=0, oom_kills=0),
+        pressure=wire.Pressure(1.0, 0.5, 0.1, 2.0, 1.0),
+        connections=wire.Connections(opened=10, established=1),
+        listeners=(wire.Listener(80, 0, 511),),
+    )
+    with zmq.Context() as context, context.socket(zmq.DEALER) as sender:
+        sender.linger = 0
+        sender.sndtimeo = 200
+        sender.curve_publickey, sender.curve_secretkey = pair.public.encode(), pair.secret
+        sender.curve_serverkey = keys.read_public(directory / "master.key").encode()
+        sender.connect(endpoint)
+        sequence = 0
+        while not done.is_set():
+            sequence += 1
+            try:
+                sender.send(wire.encode(msgspec.structs.replace(report, sequence=sequence)))
+            except zmq.Again:
+                continue
+
+
+def table(figures: dict[str, float], ok: bool) -> str:
+    rows = "\n".join(f"{name:<28} {value:>12g}" for name, value in figures.items())
+    limits = f"limits: {CPU_PERCENT_MAX:g} % of a core, {RSS_MB_MAX:g} MB: {'kept' if ok else 'EXCEEDED'}"
+    return f"{rows}\n{limits}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
