@@ -5,9 +5,9 @@ is what a kernel does: errno for errno, order of destinations, full replacement 
 kernels, the trash out of which a destination comes back with its connections.
 
 Beyond the protocol it has connections: `open` lets the service's scheduler choose, `close_connection` makes a TCP
-connection inactive, `expire` forgets it. With `now` given it models time, moved by `advance`: counters are shown as they were at
-the last 2 s tick, closed TCP connections expire after the FIN timeout, UDP flows after theirs. Without `now` counters
-are live and connections stay until they are expired by hand.
+connection inactive, `expire` forgets it. With `now` given it models time, moved by `advance`: counters are shown as
+they were at the last 2 s tick, closed TCP connections expire after the FIN timeout, UDP flows after theirs. Without
+`now` counters are live and connections stay until they are expired by hand.
 
 Not modelled: persistence, one-packet scheduling, bytes and packets, drops, the sync daemons' work, the hash order of
 services (here: of their adding), hashing schedulers (`open` raises NotImplementedError), the exact second at which the

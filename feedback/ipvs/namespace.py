@@ -2,8 +2,8 @@
 
 setns() moves one thread. The work is done in a thread made for it, which ends afterwards: there is nothing to restore,
 so no failure can leave a caller's thread in the wrong namespace, and threads may do this at the same time. A socket
-stays in the namespace in which it was opened. Trap: /proc/self/net and /proc/sys/net are those of the process's first
-thread; inside `within` read /proc/thread-self/net.
+stays in the namespace in which it was opened. Trap: /proc/net is that of the process's first thread, which did not
+come along: inside `within` read /proc/thread-self/net. (/proc/sys/net is that of the thread which opens it.)
 """
 
 from __future__ import annotations
