@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from typing import IO, Any
+
 import click
 
 
 class Failure(click.ClickException):
-    """Exit status 1, or the one given."""
+    exit_code = 1
 
-    def __init__(self, text: str, status: int = 1) -> None:
-        super().__init__(text)
-        self.exit_code = status
-
-    def show(self, file: object = None) -> None:
+    def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"feedback: {self.message}", err=True)
 
 
-UNREACHABLE = 3
+class Unreachable(Failure):
+    """No daemon answers."""
+
+    exit_code = 3

@@ -43,18 +43,21 @@ def check(default: Path, path: Path | None) -> None:
     from feedback.config import ConfigError, MasterConfig, load
     from feedback.master import Controller
     from feedback.master.laws import UnknownLawError
-    from feedback.ops.keys import KeyFileError, enrolled, load_secret
+    from feedback.ops import keys
+    from feedback.ops.keys import KeyFileError
 
     chosen = path or default
     try:
         config = load(chosen, MasterConfig)
         Controller(config)
-        load_secret(config.key)
-        agents = enrolled(config.enrolled)
+        keys.load_secret(config.key)
+        agents = keys.enrolled(config.enrolled)
     except (ConfigError, UnknownLawError, KeyFileError) as error:
         raise Failure(str(error)) from None
+    for problem in agents.problems:
+        raise Failure(problem)
     services = f"{len(config.service)} services" if config.service else "all services of the kernel"
-    click.echo(f"{chosen}: good: {services}, {len(agents)} agents enrolled")
+    click.echo(f"{chosen}: good: {services}, {len(agents.by_key)} agents enrolled")
 
 
 def _run(path: Path, verbose: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from feedback.cli.errors import UNREACHABLE, Failure
+from feedback.cli.errors import Failure, Unreachable
 
 CONTROL = Path("/run/feedback/master.sock")
 FORWARD = {"route": "Route", "masquerade": "Masq", "tunnel": "Tunnel", "local": "Local", "bypass": "Bypass"}
@@ -29,7 +29,7 @@ def status(control: Path) -> dict[str, Any]:
     try:
         return ask(control, {"command": "status"})
     except NotRunningError as error:
-        raise Failure(str(error), UNREACHABLE) from None
+        raise Unreachable(str(error)) from None
     except ControlError as error:
         raise Failure(str(error)) from None
 

@@ -17,11 +17,13 @@ from typing import Any
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError
 from feedback.master.controller import Controller, Decision
+from feedback.master.laws import UnknownLawError
 from feedback.master.link import Link
 from feedback.master.status import SCHEMA, of_decision
 from feedback.model import ServiceKey, Setting
 from feedback.ops import systemd
 from feedback.ops.control import serve
+from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
 from feedback.wire import Report
 
@@ -51,9 +53,10 @@ class Daemon:
         with Client(netns=self._config.netns) as self._kernel:
             self._look()
             async with contextlib.AsyncExitStack() as stack:
-                self._link = Link(self._config.listen, self._config.key, self._config.enrolled, self._receive)
+                pair = load_secret(self._config.key)
+                self._link = Link(self._config.listen, pair, self._config.enrolled, self._receive)
                 stack.callback(self._link.close)
-                self._link.start()
+                self._link.open()
                 server = await serve(self._config.control, self._answer)
                 stack.callback(self._close_control, server)
                 systemd.ready(self._status())
@@ -150,21 +153,24 @@ class Daemon:
             self._log.error(f"{kind}-failed", reason=text, **fields)
 
     def _reload(self) -> None:
-        """SIGHUP: the enrolment at once, the configuration if it is good; a bad one changes nothing."""
+        """SIGHUP: enrolments and configuration, each if it is good; a bad one leaves what was in force."""
         systemd.reloading()
-        try:
-            config = load(self._path, MasterConfig)
-            fixed = ("listen", "key", "enrolled", "control", "netns")
-            moved = [name for name in fixed if getattr(config, name) != getattr(self._config, name)]
-            if moved:
-                raise ConfigError(f"{self._path}: {moved[0]}: changes only with a restart")
-            self._controller.reconfigure(config)
-            self._config = config
-            self._log.info("reloaded", path=str(self._path))
-        except ConfigError as error:
-            self._log.error("reload-failed", reason=str(error), note="the old configuration stays")
-        self._link.reload()
+        for take in (self._link.reload, self._take_configuration):
+            try:
+                take()
+            except (ConfigError, UnknownLawError, KeyFileError) as error:
+                self._log.error("reload-failed", reason=str(error), note="what was in force stays")
+        self._log.info("reloaded", path=str(self._path))
         systemd.ready(self._status())
+
+    def _take_configuration(self) -> None:
+        config = load(self._path, MasterConfig)
+        fixed = ("listen", "key", "enrolled", "control", "netns")
+        for name in fixed:
+            if getattr(config, name) != getattr(self._config, name):
+                raise ConfigError(f"{self._path}: {name}: changes only with a restart")
+        self._controller.reconfigure(config)
+        self._config = config
 
     def _status(self) -> str:
         states = Counter(

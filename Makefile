@@ -1,0 +1,58 @@
+# Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
+# Each sets up what it needs: Debian packages (as root; otherwise it says which), and .venv from PyPI.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# What the lab's kernel, its network and the peers need, and a compiler for hosts whose CPU state outgrew that kernel.
+PACKAGES := python3-venv user-mode-linux kmod iproute2 ipvsadm systemd gcc libc6-dev
+
+.PHONY: help setup packages demo test check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    race LVS as people run it against feedback, on a real kernel, live: table and picture'
+	@echo 'make test    everything: format, lint, types, unit, contract and lab tests on the real kernel'
+	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
+	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
+	@echo 'make setup   only what these need: Debian packages and .venv'
+
+setup: packages .venv/ready
+
+packages:
+	@missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "missing Debian packages: as root, apt-get install $$missing"; exit 1; fi; \
+	  echo "installing $$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	fi
+
+.venv/ready: pyproject.toml | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or later is needed: make PYTHON=...'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m compileall -q .venv/lib feedback
+	@touch $@
+
+demo: setup
+	$(BIN)/feedback lab demo
+
+test: check
+	$(BIN)/pytest -m lab
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest -m 'not lab'
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist lab-output
