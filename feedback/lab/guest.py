@@ -1,0 +1,43 @@
+"""The entry of a job: `python -m feedback.lab.guest JOB`, in a guest or natively.
+
+Owns the job's end: the file `done` says that it has ended as it should, `failure` holds what went wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from feedback.lab.error import LabError
+from feedback.lab.job import Job
+
+
+def main(path: Path) -> int:
+    job = Job.read(path)
+    output = Path(job.output)
+    try:
+        _run(job, output)
+    except LabError as error:
+        (output / "failure").write_text(f"{error}\n", encoding="utf-8")
+        return 1
+    except BaseException:
+        (output / "failure").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    (output / "done").touch()
+    return 0
+
+
+def _run(job: Job, output: Path) -> None:
+    if job.task == "pytest":
+        from feedback.lab import suite
+
+        suite.run_inside(job, output)
+        return
+    from feedback.lab import scenarios
+
+    scenarios.named(job.scenario).run(job, output)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

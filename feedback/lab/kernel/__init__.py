@@ -1,0 +1,122 @@
+"""Kernels to run a job on: the choice between them, and the handle of a running one.
+
+A job is a file (`feedback.lab.job`); the kernel runs `python -m feedback.lab.guest JOB` somewhere that has IPVS, and
+its results are files in the job's output directory, which the host reads while they grow. Invariant: however the lab
+ends, no process, namespace, cgroup or scratch file of a guest remains (`supervise`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Protocol
+
+import feedback
+from feedback.lab.error import LabError
+from feedback.lab.job import Job
+from feedback.lab.kernel.launch import Launch
+from feedback.lab.kernel.native import Native
+from feedback.lab.kernel.uml import Uml
+
+__all__ = ["Guest", "Kernel", "choose"]
+
+STOP_SECONDS = 10.0
+CONSOLE_LINES = 15
+
+
+class Kernel(Protocol):
+    name: str
+    own_run_namespace: bool
+
+    def unavailable(self) -> str | None: ...
+    def launch(self, job: Path, output: Path, scratch: Path) -> Launch: ...
+
+
+def choose(name: str | None = None) -> Kernel:
+    """The named kernel, or the host's own if it can be used, or a user-mode one. Raises LabError with the reason."""
+    kernels: dict[str, Kernel] = {"native": Native(), "uml": Uml()}
+    if name is not None:
+        chosen = kernels[name]
+        if reason := chosen.unavailable():
+            raise LabError(reason)
+        return chosen
+    reasons = []
+    for kernel in kernels.values():
+        reason = kernel.unavailable()
+        if reason is None:
+            return kernel
+        reasons.append(f"{kernel.name}: {reason}")
+    raise LabError("no kernel with IPVS to run on: " + "; ".join(reasons))
+
+
+class Guest:
+    """A running job. Use as a context manager: leaving it stops the guest and all that belongs to it."""
+
+    def __init__(self, kernel: Kernel, job: Job, cpu: int | None = None) -> None:
+        """Raises LabError. With `cpu` the guest stays on that core; a user-mode kernel needs it: it is one processor in
+        several processes, and a system call costs 6 us if they share a core and 50 us if not."""
+        self.job = job
+        self.output = Path(job.output)
+        self.output.mkdir(parents=True, exist_ok=True)
+        path = self.output / "job.json"
+        path.write_bytes(job.encode())
+        scratch = Path(tempfile.mkdtemp(prefix="feedback-lab-"))
+        try:
+            launch = kernel.launch(path, self.output, scratch)
+        except LabError:
+            scratch.rmdir()
+            raise
+        run = "-" if kernel.own_run_namespace else job.run
+        own = [str(scratch), run, "-" if cpu is None else str(cpu)]
+        with (self.output / "console.log").open("wb") as console:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "feedback.lab.kernel.supervise", *own, "--", *launch.command],
+                stdin=subprocess.PIPE,
+                stdout=console,
+                stderr=console,
+                env={**os.environ, **launch.environment},
+                cwd=Path(feedback.__file__).parents[1],
+                start_new_session=True,
+            )
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Raises LabError when the job has failed or has not ended in time."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.running():
+            if time.monotonic() > deadline:
+                self.stop()
+                raise LabError(f"the guest has not ended in {timeout_seconds:.0f} s{self._console()}")
+            time.sleep(0.05)
+        self.check()
+
+    def check(self) -> None:
+        """After its end: raises LabError unless the job said that it is done."""
+        if not (self.output / "done").exists():
+            raise LabError(f"the guest ended before its job{self._console()}")
+
+    def stop(self) -> None:
+        if self.process.stdin:
+            self.process.stdin.close()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:  # its supervisor hangs; what it held dies with it
+            self.process.kill()
+            self.process.wait()
+
+    def _console(self) -> str:
+        text = (self.output / "console.log").read_text(encoding="utf-8", errors="replace")
+        tail = "\n".join(text.splitlines()[-CONSOLE_LINES:])
+        return f"; the end of {self.output / 'console.log'}:\n{tail}"
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

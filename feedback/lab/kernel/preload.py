@@ -1,0 +1,63 @@
+"""The library that corrects the user-mode kernel's registers and clock: where it is, and whether we can do without.
+
+Owns the cache of the compiled library. Must not know of guests. What it corrects is told in preload.c.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from feedback.lab.error import LabError
+
+SOURCE = Path(__file__).with_name("preload.c")
+
+
+def indispensable(cpuinfo: str | None = None) -> bool:
+    """True where the guest cannot even start without it: the processor has AMX, the only extension so far whose state
+    does not fit the kernel's buffer (Intel SDM volume 1, 13.5.14: 8192 bytes). Elsewhere its clock is merely coarse."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if cpuinfo is None else cpuinfo
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return "amx_tile" in flags.split()
+
+
+def library() -> Path | None:
+    """The compiled library, built at its first use; None where there is no compiler and none is indispensable.
+    Raises LabError."""
+    source = SOURCE.read_bytes()
+    target = _cache() / f"preload-{hashlib.sha256(source).hexdigest()[:16]}.so"
+    if target.exists():
+        return target
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        if not indispensable():
+            return None
+        raise LabError(
+            "this processor has AMX, for which the user-mode kernel needs a small C library, and there is no C compiler: "
+            "apt install gcc libc6-dev"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _compile(compiler, target)
+    return target
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "lvs-feedback"
+
+
+def _compile(compiler: str, target: Path) -> None:
+    # Two runs may compile at once: each into a file of its own, and the rename decides.
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch) / target.name
+        # General registers only: the kernel's own code does not save the others when it calls its clock.
+        options = ["-O2", "-Wall", "-shared", "-fPIC", "-mgeneral-regs-only"]
+        command = [compiler, *options, "-o", str(made), str(SOURCE)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"{SOURCE} does not compile: {done.stderr.strip()}: apt install gcc libc6-dev")
+        made.replace(target)

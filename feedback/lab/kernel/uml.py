@@ -1,0 +1,77 @@
+"""A Linux kernel with IPVS as an ordinary process: User Mode Linux, from Debian's package user-mode-linux.
+
+Owns the kernel's command line and the file that tells its first process (init.sh) where everything is. Must not know
+what the job does. Source: facts measured on linux.uml 6.1.176; arch/um/kernel/um_arch.c for the command line.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from feedback.lab.error import LabError
+from feedback.lab.kernel import preload
+from feedback.lab.kernel.launch import Launch
+
+MEMORY = "1G"
+INIT = Path(__file__).with_name("init.sh")
+MODULES = (
+    *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sed", "ip_vs_nq", "ip_vs_fo", "ip_vs_ovf"),
+    *("ip_vs_sh", "ip_vs_mh", "ip_vs_lblc", "ip_vs_lblcr", "ip_vs_dh", "veth", "bridge", "dummy", "sch_netem"),
+)
+
+
+class Uml:
+    name = "uml"
+    own_run_namespace = True  # all that a run makes dies with the guest
+
+    def unavailable(self) -> str | None:
+        """Why this kernel cannot run here, or None."""
+        if shutil.which("linux.uml") is None:
+            return "there is no linux.uml on this machine: apt install user-mode-linux"
+        if not Path("/usr/lib/uml/modules").is_dir():
+            return "there is no /usr/lib/uml/modules: apt install --reinstall user-mode-linux"
+        return None
+
+    def launch(self, job: Path, output: Path, scratch: Path) -> Launch:
+        """Raises LabError."""
+        if reason := self.unavailable():
+            raise LabError(reason)
+        (scratch / "environment").write_text(_environment(job, output, scratch), encoding="utf-8")
+        shutil.copy(INIT, scratch / "init.sh")
+        command = [
+            "linux.uml",
+            f"mem={MEMORY}",
+            "rootfstype=hostfs",
+            "root=/dev/root",
+            "rw",
+            "quiet",
+            "con=null",
+            "con0=null,fd:1",
+            f"uml_dir={scratch}",
+            "umid=guest",
+            f"LAB_ENVIRONMENT={scratch}/environment",
+            "init=/bin/sh",
+            "--",
+            f"{scratch}/init.sh",
+        ]
+        library = preload.library()
+        return Launch(command, {"LD_PRELOAD": str(library)} if library else {})
+
+
+def _environment(job: Path, output: Path, scratch: Path) -> str:
+    import feedback
+
+    values = {
+        "PYTHON": sys.executable,
+        "ROOT": Path(feedback.__file__).parents[1],
+        "PREFIX": sys.prefix,
+        "BASE_PREFIX": sys.base_prefix,
+        "SCRATCH": scratch,
+        "OUTPUT": output,
+        "JOB": job,
+        "MODULES": " ".join(MODULES),
+    }
+    return "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in values.items())

@@ -1,0 +1,86 @@
+"""Processes of a run: started in a namespace and a cgroup, logged to a file, all killed at the end.
+
+Must not know what they are. They die with the job (PR_SET_PDEATHSIG), so that a failed job leaves none.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from feedback.lab import cgroup, network
+from feedback.lab.error import LabError
+from feedback.lab.kernel.supervise import die_with_parent
+
+STOP_SECONDS = 5.0
+
+
+class Processes:
+    def __init__(self, logs: Path) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self.logs = logs
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self, name: str, command: list[str], *, namespace: str | None = None, group: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """The child enters its cgroup and namespace itself, between fork and exec: no wrapper process remains."""
+
+        def enter() -> None:
+            die_with_parent()
+            if group is not None:
+                cgroup.join(group)
+            if namespace is not None:
+                network.enter(namespace)
+
+        with (self.logs / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=enter)
+        self.running[name] = process
+        return process
+
+    def check(self) -> None:
+        """Raises LabError if one has ended by itself."""
+        for name, process in self.running.items():
+            if process.poll() is not None:
+                raise LabError(f"{name} ended with {process.returncode}: {self._last_words(name)}")
+
+    def wait(self, name: str, timeout_seconds: float) -> None:
+        """Until the named one has ended well. Raises LabError."""
+        process = self.running.pop(name)
+        try:
+            status = process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise LabError(f"{name} has not ended in {timeout_seconds:.0f} s: {self._last_words(name)}") from None
+        if status:
+            raise LabError(f"{name} ended with {status}: {self._last_words(name)}")
+
+    def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> float:
+        """Returns the moment of the signal, seconds of CLOCK_MONOTONIC."""
+        process = self.running.pop(name)
+        moment = time.monotonic()
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return moment
+
+    def signal(self, name: str, what: signal.Signals) -> float:
+        """Returns the moment of the signal, seconds of CLOCK_MONOTONIC."""
+        moment = time.monotonic()
+        self.running[name].send_signal(what)
+        return moment
+
+    def stop_all(self) -> None:
+        for process in self.running.values():
+            process.terminate()
+        for name in list(self.running):
+            self.kill(name, signal.SIGTERM)
+
+    def _last_words(self, name: str) -> str:
+        text = (self.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
+        return "\n".join(text.splitlines()[-20:]) or "(it said nothing)"

@@ -1,0 +1,166 @@
+"""A cluster standing in the guest: namespaces, cgroups, HTTP servers, a service, a recorder; and the handles to act on it.
+
+Owns what is common to the scenarios. Must not know what they show. Events are moments of CLOCK_MONOTONIC, which is one
+for all namespaces, written to events.jsonl in the output directory for the host to follow.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from feedback.ipvs import Client
+from feedback.lab import cgroup, network, recorder
+from feedback.lab.process import Processes
+from feedback.lab.topology import RealServer, Topology
+from feedback.lab.workload.burn import calibrate
+from feedback.lab.workload.load import Load
+from feedback.model import (
+    AddDestination,
+    AddService,
+    Destination,
+    DestinationKey,
+    Edit,
+    Protocol,
+    Service,
+    ServiceKey,
+    SetDestination,
+)
+
+PYTHON = [sys.executable, "-m"]
+DIRECTOR = "d1"
+READY_SECONDS = 10.0
+
+
+class Stand:
+    """Use as a context manager. Raises LabError where something does not come up."""
+
+    def __init__(self, topology: Topology, output: Path, *, period_us: int = 100_000, turns_per_ms: float = 0.0) -> None:
+        self.topology = topology
+        self.output = output
+        self.processes = Processes(output / "logs")
+        self.turns_per_ms = turns_per_ms or calibrate()
+        network.build(topology)
+        self.groups = {server.name: self._make_group(server, period_us) for server in topology.servers}
+        for server in topology.servers:
+            self.start_server(server)
+        with network.entered(topology.namespace(DIRECTOR)):
+            self.ipvs = Client()
+
+    def _make_group(self, server: RealServer, period_us: int) -> Path:
+        top = cgroup.run_directory(self.topology.run) / server.name
+        cgroup.make(top, server.quota, period_us)
+        cgroup.make(top / "service")
+        cgroup.make(top / "neighbour")
+        return top
+
+    def __enter__(self) -> Stand:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.processes.stop_all()
+        self.ipvs.close()
+
+    # The service and its destinations.
+
+    @property
+    def service(self) -> ServiceKey:
+        return ServiceKey.at(Protocol.TCP, self.topology.vip, self.topology.port)
+
+    def destination(self, server: RealServer, weight: int) -> Destination:
+        key = DestinationKey(server.address, self.topology.port)
+        return Destination(key, weight, self.topology.forward)
+
+    def make_service(self, scheduler: str, weights: Sequence[int]) -> None:
+        """With the first servers as destinations, one for each weight."""
+        edits: list[Edit] = [AddService(Service(self.service, scheduler))]
+        for server, weight in zip(self.topology.servers, weights, strict=False):
+            edits.append(AddDestination(self.service, self.destination(server, weight)))
+        self._apply(edits)
+
+    def set_weights(self, weights: Sequence[int]) -> None:
+        self._apply(
+            [
+                SetDestination(self.service, self.destination(server, weight))
+                for server, weight in zip(self.topology.servers, weights, strict=True)
+            ]
+        )
+
+    def add_destination(self, server: RealServer, weight: int) -> None:
+        self._apply([AddDestination(self.service, self.destination(server, weight))])
+
+    def _apply(self, edits: list[Edit]) -> None:
+        for error in self.ipvs.apply(edits):
+            raise RuntimeError(f"the kernel refused: {error}")
+
+    # Processes.
+
+    def start_server(self, server: RealServer) -> None:
+        command = [*PYTHON, "feedback.lab.workload.server", server.name, str(self.topology.port), str(self.turns_per_ms)]
+        namespace = self.topology.namespace(server.name)
+        self.processes.start(server.name, command, namespace=namespace, group=self.groups[server.name] / "service")
+
+    def start_hog(self, server: RealServer) -> str:
+        """Beside the server, inside its quota; stopped until `release`. Returns its name."""
+        name = f"{server.name}-hog"
+        group = self.groups[server.name] / "neighbour"
+        process = self.processes.start(name, [*PYTHON, "feedback.lab.workload.hog"], group=group)
+        while Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] != "T":
+            time.sleep(0.01)
+        return name
+
+    def start_recorder(self) -> None:
+        service = self.service
+        settings = recorder.Settings(
+            service=str(service),
+            destinations=tuple(str(self.destination(server, 0).key) for server in self.topology.servers),
+            groups=tuple(str(group) for group in self.groups.values()),
+            output=str(self.output / "samples.jsonl"),
+        )
+        command = [*PYTHON, "feedback.lab.recorder", msgspec.json.encode(settings).decode()]
+        self.processes.start("recorder", command, namespace=self.topology.namespace(DIRECTOR))
+
+    def start_client(self, load: Load, start: float, name: str = "client") -> None:
+        records = self.output / f"{name}.records"
+        command = [*PYTHON, "feedback.lab.workload.client", load.encode(), str(start), str(records)]
+        self.processes.start(name, command, namespace=self.topology.namespace("client"))
+
+    def wait_for_servers(self) -> None:
+        """Until each HTTP server listens. Raises LabError."""
+        deadline = time.monotonic() + READY_SECONDS
+        for server in self.topology.servers:
+            with network.entered(self.topology.namespace(server.name)):
+                while not _listening(self.topology.port):
+                    self.processes.check()
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(f"{server.name} does not listen after {READY_SECONDS:.0f} s")
+                    time.sleep(0.02)
+
+    def release(self, name: str) -> float:
+        return self.processes.signal(name, signal.SIGCONT)
+
+    # Time and events.
+
+    def sleep_until(self, moment: float) -> None:
+        """Watches the processes meanwhile. Raises LabError if one has ended."""
+        while (left := moment - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            self.processes.check()
+
+    def event(self, what: str, at: float | None = None, **details: Any) -> None:
+        line = json.dumps({"what": what, "at": time.monotonic() if at is None else at, **details})
+        with (self.output / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _listening(port: int) -> bool:
+    """State 0A is LISTEN; of this thread's namespace (/proc/net would be the thread leader's)."""
+    table = Path("/proc/thread-self/net/tcp").read_text(encoding="ascii")
+    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in table.splitlines()[1:])

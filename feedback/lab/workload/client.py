@@ -1,0 +1,127 @@
+"""An open-loop HTTP client: requests leave at the moments of their plan, whatever became of those before.
+
+    python -m feedback.lab.workload.client LOAD_JSON START RECORDS_FILE
+
+Latency counts from the *intended* moment, so that a stalled server, or this client, is not forgiven the requests that
+it has kept waiting (coordinated omission). One connection a request. START is a moment of CLOCK_MONOTONIC.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import sys
+import time
+from pathlib import Path
+
+from feedback.lab.workload.load import Load, Request, requests
+from feedback.lab.workload.records import pack
+
+REAL_TIME_PRIORITY = 10
+FLUSH_SECONDS = 0.5
+
+
+class Client:
+    def __init__(self, load: Load, start: float, output: Path) -> None:
+        self.load = load
+        self.start = start
+        self.target = (load.address, load.port)
+        self.output = output
+        self.epoll = select.epoll()
+        self.open: dict[int, Flight] = {}  # in the order of their intended moments
+        self.done: list[bytes] = []
+        self.flushed = start
+
+    def run(self) -> None:
+        for request in requests(self.load):
+            intended = self.start + request.offset_seconds
+            self._until(intended)
+            self._launch(intended, request)
+        while self.open:
+            self._until(time.monotonic() + 0.1)
+        self._flush()
+
+    def _until(self, moment: float) -> None:
+        while (left := moment - time.monotonic()) > 0:
+            self._step(left)
+        self._step(0.0)
+
+    def _step(self, patience_seconds: float) -> None:
+        for descriptor, event in self.epoll.poll(min(patience_seconds, 0.1)):
+            self._advance(self.open[descriptor], event)
+        now = time.monotonic()
+        while self.open and now - (oldest := next(iter(self.open.values()))).intended > self.load.timeout_seconds:
+            self._finish(oldest, -errno.ETIMEDOUT, 0)
+        if now - self.flushed > FLUSH_SECONDS:
+            self.flushed = now
+            self._flush()
+
+    def _launch(self, intended: float, request: Request) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        flight = Flight(sock, intended, b"GET /%.3f/%.3f HTTP/1.1\r\nHost: lab\r\n\r\n" % (request.cost_ms, request.hold_seconds))
+        self.open[flight.descriptor] = flight
+        problem = sock.connect_ex(self.target)
+        if problem not in (0, errno.EINPROGRESS):
+            self._finish(flight, -problem, 0)
+            return
+        self.epoll.register(flight.descriptor, select.EPOLLOUT)
+
+    def _advance(self, flight: Flight, event: int) -> None:
+        try:
+            if event & select.EPOLLOUT and flight.request:
+                flight.sock.send(flight.request)
+                flight.request = b""
+                self.epoll.modify(flight.descriptor, select.EPOLLIN)
+                return
+            answer = flight.sock.recv(1024)
+        except OSError as error:
+            self._finish(flight, -(error.errno or errno.EIO), 0)
+            return
+        # The answers are smaller than a segment: the first read has all, and closing without a second one saves a call.
+        self._finish(flight, *_parse(answer))
+
+    def _finish(self, flight: Flight, status: int, server: int) -> None:
+        flight.sock.close()  # leaves the epoll set by itself
+        del self.open[flight.descriptor]
+        self.done.append(pack(flight.intended, time.monotonic() - flight.intended, status, server))
+
+    def _flush(self) -> None:
+        # Opened and closed each time: on the guest's view of the host's files, closing is what writes.
+        if self.done:
+            with self.output.open("ab") as file:
+                file.write(b"".join(self.done))
+            self.done.clear()
+
+
+class Flight:
+    """A request on its way."""
+
+    __slots__ = ("descriptor", "intended", "request", "sock")
+
+    def __init__(self, sock: socket.socket, intended: float, request: bytes) -> None:
+        self.sock = sock
+        self.descriptor = sock.fileno()
+        self.intended = intended
+        self.request = request
+
+
+def _parse(answer: bytes) -> tuple[int, int]:
+    """Status and number of the server: `HTTP/1.1 200 OK ... rs3`."""
+    if not answer.startswith(b"HTTP/1.1 "):
+        return -errno.ECONNRESET, 0
+    name = answer.rsplit(b"\n", 2)[-2]
+    return int(answer[9:12]), int(name.lstrip(b"rs") or 0)
+
+
+def main() -> None:
+    # The one processor of the guest stands for many machines: the client's must not wait for the servers'.
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+    Client(Load.decode(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""The noisy neighbour: a busy loop that waits, stopped, for SIGCONT, so that its start is a moment and not a while."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from feedback.lab.workload.burn import burn
+
+
+def main() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    while True:
+        burn(1_000_000)
+
+
+if __name__ == "__main__":
+    main()

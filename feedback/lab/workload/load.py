@@ -1,0 +1,61 @@
+"""What a client asks for: arrivals, costs and holding times from a seed, as data.
+
+Pure. The same plan gives the same requests at the same offsets, so that policies are compared on the same work.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Poisson arrivals of `rate` a second for `seconds`. Each request costs `cost_ms` of CPU on average, lognormal
+    with `cost_variation` (standard deviation over mean; 0: always the same), and is held open, idle, for
+    `hold_seconds` on average, exponential."""
+
+    address: str
+    port: int
+    rate: float
+    seconds: float
+    seed: int
+    cost_ms: float
+    cost_variation: float = 0.0
+    hold_seconds: float = 0.0
+    timeout_seconds: float = 10.0
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def decode(text: str) -> Load:
+        return Load(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    offset_seconds: float  # after the start
+    cost_ms: float
+    hold_seconds: float
+
+
+def requests(load: Load) -> Iterator[Request]:
+    # One generator for each quantity: another rate or cost leaves the rest of the sequence as it was.
+    gaps, costs, holds = (random.Random(f"{load.seed}-{what}") for what in ("gap", "cost", "hold"))
+    offset = gaps.expovariate(load.rate)
+    while offset < load.seconds:
+        yield Request(offset, _cost(load, costs), holds.expovariate(1 / load.hold_seconds) if load.hold_seconds else 0.0)
+        offset += gaps.expovariate(load.rate)
+
+
+def _cost(load: Load, generator: random.Random) -> float:
+    if not load.cost_variation:
+        return load.cost_ms
+    # For a lognormal of mean m and variation v: sigma^2 = ln(1 + v^2), mu = ln m - sigma^2 / 2. unit: dimensionless.
+    from math import exp, log, sqrt
+
+    variance = log(1 + load.cost_variation**2)
+    return load.cost_ms * exp(generator.gauss(-variance / 2, sqrt(variance)))
