@@ -15,6 +15,7 @@ import math
 import os
 from pathlib import Path
 
+from feedback.agent.signals.entitlement import Entitlement
 from feedback.agent.signals.files import SignalError, SourceFile, count_of_ranges, keyed, levels, open_if_present
 from feedback.wire import Cpu
 
@@ -98,7 +99,10 @@ class CgroupCpu:
     def __init__(self, cgroup: Path, service: Path | None = None, proc: Path = Path("/proc")) -> None:
         self._levels = [_Level(path) for path in levels(cgroup)]
         self._cpuset = open_if_present(cgroup / "cpuset.cpus.effective")
-        self._service = SourceFile(service / "cpu.stat") if service is not None else self._levels[0].stat
+        self._cgroup = cgroup
+        self._service = service if service != cgroup else None
+        self._own = self._levels[0].stat if self._service is None else None
+        self._entitlement: Entitlement | None = None
         self._host = HostCpu(proc)
         self._grain = Grain()
         self._binding: _Level | None = None
@@ -111,6 +115,7 @@ class CgroupCpu:
     def sample(self, now: float) -> Cpu:
         host = self._host.sample(now)
         if now >= self._limits_due:
+            self._find_service()
             self._find_binding(host.cores)
             self._limits_due = now + LIMITS_SECONDS
         own = self._own_microseconds()
@@ -125,6 +130,7 @@ class CgroupCpu:
             busy_seconds=busy / 1e6,
             resolution_seconds=self._grain.see(busy),
             own_seconds=own / 1e6 if own is not None else None,
+            entitled=self._entitled(now),
             throttled_seconds=throttled / 1e6 if throttled is not None else None,
         )
 
@@ -139,12 +145,25 @@ class CgroupCpu:
             runnable=host.runnable,
         )
 
+    def _entitled(self, now: float) -> float | None:
+        """Only where the configured cgroup itself binds: what its siblings could claim is not known."""
+        if self._entitlement is None or self._binding is not self._levels[0]:
+            return None
+        return self._entitlement.sample(self._cores, now)
+
     def _own_microseconds(self) -> int | None:
         """None while the service's cgroup is away (its unit restarts): that must not silence the agent."""
         try:
-            return keyed(self._service.read(), b"usage_usec")
+            return keyed(self._own.read(), b"usage_usec") if self._own is not None else None
         except SignalError:
             return None
+
+    def _find_service(self) -> None:
+        """The service may start after the agent."""
+        if self._service is None or self._own is not None or not self._service.is_dir():
+            return
+        self._entitlement = Entitlement(self._cgroup, self._service)
+        self._own = SourceFile(self._service / "cpu.stat")
 
     def _find_binding(self, host_cores: float) -> None:
         """The level with the smallest quota; of equals the highest, for its siblings' use counts too."""

@@ -109,10 +109,10 @@ def count_of_ranges(data: bytes) -> int:
 
 
 def levels(cgroup: Path) -> list[Path]:
-    """The cgroup and those above it, without the hierarchy's root, which bounds nothing."""
-    found: list[Path] = []
+    """The cgroup and all above it. In a container's namespace the topmost is the container, with its limits."""
     here = cgroup.resolve()
-    while (here.parent / "cgroup.procs").exists() and (here / "cgroup.procs").exists():
-        found.append(here)
+    found = [here]
+    while (here.parent / "cgroup.procs").exists():
         here = here.parent
-    return found or [cgroup.resolve()]
+        found.append(here)
+    return found
