@@ -117,28 +117,27 @@ class Stock:
         self._at = now
         scaled = _scaled(pool, guarded, self.MEAN, self.LIMIT, keep=True)
         out = {m.key: _banded(m, scaled[m.key], self._dead_band, self.LIMIT) for m in pool.members}
-        for member in pool.members:
-            limit = self._catching_up(pool, member, scaled, guarded, tick)
-            if limit is not None and limit < out[member.key].value:
-                out[member.key] = Weight(limit, f"{_active(member)} active: catching up at its share of the arrivals")
+        costs = sum(_active(m) + 1 for m in pool.members if scaled[m.key] > 0)
+        total = sum(scaled.values())
+        staying = _surviving(pool, tick)
+        for m in pool.members:
+            others = total - scaled[m.key]
+            if not others or scaled[m.key] <= 0:
+                continue
+            level = (costs - _active(m) - 1) / others  # what the others cost, per unit of weight
+            arrivals = guarded.shares[m.key].value * pool.flow * tick
+            limit = _catching_up(_active(m), level * scaled[m.key], level, staying, arrivals)
+            if limit is not None and limit < out[m.key].value:
+                out[m.key] = Weight(limit, f"{_active(m)} active: catching up at its share of the arrivals")
         return out
 
-    def _catching_up(
-        self, pool: Pool, member: Member, scaled: Mapping[DestinationKey, float], guarded: Guarded, tick: float
-    ) -> int | None:
-        """With long connections, a server far below its part gets everything until it has caught up: a weight that
-        lets it have its share of this tick's arrivals, or None where this does not matter."""
-        others = [m for m in pool.members if m is not member and scaled[m.key] > 0]
-        total = sum(scaled[m.key] for m in others)
-        if not total or scaled[member.key] <= 0:
-            return None
-        level = sum(_active(m) + 1 for m in others) / total  # cost of the others, per unit of weight
-        part = level * scaled[member.key]
-        if part - _active(member) < max(4.0, 2 * sqrt(part)):
-            return None
-        arrivals = guarded.shares[member.key].value * pool.flow * tick * (1 + CATCH_UP)
-        staying = _active(member) * _surviving(pool, tick)
-        return max(1, int((staying + 1 + arrivals) / level))
+
+def _catching_up(active: int, part: float, level: float, staying: float, arrivals: float) -> int | None:
+    """With long connections, a server far below its part gets everything until it has caught up: a weight that lets it
+    have its share of this tick's arrivals and a little more, or None where this does not matter."""
+    if part - active < max(4.0, 2 * sqrt(part)):
+        return None
+    return max(1, int((active * staying + 1 + arrivals * (1 + CATCH_UP)) / level))
 
 
 class Flow:
@@ -192,10 +191,10 @@ class Memory:
             return {m.key: Weight(_current(m) or 0, "until the next tick") for m in pool.members}
         self._written_at = now
         arrivals = self._arrivals(pool, guarded, tick)
-        shares = {
-            m.key: guarded.shares[m.key].value for m in serving
-        }  # decides where nothing is open and nothing comes
-        overheads = {m.key: self._overhead(pool, m, arrivals[m.key], tick) + shares[m.key] for m in serving}
+        cost = 1 + (ACTIVE - 1) * _surviving(pool, tick)
+        overheads = {m.key: _inactive(m) + cost * (_active(m) + arrivals[m.key]) for m in serving}
+        for m in serving:  # decides where nothing is open and nothing comes
+            overheads[m.key] += guarded.shares[m.key].value
         scale = self._scale(overheads)
         return {m.key: self._weight(overheads.get(m.key), scale) for m in pool.members}
 
@@ -204,11 +203,6 @@ class Memory:
         if pool.flow <= 0:
             return self.TICK_MAX_SECONDS
         return min(self.TICK_MAX_SECONDS, max(0.2, self.ARRIVALS_PER_SERVER * serving / pool.flow))
-
-    def _overhead(self, pool: Pool, member: Member, arrivals: float, tick: float) -> float:
-        """What this server's overhead should be when the tick ends: what it carries, and what it should get."""
-        cost = 1 + (ACTIVE - 1) * _surviving(pool, tick)
-        return _inactive(member) + cost * (_active(member) + arrivals)
 
     def _arrivals(self, pool: Pool, guarded: Guarded, tick: float) -> dict[DestinationKey, float]:
         """How many connections each should get in this tick: its share, less where it is above its part of what is

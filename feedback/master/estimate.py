@@ -185,15 +185,22 @@ class Capacity:
         return 0.5 * (3.25 / n) + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
 
     def _sample(self, n: float, busy: float, variance: float) -> None:
-        prior = self._prior(self)
         if n >= 3 and busy / self._allotment > IDLE:
             sample = log(n / busy)
             if not self.filter.samples:
-                known = KERNEL_VARIANCE if self.offset is not None else PRIOR_VARIANCE
-                self.filter.start(sample if prior is None else prior, known if prior is not None else variance)
+                self._start(sample, variance)
             self.filter.update(sample, variance, self._seconds)
-        elif self._utilisation < SATURATED and self.filter.samples and prior is not None:
-            self.filter.forget(prior, self._seconds)
+        elif self._utilisation < SATURATED and self.filter.samples:
+            prior = self._prior(self)
+            if prior is not None:
+                self.filter.forget(prior, self._seconds)
+
+    def _start(self, sample: float, variance: float) -> None:
+        prior = self._prior(self)
+        if prior is None:
+            self.filter.start(sample, variance)
+        else:
+            self.filter.start(prior, PRIOR_VARIANCE if self.offset is None else KERNEL_VARIANCE)
 
     @property
     def cores(self) -> float | None:
@@ -227,6 +234,7 @@ class Estimator:
     def __init__(self) -> None:
         self._capacities: dict[DestinationKey, Capacity] = {}
         self._seeds: dict[DestinationKey, float] = {}
+        self._counted = (-1, 0, 0.0)
 
     def capacity(self, key: DestinationKey) -> Capacity:
         if key not in self._capacities:
@@ -246,12 +254,20 @@ class Estimator:
     def _prior(self, of: Capacity) -> float | None:
         """The mean level of the servers that have been sampled, and this one's known difference from it."""
         self._place()
-        known = [
-            c.filter.level - (c.offset or 0.0) for c in self._capacities.values() if c.filter.samples and c is not of
-        ]
-        if not known:
+        known, total = self._known()
+        if of.filter.samples:
+            known, total = known - 1, total - of.filter.level + (of.offset or 0.0)
+        if known <= 0:
             return None if of.offset is None else DEFAULT_LEVEL + of.offset
-        return sum(known) / len(known) + (of.offset or 0.0)
+        return total / known + (of.offset or 0.0)
+
+    def _known(self) -> tuple[int, float]:
+        """How many have been sampled, and the sum of their levels; counted anew only when one of them changed."""
+        samples = sum(c.filter.samples for c in self._capacities.values())
+        if samples != self._counted[0]:
+            levels = [c.filter.level - (c.offset or 0.0) for c in self._capacities.values() if c.filter.samples]
+            self._counted = (samples, len(levels), sum(levels))
+        return self._counted[1:]
 
     def _place(self) -> None:
         """Turn seeds into offsets once the sizes of all seeded servers are known."""
