@@ -96,7 +96,7 @@ class ServiceKey(msgspec.Struct, frozen=True, order=True, cache_hash=True):
         kind, _, rest = text.partition(":")
         if kind == "fwmark":
             mark, _, family = rest.partition(":")
-            if not mark.isdecimal():
+            if not (mark.isascii() and mark.isdecimal()):
                 raise ValueError(f"{text!r}: expected fwmark:NUMBER or fwmark:NUMBER:ipv6")
             return ServiceKey.marked(int(mark), Family(family or "ipv4"))
         if kind not in {p.value for p in Protocol}:
@@ -129,7 +129,7 @@ def parse_endpoint(text: str) -> tuple[Address, int]:
     """`10.0.0.1:80` or `[2001:db8::1]:80` -> (address, port). Raises ValueError with what was expected."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
+    if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535 or (":" in host and not bracketed):
         raise ValueError(f"{text!r}: expected ADDRESS:PORT, for IPv6 [ADDRESS]:PORT, port 0..65535")
     return ip_address(host.strip("[]") if bracketed else host), int(port)
 
