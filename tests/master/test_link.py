@@ -1,0 +1,446 @@
+"""The link on real sockets: who gets in, what is refused, and that nothing old arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from feedback import wire
+from feedback.agent.uplink import State, Uplink
+from feedback.config import MasterLink
+from feedback.master.link import Link, LinkError
+from feedback.ops import keys
+from feedback.ops.keys import KeyPair
+from feedback.ops.logs import Log
+
+DEADLINE_SECONDS = 10.0
+REPORT = wire.Report(
+    version=wire.PROTOCOL,
+    agent="rs1",
+    boot="a",
+    sequence=0,
+    sampled_at=1.0,
+    interval_seconds=0.2,
+    addresses=("10.0.0.11",),
+    cpu=wire.Cpu(cores=2, busy_seconds=100.0),
+    memory=wire.Memory(total=2**33, available=2**32),
+)
+
+
+def report(sequence: int, **changes: Any) -> bytes:
+    return wire.encode(msgspec.structs.replace(REPORT, sequence=sequence, **changes))
+
+
+class Site:
+    """A director's and some agents' keys, and what the link delivered."""
+
+    def __init__(self, directory: Path) -> None:
+        self.enrolled = directory / "agents"
+        self.master = self.make(directory / "master")
+        self.rs1 = self.make(directory / "rs1")
+        self.rs2 = self.make(directory / "rs2")
+        self.stranger = self.make(directory / "stranger")
+        self.enroll("rs1", self.rs1, "10.0.0.11")
+        self.enroll("rs2", self.rs2, "10.0.0.12")
+        self.got: list[wire.Report] = []
+
+    @staticmethod
+    def make(path: Path) -> KeyPair:
+        return keys.load_secret(keys.create(path)[1])
+
+    def enroll(self, name: str, pair: KeyPair, *addresses: str) -> None:
+        keys.enroll(self.enrolled, name, pair.public, addresses)
+
+    @asynccontextmanager
+    async def link(self, endpoint: str = "tcp://127.0.0.1:0") -> AsyncIterator[Link]:
+        link = Link([endpoint], self.master, self.enrolled, lambda report, now: self.got.append(report))
+        link.open()
+        try:
+            yield link
+        finally:
+            link.close()
+
+    def public(self, endpoint: str) -> MasterLink:
+        return MasterLink(endpoint=endpoint, public_key=self.master.public)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+class Peers:
+    """A context, and the sockets made with it, all closed at the end."""
+
+    def __init__(self) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
+
+    def socket(self) -> zmq.Socket[bytes]:
+        self._sockets.append(self.context.socket(zmq.DEALER))
+        return self._sockets[-1]
+
+    def close(self) -> None:
+        for socket in self._sockets:
+            socket.close(linger=0)
+        self.context.term()
+
+
+@pytest.fixture
+def peers() -> Iterator[Peers]:
+    made = Peers()
+    yield made
+    made.close()
+
+
+def dealer(peers: Peers, site: Site, link: Link, pair: KeyPair) -> zmq.Socket[bytes]:
+    """A peer that does as it likes: no CONFLATE, no manners."""
+    socket = peers.socket()
+    socket.curve_publickey, socket.curve_secretkey = pair.public.encode(), pair.secret
+    socket.curve_serverkey = site.master.public.encode()
+    socket.connect(link.endpoints[0])
+    return socket
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def reply(socket: zmq.Socket[bytes]) -> wire.Reply:
+    await until(lambda: socket.poll(0), "a reply")
+    return wire.decode_reply(socket.recv())
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+def test_an_enrolled_agents_report_arrives_and_its_first_is_answered(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            agent = dealer(peers, site, link, site.rs1)
+            agent.send(report(0))
+            assert (await reply(agent)).accepted
+            agent.send(report(1))
+            await until(lambda: len(site.got) == 2, "the second report")
+            assert not agent.poll(50), "only the first is answered"
+            assert link.counters == {"accepted": 2}
+
+    run(scenario())
+
+
+def test_an_unknown_key_is_refused(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            dealer(peers, site, link, site.stranger).send(report(0))
+            await until(lambda: link.counters["unknown_key"], "the refusal")
+            await asyncio.sleep(0.1)
+            assert site.got == []
+
+    run(scenario())
+
+
+def plain(socket: zmq.Socket[bytes]) -> None:
+    socket.plain_username, socket.plain_password = b"rs1", b"secret"
+
+
+@pytest.mark.parametrize("mechanism", [lambda socket: None, plain], ids=["null", "plain"])
+def test_mechanisms_other_than_curve_are_refused(
+    site: Site, peers: Peers, mechanism: Callable[[zmq.Socket[bytes]], None]
+) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            peer = peers.socket()
+            mechanism(peer)
+            peer.connect(link.endpoints[0])
+            peer.send(report(0))
+            await until(lambda: link.counters["handshake"], "the refusal")
+            await asyncio.sleep(0.1)
+            assert site.got == []
+
+    run(scenario())
+
+
+def test_another_masters_public_key_is_refused(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            peer = peers.socket()
+            peer.curve_publickey, peer.curve_secretkey = site.rs1.public.encode(), site.rs1.secret
+            peer.curve_serverkey = site.stranger.public.encode()
+            peer.connect(link.endpoints[0])
+            peer.send(report(0))
+            await until(lambda: link.counters["handshake"], "the refusal")
+            assert site.got == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        (report(0, addresses=("10.0.0.12",)), "foreign"),
+        (report(0, agent="rs2", addresses=("10.0.0.12",)), "foreign"),
+        (b"x" * (wire.REPORT_BYTES_MAX + 1), "oversized"),
+        (b"\xc1 nonsense", "malformed"),
+        (report(0, version=99), "version"),
+    ],
+    ids=["foreign address", "foreign name", "oversized", "malformed", "version"],
+)
+def test_what_does_not_fit_is_counted_answered_and_has_no_effect(
+    site: Site, peers: Peers, frame: bytes, kind: str
+) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            agent = dealer(peers, site, link, site.rs1)
+            agent.send(frame)
+            answer = await reply(agent)
+            assert not answer.accepted
+            assert answer.reason.startswith(kind)
+            assert link.counters == {kind: 1}
+            agent.send(report(0))
+            await until(lambda: site.got, "a good report afterwards")
+            assert (await reply(agent)).accepted
+
+    run(scenario())
+
+
+def test_several_parts_are_refused_and_leave_the_stream_in_order(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            agent = dealer(peers, site, link, site.rs1)
+            agent.send_multipart([report(0), report(1), report(2)])
+            agent.send(report(3))
+            await until(lambda: site.got, "the good report")
+            assert [r.sequence for r in site.got] == [3]
+            assert link.counters == {"malformed": 1, "accepted": 1}
+
+    run(scenario())
+
+
+def test_a_message_far_too_large_is_cut_off(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            dealer(peers, site, link, site.rs1).send(b"x" * 2**20)
+            other = dealer(peers, site, link, site.rs2)
+            other.send(report(0, agent="rs2", addresses=("10.0.0.12",)))
+            await until(lambda: site.got, "the other agent's report")
+            assert link.counters == {"accepted": 1}
+
+    run(scenario())
+
+
+def test_a_replay_is_refused(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            agent = dealer(peers, site, link, site.rs1)
+            for sequence in (5, 5, 4):
+                agent.send(report(sequence))
+            await until(lambda: link.counters["replayed"] == 2, "two refusals")
+            assert [r.sequence for r in site.got] == [5]
+
+    run(scenario())
+
+
+def test_a_flood_is_refused_and_answered_once(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            agent = dealer(peers, site, link, site.rs1)
+            for sequence in range(300):
+                agent.send(report(sequence))
+            await until(lambda: link.counters.total() == 300, "all of them")
+            assert link.counters["flooded"] > 200
+            answers = [await reply(agent), await reply(agent)]
+            assert [a.accepted for a in answers] == [True, False]
+            assert not agent.poll(50), "a flood is not answered by a flood"
+
+    run(scenario())
+
+
+def test_a_revoked_agent_falls_silent_at_once_and_the_others_go_on(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            one, two = dealer(peers, site, link, site.rs1), dealer(peers, site, link, site.rs2)
+            one.send(report(0))
+            two.send(report(0, agent="rs2", addresses=("10.0.0.12",)))
+            await until(lambda: len(site.got) == 2, "both")
+            keys.revoke(site.enrolled, "rs1")
+            link.reload()
+            one.send(report(1))
+            two.send(report(1, agent="rs2", addresses=("10.0.0.12",)))
+            await until(lambda: link.counters["revoked"], "the refusal")
+            await until(lambda: len(site.got) == 3, "the other's report")
+            assert site.got[-1].agent == "rs2"
+
+    run(scenario())
+
+
+def test_an_exchanged_key_silences_the_old_one_though_it_is_connected(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            old = dealer(peers, site, link, site.rs1)
+            old.send(report(0))
+            await until(lambda: site.got, "the first report")
+            site.enroll("rs1", site.stranger, "10.0.0.11")
+            link.reload()
+            old.send(report(1))
+            await until(lambda: link.counters["revoked"], "the refusal")
+            dealer(peers, site, link, site.stranger).send(report(0, boot="b"))
+            await until(lambda: len(site.got) == 2, "the new key's report")
+
+    run(scenario())
+
+
+def test_an_enrolment_that_is_refused_keeps_out_that_agent_only(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        (site.enrolled / "broken.toml").write_text("nonsense")
+        async with site.link() as link:
+            assert len(link.reload()) == 1
+            dealer(peers, site, link, site.rs1).send(report(0))
+            await until(lambda: site.got, "the good agent's report")
+
+    run(scenario())
+
+
+def test_a_callback_that_raises_does_not_stop_the_link(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        raised: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, what: raised.append(what["exception"]))
+        got: list[int] = []
+
+        def on_report(arrived: wire.Report, now: float) -> None:
+            got.append(arrived.sequence)
+            if arrived.sequence == 0:
+                raise RuntimeError("the master's own fault")
+
+        link = Link(["tcp://127.0.0.1:0"], site.master, site.enrolled, on_report)
+        link.open()
+        try:
+            agent = dealer(peers, site, link, site.rs1)
+            for sequence in range(3):
+                agent.send(report(sequence))
+            await until(lambda: got == [0, 1, 2], "all three")
+            assert [str(e) for e in raised] == ["the master's own fault"]
+        finally:
+            link.close()
+
+    run(scenario())
+
+
+def test_a_port_in_use_is_one_clear_line(site: Site) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            with pytest.raises(LinkError) as caught:
+                async with site.link(link.endpoints[0]):
+                    pass
+            assert str(caught.value).startswith(f"{link.endpoints[0]}: address already in use: another master?")
+
+    run(scenario())
+
+
+def test_an_address_that_is_not_ours_is_one_clear_line(site: Site) -> None:
+    async def scenario() -> None:
+        with pytest.raises(LinkError, match=r"no interface here has this address"):
+            async with site.link("tcp://192.0.2.1:7433"):
+                pass
+
+    run(scenario())
+
+
+# The agent's end: Uplink
+
+
+def uplink(peers: Peers, site: Site, endpoint: str, pair: KeyPair) -> Uplink:
+    return Uplink(peers.context, site.public(endpoint), pair, Log("test"))
+
+
+async def stream(up: Uplink, first: int, condition: Callable[[], object], what: str) -> int:
+    """Send a report every 20 ms until the condition holds; the next sequence."""
+    deadline, sequence = time.monotonic() + DEADLINE_SECONDS, first
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        up.tick(time.monotonic())
+        up.send(report(sequence))
+        sequence += 1
+        await asyncio.sleep(0.02)
+    return sequence
+
+
+def test_after_a_masters_restart_only_fresh_reports_arrive(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            endpoint = link.endpoints[0]
+            up = uplink(peers, site, endpoint, site.rs1)
+            sequence = await stream(up, 0, lambda: len(site.got) > 3, "reports")
+        site.got.clear()
+        away = sequence + 25
+        sent = [sequence]
+
+        def counted() -> bool:
+            sent[0] += 1
+            return sent[0] > away
+
+        sequence = await stream(up, sequence, counted, "some while without a master")
+        async with site.link(endpoint) as link:
+            await stream(up, sequence, lambda: len(site.got) > 3, "reports again")
+            assert site.got[0].sequence >= sequence - 1, "what was measured meanwhile was not queued"
+            assert set(link.counters) == {"accepted"}
+        up.close()
+
+    run(scenario())
+
+
+def test_an_agent_enrolled_later_gets_in_without_a_restart(
+    site: Site, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedback.agent.uplink.RETRY_SECONDS_MAX", 0.1)
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            up = uplink(peers, site, link.endpoints[0], site.stranger)
+            sequence = await stream(up, 0, lambda: up.state is State.REFUSED, "the refusal")
+            keys.revoke(site.enrolled, "rs1")
+            site.enroll("rs1", site.stranger, "10.0.0.11")
+            link.reload()
+            await stream(up, sequence, lambda: site.got and up.state is State.CONNECTED, "the first report")
+            up.close()
+
+    run(scenario())
+
+
+def test_a_refusal_by_reply_is_known_and_told_once(site: Site, peers: Peers, capfd: pytest.CaptureFixture[str]) -> None:
+    async def scenario() -> None:
+        site.enroll("rs1", site.rs1, "10.0.0.99")
+        async with site.link() as link:
+            up = uplink(peers, site, link.endpoints[0], site.rs1)
+            await stream(up, 0, lambda: up.state is State.REFUSED, "the refusal")
+            await stream(up, 500, lambda: link.counters["foreign"] > 20, "many more")
+            up.close()
+
+    run(scenario())
+    assert capfd.readouterr().err.count("event=master-refuses") == 1
+
+
+def test_no_descriptor_is_left_behind(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            up = uplink(peers, site, link.endpoints[0], site.rs1)
+            await stream(up, 0, lambda: site.got, "a report")
+            up.close()
+
+    run(scenario())
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        site.got.clear()
+        run(scenario())
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
