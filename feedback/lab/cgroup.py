@@ -36,7 +36,9 @@ def make(directory: Path, quota: float | None = None, period_us: int = 100_000) 
         if quota is not None:
             (directory / "cpu.max").write_text(f"{round(quota * period_us)} {period_us}", encoding="ascii")
     except OSError as error:
-        raise LabError(f"{error.filename}: {error.strerror}: the lab needs cgroup version 2 with cpu and memory") from None
+        raise LabError(
+            f"{error.filename}: {error.strerror}: the lab needs cgroup version 2 with cpu and memory"
+        ) from None
     return directory
 
 

@@ -5,7 +5,10 @@ Owns the job's end: the file `done` says that it has ended as it should, `failur
 
 from __future__ import annotations
 
+import json
+import platform
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from feedback.lab.job import Job
 def main(path: Path) -> int:
     job = Job.read(path)
     output = Path(job.output)
+    (output / "environment.json").write_text(json.dumps(_environment()), encoding="utf-8")
     try:
         _run(job, output)
     except LabError as error:
@@ -37,6 +41,18 @@ def _run(job: Job, output: Path) -> None:
     from feedback.lab import scenarios
 
     scenarios.named(job.scenario).run(job, output)
+
+
+def _environment() -> dict[str, str]:
+    return {"kernel_release": platform.release(), "cpu_clock": _cpu_clock()}
+
+
+def _cpu_clock() -> str:
+    """Whether the scheduler counts nanoseconds or ticks, by which a quota is exact or not (kernel/preload.c)."""
+    before = time.thread_time_ns()
+    while (passed := time.thread_time_ns() - before) == 0:
+        pass
+    return "ticks" if passed >= 1_000_000 else "nanoseconds"
 
 
 if __name__ == "__main__":

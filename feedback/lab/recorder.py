@@ -16,6 +16,7 @@ import msgspec
 
 from feedback.ipvs import Client
 from feedback.lab import cgroup
+from feedback.lab.samples import Sample
 from feedback.model import DestinationKey, ServiceKey
 
 FLUSH_SECONDS = 0.5
@@ -29,30 +30,6 @@ class Settings(msgspec.Struct, frozen=True):
     groups: tuple[str, ...]
     output: str
     seconds: float = 0.1
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """One moment. A weight of -1: the destination is not in the table. Usage is cumulative CPU seconds of each real
-    server's cgroup, `idle` that of the whole machine."""
-
-    at: float
-    weights: tuple[int, ...]
-    active: tuple[int, ...]
-    inactive: tuple[int, ...]
-    usage: tuple[float, ...]
-    service_usage: tuple[float, ...]
-    idle: float
-
-
-def read(path: Path, offset: int = 0) -> tuple[list[Sample], int]:
-    """The whole lines from `offset` bytes on, and where they end."""
-    if not path.exists():
-        return [], offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    return [msgspec.json.decode(line, type=Sample) for line in whole.splitlines()], offset + len(whole)
 
 
 def sample(client: Client, settings: Settings) -> Sample:

@@ -42,7 +42,9 @@ READY_SECONDS = 10.0
 class Stand:
     """Use as a context manager. Raises LabError where something does not come up."""
 
-    def __init__(self, topology: Topology, output: Path, *, period_us: int = 100_000, turns_per_ms: float = 0.0) -> None:
+    def __init__(
+        self, topology: Topology, output: Path, *, period_us: int = 100_000, turns_per_ms: float = 0.0
+    ) -> None:
         self.topology = topology
         self.output = output
         self.processes = Processes(output / "logs")
@@ -103,7 +105,13 @@ class Stand:
     # Processes.
 
     def start_server(self, server: RealServer) -> None:
-        command = [*PYTHON, "feedback.lab.workload.server", server.name, str(self.topology.port), str(self.turns_per_ms)]
+        command = [
+            *PYTHON,
+            "feedback.lab.workload.server",
+            server.name,
+            str(self.topology.port),
+            str(self.turns_per_ms),
+        ]
         namespace = self.topology.namespace(server.name)
         self.processes.start(server.name, command, namespace=namespace, group=self.groups[server.name] / "service")
 

@@ -62,6 +62,8 @@ class Guest:
         self.job = job
         self.output = Path(job.output)
         self.output.mkdir(parents=True, exist_ok=True)
+        for stale in ("done", "failure"):
+            (self.output / stale).unlink(missing_ok=True)
         path = self.output / "job.json"
         path.write_bytes(job.encode())
         scratch = Path(tempfile.mkdtemp(prefix="feedback-lab-"))
@@ -98,8 +100,12 @@ class Guest:
 
     def check(self) -> None:
         """After its end: raises LabError unless the job said that it is done."""
-        if not (self.output / "done").exists():
-            raise LabError(f"the guest ended before its job{self._console()}")
+        if (self.output / "done").exists():
+            return
+        failure = self.output / "failure"
+        if failure.exists():
+            raise LabError(f"{self.job.variant or self.job.task}: {failure.read_text(encoding='utf-8').strip()}")
+        raise LabError(f"the guest ended before its job{self._console()}")
 
     def stop(self) -> None:
         if self.process.stdin:

@@ -61,7 +61,9 @@ class Client:
 
     def _launch(self, intended: float, request: Request) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        flight = Flight(sock, intended, b"GET /%.3f/%.3f HTTP/1.1\r\nHost: lab\r\n\r\n" % (request.cost_ms, request.hold_seconds))
+        flight = Flight(
+            sock, intended, b"GET /%.3f/%.3f HTTP/1.1\r\nHost: lab\r\n\r\n" % (request.cost_ms, request.hold_seconds)
+        )
         self.open[flight.descriptor] = flight
         problem = sock.connect_ex(self.target)
         if problem not in (0, errno.EINPROGRESS):

@@ -47,7 +47,9 @@ def requests(load: Load) -> Iterator[Request]:
     gaps, costs, holds = (random.Random(f"{load.seed}-{what}") for what in ("gap", "cost", "hold"))
     offset = gaps.expovariate(load.rate)
     while offset < load.seconds:
-        yield Request(offset, _cost(load, costs), holds.expovariate(1 / load.hold_seconds) if load.hold_seconds else 0.0)
+        yield Request(
+            offset, _cost(load, costs), holds.expovariate(1 / load.hold_seconds) if load.hold_seconds else 0.0
+        )
         offset += gaps.expovariate(load.rate)
 
 

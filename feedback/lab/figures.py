@@ -1,0 +1,110 @@
+"""From records and samples to figures. Pure; seconds in, milliseconds out where the name says so.
+
+Moments are of the guest's CLOCK_MONOTONIC. A window is half open: from <= moment < to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from feedback.lab.samples import Sample
+from feedback.lab.workload.records import Record
+
+Window = tuple[float, float]
+
+
+def percentile(values: Sequence[float], fraction: float) -> float:
+    """Nearest rank: the least value that at least this fraction does not exceed. NaN of nothing."""
+    if not values:
+        return math.nan
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
+
+
+def within(records: Iterable[Record], windows: Iterable[Window]) -> list[Record]:
+    """The requests that were to be sent in one of the windows."""
+    spans = tuple(windows)
+    return [record for record in records if any(start <= record.intended < end for start, end in spans)]
+
+
+def percentile_ms(records: Iterable[Record], fraction: float) -> float:
+    """Of all requests, the failed ones with the time that they took to fail: leaving them out would reward failing."""
+    return 1000 * percentile([record.latency_seconds for record in records], fraction)
+
+
+def errors(records: Iterable[Record]) -> int:
+    return sum(not record.ok for record in records)
+
+
+def share(records: Sequence[Record], server: int) -> float:
+    """The part of the answered requests that one server had. NaN of nothing."""
+    answered = [record.server for record in records if record.server]
+    return answered.count(server) / len(answered) if answered else math.nan
+
+
+def peak_share(records: Sequence[Record], server: int, start: float, end: float, width: float, step: float) -> float:
+    """The largest share in any window of `width` seconds that lies in start..end, tried every `step`."""
+    peak = 0.0
+    for i in range(max(0, math.floor((end - start - width) / step)) + 1):
+        opened = start + i * step
+        found = share(within(records, [(opened, opened + width)]), server)
+        peak = max(peak, 0.0 if math.isnan(found) else found)
+    return peak
+
+
+def close_to(weights: Sequence[int], truth: Sequence[float], tolerance: float) -> bool:
+    """Each weight's part of the sum is within `tolerance`, relative, of the true one's."""
+    total, total_truth = sum(weights), sum(truth)
+    if total <= 0 or min(weights) < 0:
+        return False
+    return all(
+        abs(w / total - t / total_truth) <= tolerance * t / total_truth for w, t in zip(weights, truth, strict=True)
+    )
+
+
+def converged_at(samples: Sequence[Sample], truth: Sequence[float], tolerance: float, hold_seconds: float) -> float:
+    """The first moment from which the weights were close to the truth for `hold_seconds` (passing through is not
+    arriving), or infinity."""
+    since = math.inf
+    for sample in samples:
+        if not close_to(sample.weights, truth, tolerance):
+            since = math.inf
+            continue
+        since = min(since, sample.at)
+        if sample.at - since >= hold_seconds:
+            return since
+    return math.inf
+
+
+def fell_at(samples: Sequence[Sample], index: int, start: float, fraction: float) -> float:
+    """The first moment from `start` on at which the weight's share of the sum is below `fraction` of what it was at
+    `start`, or infinity."""
+    before = [sample for sample in samples if sample.at <= start]
+    if not before:
+        return math.inf
+    reference = _part(before[-1], index)
+    after = (sample.at for sample in samples if sample.at > start and _part(sample, index) < fraction * reference)
+    return next(after, math.inf)
+
+
+def _part(sample: Sample, index: int) -> float:
+    total = sum(weight for weight in sample.weights if weight > 0)
+    return sample.weights[index] / total if total else 0.0
+
+
+def utilisation(samples: Sequence[Sample], index: int, quota: float) -> list[tuple[float, float]]:
+    """(moment, part of the quota used) between each sample and the next."""
+    pairs = zip(samples, samples[1:], strict=False)
+    return [(b.at, (b.usage[index] - a.usage[index]) / max(b.at - a.at, 1e-6) / quota) for a, b in pairs]
+
+
+def idle_share(samples: Sequence[Sample]) -> float:
+    """The part of the machine's time with nothing to do. NaN of fewer than two samples."""
+    if len(samples) < 2:
+        return math.nan
+    return (samples[-1].idle - samples[0].idle) / (samples[-1].at - samples[0].at)
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator else math.nan

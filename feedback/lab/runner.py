@@ -1,0 +1,162 @@
+"""Runs a scenario from the host: a guest for each variant, one for each core at a time, and figures from what they leave.
+
+Owns the run's output directory. Must not know what a scenario shows, nor how progress is drawn: `watch` is called a few
+times a second with what runs. Invariant: when `run` returns or raises, no guest is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import feedback
+from feedback.lab import scenarios
+from feedback.lab.error import LabError
+from feedback.lab.job import Job
+from feedback.lab.kernel import Guest, Kernel, choose
+from feedback.lab.scenarios.scenario import Figures, Options, Scenario, Trace
+
+SETUP_SECONDS = 90.0  # boot, daemons, the end; beyond the load's own time
+WATCH_SECONDS = 0.3
+SIDE_BY_SIDE_MAX = 2  # more would share caches and memory with what they measure
+
+Watch = Callable[[Sequence[Guest]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    scenario: str
+    figures: Figures
+    failures: list[str]
+    environment: dict[str, Any]
+    output: Path
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """NaN and infinity, which JSON has not, become null."""
+        finite = {name: value if math.isfinite(value) else None for name, value in self.figures.items()}
+        return {
+            "scenario": self.scenario,
+            "ok": self.ok,
+            "figures": finite,
+            "failures": self.failures,
+            "environment": self.environment,
+            "output": str(self.output),
+        }
+
+
+def run(
+    name: str,
+    output: Path,
+    *,
+    options: Options | None = None,
+    kernel: str | None = None,
+    only: Sequence[str] = (),
+    watch: Watch = lambda guests: None,
+) -> Result:
+    """Raises LabError."""
+    scenario = scenarios.named(name)
+    options = options or Options(seconds=scenario.seconds)
+    variants = _variants(scenario, only)
+    if options.seconds < scenario.seconds_least:
+        raise LabError(f"scenario {name} needs at least {scenario.seconds_least:g} seconds, not {options.seconds:g}")
+    chosen = choose(kernel)
+    jobs = [_job(name, variant, output, options, number) for number, variant in enumerate(variants)]
+    started, waited = time.monotonic(), _host_waited()
+    cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE_MAX]
+    for i in range(0, len(jobs), len(cores)):
+        _run_together(chosen, jobs[i : i + len(cores)], cores, options.seconds + SETUP_SECONDS, watch)
+    took = time.monotonic() - started
+    traces = {job.variant: Trace.read(Path(job.output)) for job in jobs}
+    figures = scenario.figures(traces, options)
+    environment = {
+        **_environment(chosen, Path(jobs[0].output)),
+        "seed": options.seed,
+        "law": options.law,
+        "load_seconds": options.seconds,
+        "took_seconds": round(took, 1),
+        "host_waited_share": round((_host_waited() - waited) / took, 3),
+    }
+    result = Result(name, figures, scenario.failures(figures), environment, output)
+    (output / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result.as_json())))
+    return result
+
+
+def _variants(scenario: Scenario, only: Sequence[str]) -> list[str]:
+    for variant in only:
+        if variant not in scenario.variants:
+            raise LabError(f"{scenario.name} has no {variant!r}: choose from {', '.join(scenario.variants)}")
+    return [variant for variant in scenario.variants if not only or variant in only]
+
+
+def _job(name: str, variant: str, output: Path, options: Options, number: int) -> Job:
+    return Job(
+        task="scenario",
+        output=str((output / variant).absolute()),
+        run=f"lab{os.getpid()}x{number}",
+        scenario=name,
+        variant=variant,
+        options=msgspec.to_builtins(options),
+    )
+
+
+def _run_together(kernel: Kernel, jobs: list[Job], cores: list[int], timeout_seconds: float, watch: Watch) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    with contextlib.ExitStack() as stack:
+        # A guest is one processor and keeps to one core; natively there is nothing to keep together.
+        pins = cores if kernel.name == "uml" else [None] * len(jobs)
+        guests = [stack.enter_context(Guest(kernel, job, pin)) for job, pin in zip(jobs, pins, strict=False)]
+        while any(guest.running() for guest in guests):
+            watch(guests)
+            for guest in guests:
+                if not guest.running():
+                    guest.check()
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"not ended in {timeout_seconds:.0f} s: {', '.join(g.job.variant for g in guests if g.running())}"
+                )
+            time.sleep(WATCH_SECONDS)
+        watch(guests)
+        for guest in guests:
+            guest.check()
+
+
+def _host_waited() -> float:
+    """Seconds during which something on this host waited for a CPU (pressure stall information); 0 where not told.
+    Guests that share their cores with other work measure that work too: this says how much."""
+    with contextlib.suppress(OSError):
+        line = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
+        return int(line.rsplit("total=", 1)[1]) / 1e6
+    return 0.0
+
+
+def _environment(kernel: Kernel, output: Path) -> dict[str, Any]:
+    inside = output / "environment.json"
+    return {
+        "kernel": kernel.name,
+        **(msgspec.json.decode(inside.read_bytes()) if inside.exists() else {}),
+        "host_kernel": platform.release(),
+        "host_cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "lvs_feedback": feedback.__version__,
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,159 @@
+"""Four real servers of unequal speed, steady load; in the middle of the run a CPU hog starts beside the largest.
+
+The quotas are 1:2:4:8 and unknown to the director. The same requests (seed) under four policies:
+
+    wlc       LVS as people run it: wlc, equal weights
+    static    our scheduler, equal weights
+    oracle    our scheduler, weights set to what is truly left of each quota, changed at the moment the hog starts
+    feedback  agents, master, and nothing known
+
+What is truly left: the hog and the service have the same cpu.weight, so a service that wants it has half the quota.
+
+The choice of numbers: a request costs 2 ms of CPU, some 2.6 with the server's own work, so 150 a second are 0.39 of
+a core of the pool's 0.75: 52 % before the hog and 71 % of what is left after. All of it, client, agents and master too,
+fits the guest's one processor with a fifth to spare. More load and the servers wait for the processor and not for their
+quotas; fewer and dearer requests and wlc's memory of closed connections (two minutes, 1/256 of an active one each)
+would weigh less than on any real director, where there are thousands a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from feedback.lab.figures import converged_at, errors, fell_at, idle_share, percentile_ms, ratio, within
+from feedback.lab.job import Job
+from feedback.lab.product import Product
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.samples import Sample
+from feedback.lab.stand import Stand
+from feedback.lab.topology import Topology, pool
+from feedback.lab.workload.load import Load
+
+QUOTAS = (0.05, 0.10, 0.20, 0.40)
+HOGGED = 3  # the index of the real server with the hog
+LEFT = (0.05, 0.10, 0.20, 0.20)
+RATE = 150.0
+COST_MS = 2.0
+WARM_UP_SECONDS = 10.0  # of each phase, left out of the percentiles
+TOLERANCE = 0.2
+HOLD_SECONDS = 1.0
+REACTED = 0.95  # of its share before: what noise does not do, and the first step of a reaction does
+WEIGHT_SCALE = 1000  # 0.05 of a core -> 50
+DEFAULT_SCHEDULER = "sed"
+LEAD_SECONDS = 0.5  # from the client's start to its first request
+
+
+class Hog:
+    name = "hog"
+    summary = "one of four unequal real servers gets a CPU hog: wlc, static, oracle and feedback on the same requests"
+    variants = ("wlc", "feedback", "static", "oracle")
+    seconds = 60.0
+    seconds_least = 30.0
+    quotas = QUOTAS
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        topology = pool(job.run, QUOTAS)
+        with Stand(topology, output) as stand:
+            hog = stand.start_hog(topology.servers[HOGGED])
+            stand.wait_for_servers()
+            _govern(stand, job.variant, options)
+            stand.start_recorder()
+            start = time.monotonic() + LEAD_SECONDS
+            stand.start_client(_load(topology, options), start)
+            stand.event("start", start)
+            stand.sleep_until(start + options.seconds / 2)
+            stand.event("hog", stand.release(hog))
+            if job.variant == "oracle":
+                stand.set_weights(_weights(LEFT))
+            stand.sleep_until(start + options.seconds)
+            stand.event("end", start + options.seconds)
+            stand.processes.wait("client", 30)
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        p99 = {variant: _p99_ms(trace) for variant, trace in traces.items()}
+        found = {_p99_name(variant): value for variant, value in p99.items()}
+        if "feedback" in traces:
+            found |= _of_feedback(traces["feedback"])
+            for name, other in (("gain_over_wlc", "wlc"), ("gain_over_static", "static")):
+                if other in p99:
+                    found[name] = ratio(p99[other], p99["feedback"])
+            if "oracle" in p99:
+                found["over_oracle"] = ratio(p99["feedback"], p99["oracle"])
+        for variant, trace in traces.items():
+            found[f"errors_{variant}"] = errors(trace.records)
+            found[f"idle_{variant}"] = idle_share(_measured(trace))
+            for phase, window in zip(("before", "after"), _windows(trace), strict=True):
+                found[f"p99_{variant}_{phase}_ms"] = percentile_ms(within(trace.records, [window]), 0.99)
+        return found
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "gain_over_wlc", least=5),
+            *shortfall(figures, "gain_over_static", least=2),
+            *shortfall(figures, "over_oracle", most=1.3),
+            *shortfall(figures, "converge_ms", most=8000),
+            *shortfall(figures, "reaction_ms", most=1000),
+            *shortfall(figures, "errors", most=0),
+        ]
+
+
+def _govern(stand: Stand, variant: str, options: Options) -> None:
+    scheduler = options.scheduler or DEFAULT_SCHEDULER
+    servers = stand.topology.servers
+    if variant == "feedback":
+        Product(stand, scheduler=options.scheduler, law=options.law, servers=servers).start()
+    elif variant == "oracle":
+        stand.make_service(scheduler, _weights(QUOTAS))
+    else:
+        stand.make_service("wlc" if variant == "wlc" else scheduler, [100] * len(servers))
+
+
+def _weights(quotas: tuple[float, ...]) -> list[int]:
+    return [round(quota * WEIGHT_SCALE) for quota in quotas]
+
+
+def _load(topology: Topology, options: Options) -> Load:
+    return Load(
+        address=str(topology.vip),
+        port=topology.port,
+        rate=RATE,
+        seconds=options.seconds,
+        seed=options.seed,
+        cost_ms=COST_MS,
+    )
+
+
+def _p99_name(variant: str) -> str:
+    return f"p99_{'wlc_static' if variant == 'wlc' else variant}_ms"
+
+
+def _windows(trace: Trace) -> tuple[tuple[float, float], tuple[float, float]]:
+    start, hog, end = (trace.moment(what) for what in ("start", "hog", "end"))
+    return (start + WARM_UP_SECONDS, hog), (hog + WARM_UP_SECONDS, end)
+
+
+def _p99_ms(trace: Trace) -> float:
+    return percentile_ms(within(trace.records, _windows(trace)), 0.99)
+
+
+def _measured(trace: Trace) -> list[Sample]:
+    start, end = trace.moment("start"), trace.moment("end")
+    return [sample for sample in trace.samples if start <= sample.at < end]
+
+
+def _of_feedback(trace: Trace) -> Figures:
+    start, hog = trace.moment("start"), trace.moment("hog")
+    before = [sample for sample in trace.samples if start <= sample.at < hog]
+    after = [sample for sample in trace.samples if sample.at >= hog]
+    return {
+        "converge_ms": 1000 * (converged_at(before, QUOTAS, TOLERANCE, HOLD_SECONDS) - start),
+        "reconverge_ms": 1000 * (converged_at(after, LEFT, TOLERANCE, HOLD_SECONDS) - hog),
+        "reaction_ms": 1000 * (fell_at(trace.samples, HOGGED, hog, REACTED) - hog),
+        "errors": errors(trace.records),
+    }
+
+
+SCENARIO = Hog()
