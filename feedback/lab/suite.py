@@ -1,0 +1,168 @@
+"""Tests marked `lab`, run in one guest, their outcomes told by the pytest of the host.
+
+Two halves. In the guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
+`GuestSuite` boots the guest when collection is done, so that it works beside the unit tests, and gives out its reports in place
+of running the tests. Where the running kernel has IPVS and we are root, neither is used. Invariant: a guest that does
+not come up, dies or hangs fails every test that it has not reported; nothing is skipped for want of a kernel.
+
+`@pytest.mark.lab(on="host")` stays on the host: tests of the lab itself, which boot guests of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedback.lab.error import LabError
+from feedback.lab.job import Job
+from feedback.lab.kernel import Guest
+from feedback.lab.kernel.native import Native
+from feedback.lab.kernel.uml import Uml
+
+REPORTS = "reports.jsonl"
+SILENCE_SECONDS = 180.0  # without any report
+POLL_SECONDS = 0.05
+
+
+def run_inside(job: Job, output: Path) -> None:
+    """In the guest. A test that fails is no failure of the job."""
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp(prefix="hypothesis-")
+    arguments = ["-p", "no:cacheprovider", "-q", *job.arguments]
+    status = pytest.main(arguments, plugins=[_Writer(output / REPORTS)])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise LabError(f"pytest in the guest ended with {status!r}: see {output / 'console.log'}")
+
+
+class _Writer:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config: pytest.Config | None = None
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        assert self.config is not None
+        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        with self.path.open("a", encoding="utf-8") as file:  # closing is what writes to the host's file
+            file.write(json.dumps(data, default=str) + "\n")
+
+
+def on_host(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("lab")
+    return mark is None or mark.kwargs.get("on") == "host"
+
+
+class GuestSuite:
+    """The host's half, a pytest plugin; register it in a conftest.py."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.guest: Guest | None = None
+        self.problem = ""
+        self.reports: dict[str, list[pytest.TestReport]] = {}
+        self.read_bytes = 0
+        self.heard = time.monotonic()
+        self.directory = tempfile.TemporaryDirectory(prefix="feedback-suite-")
+
+    @property
+    def output(self) -> Path:
+        return Path(self.directory.name)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if not runs_here():
+            items.sort(key=lambda item: not on_host(item))  # the guest works meanwhile; sort() keeps the rest in order
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        chosen = tuple(item.nodeid for item in session.items if not on_host(item))
+        if not chosen or self.config.option.collectonly or runs_here():
+            return
+        job = Job(task="pytest", output=str(self.output), arguments=chosen)
+        try:
+            self.guest = Guest(Uml(), job, cpu=max(os.sched_getaffinity(0)))
+        except LabError as error:
+            self.problem = str(error)
+        self.heard = time.monotonic()
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if on_host(item) or runs_here():
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._reports_of(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_sessionfinish(self) -> None:
+        if self.guest:
+            self.guest.stop()
+        self.directory.cleanup()
+
+    def _reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        while not self._complete(item.nodeid):
+            if reason := self._lost():
+                yield _failed(item, reason)
+                return
+            time.sleep(POLL_SECONDS)
+        yield from self.reports[item.nodeid]
+
+    def _complete(self, nodeid: str) -> bool:
+        self._read()
+        return any(report.when == "teardown" for report in self.reports.get(nodeid, ()))
+
+    def _lost(self) -> str:
+        """Why no more reports will come, or nothing."""
+        if self.guest is None:
+            return self.problem or "no guest was started"
+        if not self.guest.running():
+            self._read()
+            try:
+                self.guest.check()
+            except LabError as error:
+                return str(error)
+            return "the guest's pytest has ended without a report of this test"
+        if time.monotonic() - self.heard > SILENCE_SECONDS:
+            self.guest.stop()
+            return f"the guest has reported nothing for {SILENCE_SECONDS:.0f} s"
+        return ""
+
+    def _read(self) -> None:
+        path = self.output / REPORTS
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self.read_bytes)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.read_bytes += len(whole)
+        for line in whole.splitlines():
+            self.heard = time.monotonic()
+            report = self._report(json.loads(line))
+            self.reports.setdefault(report.nodeid, []).append(report)
+
+    def _report(self, data: dict[str, Any]) -> pytest.TestReport:
+        report: pytest.TestReport = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
+        return report
+
+
+def runs_here() -> bool:
+    return Native().unavailable() is None
+
+
+def _failed(item: pytest.Item, reason: str) -> pytest.TestReport:
+    return pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome="failed",
+        longrepr=f"not run in the lab's guest: {reason}",
+        when="call",
+    )
