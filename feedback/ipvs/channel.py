@@ -6,7 +6,9 @@ opened anew before the next exchange, so an answer is never taken for that of an
 
 How the kernel answers (net/netlink/af_netlink.c): it works through a datagram before sendto() returns, message by
 message; a message that fails is answered with its own sequence number whether or not it asked, and those after it are
-still done. An answer that finds the receive buffer full is dropped and recv() says ENOBUFS.
+still done. An answer that finds the receive buffer full is dropped and recv() says ENOBUFS. And one that failed with
+EINTR is not answered at all (DEL_DAEMON of a thread that has not run yet is such a one): so each datagram ends with a
+fence, an empty message that is acknowledged, and nobody waits for what will not come.
 """
 
 from __future__ import annotations
@@ -144,17 +146,23 @@ class Channel:
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
     def _request(self, sock: socket.socket, command: int, body: bytes) -> list[bytes]:
-        sequence = self._next_sequence(1)
-        _send(sock, netlink.request(self._family, command, self._version, netlink.NLM_F_ACK, sequence, body))
+        sequence = self._next_sequence(2)
+        fence = sequence + 1
+        asked = netlink.request(self._family, command, self._version, netlink.NLM_F_ACK, sequence, body)
+        _send(sock, asked + netlink.fence(fence))
         answers: list[bytes] = []
+        code = errno.EINTR  # unless it is answered
         while True:
             for message in _receive(sock):
-                if message.sequence != sequence:
+                if not sequence <= message.sequence <= fence:
                     raise OutOfStep(errno.EPROTO, "an answer to another question came from the kernel")
-                if message.kind == netlink.NLMSG_ERROR:
-                    _raise_if_refused(message)
+                if message.sequence == fence:
+                    _raise_if(code)
                     return answers
-                answers.append(message.attributes)
+                if message.kind == netlink.NLMSG_ERROR:
+                    code = netlink.error_code(message)
+                else:
+                    answers.append(message.attributes)
 
     def _dump(self, sock: socket.socket, command: int, body: bytes) -> Dump:
         sequence = self._next_sequence(1)
@@ -167,33 +175,32 @@ class Channel:
                 if message.sequence != sequence:
                     raise OutOfStep(errno.EPROTO, "an answer to another question came from the kernel")
                 if message.kind in {netlink.NLMSG_DONE, netlink.NLMSG_ERROR}:
-                    _raise_if_refused(message)
+                    _raise_if(netlink.error_code(message) if message.body else 0)  # a DONE of old kernels is bare
                     return Dump(bodies, datagrams + (len(bodies) > before))
                 bodies.append(message.attributes)
             datagrams += len(bodies) > before
 
     def _batch(self, sock: socket.socket, requests: Sequence[tuple[int, bytes]]) -> dict[int, int]:
-        first = self._next_sequence(len(requests))
-        last = first + len(requests) - 1
-        pack, family, version, plain = netlink.pack_request_header, self._family, self._version, netlink.NLM_F_REQUEST
+        first = self._next_sequence(len(requests) + 1)
+        fence = first + len(requests)
+        pack, family, version = netlink.pack_request_header, self._family, self._version
         parts: list[bytes] = []
         for sequence, (command, body) in enumerate(requests, first):
-            flags = plain if sequence != last else plain | netlink.NLM_F_ACK
-            parts.append(pack(20 + len(body), family, flags, sequence, 0, command, version, 0))
+            parts.append(pack(20 + len(body), family, netlink.NLM_F_REQUEST, sequence, 0, command, version, 0))
             parts.append(body)
+        parts.append(netlink.fence(fence))
         _send(sock, b"".join(parts))
         failed: dict[int, int] = {}
         while True:
             for message in _receive(sock):
-                if message.kind != netlink.NLMSG_ERROR or not first <= message.sequence <= last:
+                if message.kind != netlink.NLMSG_ERROR or not first <= message.sequence <= fence:
                     raise OutOfStep(errno.EPROTO, "an answer to another question came from the kernel")
+                if message.sequence == fence:
+                    return failed
                 code = netlink.error_code(message)
                 if code == errno.EPERM:
                     raise NotPermitted
-                if code:
-                    failed[message.sequence - first] = code
-                if message.sequence == last:
-                    return failed
+                failed[message.sequence - first] = code
 
     def _next_sequence(self, count: int) -> int:
         """The first of `count` consecutive numbers; 0 is the kernel's own."""
@@ -254,10 +261,7 @@ def _receive(sock: socket.socket) -> Iterator[Message]:
         raise OutOfStep(errno.EPROTO, f"the kernel's answer is garbled: {error}") from None
 
 
-def _raise_if_refused(message: Message) -> None:
-    if not message.body:  # a DONE of old kernels may be bare
-        return
-    code = netlink.error_code(message)
+def _raise_if(code: int) -> None:
     if code:
         raise KernelError(code, f"the kernel says {errno.errorcode.get(code, code)}")
 

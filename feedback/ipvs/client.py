@@ -201,7 +201,13 @@ class Client:
         self._command(Command.NEW_DAEMON, control.encode_daemon(daemon), what)
 
     def stop_daemon(self, role: SyncRole) -> None:
-        self._command(Command.DEL_DAEMON, control.encode_daemon_role(role), f"stop the {role.name.lower()} sync daemon")
+        what = f"stop the {role.name.lower()} sync daemon"
+        try:
+            self._command(Command.DEL_DAEMON, control.encode_daemon_role(role), what)
+        except Refused as error:
+            # A thread that is stopped before it ever ran makes kthread_stop() say EINTR; it is stopped all the same.
+            if error.errno != errno.EINTR or any(daemon.role is role for daemon in self.daemons()):
+                raise
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from feedback.ipvs.errors import MalformedMessage, Unencodable
 
+NLMSG_NOOP = 1
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 NLM_F_REQUEST = 0x01
@@ -99,6 +100,11 @@ def attribute(kind: int, payload: bytes) -> bytes:
 def request(family: int, command: int, version: int, flags: int, sequence: int, body: bytes) -> bytes:
     """A whole generic-netlink request; `body` is attributes, so its length is a multiple of four."""
     return _REQUEST.pack(20 + len(body), family, flags | NLM_F_REQUEST, sequence, 0, command, version, 0) + body
+
+
+def fence(sequence: int) -> bytes:
+    """A message that does nothing and is acknowledged: its acknowledgement says that all before it is done."""
+    return _HEADER.pack(_HEADER.size, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, sequence, 0)
 
 
 def text(payload: bytes) -> str:

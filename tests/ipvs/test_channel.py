@@ -52,7 +52,7 @@ class ScriptedSocket:
         if messages[0].kind == netlink.GENL_ID_CTRL:
             family = netlink.attribute(netlink.CTRL_ATTR_FAMILY_ID, struct.pack("=H", FAMILY))
             sequence = messages[0].sequence
-            self.answers += [reply(sequence, netlink.GENL_ID_CTRL, bytes(4) + family), status(sequence)]
+            self.answers += [reply(sequence, netlink.GENL_ID_CTRL, bytes(4) + family), *answered(messages)]
         else:
             self.sent.append(messages)
             self.answers += self.script(messages)
@@ -90,6 +90,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], tuple[Channel,
 Opened = Callable[[Script], tuple[Channel, list[ScriptedSocket]]]
 
 
+def answered(messages: list[Message], code: int = 0) -> Answers:
+    return [status(messages[0].sequence, code), *(status(m.sequence) for m in messages[1:])]
+
+
 def acknowledged(messages: list[Message]) -> Answers:
     return [status(messages[-1].sequence)]
 
@@ -98,9 +102,9 @@ def test_a_batch_is_one_datagram_and_asks_for_one_acknowledgement(opened: Opened
     channel, (sock,) = opened(acknowledged)
     assert channel.batch([(6, BODY)] * 100) == {}
     (messages,) = sock.sent
-    assert len(messages) == 100
-    assert [bool(m.flags & netlink.NLM_F_ACK) for m in messages] == [False] * 99 + [True]
-    assert all(m.kind == FAMILY and m.flags & netlink.NLM_F_REQUEST for m in messages)
+    assert [m.kind for m in messages] == [FAMILY] * 100 + [netlink.NLMSG_NOOP]
+    assert [bool(m.flags & netlink.NLM_F_ACK) for m in messages] == [False] * 100 + [True]
+    assert all(m.flags & netlink.NLM_F_REQUEST for m in messages)
 
 
 @pytest.mark.parametrize(
@@ -111,8 +115,8 @@ def test_a_batch_is_cut_by_number_and_by_size(opened: Opened, count: int, body: 
     channel, (sock,) = opened(acknowledged)
     assert channel.batch([(6, body)] * count) == {}
     assert len(sock.sent) == datagrams
-    assert sum(len(messages) for messages in sock.sent) == count
-    assert all(sum(len(m.body) + 16 for m in messages) <= BATCH_BYTES for messages in sock.sent)
+    assert sum(len(messages) - 1 for messages in sock.sent) == count
+    assert all(sum(len(m.body) + 16 for m in messages) <= BATCH_BYTES + 16 for messages in sock.sent)
 
 
 def test_errors_are_of_their_own_request_over_all_chunks(opened: Opened) -> None:
@@ -122,19 +126,19 @@ def test_errors_are_of_their_own_request_over_all_chunks(opened: Opened) -> None
 
     channel, (sock,) = opened(some_fail)
     failed = channel.batch([(6, BODY)] * 2500)
-    flat = [m.sequence for messages in sock.sent for m in messages]
+    flat = [m.sequence for messages in sock.sent for m in messages[:-1]]
     assert failed == {index: errno.ENOENT for index, sequence in enumerate(flat) if sequence % 400 == 0}
     assert len(failed) == 6
 
 
 def test_the_last_one_may_fail_too(opened: Opened) -> None:
-    channel, _ = opened(lambda messages: [status(messages[-1].sequence, errno.ERANGE)])
+    channel, _ = opened(lambda messages: [status(messages[-2].sequence, errno.ERANGE), *acknowledged(messages)])
     assert channel.batch([(6, BODY)] * 3) == {2: errno.ERANGE}
 
 
 def test_lost_answers_fail_their_chunk_and_the_next_goes_on_afresh(opened: Opened) -> None:
     def first_overruns(messages: list[Message]) -> Answers:
-        if len(messages) == BATCH_MESSAGES:
+        if len(messages) > BATCH_MESSAGES:
             return [OSError(errno.ENOBUFS, "No buffer space available")]
         return acknowledged(messages)
 
@@ -170,8 +174,8 @@ def test_an_interrupted_exchange_leaves_no_answer_behind(opened: Opened) -> None
 
     def script(messages: list[Message]) -> Answers:
         if interrupted.pop() if interrupted else False:
-            return [KeyboardInterrupt(), datum(messages[0].sequence, b"stale"), status(messages[0].sequence)]
-        return [datum(messages[0].sequence, b"fresh"), status(messages[0].sequence)]
+            return [KeyboardInterrupt(), datum(messages[0].sequence, b"stale"), *answered(messages)]
+        return [datum(messages[0].sequence, b"fresh"), *answered(messages)]
 
     channel, _ = opened(script)
     with pytest.raises(KeyboardInterrupt):
@@ -180,17 +184,26 @@ def test_an_interrupted_exchange_leaves_no_answer_behind(opened: Opened) -> None
 
 
 def test_a_refusal_is_an_answer_and_keeps_the_socket(opened: Opened) -> None:
-    channel, sockets = opened(lambda messages: [status(messages[0].sequence, errno.EEXIST)])
+    channel, sockets = opened(lambda messages: answered(messages, errno.EEXIST))
     with pytest.raises(KernelError) as caught:
         channel.request(9)
     assert caught.value.errno == errno.EEXIST
     assert len(sockets) == 1
     assert not sockets[0].closed
+    assert sockets[0].answers == []
+
+
+def test_a_request_that_the_kernel_does_not_answer_was_interrupted(opened: Opened) -> None:
+    channel, (sock,) = opened(acknowledged)
+    with pytest.raises(KernelError) as caught:
+        channel.request(10)
+    assert caught.value.errno == errno.EINTR
+    assert not sock.closed
 
 
 @pytest.mark.parametrize("ask", [lambda c: c.request(15), lambda c: c.dump(4), lambda c: c.batch([(6, BODY)])])
 def test_without_the_capability_everything_is_not_permitted(opened: Opened, ask: Callable[[Channel], object]) -> None:
-    channel, _ = opened(lambda messages: [status(messages[-1].sequence, errno.EPERM)])
+    channel, _ = opened(lambda messages: answered(messages, errno.EPERM))
     with pytest.raises(NotPermitted, match="CAP_NET_ADMIN"):
         ask(channel)
 
@@ -221,8 +234,7 @@ def test_a_dump_may_end_in_its_first_datagram(opened: Opened, script: Script, da
 def test_a_kernel_without_the_family_has_no_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
     class Without(ScriptedSocket):
         def send(self, data: bytes) -> int:
-            (message,) = netlink.messages(data)
-            self.answers.append(status(message.sequence, errno.ENOENT))
+            self.answers += answered(list(netlink.messages(data)), errno.ENOENT)
             return len(data)
 
     monkeypatch.setattr(channel_module, "_netlink_socket", lambda: Without(acknowledged))
@@ -234,4 +246,4 @@ def test_sequence_numbers_go_round_without_zero(opened: Opened) -> None:
     channel, (sock,) = opened(acknowledged)
     channel._sequence = 0xFFFFFFFF - 1
     channel.batch([(6, BODY)] * 3)
-    assert [m.sequence for m in sock.sent[0]] == [1, 2, 3]
+    assert [m.sequence for m in sock.sent[0]] == [1, 2, 3, 4]
