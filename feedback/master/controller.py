@@ -114,7 +114,7 @@ class Controller:
         for key, entry in entries.items():
             if key not in self._lines:
                 law = self._named[key].law if key in self._named else self._config.law
-                self._lines[key] = Line(entry.service, self._config, law, {})
+                self._lines[key] = Line(entry.service, self._config, law, None)
                 self._indexed = {}
             self._lines[key].follow(entry, now)
 

@@ -11,11 +11,12 @@ import contextlib
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from feedback.config import ConfigError, MasterConfig, load
-from feedback.ipvs import Client, EditError, IpvsError
+from feedback.ipvs import Client, EditError, IpvsError, Kernel
 from feedback.master.controller import Controller, Decision
 from feedback.master.laws import UnknownLawError
 from feedback.master.link import Link
@@ -34,8 +35,9 @@ ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 class Daemon:
     """One master. `run()` returns when it is told to stop. Raises ConfigError, IpvsError, ControlError, LinkError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, open_kernel: Callable[[str | None], Kernel] = Client) -> None:
         self._path, self._config = path, load(path, MasterConfig)
+        self._open_kernel = open_kernel
         self._log = Log("master")
         self._controller = Controller(self._config)
         self._decision: Decision | None = None
@@ -50,7 +52,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        with Client(netns=self._config.netns) as self._kernel:
+        with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
             self._look()
             async with contextlib.AsyncExitStack() as stack:
                 pair = load_secret(self._config.key)
@@ -160,7 +162,6 @@ class Daemon:
                 take()
             except (ConfigError, UnknownLawError, KeyFileError) as error:
                 self._log.error("reload-failed", reason=str(error), note="what was in force stays")
-        self._log.info("reloaded", path=str(self._path))
         systemd.ready(self._status())
 
     def _take_configuration(self) -> None:
@@ -171,6 +172,7 @@ class Daemon:
                 raise ConfigError(f"{self._path}: {name}: changes only with a restart")
         self._controller.reconfigure(config)
         self._config = config
+        self._log.info("reloaded", path=str(self._path))
 
     def _status(self) -> str:
         states = Counter(

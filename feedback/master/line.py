@@ -60,17 +60,19 @@ class Line:
     """The pipeline of one service, with the state that its stages keep."""
 
     def __init__(
-        self, service: Service, config: MasterConfig, law: str, destinations: dict[DestinationKey, Destination]
+        self, service: Service, config: MasterConfig, law: str, destinations: dict[DestinationKey, Destination] | None
     ):
+        """`destinations` are the configured records; None where somebody else owns the service."""
         self.service, self.law_name = service, law
-        self.destinations = destinations  # configured records; empty where somebody else owns the service
+        self.destinations = destinations
+        self._owners: dict[DestinationKey, int] = {}  # the other owner's last weight that was not ours
         self.law: Law = load(law)
         self.estimator = Estimator()
         self.guard = Guard(config.guards)
         self.actuator: Actuator = for_scheduler(service.scheduler, config.guards.dead_band)
         self.dead_band = config.guards.dead_band
         self.entry: ServiceEntry | None = None
-        self.keys: tuple[DestinationKey, ...] = tuple(destinations)
+        self.keys: tuple[DestinationKey, ...] = tuple(destinations or ())
         self._have: dict[DestinationKey, DestinationEntry] = {}
         self.written: dict[DestinationKey, int] = {}
         self.zeros: set[DestinationKey] = set()  # somebody else's
@@ -89,7 +91,7 @@ class Line:
             self._continue(entry)
         self.entry = entry
         self._have = {e.destination.key: e for e in entry.destinations} if entry else {}
-        self.keys = tuple(self.destinations or self._have)
+        self.keys = tuple(self._have if self.destinations is None else self.destinations)
         self.estimator.keep(set(self.keys))
         for e in entry.destinations if entry else ():
             self.estimator.capacity(e.destination.key).observe_kernel(e, now)
@@ -103,7 +105,7 @@ class Line:
     def _continue(self, entry: ServiceEntry) -> None:
         """Weights that are not the static ones were learned by somebody, most likely by us before a restart."""
         weights = {e.destination.key: float(e.destination.weight) for e in entry.destinations}
-        static = {k: float(d.weight) for k, d in self.destinations.items()}
+        static = {k: float(d.weight) for k, d in (self.destinations or {}).items()}
         if weights != static and len(set(weights.values())) > 1:
             self.estimator.seed(weights)
 
@@ -114,6 +116,8 @@ class Line:
             if ours is not None and have.weight != ours:
                 found.append(ForeignEdit(entry.service.key, have.key, ours, have.weight))
                 del self.written[have.key]
+            if have.weight and have.key not in self.written:
+                self._owners[have.key] = have.weight
         return found
 
     def _measure_flow(self, entry: ServiceEntry | None, now: float) -> None:
@@ -134,10 +138,7 @@ class Line:
 
     def _member(self, key: DestinationKey, fleet: Fleet, now: float) -> Member:
         kernel = self._have.get(key)
-        base = self.destinations.get(key)
-        if base is None:
-            assert kernel is not None  # keys of an adopted service come from the kernel
-            base = kernel.destination
+        base = self._base(key, kernel)
         address = str(key.address)
         return Member(
             base=base,
@@ -148,8 +149,15 @@ class Line:
             quiesced=self._quiesced(key, base, kernel),
         )
 
+    def _base(self, key: DestinationKey, kernel: DestinationEntry | None) -> Destination:
+        """What the owner of the service wants of this destination: the configuration, or his own last weight."""
+        if self.destinations is not None:
+            return self.destinations[key]
+        assert kernel is not None  # the keys of an adopted service are the kernel's
+        return msgspec.structs.replace(kernel.destination, weight=self._owners.get(key, kernel.destination.weight))
+
     def _quiesced(self, key: DestinationKey, base: Destination, kernel: DestinationEntry | None) -> str:
-        if self.destinations and base.weight == 0:
+        if self.destinations is not None and base.weight == 0:
             return "weight 0 in the configuration: quiesced by the operator"
         if key in self.zeros and kernel is not None:
             return "somebody else set the weight to 0: theirs to raise"
@@ -164,7 +172,7 @@ class Line:
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
         statuses = tuple(Status(m, settings[m.key]) for m in pool.members)
         status = ServiceStatus(self.service, self.law_name, self.flow, guarded.held, statuses)
-        if self.destinations:
+        if self.destinations is not None:
             edits = reconcile_owned(self.service, self.destinations, settings, self.entry)
         else:
             edits = reconcile_weights(self.entry, settings) if self.entry else []

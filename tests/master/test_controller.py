@@ -161,6 +161,22 @@ def test_a_destination_found_at_zero_when_we_come_is_left_there() -> None:
     assert table.entries[VIRTUAL][rip(1)].destination.weight == 0
 
 
+def test_the_base_weight_of_an_adopted_destination_is_its_owners_not_ours() -> None:
+    table = Table()
+    table.apply([AddService(Service(VIRTUAL, "sed"))])
+    table.apply([AddDestination(VIRTUAL, Destination(rip(i), weight=5)) for i in (1, 2)])
+    bench = Bench(parse('ownership = "weights"', MasterConfig), [100, 300], table)
+    bench.run(10)
+
+    def base() -> list[int]:
+        return [d.member.base.weight for d in bench.controller.decide(bench.now).services[0].destinations]
+
+    assert base() == [5, 5]
+    table.put(rip(1), 9)
+    bench.run(1)
+    assert base() == [9, 5]
+
+
 def test_every_setting_says_why() -> None:
     bench = Bench(config(2), [100, 300])
     bench.run(5)

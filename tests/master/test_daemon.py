@@ -1,0 +1,172 @@
+"""The shell around the pipeline: real sockets, real keys, a real agent's frames, and a kernel that is a model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from feedback.ipvs import FakeKernel, NoIpvs
+from feedback.master.daemon import Daemon
+from feedback.model import SetDestination
+from feedback.ops import keys
+from feedback.ops.control import ask
+from feedback.wire import encode
+from tests.master.builders import VIRTUAL, report, rip
+
+DEADLINE_SECONDS = 10.0
+
+
+class Site:
+    """A director's files in a directory, with two enrolled agents, and the sockets of these agents."""
+
+    def __init__(self, directory: Path, port: int, kernel: FakeKernel) -> None:
+        self.directory, self.port, self.kernel = directory, port, kernel
+        self.control = directory / "s.sock"
+        self.config = directory / "master.toml"
+        _, self.secret, self.public = keys.create(directory / "master")
+        for i in (1, 2):
+            _, _, public = keys.create(directory / f"rs{i}")
+            keys.enroll(directory / "agents", f"rs{i}", public, (str(rip(i).address),))
+        self.write()
+
+    def write(self, extra: str = "") -> None:
+        self.config.write_text(
+            f'listen = ["tcp://127.0.0.1:{self.port}"]\nkey = "{self.secret}"\nenrolled = "{self.directory}/agents"\n'
+            f'control = "{self.control}"\ninterval_seconds = 0.05\n{extra}\n'
+            f'[[service]]\nvirtual = "{VIRTUAL}"\n'
+            + "".join(f'[[service.destination]]\naddress = "{rip(i).address}"\n' for i in (1, 2))
+        )
+
+    def weights(self) -> list[int]:
+        entry = self.kernel.snapshot().entry(VIRTUAL)
+        return [entry.entry(rip(i)).destination.weight for i in (1, 2)] if entry else []  # type: ignore[union-attr]
+
+    def status(self) -> dict[str, Any]:
+        return ask(self.control, {"command": "status"})
+
+    def report(self, context: zmq.Context[Any], seconds: float = 3.0) -> None:
+        """Two servers, one three times as fast, at half their capacity."""
+        sockets = []
+        for i in (1, 2):
+            pair = keys.load_secret(self.directory / f"rs{i}.key_secret")
+            s = context.socket(zmq.DEALER)
+            s.linger = 0
+            s.curve_publickey, s.curve_secretkey = pair.public.encode(), pair.secret
+            s.curve_serverkey = self.public.encode()
+            s.connect(f"tcp://127.0.0.1:{self.port}")
+            sockets.append(s)
+        for k in range(1, round(seconds / 0.1)):
+            for i, s in enumerate(sockets, 1):
+                speed = 100 if i == 1 else 300
+                s.send(encode(report(i, at=k / 10, sequence=k, busy=k * 0.05, opened=k * speed // 20)))
+            time.sleep(0.1)
+        for s in sockets:
+            s.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as probe:
+        port = probe.bind_to_random_port("tcp://127.0.0.1")
+    return Site(tmp_path, port, FakeKernel())
+
+
+def run(site: Site, work: Callable[[], None]) -> None:
+    """The daemon in this thread's loop, the work beside it; then SIGTERM, as systemd would."""
+
+    async def both() -> None:
+        daemon = asyncio.create_task(Daemon(site.config, lambda netns: site.kernel).run())
+        try:
+            await asyncio.to_thread(until, site.control.exists)
+            await asyncio.to_thread(work)
+        finally:
+            if not daemon.done():
+                os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(daemon, DEADLINE_SECONDS)
+
+    asyncio.run(both())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.02)
+
+
+def test_reports_become_weights_and_stopping_leaves_them(site: Site) -> None:
+    def work() -> None:
+        until(lambda: site.weights() == [100, 100])
+        with zmq.Context() as context:
+            site.report(context)
+        assert site.weights()[1] / site.weights()[0] == pytest.approx(3, rel=0.3)
+        destinations = site.status()["services"][0]["destinations"]
+        assert [d["state"] for d in destinations] == ["fresh", "fresh"]
+        assert site.status()["counters"]["link_accepted"] > 20
+
+    run(site, work)
+    assert site.weights()[1] / site.weights()[0] == pytest.approx(3, rel=0.3)
+    assert not site.control.exists()
+
+
+def test_a_bad_configuration_at_reload_changes_nothing_and_a_good_one_is_taken(site: Site) -> None:
+    def work() -> None:
+        until(lambda: site.weights() == [100, 100])
+        site.config.write_text("nonsense")
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.3)
+        assert len(site.status()["services"]) == 1
+        site.write()
+        site.config.write_text(site.config.read_text() + '[[service]]\nvirtual = "udp:10.0.0.100:53"\n')
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(lambda: len(site.kernel.snapshot().services) == 2)
+        assert site.weights() == [100, 100]
+
+    run(site, work)
+
+
+def test_somebody_elses_zero_stays_and_is_counted(site: Site) -> None:
+    def work() -> None:
+        until(lambda: site.weights() == [100, 100])
+        destination = site.kernel.snapshot().entry(VIRTUAL).entry(rip(1)).destination  # type: ignore[union-attr]
+        zero = type(destination)(destination.key, 0, destination.forward)
+        site.kernel.apply([SetDestination(VIRTUAL, zero)])
+        time.sleep(0.3)
+        assert site.weights() == [0, 100]
+        assert site.status()["counters"]["foreign_edits"] == 1
+        assert site.status()["services"][0]["destinations"][0]["state"] == "quiesced"
+
+    run(site, work)
+
+
+def test_an_unknown_command_is_refused(site: Site) -> None:
+    def work() -> None:
+        with pytest.raises(Exception, match="unknown command 'flush'"):
+            ask(site.control, {"command": "flush"})
+
+    run(site, work)
+
+
+def test_a_kernel_that_fails_for_a_while_is_asked_again(site: Site) -> None:
+    def work() -> None:
+        until(lambda: site.weights() == [100, 100])
+        whole, site.kernel.snapshot = site.kernel.snapshot, fail  # type: ignore[method-assign]
+        time.sleep(0.3)
+        site.kernel.snapshot = whole  # type: ignore[method-assign]
+        until(lambda: site.status()["counters"].get("ipvs_errors", 0) > 0)
+        with zmq.Context() as context:
+            site.report(context)
+        assert site.weights()[1] > 2 * site.weights()[0]
+
+    def fail() -> Any:
+        raise NoIpvs("gone")
+
+    run(site, work)
