@@ -25,8 +25,8 @@ from pathlib import Path
 from feedback.lab.figures import converged_at, errors, fell_at, idle_share, percentile_ms, ratio, within
 from feedback.lab.job import Job
 from feedback.lab.product import Product
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.samples import Sample
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import Topology, pool
 from feedback.lab.workload.load import Load

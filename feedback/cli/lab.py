@@ -1,0 +1,137 @@
+"""`feedback lab`: a whole LVS cluster on this machine, on a real kernel, and figures of what it does under load."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feedback.cli.errors import Failure
+
+if TYPE_CHECKING:
+    from feedback.lab.runner import Result
+
+kernel_option = click.option(
+    "--kernel",
+    type=click.Choice(["uml", "native"]),
+    help="uml: a kernel as a process, any user, no modules of the host. native: this one, with root and IPVS, in "
+    "namespaces. Default: native where that is possible.",
+)
+output_option = click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where logs, samples, records and the picture go. Default: lab-output/SCENARIO-TIME.",
+)
+seed_option = click.option(
+    "--seed", type=int, default=1, show_default=True, help="Of the requests; one seed, one load."
+)
+
+
+@click.group()
+def lab() -> None:
+    """Run a whole LVS cluster on this machine, on a real kernel.
+
+    Client, director and real servers are network namespaces, the real servers' speeds are cgroup quotas. Agents, master,
+    HTTP servers, clients and IPVS are the real ones. Where this machine's kernel has no IPVS, or you are not root,
+    one is booted as an ordinary process (User Mode Linux, Debian package user-mode-linux, 2 s).
+    """
+
+
+@lab.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def list_command(as_json: bool) -> None:
+    """List the scenarios."""
+    from feedback.lab import scenarios
+
+    found = [scenarios.named(name) for name in scenarios.NAMES]
+    if as_json:
+        rows = [{"name": s.name, "summary": s.summary, "policies": s.variants, "seconds": s.seconds} for s in found]
+        click.echo(json.dumps({"scenarios": rows}))
+        return
+    for scenario in found:
+        click.echo(f"{scenario.name:10} {scenario.summary}")
+
+
+@lab.command()
+@click.argument("scenario")
+@click.option("--law", default="capacity", show_default=True, help="The law of the policy `feedback`.")
+@click.option("--scheduler", help="The kernel's scheduler instead of our default.")
+@click.option("--seconds", type=float, help="Of load, in each policy's run. Default: the scenario's own.")
+@seed_option
+@kernel_option
+@click.option("--only", metavar="POLICY,...", help="Only these policies; figures that compare others are left out.")
+@output_option
+@click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
+def run(
+    scenario: str,
+    law: str,
+    scheduler: str | None,
+    seconds: float | None,
+    seed: int,
+    kernel: str | None,
+    only: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Run SCENARIO; exit 0 only if its figures are as they should be.
+
+    Each policy runs in a guest of its own on a core of its own, at most two at a time, with the same requests. Progress
+    is on standard error. Other work on this machine shows in the latencies: `host_waited_share` in the result says how
+    much of the time something had to wait for a CPU.
+    """
+    policies = tuple(only.split(",")) if only else ()
+    options = {"law": law, "scheduler": scheduler, "seed": seed}
+    result = _run(scenario, output, kernel, policies, seconds, options, as_json=as_json)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    sys.exit(0 if result.ok else 1)
+
+
+@lab.command()
+@seed_option
+@kernel_option
+@output_option
+def demo(seed: int, kernel: str | None, output: Path | None) -> None:
+    """Race LVS as people run it against feedback, side by side, in about a minute and a half.
+
+    Scenario `hog` with two of its policies: four real servers of unequal speed under one service; halfway a CPU hog
+    starts on the largest. Left, wlc with equal weights; right, agents and master. Ends in a table and a picture.
+    """
+    _run("hog", output, kernel, ("wlc", "feedback"), None, {"seed": seed}, as_json=False)
+
+
+def _run(
+    name: str,
+    output: Path | None,
+    kernel: str | None,
+    policies: tuple[str, ...],
+    seconds: float | None,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> Result:
+    from feedback.lab import runner, scenarios
+    from feedback.lab.error import LabError
+    from feedback.lab.live import Progress
+    from feedback.lab.report import picture, table
+    from feedback.lab.scenarios.scenario import Options
+
+    # SIGTERM ends a run as Ctrl-C does: by an exception, on whose way out the guests are stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        scenario = scenarios.named(name)
+        chosen = Options(seconds=seconds or scenario.seconds, **options)
+        directory = output or Path("lab-output") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        with Progress(scenario.quotas, chosen.seconds) as progress:
+            result = runner.run(name, directory, options=chosen, kernel=kernel, only=policies, watch=progress)
+        drawn = picture(result, scenario, policies)
+    except LabError as error:
+        raise Failure(str(error)) from None
+    table(result, stderr=as_json)
+    click.echo(drawn, err=as_json)
+    return result

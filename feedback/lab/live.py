@@ -1,0 +1,151 @@
+"""Progress while guests run: a table on the terminal, or a line now and then where there is none.
+
+Reads the files of the variants as they grow. Must not know what a scenario shows, only its quotas.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from feedback.lab.figures import errors, percentile_ms
+from feedback.lab.kernel import Guest
+from feedback.lab.samples import Sample
+from feedback.lab.samples import read as read_samples
+from feedback.lab.scenarios.scenario import Event, read_events
+from feedback.lab.workload import records
+from feedback.lab.workload.records import FORMAT, Record
+
+LINE_SECONDS = 10.0
+RECENT_SECONDS = 3.0
+UTILISATION_SAMPLES = 10  # some one second
+BAR = " ▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class Follower:
+    """One variant's files, read as they grow."""
+
+    output: Path
+    samples: list[Sample] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    samples_read: int = 0
+
+    def read(self) -> None:
+        fresh, self.samples_read = read_samples(self.output / "samples.jsonl", self.samples_read)
+        self.samples += fresh
+        self.records += records.read(self.output / "client.records", len(self.records) * FORMAT.size)
+        self.events = read_events(self.output / "events.jsonl")
+
+    def seconds(self) -> float | None:
+        """Of load so far, by the guest's clock; None before it begins."""
+        start = next((event.at for event in self.events if event.what == "start"), None)
+        if start is None or not self.samples:
+            return None
+        return max(0.0, self.samples[-1].at - start)
+
+    def state(self) -> str:
+        return self.events[-1].what if self.events else "set up"
+
+    def recent(self) -> list[Record]:
+        if not self.records:
+            return []
+        since = self.records[-1].intended - RECENT_SECONDS
+        return [record for record in self.records[-4000:] if record.intended >= since]
+
+    def utilisation(self, quotas: Sequence[float]) -> list[float]:
+        last = self.samples[-UTILISATION_SAMPLES:]
+        if len(last) < 2:
+            return [0.0] * len(quotas)
+        seconds = last[-1].at - last[0].at
+        pairs = zip(last[0].usage, last[-1].usage, quotas, strict=False)
+        return [(after - before) / seconds / quota for before, after, quota in pairs]
+
+
+class Progress:
+    """Call it with what runs. Use as a context manager."""
+
+    def __init__(self, quotas: Sequence[float], load_seconds: float) -> None:
+        self.quotas = quotas
+        self.load_seconds = load_seconds
+        self.console = Console(stderr=True)
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+        self.followers: dict[str, Follower] = {}
+        self.said = 0.0
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def __call__(self, guests: Sequence[Guest]) -> None:
+        for guest in guests:
+            follower = self.followers.setdefault(guest.job.variant, Follower(guest.output))
+            follower.read()
+        if self.console.is_terminal:
+            self.live.update(self._table())
+        elif time.monotonic() - self.said > LINE_SECONDS:
+            self.said = time.monotonic()
+            for guest in guests:
+                self.console.print(self._line(guest.job.variant), highlight=False, markup=False)
+
+    def _table(self) -> Table:
+        table = Table(title="real servers: weight, and the part of their CPU quota in use")
+        for heading in ("policy", "time", "phase", *(f"rs{i}" for i in range(1, len(self.quotas) + 1))):
+            table.add_column(heading)
+        for heading in ("p50", "p99, 3 s", "p99", "errors"):
+            table.add_column(heading, justify="right")
+        for variant, follower in self.followers.items():
+            table.add_row(*self._cells(variant, follower))
+        return table
+
+    def _cells(self, variant: str, follower: Follower) -> list[str]:
+        seconds = follower.seconds()
+        clock = "starting" if seconds is None else f"{min(seconds, self.load_seconds):.0f}/{self.load_seconds:.0f} s"
+        weights = follower.samples[-1].weights if follower.samples else ()
+        servers = [
+            f"{_weight(weights, i)} {_bar(used)} {used:4.0%}"
+            for i, used in enumerate(follower.utilisation(self.quotas))
+        ]
+        recent = follower.recent()
+        times = [_ms(recent, 0.5), _ms(recent, 0.99), _ms(follower.records, 0.99)]
+        return [variant, clock, follower.state(), *servers, *times, str(errors(follower.records))]
+
+    def _line(self, variant: str) -> str:
+        names = (
+            "time",
+            "phase",
+            *(f"rs{i}" for i in range(1, len(self.quotas) + 1)),
+            "p50",
+            "p99 (3 s)",
+            "p99",
+            "errors",
+        )
+        cells = self._cells(variant, self.followers[variant])[1:]
+        return f"{variant:9} " + "  ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))
+
+
+def _weight(weights: Sequence[int], index: int) -> str:
+    if index >= len(weights) or weights[index] < 0:
+        return "   -"
+    return f"{weights[index]:4d}"
+
+
+def _bar(part: float) -> str:
+    return BAR[min(len(BAR) - 1, max(0, round(part * (len(BAR) - 1))))]
+
+
+def _ms(some: Sequence[Record], fraction: float) -> str:
+    return f"{percentile_ms(some, fraction):.0f} ms" if some else "-"

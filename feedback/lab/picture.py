@@ -1,0 +1,86 @@
+"""A picture of a run: weights, utilisation and latency over time, the policies side by side. SVG.
+
+Reads traces; decides nothing. matplotlib is an optional dependency (lvs-feedback[lab]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from feedback.lab.error import LabError
+from feedback.lab.figures import percentile, utilisation
+from feedback.lab.scenarios.scenario import Trace
+
+BIN_SECONDS = 1.0
+SMOOTH_SAMPLES = 10
+COLOURS = ("#4477aa", "#66ccee", "#228833", "#ee6677", "#aa3377", "#ccbb44")  # Paul Tol's: told apart by everybody
+LATENCY_FLOOR_MS = 1.0
+
+
+def draw(path: Path, title: str, traces: Mapping[str, Trace], quotas: Sequence[float]) -> Path:
+    """Raises LabError where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise LabError("no picture: pip install 'lvs-feedback[lab]' brings matplotlib") from None
+    figure = Figure(figsize=(4.6 * len(traces) + 1, 8.5), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(3, len(traces), sharex=True, sharey="row", squeeze=False)
+    for column, (variant, trace) in enumerate(traces.items()):
+        start = trace.moment("start")
+        top = axes[0][column]
+        top.set_title(variant)
+        _weights(top, trace, start, len(quotas))
+        _utilisation(axes[1][column], trace, start, quotas)
+        _latency(axes[2][column], trace, start)
+        for row in range(3):
+            _events(axes[row][column], trace, start)
+    _label(axes)
+    figure.savefig(path)
+    return path
+
+
+def _weights(axis: Any, trace: Trace, start: float, servers: int) -> None:
+    """As parts of their sum: what a weight is worth depends on the others only."""
+    times = [sample.at - start for sample in trace.samples]
+    for i in range(servers):
+        parts = [max(0, s.weights[i]) / (sum(w for w in s.weights if w > 0) or 1) for s in trace.samples]
+        axis.step(times, parts, where="post", color=COLOURS[i % len(COLOURS)], label=f"rs{i + 1}")
+
+
+def _utilisation(axis: Any, trace: Trace, start: float, quotas: Sequence[float]) -> None:
+    for i, quota in enumerate(quotas):
+        points = utilisation(trace.samples[::SMOOTH_SAMPLES], i, quota)
+        axis.plot([at - start for at, _ in points], [used for _, used in points], color=COLOURS[i % len(COLOURS)])
+
+
+def _latency(axis: Any, trace: Trace, start: float) -> None:
+    bins: dict[int, list[float]] = {}
+    for record in trace.records:
+        bins.setdefault(int((record.intended - start) / BIN_SECONDS), []).append(1000 * record.latency_seconds)
+    times = sorted(bins)
+    middles = [(time + 0.5) * BIN_SECONDS for time in times]
+    for fraction, style in ((0.5, ":"), (0.99, "-")):
+        values = [percentile(bins[time], fraction) for time in times]
+        axis.plot(middles, values, style, color="black", label=f"p{fraction * 100:g}")
+    axis.set_yscale("log")
+    axis.set_ylim(bottom=LATENCY_FLOOR_MS)
+
+
+def _events(axis: Any, trace: Trace, start: float) -> None:
+    for event in trace.events:
+        if event.what not in ("start", "end"):
+            axis.axvline(event.at - start, color="#bbbbbb", linewidth=1)
+            axis.annotate(event.what, (event.at - start, 1), xycoords=("data", "axes fraction"), fontsize=7, va="top")
+
+
+def _label(axes: Any) -> None:
+    for row, text in enumerate(("weight, part of the sum", "CPU in use, part of the quota", "latency, ms, by second")):
+        axes[row][0].set_ylabel(text)
+        axes[row][0].grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8, loc="upper left")
+    axes[2][0].legend(fontsize=8, loc="upper left")
+    for axis in axes[2]:
+        axis.set_xlabel("seconds of load")
