@@ -29,6 +29,7 @@ from feedback.ipvs.channel import Channel, Dump, KernelError
 from feedback.ipvs.errors import MalformedMessage, OutOfStep, Refused, TornDump, Unencodable
 from feedback.ipvs.numbers import FAMILY_NAME, VERSION, Command
 from feedback.ipvs.reasons import command_text, edit_text
+from feedback.ipvs.shape import DestinationReader
 from feedback.ipvs.types import EditError, Info, SyncDaemon, SyncRole, Timeouts
 from feedback.model import DestinationEntry, Edit, ServiceEntry, ServiceKey, Snapshot
 
@@ -90,6 +91,7 @@ class Client:
     def __init__(self, netns: str | None = None) -> None:
         self._lock = threading.Lock()
         self._channel = Channel(FAMILY_NAME, VERSION, netns)
+        self._reader = DestinationReader()
 
     def __enter__(self) -> Client:
         return self
@@ -135,13 +137,13 @@ class Client:
         dump = self._dump_destinations(service)
         if dump.datagrams != 1:
             dump = self._settled(service, dump)
-        return tuple(decoding.decode_destination(body, service.family) for body in dump.bodies)
+        return tuple(self._reader.read(body, service.family) for body in dump.bodies)
 
     def _settled(self, service: ServiceKey, dump: Dump) -> Dump:
-        marks = [decoding.destination_mark(body) for body in dump.bodies]
+        marks = [self._reader.mark(body) for body in dump.bodies]
         for _ in range(ATTEMPTS):
             dump = self._dump_destinations(service)
-            again = [decoding.destination_mark(body) for body in dump.bodies]
+            again = [self._reader.mark(body) for body in dump.bodies]
             if again == marks and len(set(again)) == len(again):
                 return dump
             marks = again
