@@ -34,6 +34,7 @@ CLIP = 1.2  # one sample moves the estimate by at most a factor of 3.3
 DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
 AVAILABLE_SECONDS = 0.4
 SATURATED = 0.95
+NEARLY_FULL, FULL = 0.8, 0.95
 IDLE = 0.02  # below this utilisation the ratio is noise
 
 
@@ -152,9 +153,7 @@ class Capacity:
     def _follow(self, window: Window, used: float) -> None:
         """Levels that need no counting: available and utilisation, smoothed over half a second."""
         blend = 1 - exp(-window.seconds / AVAILABLE_SECONDS)
-        left = 1.0
-        if window.own is not None:
-            left = max(1.0 - max(0.0, window.busy - window.own), window.entitled or 0.0, 0.0)
+        left = _left(window)
         self._available = left if self._available is None else self._available + blend * (left - self._available)
         part = min(1.0, used / max(self._available, 0.01))
         self._utilisation += blend * (part - self._utilisation)
@@ -226,6 +225,17 @@ class Capacity:
             memory_available=last.memory_available,
             samples=self.filter.samples,
         )
+
+
+def _left(window: Window) -> float:
+    """The part of the server that the service can have: what it uses, what is idle, at least what it is entitled to.
+
+    A quota is never used to its last tick: what looks idle on a server that is nearly full cannot be had.
+    """
+    if window.own is None:
+        return 1.0
+    idle = max(0.0, 1 - window.busy) * min(1.0, max(0.0, (FULL - window.busy) / (FULL - NEARLY_FULL)))
+    return min(1.0, max(window.own + idle, window.entitled or 0.0, 0.01))
 
 
 class Estimator:
