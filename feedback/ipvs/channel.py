@@ -66,7 +66,7 @@ class Channel:
     def request(self, command: int, body: bytes = b"") -> list[bytes]:
         """The answers to one request. Raises OSError with the kernel's errno, or an IpvsError."""
         with self._exchange() as sock:
-            return self._request(sock, command, body)
+            return self._request(sock, self._family, command, body)
 
     def dump(self, command: int, body: bytes = b"") -> Dump:
         """Raises OSError with the kernel's errno, or an IpvsError."""
@@ -94,8 +94,13 @@ class Channel:
 
     def _open(self) -> None:
         self.close()
-        self._socket = within(self._netns, _netlink_socket)
-        self._family = self._resolve(self._socket)
+        sock = within(self._netns, _netlink_socket)
+        try:
+            self._family = self._resolve(sock)
+        except BaseException:
+            sock.close()
+            raise
+        self._socket = sock
 
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[socket.socket]:
@@ -126,13 +131,11 @@ class Channel:
         return self._family != before
 
     def _resolve(self, sock: socket.socket) -> int:
+        """The family's number. Asking for it makes the kernel load the module, if it may."""
         body = netlink.attribute(netlink.CTRL_ATTR_FAMILY_NAME, self._name.encode() + b"\0")
-        self._family = netlink.GENL_ID_CTRL
         try:
-            answers = self._request(sock, netlink.CTRL_CMD_GETFAMILY, body)
+            answers = self._request(sock, netlink.GENL_ID_CTRL, netlink.CTRL_CMD_GETFAMILY, body)
         except KernelError as error:
-            sock.close()
-            self._socket = None
             if error.errno == errno.ENOENT:
                 raise NoIpvs from None
             if error.errno == errno.EPERM:
@@ -145,10 +148,10 @@ class Channel:
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
-    def _request(self, sock: socket.socket, command: int, body: bytes) -> list[bytes]:
+    def _request(self, sock: socket.socket, family: int, command: int, body: bytes) -> list[bytes]:
         sequence = self._next_sequence(2)
         fence = sequence + 1
-        asked = netlink.request(self._family, command, self._version, netlink.NLM_F_ACK, sequence, body)
+        asked = netlink.request(family, command, self._version, netlink.NLM_F_ACK, sequence, body)
         _send(sock, asked + netlink.fence(fence))
         answers: list[bytes] = []
         code = errno.EINTR  # unless it is answered

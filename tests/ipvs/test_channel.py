@@ -242,6 +242,21 @@ def test_a_kernel_without_the_family_has_no_ipvs(monkeypatch: pytest.MonkeyPatch
         Channel("IPVS", 1)
 
 
+def test_a_lookup_that_got_out_of_step_leaves_nothing_behind(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel, sockets = opened(lambda messages: [])
+    with pytest.raises(OutOfStep):
+        channel.request(15)
+    lookup = ScriptedSocket.send
+    monkeypatch.setattr(ScriptedSocket, "send", lambda sock, data: len(data))
+    with pytest.raises(OutOfStep):
+        channel.request(15)
+    monkeypatch.setattr(ScriptedSocket, "send", lookup)
+    sockets.clear()
+    with pytest.raises(OutOfStep):  # its script still answers nothing, but the question was put to the right family
+        channel.request(15)
+    assert sockets[0].sent[0][0].kind == FAMILY
+
+
 def test_sequence_numbers_go_round_without_zero(opened: Opened) -> None:
     channel, (sock,) = opened(acknowledged)
     channel._sequence = 0xFFFFFFFF - 1
