@@ -83,12 +83,19 @@ class Peers:
     def __init__(self) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
+        self._uplinks: list[Uplink] = []
 
     def socket(self) -> zmq.Socket[bytes]:
         self._sockets.append(self.context.socket(zmq.DEALER))
         return self._sockets[-1]
 
+    def uplink(self, link: MasterLink, pair: KeyPair) -> Uplink:
+        self._uplinks.append(Uplink(self.context, link, pair, Log("test")))
+        return self._uplinks[-1]
+
     def close(self) -> None:
+        for uplink in self._uplinks:
+            uplink.close()
         for socket in self._sockets:
             socket.close(linger=0)
         self.context.term()
@@ -361,7 +368,7 @@ def test_an_address_that_is_not_ours_is_one_clear_line(site: Site) -> None:
 
 
 def uplink(peers: Peers, site: Site, endpoint: str, pair: KeyPair) -> Uplink:
-    return Uplink(peers.context, site.public(endpoint), pair, Log("test"))
+    return peers.uplink(site.public(endpoint), pair)
 
 
 async def stream(up: Uplink, first: int, condition: Callable[[], object], what: str) -> int:
