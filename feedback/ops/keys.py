@@ -134,6 +134,10 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
         with path.open("rb"):
             pass  # zmq.auth does not say why a file cannot be read
         return zmq.auth.load_certificate(path)
+    except PermissionError:
+        raise KeyFileError(
+            f"{path}: cannot be read: it must belong to the daemon's user: chown feedback {path}"
+        ) from None
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, IndexError):

@@ -276,5 +276,5 @@ def test_no_command_ever_prints_a_secret(tmp_path: Path) -> None:
 def test_an_unreadable_secret_is_named(tmp_path: Path) -> None:
     secret = keys.create(tmp_path / "agent")[1]
     secret.chmod(0o200)
-    with pytest.raises(KeyFileError, match="Permission denied"):
+    with pytest.raises(KeyFileError, match="chown feedback"):
         keys.load_secret(secret)
