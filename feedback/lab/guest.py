@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 import sys
 import time
 import traceback
@@ -38,9 +39,20 @@ def _run(job: Job, output: Path) -> None:
 
         suite.run_inside(job, output)
         return
+    if job.task == "script":
+        _script(job, output)
+        return
     from feedback.lab import scenarios
 
     scenarios.named(job.scenario).run(job, output)
+
+
+def _script(job: Job, output: Path) -> None:
+    """A Python script with its arguments; what it prints is the file `stdout`."""
+    with (output / "stdout").open("wb") as stdout:
+        ended = subprocess.run([sys.executable, *job.arguments], stdout=stdout, check=False)
+    if ended.returncode != 0:
+        raise LabError(f"{' '.join(job.arguments)} ended with {ended.returncode}: see {output / 'console.log'}")
 
 
 def _environment() -> dict[str, str]:

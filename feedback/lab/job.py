@@ -14,7 +14,7 @@ from feedback.lab.error import LabError
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """`task` is "scenario" or "pytest"; `output` the only directory that the guest may write to; `run` a short name
+    """`task` is "scenario", "pytest" or "script"; `output` the only directory that the guest may write to; `run` a short name
     that all namespaces and cgroups of this run begin with."""
 
     task: str
