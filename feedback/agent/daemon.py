@@ -104,8 +104,13 @@ class Daemon:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        plan = check(path)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._running = Running(check(path), self._context)
+        try:
+            self._running = Running(plan, self._context)
+        except SignalError:
+            self._context.term()
+            raise
         self._poll = select.poll()
         self._wakeup, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wakeup, select.POLLIN)

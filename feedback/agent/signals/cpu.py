@@ -122,7 +122,9 @@ class CgroupCpu:
         if self._binding is None:
             return self._of_host(host, own)
         data = self._binding.stat.read()
-        busy = keyed(data, b"usage_usec") or 0
+        busy = keyed(data, b"usage_usec")
+        if busy is None:
+            raise SignalError(f"{self._binding.stat.path}: no usage_usec")
         throttled = keyed(data, b"throttled_usec")
         self._watch(busy, self._binding.stat.reopened)
         return Cpu(

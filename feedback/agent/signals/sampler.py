@@ -44,8 +44,9 @@ class Sampler:
             self._memory = CgroupMemory(config.cgroup, proc)
         self._pressure = open_pressure(config.cgroup, proc)
         self._connections = open_connections(proc)
-        self._listeners = ListenerSource(config.ports, proc) if config.ports else None
+        # Last, what must be closed again: nothing that comes after may fail.
         self._applications = ApplicationSource(config.socket) if config.socket is not None else None
+        self._listeners = ListenerSource(config.ports, proc) if config.ports else None
         self.trigger = open_trigger(config.cgroup, proc) if self._pressure is not None else None
 
     @property
@@ -58,6 +59,12 @@ class Sampler:
         return [name for name, source in names.items() if source is None]
 
     def sample(self) -> Sample:
+        try:
+            return self._sample()
+        except (ValueError, IndexError) as error:
+            raise SignalError(f"a kernel file has another form than expected: {error}") from error
+
+    def _sample(self) -> Sample:
         now = self._clock()
         cpu = self._cpu.sample(now)
         sampled_at = self._clock()
