@@ -36,7 +36,7 @@ seed_option = click.option(
 def lab() -> None:
     """Run a whole LVS cluster on this machine, on a real kernel.
 
-    Client, director and real servers are network namespaces, the real servers' speeds are cgroup quotas. Agents, master,
+    Client, director and real servers are network namespaces; the real servers' speeds, cgroup quotas. Agents, master,
     HTTP servers, clients and IPVS are the real ones. Where this machine's kernel has no IPVS, or you are not root,
     one is booted as an ordinary process (User Mode Linux, Debian package user-mode-linux, 2 s).
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from feedback.lab.samples import Sample
 from feedback.lab.workload.records import Record
@@ -95,7 +96,7 @@ def _part(sample: Sample, index: int) -> float:
 
 def utilisation(samples: Sequence[Sample], index: int, quota: float) -> list[tuple[float, float]]:
     """(moment, part of the quota used) between each sample and the next."""
-    pairs = zip(samples, samples[1:], strict=False)
+    pairs = pairwise(samples)
     return [(b.at, (b.usage[index] - a.usage[index]) / max(b.at - a.at, 1e-6) / quota) for a, b in pairs]
 
 

@@ -14,8 +14,8 @@ from feedback.lab.error import LabError
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """`task` is "scenario", "pytest" or "script"; `output` the only directory that the guest may write to; `run` a short name
-    that all namespaces and cgroups of this run begin with."""
+    """`task` is "scenario", "pytest" or "script"; `output` the only directory that the guest may write to; `run` a
+    short name that all namespaces and cgroups of this run begin with."""
 
     task: str
     output: str

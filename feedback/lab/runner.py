@@ -1,4 +1,4 @@
-"""Runs a scenario from the host: a guest for each variant, one for each core at a time, and figures from what they leave.
+"""Runs a scenario from the host: a guest for each variant, one for each core at a time, and figures from their files.
 
 Owns the run's output directory. Must not know what a scenario shows, nor how progress is drawn: `watch` is called a few
 times a second with what runs. Invariant: when `run` returns or raises, no guest is left.

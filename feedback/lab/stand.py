@@ -1,4 +1,4 @@
-"""A cluster standing in the guest: namespaces, cgroups, HTTP servers, a service, a recorder; and the handles to act on it.
+"""A cluster standing in the guest: namespaces, cgroups, HTTP servers, a service, a recorder; and the handles on it.
 
 Owns what is common to the scenarios. Must not know what they show. Events are moments of CLOCK_MONOTONIC, which is one
 for all namespaces, written to events.jsonl in the output directory for the host to follow.
@@ -42,9 +42,7 @@ READY_SECONDS = 10.0
 class Stand:
     """Use as a context manager. Raises LabError where something does not come up."""
 
-    def __init__(
-        self, topology: Topology, output: Path, *, period_us: int = 100_000, turns_per_ms: float = 0.0
-    ) -> None:
+    def __init__(self, topology: Topology, output: Path, *, period_us: int = 50_000, turns_per_ms: float = 0.0) -> None:
         self.topology = topology
         self.output = output
         self.processes = Processes(output / "logs")

@@ -1,9 +1,9 @@
 """Tests marked `lab`, run in one guest, their outcomes told by the pytest of the host.
 
 Two halves. In the guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
-`GuestSuite` boots the guest when collection is done, so that it works beside the unit tests, and gives out its reports in place
-of running the tests. Where the running kernel has IPVS and we are root, neither is used. Invariant: a guest that does
-not come up, dies or hangs fails every test that it has not reported; nothing is skipped for want of a kernel.
+`GuestSuite` boots the guest when collection is done, so that it works beside the unit tests, and gives out its reports
+in place of running the tests. Where the running kernel has IPVS and we are root, neither is used. Invariant: a guest
+that does not come up, dies or hangs fails every test that it has not reported; nothing is skipped for want of a kernel.
 
 `@pytest.mark.lab(on="host")` stays on the host: tests of the lab itself, which boot guests of their own.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from feedback.lab.kernel.uml import Uml
 REPORTS = "reports.jsonl"
 SILENCE_SECONDS = 180.0  # without any report
 POLL_SECONDS = 0.05
+PREFIX = "feedback-suite-"
 
 
 def run_inside(job: Job, output: Path) -> None:
@@ -70,7 +72,8 @@ class GuestSuite:
         self.reports: dict[str, list[pytest.TestReport]] = {}
         self.read_bytes = 0
         self.heard = time.monotonic()
-        self.directory = tempfile.TemporaryDirectory(prefix="feedback-suite-")
+        _remove_stale()
+        self.directory = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-")
 
     @property
     def output(self) -> Path:
@@ -155,6 +158,14 @@ class GuestSuite:
 
 def runs_here() -> bool:
     return Native().unavailable() is None
+
+
+def _remove_stale() -> None:
+    """What a session killed by SIGKILL has left; its guest has gone by itself."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid = path.name.removeprefix(PREFIX).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _failed(item: pytest.Item, reason: str) -> pytest.TestReport:

@@ -37,8 +37,8 @@ def library() -> Path | None:
         if not indispensable():
             return None
         raise LabError(
-            "this processor has AMX, for which the user-mode kernel needs a small C library, and there is no C compiler: "
-            "apt install gcc libc6-dev"
+            "this processor has AMX, for which the user-mode kernel needs a small C library, and there is no C "
+            "compiler: apt install gcc libc6-dev"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     _compile(compiler, target)

@@ -34,7 +34,7 @@ from feedback.lab.workload.load import Load
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 HOGGED = 3  # the index of the real server with the hog
 LEFT = (0.05, 0.10, 0.20, 0.20)
-RATE = 150.0
+RATE = 160.0
 COST_MS = 2.0
 WARM_UP_SECONDS = 10.0  # of each phase, left out of the percentiles
 TOLERANCE = 0.2

@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+from feedback.lab.workload.descriptors import allow_descriptors
 from feedback.lab.workload.load import Load, Request, requests
 from feedback.lab.workload.records import pack
 
@@ -122,6 +123,7 @@ def main() -> None:
     # The one processor of the guest stands for many machines: the client's must not wait for the servers'.
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+    allow_descriptors()
     Client(Load.decode(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])).run()
 
 

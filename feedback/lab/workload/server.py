@@ -18,6 +18,7 @@ from collections import deque
 from itertools import count
 
 from feedback.lab.workload.burn import burn
+from feedback.lab.workload.descriptors import allow_descriptors
 
 BACKLOG = 4096
 REQUEST_BYTES = 2048
@@ -108,4 +109,5 @@ def _answer(name: str) -> bytes:
 
 
 if __name__ == "__main__":
+    allow_descriptors()
     Server(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])).run()

@@ -1,0 +1,110 @@
+"""A slow new real server joins a pool under load.
+
+Three real servers share long requests: each costs a little CPU and is held open for two seconds on average, as a
+download or a long poll is, so that some two hundred connections stand at any moment. Then a fourth joins, half as
+fast as each of the others. Fair is its part of the pool's CPU.
+
+    plain      wlc and `ipvsadm -a` with the same weight as the others
+    feedback   agents, master, the new server added to the master's configuration and SIGHUP
+
+Why held connections: with short ones the flood exists too, but how strongly depends on the load of the host that the
+lab runs on; with held ones it is the same in every run. Both wlc and sed then send *everything* to the new server
+until its count has caught up. A real server is worst at this moment, with cold caches: `peak_flow_over_fair` is the
+largest share of new connections that it had in any three seconds, over its fair share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from feedback.lab.figures import errors, peak_share, percentile_ms, share, within
+from feedback.lab.job import Job
+from feedback.lab.product import Product
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.stand import Stand
+from feedback.lab.topology import pool
+from feedback.lab.workload.load import Load
+
+QUOTAS = (0.20, 0.20, 0.20, 0.10)
+NEW = 4  # rs4
+FAIR = QUOTAS[NEW - 1] / sum(QUOTAS)
+RATE = 100.0
+COST_MS = 2.0
+HOLD_SECONDS = 2.0
+BEFORE = 0.4  # of the run's time
+PEAK_SECONDS = 3.0
+STEP_SECONDS = 0.25
+STATIC_WEIGHT = 100
+LEAD_SECONDS = 0.5
+
+
+class Join:
+    name = "join"
+    summary = "a slow new real server joins a pool under load: plain wlc and feedback on the same requests"
+    variants = ("plain", "feedback")
+    seconds = 50.0
+    seconds_least = 30.0
+    quotas = QUOTAS
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        topology = pool(job.run, QUOTAS)
+        old, new = topology.servers[:-1], topology.servers[-1]
+        with Stand(topology, output) as stand:
+            stand.wait_for_servers()
+            product = None
+            if job.variant == "feedback":
+                product = Product(stand, scheduler=options.scheduler, law=options.law, servers=old)
+                product.start()
+            else:
+                stand.make_service(options.scheduler or "wlc", [STATIC_WEIGHT] * len(old))
+            stand.start_recorder()
+            start = time.monotonic() + LEAD_SECONDS
+            load = Load(
+                address=str(topology.vip),
+                port=topology.port,
+                rate=RATE,
+                seconds=options.seconds,
+                seed=options.seed,
+                cost_ms=COST_MS,
+                hold_seconds=HOLD_SECONDS,
+                timeout_seconds=HOLD_SECONDS * 20,
+            )
+            stand.start_client(load, start)
+            stand.event("start", start)
+            stand.sleep_until(start + options.seconds * BEFORE)
+            stand.event("join")
+            if product:
+                # As an operator does it: the agent is installed and started, then the director's file gets a line.
+                product.start_agent(new)
+                product.write_master(topology.servers)
+                product.reload_master()
+            else:
+                stand.add_destination(new, STATIC_WEIGHT)
+            stand.sleep_until(start + options.seconds)
+            stand.event("end", start + options.seconds)
+            stand.processes.wait("client", 60)
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        found: Figures = {"fair_share": FAIR}
+        for variant, trace in traces.items():
+            join, end = trace.moment("join"), trace.moment("end")
+            after = within(trace.records, [(join, end)])
+            name = "peak_flow_over_fair" + ("_plain" if variant == "plain" else "")
+            found[name] = peak_share(after, NEW, join, end, PEAK_SECONDS, STEP_SECONDS) / FAIR
+            found[f"share_at_end_{variant}"] = share(within(after, [(end - 10, end)]), NEW)
+            found[f"p99_{variant}_ms"] = percentile_ms(after, 0.99)
+            found[f"errors_{variant}"] = errors(trace.records)
+        found["errors"] = sum(value for name, value in found.items() if name.startswith("errors_"))
+        return found
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "peak_flow_over_fair", most=1.5),
+            *shortfall(figures, "errors", most=0),
+        ]
+
+
+SCENARIO = Join()

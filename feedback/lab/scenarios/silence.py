@@ -1,0 +1,185 @@
+"""Everything of ours dies, one after the other, under load, and the pool must not notice.
+
+    converge   agents and master learn four unequal real servers
+    agents     all agents killed (SIGKILL), for a while, then started again
+    cut        the agents' way to the master leads nowhere (a blackhole route in each real server), then is mended
+    one        a single agent killed, then started again: a failure of one and not of ours
+    master     the master killed (SIGKILL), for a while, then started again
+
+`weights_changed_wrongly` counts, over the samples of the kernel's table, for each two that follow one another:
+
+- a destination that goes away or has weight 0: always wrong, nobody asked for it;
+- while no report arrives at all (agents dead or cut; from SETTLE_SECONDS after the failure, when what was already
+  under way has been applied, until the return): any weight that changes. The whole fleet silent is our fault, and
+  what was known last is to be held;
+- while the master is dead: any weight that changes;
+- for RESTART_SECONDS after the master's restart: a weight that is farther than DRIFT from the one at its death. A reset
+  to static weights would be; the small steps of a law under load are not.
+
+`recovered` counts the returns (of four) after which every report is fresh again within the time allowed, by themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+from feedback.lab.error import LabError
+from feedback.lab.figures import errors, percentile_ms
+from feedback.lab.job import Job
+from feedback.lab.product import Product
+from feedback.lab.samples import Sample
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.stand import Stand
+from feedback.lab.topology import RealServer, pool
+from feedback.lab.workload.load import Load
+
+QUOTAS = (0.05, 0.10, 0.20, 0.40)
+RATE = 60.0
+COST_MS = 2.0
+CONVERGE_PART = 0.25  # of the run; the rest is for the four failures, half of each dead and half back
+FAILURES = ("agents", "cut", "one", "master")
+SETTLE_SECONDS = 1.0
+RESTART_SECONDS = 3.0
+DRIFT = 0.35  # relative: static weights are three times too much for the smallest and half for the largest
+LEAD_SECONDS = 0.5
+
+
+class Silence:
+    name = "silence"
+    summary = "agents killed, the network cut, the master killed, each in turn under load: nothing may change"
+    variants = ("feedback",)
+    seconds = 80.0
+    seconds_least = 50.0
+    quotas = QUOTAS
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        topology = pool(job.run, QUOTAS)
+        with Stand(topology, output) as stand:
+            stand.wait_for_servers()
+            product = Product(stand, scheduler=options.scheduler, law=options.law, servers=topology.servers)
+            product.start()
+            stand.start_recorder()
+            start = time.monotonic() + LEAD_SECONDS
+            load = Load(
+                address=str(topology.vip),
+                port=topology.port,
+                rate=RATE,
+                seconds=options.seconds,
+                seed=options.seed,
+                cost_ms=COST_MS,
+            )
+            stand.start_client(load, start)
+            stand.event("start", start)
+            converged = start + options.seconds * CONVERGE_PART
+            stand.sleep_until(converged)
+            each = (options.seconds - (converged - start)) / len(FAILURES)
+            for number, failure in enumerate(FAILURES):
+                _fail(stand, product, failure, converged + number * each, each)
+            stand.event("end", start + options.seconds)
+            stand.processes.wait("client", 30)
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        trace = traces["feedback"]
+        wrong = wrong_changes(trace)
+        back = {event.what: event for event in trace.events if event.what.startswith("recovered ")}
+        found: Figures = {
+            "errors": errors(trace.records),
+            "weights_changed_wrongly": sum(wrong.values()),
+            "recovered": len(back),
+            "p99_ms": percentile_ms(trace.records, 0.99),
+        }
+        found |= {f"wrong_{what}": count for what, count in wrong.items()}
+        for what, event in back.items():
+            found[what.replace(" ", "_") + "_ms"] = 1000 * event.details["seconds"]
+        return found
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "errors", most=0),
+            *shortfall(figures, "weights_changed_wrongly", most=0),
+            *shortfall(figures, "recovered", least=len(FAILURES)),
+        ]
+
+
+def _fail(stand: Stand, product: Product, failure: str, begin: float, seconds: float) -> None:
+    """One failure for half of the time, then the return, and the wait for fresh reports."""
+    fail, mend = _acts(stand, product, failure)
+    stand.sleep_until(begin)
+    stand.event(failure)
+    fail()
+    stand.event(f"{failure} dead")
+    stand.sleep_until(begin + seconds / 2)
+    back = time.monotonic()
+    stand.event(f"{failure} back", back)
+    mend()
+    try:
+        fresh = product.wait_until_reported()
+    except LabError:
+        stand.event(f"not recovered {failure}")
+    else:
+        stand.event(f"recovered {failure}", fresh, seconds=fresh - back)
+    stand.sleep_until(begin + seconds)
+
+
+def _acts(stand: Stand, product: Product, failure: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What makes it fail, and what brings it back."""
+    servers = product.servers
+
+    def kill(*names: str) -> None:
+        for name in names:
+            stand.processes.kill(name)
+
+    def start(count: int) -> None:
+        for server in servers[-count:]:
+            product.start_agent(server)
+
+    agents = [f"{server.name}-agent" for server in servers]
+    acts: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+        "agents": (lambda: kill(*agents), lambda: start(len(servers))),
+        "cut": (lambda: _each(product.cut, servers), lambda: _each(product.mend, servers)),
+        "one": (lambda: kill(agents[-1]), lambda: start(1)),
+        "master": (lambda: kill("master"), product.start_master),
+    }
+    return acts[failure]
+
+
+def _each(act: Callable[[RealServer], object], servers: tuple[RealServer, ...]) -> None:
+    for server in servers:
+        act(server)
+
+
+def wrong_changes(trace: Trace) -> dict[str, int]:
+    """The kinds of wrong change, with how often each was seen (see the module's docstring)."""
+    dead = {what: trace.moment(f"{what} dead") for what in FAILURES}
+    back = {what: trace.moment(f"{what} back") for what in FAILURES}
+    counts = {"gone_or_zero": 0, "while_silent": 0, "while_master_dead": 0, "after_restart": 0}
+    samples = [sample for sample in trace.samples if sample.at >= trace.moment("start")]
+    held = _last_before(samples, trace.moment("master"))
+    for before, now in pairwise(samples):
+        if any(new <= 0 < old for old, new in zip(before.weights, now.weights, strict=True)):
+            counts["gone_or_zero"] += 1
+        changed = before.weights != now.weights
+        if changed and any(
+            dead[what] + SETTLE_SECONDS <= before.at and now.at < back[what] for what in ("agents", "cut")
+        ):
+            counts["while_silent"] += 1
+        if changed and dead["master"] <= before.at and now.at < back["master"]:
+            counts["while_master_dead"] += 1
+        if back["master"] <= now.at < back["master"] + RESTART_SECONDS and _far(held.weights, now.weights):
+            counts["after_restart"] += 1
+    return counts
+
+
+def _last_before(samples: list[Sample], moment: float) -> Sample:
+    return [sample for sample in samples if sample.at < moment][-1]
+
+
+def _far(held: tuple[int, ...], now: tuple[int, ...]) -> bool:
+    return any(abs(new - old) > DRIFT * old for old, new in zip(held, now, strict=True))
+
+
+SCENARIO = Silence()

@@ -1,0 +1,108 @@
+"""Figures: these records and samples, these numbers."""
+
+import math
+
+import pytest
+
+from feedback.lab import figures
+from feedback.lab.samples import Sample
+from feedback.lab.workload.records import Record
+
+
+def answered(at: float, server: int = 1, latency: float = 0.01, status: int = 200) -> Record:
+    return Record(at, latency, status, server)
+
+
+def sampled(at: float, *weights: int, usage: tuple[float, ...] = (), idle: float = 0.0) -> Sample:
+    none = tuple(0 for _ in weights)
+    return Sample(at, weights, none, none, usage or tuple(0.0 for _ in weights), (), idle)
+
+
+@pytest.mark.parametrize(
+    ("values", "fraction", "expected"),
+    [
+        ([5.0], 0.99, 5.0),
+        ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0),
+        ([float(i) for i in range(1, 101)], 0.99, 99.0),
+        ([float(i) for i in range(1, 101)], 0.999, 100.0),
+        ([3.0, 1.0, 2.0], 1.0, 3.0),
+    ],
+)
+def test_a_percentile_is_the_nearest_rank(values: list[float], fraction: float, expected: float) -> None:
+    assert figures.percentile(values, fraction) == expected
+
+
+def test_a_percentile_of_nothing_is_not_a_number() -> None:
+    assert math.isnan(figures.percentile([], 0.99))
+
+
+def test_a_window_is_half_open_and_goes_by_the_intended_moment() -> None:
+    records = [answered(1.0), answered(2.0, latency=5.0), answered(3.0)]
+    assert figures.within(records, [(1.0, 3.0)]) == records[:2]
+
+
+def test_a_request_that_failed_counts_with_the_time_it_took_to_fail() -> None:
+    records = [answered(0.0, latency=0.01), answered(0.0, latency=10.0, status=-110)]
+    assert figures.percentile_ms(records, 0.99) == 10_000
+    assert figures.errors(records) == 1
+
+
+def test_any_status_but_200_is_an_error() -> None:
+    assert figures.errors([answered(0.0, status=s) for s in (200, 500, -111)]) == 2
+
+
+def test_a_share_leaves_out_what_no_server_answered() -> None:
+    assert figures.share([answered(0, 1), answered(0, 2), answered(0, 0, status=-110)], 2) == 0.5
+
+
+def test_the_peak_share_finds_the_worst_window() -> None:
+    records = [answered(t / 10, 4 if 20 <= t < 50 else 1) for t in range(100)]
+    assert figures.peak_share(records, 4, 0.0, 10.0, width=3.0, step=0.25) == 1.0
+    assert figures.peak_share(records, 4, 5.0, 10.0, width=3.0, step=0.25) == 0.0
+
+
+TRUTH = (0.05, 0.10, 0.20, 0.40)
+
+
+@pytest.mark.parametrize(
+    ("weights", "close"),
+    [
+        ((50, 100, 200, 400), True),
+        ((5, 10, 20, 40), True),
+        ((58, 100, 200, 400), True),
+        ((100, 100, 100, 100), False),
+        ((50, 100, 200, 200), False),
+        ((0, 0, 0, 0), False),
+        ((-1, 100, 200, 400), False),
+    ],
+)
+def test_weights_are_close_when_each_part_is_within_a_fifth(weights: tuple[int, ...], close: bool) -> None:
+    assert figures.close_to(weights, TRUTH, 0.2) is close
+
+
+def test_to_pass_through_the_truth_is_not_to_converge() -> None:
+    good, bad = (50, 100, 200, 400), (100, 100, 100, 100)
+    moments = [(0.0, bad), (1.0, good), (1.5, bad), (2.0, good), (2.5, good), (3.0, good)]
+    samples = [sampled(at, *weights) for at, weights in moments]
+    assert figures.converged_at(samples, TRUTH, 0.2, hold_seconds=1.0) == 2.0
+    assert figures.converged_at(samples[:-1], TRUTH, 0.2, hold_seconds=1.0) == math.inf
+
+
+def test_a_fall_is_of_the_share_and_not_of_the_number() -> None:
+    samples = [sampled(0, 100, 100), sampled(1, 50, 50), sampled(2, 80, 100)]
+    assert figures.fell_at(samples, 0, 0.5, 0.95) == 2
+    assert figures.fell_at(samples[:2], 0, 0.5, 0.95) == math.inf
+
+
+def test_a_fall_before_the_start_is_none() -> None:
+    samples = [sampled(0, 100, 100), sampled(1, 50, 100), sampled(2, 50, 100)]
+    assert figures.fell_at(samples, 0, 1.0, 0.95) == math.inf
+
+
+def test_utilisation_is_usage_over_time_and_quota() -> None:
+    samples = [sampled(0.0, 1, usage=(0.0,)), sampled(2.0, 1, usage=(0.1,))]
+    assert figures.utilisation(samples, 0, quota=0.1) == [(2.0, 0.5)]
+
+
+def test_idle_share_is_of_the_time_between_first_and_last() -> None:
+    assert figures.idle_share([sampled(0.0, idle=5.0), sampled(10.0, idle=8.0)]) == pytest.approx(0.3)

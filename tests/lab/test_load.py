@@ -1,0 +1,48 @@
+"""The load: the same seed, the same requests."""
+
+import pytest
+
+from feedback.lab.workload import records
+from feedback.lab.workload.load import Load, requests
+
+
+def load(**changes: float) -> Load:
+    values = {"rate": 100.0, "seconds": 50.0, "seed": 1, "cost_ms": 2.0, **changes}
+    return Load("10.77.0.100", 80, **values)  # type: ignore[arg-type]
+
+
+def test_one_seed_gives_one_sequence() -> None:
+    assert list(requests(load())) == list(requests(load()))
+    assert list(requests(load())) != list(requests(load(seed=2)))
+
+
+def test_another_cost_leaves_the_arrivals_alone() -> None:
+    plain, varied = list(requests(load())), list(requests(load(cost_variation=1.0, hold_seconds=2.0)))
+    assert [r.offset_seconds for r in plain] == [r.offset_seconds for r in varied]
+
+
+def test_the_means_are_what_was_asked_for() -> None:
+    made = list(requests(load(cost_variation=1.0, hold_seconds=2.0)))
+    assert len(made) == pytest.approx(5000, rel=0.05)
+    assert sum(r.cost_ms for r in made) / len(made) == pytest.approx(2.0, rel=0.1)
+    assert sum(r.hold_seconds for r in made) / len(made) == pytest.approx(2.0, rel=0.1)
+
+
+def test_all_arrivals_lie_in_the_time_of_the_load() -> None:
+    offsets = [r.offset_seconds for r in requests(load())]
+    assert offsets == sorted(offsets)
+    assert offsets[-1] < 50.0
+
+
+def test_a_load_survives_its_journey() -> None:
+    assert Load.decode(load().encode()) == load()
+
+
+def test_records_are_read_as_they_were_written_and_a_half_one_is_left(tmp_path) -> None:
+    path = tmp_path / "records"
+    first, second = records.pack(1.5, 0.25, 200, 3), records.pack(2.5, 10.0, -110, 0)
+    path.write_bytes(first + second[:-1])
+    assert records.read(path) == [records.Record(1.5, 0.25, 200, 3)]
+    path.write_bytes(first + second)
+    assert records.read(path, len(first)) == [records.Record(2.5, 10.0, -110, 0)]
+    assert records.read(tmp_path / "none") == []

@@ -1,0 +1,1 @@
+"""The topology made real, on a kernel with IPVS."""
