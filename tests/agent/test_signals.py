@@ -92,7 +92,7 @@ def test_a_cgroups_own_pressure_is_read(tmp_path: Path) -> None:
 def test_accepted_established_and_overflowed_are_read(tmp_path: Path) -> None:
     source = open_connections(trees.proc(tmp_path))
     assert source is not None
-    assert source.sample() == Connections(opened=42, established=7, overflows=3)
+    assert source.sample(0.0) == Connections(opened=42, established=7, overflows=3)
 
 
 def test_columns_are_found_by_name_wherever_they_stand(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_columns_are_found_by_name_wherever_they_stand(tmp_path: Path) -> None:
     trees.write(proc / "thread-self/net/netstat", "TcpExt: Other\nTcpExt: 1\n")
     source = open_connections(proc)
     assert source is not None
-    assert source.sample() == Connections(opened=6, established=5, overflows=0)
+    assert source.sample(0.0) == Connections(opened=6, established=5, overflows=0)
 
 
 def test_a_kernel_that_does_not_count_connections_has_none(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_kernel_that_does_not_count_connections_has_none(tmp_path: Path) -> No
 def test_an_accepted_connection_is_counted_by_the_real_kernel() -> None:
     source = open_connections()
     assert source is not None
-    before = source.sample()
+    before = source.sample(0.0)
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
-        assert source.sample().opened > before.opened
+        assert source.sample(0.2).opened > before.opened
 
 
 # Listeners
@@ -126,7 +126,7 @@ def test_a_connection_waiting_for_accept_is_seen_on_the_real_kernel() -> None:
         try:
             assert source.sample(0.0) == (Listener(port, 0, 7),)
             with socket.create_connection(server.getsockname()):
-                assert source.sample(0.2) == (Listener(port, 1, 7),)
+                assert source.sample(listeners.REFRESH_SECONDS) == (Listener(port, 1, 7),)
         finally:
             source.close()
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from feedback.agent.signals.files import SignalError, SourceFile, open_if_present
 from feedback.wire import Connections
 
+OVERFLOWS_SECONDS = 0.35  # every other sample: the file is long
+
 
 class ConnectionSource:
     """snmp has IPv4's and IPv6's TCP together; its lines are short. netstat is optional."""
@@ -25,6 +27,8 @@ class ConnectionSource:
         self._opened = _column(self._snmp.read(), b"Tcp:", b"PassiveOpens")
         self._established = _column(self._snmp.read(), b"Tcp:", b"CurrEstab")
         self._overflows = self._overflow_column()
+        self._overflowed = 0
+        self._overflows_due = float("-inf")
 
     def _overflow_column(self) -> int | None:
         if self._netstat is None:
@@ -34,15 +38,15 @@ class ConnectionSource:
         except SignalError:
             return None
 
-    def sample(self) -> Connections:
+    def sample(self, now: float) -> Connections:
         data = self._snmp.read()
-        overflows = 0
-        if self._netstat is not None and self._overflows is not None:
-            overflows = _value(self._netstat.read(), b"TcpExt:", self._overflows)
+        if self._netstat is not None and self._overflows is not None and now >= self._overflows_due:
+            self._overflowed = _value(self._netstat.read(), b"TcpExt:", self._overflows)
+            self._overflows_due = now + OVERFLOWS_SECONDS
         return Connections(
             opened=_value(data, b"Tcp:", self._opened),
             established=max(0, _value(data, b"Tcp:", self._established)),
-            overflows=overflows,
+            overflows=self._overflowed,
         )
 
 

@@ -32,6 +32,7 @@ _PORT_AT, _QUEUES_AT = 4, 56
 
 FAMILIES: tuple[int, ...] = (socket.AF_INET, socket.AF_INET6)
 FAMILIES_SECONDS = 5.0
+REFRESH_SECONDS = 0.35  # every other sample: a queue that fills stays full for longer, and asking is not free
 
 Row: TypeAlias = tuple[int, int, int]
 
@@ -49,8 +50,15 @@ class ListenerSource:
         self._diag = open_diag()
         self._families: tuple[int, ...] = FAMILIES
         self._families_due = 0.0
+        self._told: tuple[Listener, ...] = ()
+        self._due = float("-inf")
 
     def sample(self, now: float) -> tuple[Listener, ...]:
+        if now >= self._due:
+            self._told, self._due = self._ask(now), now + REFRESH_SECONDS
+        return self._told
+
+    def _ask(self, now: float) -> tuple[Listener, ...]:
         found: dict[int, tuple[int, int]] = {}
         for port, backlog, backlog_limit in self._rows(now):
             if port in self._ports:

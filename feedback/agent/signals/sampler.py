@@ -15,6 +15,7 @@ from feedback.agent.load import Sample
 from feedback.agent.signals.applications import ApplicationSource
 from feedback.agent.signals.connections import open_connections
 from feedback.agent.signals.cpu import CgroupCpu, HostCpu
+from feedback.agent.signals.files import SignalError
 from feedback.agent.signals.listeners import ListenerSource
 from feedback.agent.signals.memory import CgroupMemory, HostMemory
 from feedback.agent.signals.pressure import open_pressure, open_trigger
@@ -69,7 +70,7 @@ class Sampler:
         cpu = self._cpu.sample(now)
         sampled_at = self._clock()
         return Sample(
-            connections=self._connections.sample() if self._connections is not None else None,
+            connections=self._connections.sample(now) if self._connections is not None else None,
             sampled_at=sampled_at,
             epoch=self._cpu.epoch,
             cpu=cpu,
