@@ -2,7 +2,7 @@
 
 Owns the socket, its back-off, and what the operator is told of it; knows nothing of what a report means. Nothing stale
 is ever queued: CONFLATE keeps only the newest report, IMMEDIATE queues none while there is no connection, and
-heartbeats, TCP_MAXRT and a small send buffer keep the kernel from delivering a backlog once a cut link heals.
+TCP_MAXRT and heartbeats end a connection that was cut before its kernel buffer holds a backlog.
 
 The trap: libzmq ends a session for good when its handshake is refused (a key not enrolled yet, a master without CURVE),
 and never tries again on that socket. So the socket's monitor is watched, and a refused socket is closed and made anew,
@@ -32,15 +32,15 @@ _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.SNDHWM, 1),
     (zmq.RCVHWM, 4),
-    (zmq.SNDBUF, 16 * 1024),
-    (zmq.CONNECT_TIMEOUT, 2000),  # else the kernel's own: SYNs ever rarer, minutes in all
+    (zmq.CONNECT_TIMEOUT, 1000),  # else the kernel's own: SYNs ever rarer, minutes in all
     (zmq.HANDSHAKE_IVL, 3000),
     (zmq.RECONNECT_IVL, 100),
-    (zmq.RECONNECT_IVL_MAX, 2000),
+    (zmq.RECONNECT_IVL_MAX, 1000),
     (zmq.HEARTBEAT_IVL, 2000),
     (zmq.HEARTBEAT_TIMEOUT, 4000),
     (zmq.HEARTBEAT_TTL, 6000),
-    (zmq.TCP_MAXRT, 3000),  # the kernel gives up unacknowledged reports: after healing they would be old
+    # What the kernel took it delivers once a cut heals, however old: so it gives up the connection before that is stale.
+    (zmq.TCP_MAXRT, 1500),
     (zmq.MAXMSGSIZE, wire.REPORT_BYTES_MAX),
 )
 
