@@ -39,7 +39,7 @@ _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.HEARTBEAT_IVL, 2000),
     (zmq.HEARTBEAT_TIMEOUT, 4000),
     (zmq.HEARTBEAT_TTL, 6000),
-    # What the kernel took it delivers once a cut heals, however old: so it gives up the connection before that is stale.
+    # What the kernel took it delivers when a cut heals, however old: it must give up before that is stale.
     (zmq.TCP_MAXRT, 1500),
     (zmq.MAXMSGSIZE, wire.REPORT_BYTES_MAX),
 )
