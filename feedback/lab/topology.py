@@ -19,6 +19,7 @@ from feedback.model import Forward
 NETWORK = IPv4Network("10.77.0.0/16")
 CLIENT = IPv4Address("10.77.0.1")
 VIP = IPv4Address("10.77.0.100")
+PORT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Topology:
     directors: tuple[Node, ...]
     client: Node = Node("client", CLIENT)
     vip: IPv4Address = VIP
-    port: int = 80
+    port: int = PORT
     forward: Forward = Forward.ROUTE
 
     @property

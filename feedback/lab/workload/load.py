@@ -9,13 +9,14 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import exp, log, sqrt
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
     """Poisson arrivals of `rate` a second for `seconds`. Each request costs `cost_ms` of CPU on average, lognormal
     with `cost_variation` (standard deviation over mean; 0: always the same), and is held open, idle, for
-    `hold_seconds` on average, exponential."""
+    `hold_seconds` on average, uniform from 0 to twice that: a longer tail would outlast the run."""
 
     address: str
     port: int
@@ -56,8 +57,6 @@ def requests(load: Load) -> Iterator[Request]:
 def _cost(load: Load, generator: random.Random) -> float:
     if not load.cost_variation:
         return load.cost_ms
-    # For a lognormal of mean m and variation v: sigma^2 = ln(1 + v^2), mu = ln m - sigma^2 / 2. unit: dimensionless.
-    from math import exp, log, sqrt
-
+    # For a lognormal of mean m and variation v: sigma^2 = ln(1 + v^2), mu = ln m - sigma^2 / 2.
     variance = log(1 + load.cost_variation**2)
     return load.cost_ms * exp(generator.gauss(-variance / 2, sqrt(variance)))
