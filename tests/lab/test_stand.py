@@ -1,1 +1,78 @@
-"""The topology made real, on a kernel with IPVS."""
+"""The cluster made real, on a kernel with IPVS: forwarding, quotas, and what is left afterwards."""
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from feedback.lab import cgroup, network
+from feedback.lab.stand import Stand
+from feedback.lab.topology import Topology, pool
+from feedback.lab.workload import records
+from feedback.lab.workload.load import Load
+from feedback.model import Forward
+
+pytestmark = pytest.mark.lab
+
+runs = itertools.count(1)
+
+
+@pytest.fixture
+def run() -> Iterator[str]:
+    name = f"test{os.getpid()}x{next(runs)}"
+    yield name
+    network.remove_run(name)
+    cgroup.remove_run(name)
+    assert not list(network.NAMESPACES.glob(f"{name}-*"))
+    assert not cgroup.run_directory(name).exists()
+
+
+def load(topology: Topology, **changes: float) -> Load:
+    values = {"rate": 50.0, "seconds": 2.0, "seed": 1, "cost_ms": 0.0, **changes}
+    return Load(str(topology.vip), topology.port, **values)  # type: ignore[arg-type]
+
+
+def play(stand: Stand, work: Load) -> list[records.Record]:
+    stand.start_client(work, time.monotonic() + 0.3)
+    stand.processes.wait("client", work.seconds + 30)
+    return records.read(stand.output / "client.records")
+
+
+@pytest.mark.parametrize("forward", [Forward.ROUTE, Forward.MASQUERADE])
+def test_every_real_server_answers_through_the_director(run: str, tmp_path: Path, forward: Forward) -> None:
+    topology = pool(run, (0.3, 0.3), forward)
+    with Stand(topology, tmp_path) as stand:
+        stand.make_service("wrr", (1, 1))
+        stand.wait_for_servers()
+        answers = play(stand, load(topology))
+    assert len(answers) > 50
+    assert all(answer.ok for answer in answers)
+    assert {answer.server for answer in answers} == {1, 2}
+
+
+def test_a_quota_is_the_capacity(run: str, tmp_path: Path) -> None:
+    """40 requests of 10 ms ask for twice what 0.2 of a core can do."""
+    topology = pool(run, (0.2,))
+    with Stand(topology, tmp_path) as stand:
+        stand.make_service("wrr", (1,))
+        stand.wait_for_servers()
+        before, began = cgroup.usage_seconds(stand.groups["rs1"]), time.monotonic()
+        play(stand, load(topology, rate=40, seconds=5, cost_ms=10))
+        used = (cgroup.usage_seconds(stand.groups["rs1"]) - before) / (time.monotonic() - began)
+    assert used == pytest.approx(0.2, rel=0.15)
+
+
+def test_a_hog_waits_for_its_moment(run: str, tmp_path: Path) -> None:
+    topology = pool(run, (0.2,))
+    with Stand(topology, tmp_path) as stand:
+        hog = stand.start_hog(topology.servers[0])
+        group = stand.groups["rs1"] / "neighbour"
+        before = cgroup.usage_seconds(group)
+        time.sleep(0.3)
+        assert cgroup.usage_seconds(group) - before < 0.005
+        stand.release(hog)
+        time.sleep(1.0)
+        assert cgroup.usage_seconds(group) - before > 0.1

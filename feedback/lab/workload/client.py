@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
 import os
 import select
 import socket
@@ -33,6 +34,7 @@ class Client:
         self.output = output
         self.epoll = select.epoll()
         self.open: dict[int, Flight] = {}  # in the order of their intended moments
+        self.kept: list[tuple[float, int, socket.socket]] = []  # answered; a heap by the moment of closing
         self.done: list[bytes] = []
         self.flushed = start
 
@@ -54,6 +56,8 @@ class Client:
         for descriptor, event in self.epoll.poll(min(patience_seconds, 0.1)):
             self._advance(self.open[descriptor], event)
         now = time.monotonic()
+        while self.kept and self.kept[0][0] <= now:
+            heapq.heappop(self.kept)[2].close()
         while self.open and now - (oldest := next(iter(self.open.values()))).intended > self.load.timeout_seconds:
             self._finish(oldest, -errno.ETIMEDOUT, 0)
         if now - self.flushed > FLUSH_SECONDS:
@@ -62,9 +66,7 @@ class Client:
 
     def _launch(self, intended: float, request: Request) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        flight = Flight(
-            sock, intended, b"GET /%.3f/%.3f HTTP/1.1\r\nHost: lab\r\n\r\n" % (request.cost_ms, request.hold_seconds)
-        )
+        flight = Flight(sock, intended, _text(request), request.keep_seconds)
         self.open[flight.descriptor] = flight
         problem = sock.connect_ex(self.target)
         if problem not in (0, errno.EINPROGRESS):
@@ -87,8 +89,12 @@ class Client:
         self._finish(flight, *_parse(answer))
 
     def _finish(self, flight: Flight, status: int, server: int) -> None:
-        flight.sock.close()  # leaves the epoll set by itself
         del self.open[flight.descriptor]
+        if flight.keep_seconds and status > 0:
+            self.epoll.unregister(flight.descriptor)
+            heapq.heappush(self.kept, (time.monotonic() + flight.keep_seconds, flight.descriptor, flight.sock))
+        else:
+            flight.sock.close()  # leaves the epoll set by itself
         self.done.append(pack(flight.intended, time.monotonic() - flight.intended, status, server))
 
     def _flush(self) -> None:
@@ -102,13 +108,20 @@ class Client:
 class Flight:
     """A request on its way."""
 
-    __slots__ = ("descriptor", "intended", "request", "sock")
+    __slots__ = ("descriptor", "intended", "keep_seconds", "request", "sock")
 
-    def __init__(self, sock: socket.socket, intended: float, request: bytes) -> None:
+    def __init__(self, sock: socket.socket, intended: float, request: bytes, keep_seconds: float) -> None:
+        self.keep_seconds = keep_seconds
         self.sock = sock
         self.descriptor = sock.fileno()
         self.intended = intended
         self.request = request
+
+
+def _text(request: Request) -> bytes:
+    path = b"/%.3f/%.3f" % (request.cost_ms, request.hold_seconds)
+    close = b"" if request.keep_seconds else b"Connection: close\r\n"
+    return b"GET %s HTTP/1.1\r\nHost: lab\r\n%s\r\n" % (path, close)
 
 
 def _parse(answer: bytes) -> tuple[int, int]:

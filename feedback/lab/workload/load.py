@@ -16,7 +16,8 @@ from math import exp, log, sqrt
 class Load:
     """Poisson arrivals of `rate` a second for `seconds`. Each request costs `cost_ms` of CPU on average, lognormal
     with `cost_variation` (standard deviation over mean; 0: always the same), and is held open, idle, for
-    `hold_seconds` on average, uniform from 0 to twice that: a longer tail would outlast the run."""
+    `hold_seconds` on average, uniform from 0 to twice that: a longer tail would outlast the run. The client
+    keeps the connection for `keep_seconds` on average after the answer, likewise, as browsers and proxies do."""
 
     address: str
     port: int
@@ -26,6 +27,7 @@ class Load:
     cost_ms: float
     cost_variation: float = 0.0
     hold_seconds: float = 0.0
+    keep_seconds: float = 0.0
     timeout_seconds: float = 10.0
 
     def encode(self) -> str:
@@ -41,16 +43,16 @@ class Request:
     offset_seconds: float  # after the start
     cost_ms: float
     hold_seconds: float
+    keep_seconds: float
 
 
 def requests(load: Load) -> Iterator[Request]:
     # One generator for each quantity: another rate or cost leaves the rest of the sequence as it was.
-    gaps, costs, holds = (random.Random(f"{load.seed}-{what}") for what in ("gap", "cost", "hold"))
+    gaps, costs, holds, keeps = (random.Random(f"{load.seed}-{what}") for what in ("gap", "cost", "hold", "keep"))
     offset = gaps.expovariate(load.rate)
     while offset < load.seconds:
-        yield Request(
-            offset, _cost(load, costs), holds.expovariate(1 / load.hold_seconds) if load.hold_seconds else 0.0
-        )
+        hold, keep = holds.uniform(0, 2 * load.hold_seconds), keeps.uniform(0, 2 * load.keep_seconds)
+        yield Request(offset, _cost(load, costs), hold, keep)
         offset += gaps.expovariate(load.rate)
 
 

@@ -2,8 +2,9 @@
 
     python -m feedback.lab.workload.server NAME PORT TURNS_PER_MS
 
-`GET /COST_MS/HOLD_SECONDS` burns that much CPU, waits that long without any, answers with the server's name and
-closes. One process, so that the quota of the cgroup it stands in is what bounds it, and nothing else.
+`GET /COST_MS/HOLD_SECONDS` burns that much CPU, waits that long without any, answers with the server's name, and
+closes if the client has said `Connection: close`. One process, so that the quota of the cgroup it stands in is what
+bounds it, and nothing else.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class Server:
         self.listener.setblocking(False)
         self.epoll = select.epoll()
         self.epoll.register(self.listener, select.EPOLLIN)
-        self.waiting: dict[int, socket.socket] = {}  # accepted, request not there yet
+        self.waiting: dict[int, socket.socket] = {}  # accepted, no request there yet, or none again
         self.ready: deque[tuple[socket.socket, bytes]] = deque()
-        self.held: list[tuple[float, int, socket.socket]] = []  # a heap by the moment of the answer
+        self.held: list[tuple[float, int, socket.socket, bool]] = []  # a heap by the moment of the answer
         self.tickets = count()
 
     def run(self) -> None:
@@ -48,7 +49,7 @@ class Server:
                 else:
                     self._receive(self.waiting[descriptor])
             while self.held and self.held[0][0] <= time.monotonic():
-                self._answer(heapq.heappop(self.held)[2])
+                self._answer(*heapq.heappop(self.held)[2:])
             if self.ready:
                 self._serve(*self.ready.popleft())
 
@@ -68,8 +69,8 @@ class Server:
         try:
             request = connection.recv(REQUEST_BYTES)
         except BlockingIOError:
-            self.waiting[connection.fileno()] = connection
-            self.epoll.register(connection, select.EPOLLIN)
+            if connection.fileno() not in self.waiting:
+                self._wait(connection)
             return
         except OSError:
             request = b""
@@ -82,16 +83,24 @@ class Server:
 
     def _serve(self, connection: socket.socket, request: bytes) -> None:
         cost_ms, hold_seconds = _parse(request)
+        close = b"Connection: close" in request
         burn(int(cost_ms * self.turns_per_ms))
         if hold_seconds:
-            heapq.heappush(self.held, (time.monotonic() + hold_seconds, next(self.tickets), connection))
+            heapq.heappush(self.held, (time.monotonic() + hold_seconds, next(self.tickets), connection, close))
         else:
-            self._answer(connection)
+            self._answer(connection, close)
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket, close: bool) -> None:
         with contextlib.suppress(OSError):  # the client may have given up
             connection.send(self.answer)
-        connection.close()
+        if close:
+            connection.close()
+        else:
+            self._wait(connection)
+
+    def _wait(self, connection: socket.socket) -> None:
+        self.waiting[connection.fileno()] = connection
+        self.epoll.register(connection, select.EPOLLIN)
 
 
 def _parse(request: bytes) -> tuple[float, float]:
@@ -105,7 +114,7 @@ def _parse(request: bytes) -> tuple[float, float]:
 
 def _answer(name: str) -> bytes:
     body = f"{name}\n"
-    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""Scenarios: what their figures say of made-up traces, and that they run on a real kernel."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from feedback.lab import runner, scenarios
+from feedback.lab.error import LabError
+from feedback.lab.samples import Sample
+from feedback.lab.scenarios import hog, silence
+from feedback.lab.scenarios.scenario import Event, Options, Trace, shortfall
+from feedback.lab.workload.records import Record
+
+TRUE = (50, 100, 200, 400)
+STATIC = (100, 100, 100, 100)
+
+
+def trace(events: dict[str, float], weights: Sequence[tuple[float, tuple[int, ...]]], until: float) -> Trace:
+    """Ten samples a second, the weights as they were set, and ten good requests a second."""
+    samples = []
+    for i in range(int(until * 10)):
+        now = [w for at, w in weights if at <= i / 10][-1]
+        samples.append(Sample(i / 10, now, (0,) * 4, (0,) * 4, (0.0,) * 4, (0.0,) * 4, 0.0))
+    records = [Record(i / 10, 0.01, 200, 1) for i in range(int(until * 10))]
+    return Trace(records, samples, [Event(what, at, {"seconds": 1.0}) for what, at in events.items()])
+
+
+def test_every_scenario_is_there_under_its_name() -> None:
+    assert [scenarios.named(name).name for name in scenarios.NAMES] == list(scenarios.NAMES)
+
+
+def test_an_unknown_scenario_is_answered_with_those_there_are() -> None:
+    with pytest.raises(LabError, match="choose from hog, join, silence"):
+        scenarios.named("hogg")
+
+
+def test_a_figure_that_is_not_a_number_misses_every_bound() -> None:
+    assert shortfall({"x": float("nan")}, "x", least=1)
+    assert shortfall({"x": float("nan")}, "x", most=1)
+    assert shortfall({"x": 1.0}, "x", least=1, most=1) == []
+    assert shortfall({}, "x", least=1) == []
+
+
+def test_hog_tells_how_fast_weights_arrive_and_react() -> None:
+    left = (50, 100, 200, 200)
+    made = trace({"start": 0, "hog": 30, "end": 60}, [(0, STATIC), (4, TRUE), (30.5, left)], 60)
+    figures = hog.SCENARIO.figures({"feedback": made}, Options(seconds=60))
+    assert figures["converge_ms"] == pytest.approx(4000)
+    assert figures["reaction_ms"] == pytest.approx(500)
+    assert figures["errors"] == 0
+
+
+def test_hog_compares_only_what_was_run() -> None:
+    made = trace({"start": 0, "hog": 30, "end": 60}, [(0, TRUE)], 60)
+    alone = hog.SCENARIO.figures({"feedback": made}, Options(seconds=60))
+    both = hog.SCENARIO.figures({"feedback": made, "wlc": made}, Options(seconds=60))
+    assert "gain_over_wlc" not in alone
+    assert both["gain_over_wlc"] == 1
+    assert any("gain_over_wlc" in line for line in hog.SCENARIO.failures(both))
+
+
+SILENCE = {
+    "start": 0.0,
+    **{f"{what}{suffix}": at + more for at, what in ((10.0, "agents"), (20.0, "cut"), (30.0, "one"), (40.0, "master"))
+       for suffix, more in (("", 0.0), (" dead", 0.1), (" back", 5.0))},
+    "end": 50.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("weights", "wrong"),
+    [
+        ([(0, TRUE)], {}),
+        ([(0, TRUE), (5, STATIC)], {}),  # while everything lives a weight may change
+        ([(0, TRUE), (13, STATIC), (16, TRUE)], {"while_silent": 1}),
+        ([(0, TRUE), (23, STATIC), (26, TRUE)], {"while_silent": 1}),
+        ([(0, TRUE), (10.5, (50, 100, 200, 390))], {}),  # what was under way when they died
+        ([(0, TRUE), (42, (50, 100, 200, 390))], {"while_master_dead": 1}),
+        ([(0, TRUE), (46, STATIC), (46.5, TRUE)], {"after_restart": 5}),
+        ([(0, TRUE), (47, (0, 100, 200, 400))], {"gone_or_zero": 1, "after_restart": 10}),
+        ([(0, TRUE), (5, (-1, 100, 200, 400)), (6, TRUE)], {"gone_or_zero": 1}),
+    ],
+)
+def test_silence_counts_each_kind_of_wrong_change(
+    weights: list[tuple[float, tuple[int, ...]]], wrong: dict[str, int]
+) -> None:
+    counts = silence.wrong_changes(trace(SILENCE, weights, 50))
+    assert {what: count for what, count in counts.items() if count} == wrong
+
+
+@pytest.mark.lab(on="host")
+def test_hog_runs_on_a_real_kernel_with_every_part_real(tmp_path: Path) -> None:
+    watched: set[str] = set()
+    result = runner.run(
+        "hog",
+        tmp_path / "output",
+        options=Options(seconds=30, seed=2),
+        only=["wlc", "feedback"],
+        watch=lambda guests: watched.update(guest.job.variant for guest in guests),
+    )
+    figures = result.figures
+    assert watched == {"wlc", "feedback"}
+    assert figures["errors"] == 0
+    assert figures["gain_over_wlc"] > 1
+    assert figures["converge_ms"] < 15_000
+    assert figures["reaction_ms"] < 10_000
+    assert (tmp_path / "output" / "result.json").exists()
+
+
+@pytest.mark.lab(on="host")
+def test_a_scenario_too_short_for_its_figures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="at least 30 seconds"):
+        runner.run("hog", tmp_path, options=Options(seconds=5))
