@@ -33,7 +33,8 @@ class Native:
         """Raises LabError."""
         if reason := self.unavailable():
             raise LabError(reason)
-        return Launch([sys.executable, "-m", "feedback.lab.guest", str(job)], {})
+        # What the job leaves in temporary directories goes with the scratch directory, however it ends.
+        return Launch([sys.executable, "-m", "feedback.lab.guest", str(job)], {"TMPDIR": str(scratch)})
 
 
 def _load() -> bool:

@@ -40,8 +40,13 @@ def library() -> Path | None:
             "this processor has AMX, for which the user-mode kernel needs a small C library, and there is no C "
             "compiler: apt install gcc libc6-dev"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _compile(compiler, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _compile(compiler, target)
+    except OSError as error:
+        raise LabError(
+            f"{target}: cannot be made: {error.strerror}: set XDG_CACHE_HOME to a directory of yours"
+        ) from None
     return target
 
 
