@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -26,6 +27,7 @@ from feedback.lab.workload.records import FORMAT, Record
 LINE_SECONDS = 10.0
 RECENT_SECONDS = 3.0
 UTILISATION_SAMPLES = 10  # some one second
+FIGURES = 3  # cells after those of the real servers
 BAR = " ▁▂▃▄▅▆▇█"
 
 
@@ -102,25 +104,33 @@ class Progress:
                 self.console.print(self._line(guest.job.variant), highlight=False, markup=False)
 
     def _table(self) -> Table:
-        table = Table(title="real servers: weight, and the part of their CPU quota in use")
-        for heading in ("policy", "time", "phase", *(f"rs{i}" for i in range(1, len(self.quotas) + 1))):
-            table.add_column(heading)
-        for heading in ("p50", "p99, 3 s", "p99", "errors"):
-            table.add_column(heading, justify="right")
+        # Two lines a policy, so that it fits 80 columns: weights above, utilisation below.
+        table = Table(
+            title="real servers: weight, and the part of their CPU quota in use",
+            box=SIMPLE,
+            padding=(0, 1),
+            pad_edge=False,
+        )
+        for heading in ("policy", "seconds", *(f"rs{i}" for i in range(1, len(self.quotas) + 1))):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("p99 ms, 3 s", "p99 ms", "errors"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for variant, follower in self.followers.items():
-            table.add_row(*self._cells(variant, follower))
+            name, clock, phase, *rest = self._cells(variant, follower)
+            table.add_row(
+                name, f"{clock}\n{phase}", *(cell.replace(" ", "\n", 1) for cell in rest[:-FIGURES]), *rest[-FIGURES:]
+            )
         return table
 
     def _cells(self, variant: str, follower: Follower) -> list[str]:
         seconds = follower.seconds()
-        clock = "starting" if seconds is None else f"{min(seconds, self.load_seconds):.0f}/{self.load_seconds:.0f} s"
+        clock = "starting" if seconds is None else f"{min(seconds, self.load_seconds):.0f}/{self.load_seconds:.0f}"
         weights = follower.samples[-1].weights if follower.samples else ()
         servers = [
-            f"{_weight(weights, i)} {_bar(used)} {used:4.0%}"
-            for i, used in enumerate(follower.utilisation(self.quotas))
+            f"{_weight(weights, i)} {_bar(used)}{used:4.0%}" for i, used in enumerate(follower.utilisation(self.quotas))
         ]
         recent = follower.recent()
-        times = [_ms(recent, 0.5), _ms(recent, 0.99), _ms(follower.records, 0.99)]
+        times = [_ms(recent, 0.99), _ms(follower.records, 0.99)]
         return [variant, clock, follower.state(), *servers, *times, str(errors(follower.records))]
 
     def _line(self, variant: str) -> str:
@@ -139,8 +149,8 @@ class Progress:
 
 def _weight(weights: Sequence[int], index: int) -> str:
     if index >= len(weights) or weights[index] < 0:
-        return "   -"
-    return f"{weights[index]:4d}"
+        return "-"
+    return str(weights[index])
 
 
 def _bar(part: float) -> str:
@@ -148,4 +158,4 @@ def _bar(part: float) -> str:
 
 
 def _ms(some: Sequence[Record], fraction: float) -> str:
-    return f"{percentile_ms(some, fraction):.0f} ms" if some else "-"
+    return f"{percentile_ms(some, fraction):.0f}" if some else "-"

@@ -1,11 +1,12 @@
 # The guest's first process: mounts, modules, the job, power off. Run as `/bin/sh init.sh` with LAB_ENVIRONMENT naming a
-# file that sets PYTHON, ROOT, OUTPUT, JOB and VISIBLE. The root is the host's file system, so everything here is about
+# file that sets PYTHON, ROOT, OUTPUT, JOB and so on. The root is the host's file system, so everything here is about
 # writing nothing there but in OUTPUT.
 export PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LANG=C.UTF-8
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmpfs /run
 . "$LAB_ENVIRONMENT"
+export PYTHONPATH
 
 # A second view of the host's files, from which to bind what the mounts below would hide.
 mkdir -p /run/host

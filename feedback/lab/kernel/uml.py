@@ -6,6 +6,7 @@ what the job does. Source: facts measured on linux.uml 6.1.176; arch/um/kernel/u
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -66,6 +67,7 @@ def _environment(job: Path, output: Path, scratch: Path) -> str:
 
     values = {
         "PYTHON": sys.executable,
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "ROOT": Path(feedback.__file__).parents[1],
         "PREFIX": sys.prefix,
         "BASE_PREFIX": sys.base_prefix,
