@@ -113,7 +113,7 @@ class Progress:
         )
         for heading in ("policy", "seconds", *(f"rs{i}" for i in range(1, len(self.quotas) + 1))):
             table.add_column(heading, no_wrap=True)
-        for heading in ("p99 ms, 3 s", "p99 ms", "errors"):
+        for heading in ("p99 now", "p99 ms", "errors"):
             table.add_column(heading, justify="right", no_wrap=True)
         for variant, follower in self.followers.items():
             name, clock, phase, *rest = self._cells(variant, follower)
@@ -127,7 +127,7 @@ class Progress:
         clock = "starting" if seconds is None else f"{min(seconds, self.load_seconds):.0f}/{self.load_seconds:.0f}"
         weights = follower.samples[-1].weights if follower.samples else ()
         servers = [
-            f"{_weight(weights, i)} {_bar(used)}{used:4.0%}" for i, used in enumerate(follower.utilisation(self.quotas))
+            f"{_weight(weights, i)} {_bar(used)}{used:.0%}" for i, used in enumerate(follower.utilisation(self.quotas))
         ]
         recent = follower.recent()
         times = [_ms(recent, 0.99), _ms(follower.records, 0.99)]
@@ -138,7 +138,6 @@ class Progress:
             "time",
             "phase",
             *(f"rs{i}" for i in range(1, len(self.quotas) + 1)),
-            "p50",
             "p99 (3 s)",
             "p99",
             "errors",
