@@ -1,1 +1,1 @@
-
+"""The director pair: replication and takeover. Not built yet: see docs/limitations.md."""
