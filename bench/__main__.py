@@ -26,7 +26,9 @@ GUEST_SECONDS = 180.0
 
 def on_host(script: str) -> dict[str, Any]:
     ended = subprocess.run([sys.executable, HERE / script, "--json"], stdout=subprocess.PIPE, check=False)
-    return last_object(ended.stdout)
+    result = last_object(ended.stdout)
+    figures: dict[str, Any] = result.get("figures", result)
+    return figures
 
 
 def on_kernel(script: str) -> dict[str, Any]:
