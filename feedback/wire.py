@@ -63,11 +63,12 @@ class Pressure(msgspec.Struct, frozen=True):
 
 class Connections(msgspec.Struct, frozen=True):
     """TCP of the agent's network namespace (/proc/net/snmp, /proc/net/netstat): `opened` is PassiveOpens, cumulative;
-    `established` is CurrEstab, a level; `overflows` is ListenOverflows, cumulative."""
+    `established` is CurrEstab, a level; `overflows` is ListenOverflows and `resets` OutRsts, both cumulative."""
 
     opened: Count
     established: Count
     overflows: Count = 0
+    resets: Count = 0
 
 
 class Listener(msgspec.Struct, frozen=True):

@@ -223,7 +223,7 @@ class Memory:
         return {k: w * (1 + spare) if k in above else w for k, w in wanted.items()}
 
     def _scale(self, overheads: Mapping[DestinationKey, float]) -> float:
-        return max(1.0, self.RESOLUTION / max(overheads.values()))
+        return max(1.0, self.RESOLUTION / max(1e-6, *overheads.values()))
 
     def _weight(self, overhead: float | None, scale: float) -> Weight:
         if overhead is None:

@@ -202,6 +202,11 @@ class Capacity:
             self.filter.start(prior, PRIOR_VARIANCE if self.offset is None else KERNEL_VARIANCE)
 
     @property
+    def window(self) -> Window | None:
+        """The last one."""
+        return self._last
+
+    @property
     def cores(self) -> float | None:
         return self._last.cores if self._last else None
 

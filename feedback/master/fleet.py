@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from feedback.wire import Report
+from feedback.wire import Application, Connections, Pressure, Report
 
 CLOCK_MEMORY_SECONDS = 60.0
 WINDOW_SECONDS_MAX = 5.0  # a gap longer than this tells an average of a time that is over
@@ -25,13 +25,27 @@ class Trust(StrEnum):
     NEVER = "never"  # no report since this master started
 
 
+class ApplicationWindow(msgspec.Struct, frozen=True):
+    """What an application said of itself, as differences over a window and as levels at its end."""
+
+    port: int
+    completions: int | None
+    errors: int | None
+    utilisation: float | None
+    in_flight: int | None
+    latency_seconds: float | None
+    drain: bool
+
+
 class Window(msgspec.Struct, frozen=True):
     """Differences between two reports of one server. Times are the director's, in seconds.
 
     `busy` and `own` are fractions of the CPU that the server may use (1.0: all of it); `own` is the service's own part,
     None where the agent does not know its cgroup. `entitled` is the fraction that the service gets even if its
     neighbours want all they can have. `grain` is the relative uncertainty of the CPU counters in this window.
-    `completions` are connections opened less those that are still open; None without the counters.
+    `completions` are connections opened less those that are still open; None without the counters. `resets` are RSTs
+    sent, as by a port where nobody listens. `pressure` are PSI's fractions of the window, `applications` what applied
+    over it.
     """
 
     start: float
@@ -45,6 +59,13 @@ class Window(msgspec.Struct, frozen=True):
     completions: float | None
     memory_available: float  # fraction of total
     swap_in_pages: int
+    memory_total: int = 0  # bytes
+    established: int | None = None
+    overflows: int = 0
+    resets: int = 0
+    runnable: float | None = None  # tasks for each core
+    pressure: Pressure | None = None
+    applications: tuple[ApplicationWindow, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -151,4 +172,41 @@ def _window(a: Report, b: Report, start: float, end: float) -> Window | None:
         completions=completions,
         memory_available=b.memory.available / b.memory.total if b.memory.total else 1.0,
         swap_in_pages=max(0, (b.memory.swap_in_pages or 0) - (a.memory.swap_in_pages or 0)),
+        memory_total=b.memory.total,
+        established=b.connections.established if b.connections else None,
+        overflows=_grown(a.connections, b.connections, "overflows"),
+        resets=_grown(a.connections, b.connections, "resets"),
+        runnable=None if b.cpu.runnable is None else b.cpu.runnable / b.cpu.cores,
+        pressure=_pressure(a.pressure, b.pressure, seconds),
+        applications=tuple(_application(a, now) for now in b.applications),
     )
+
+
+def _grown(a: Connections | None, b: Connections | None, name: str) -> int:
+    return max(0, getattr(b, name) - getattr(a, name)) if a and b else 0
+
+
+def _pressure(a: Pressure | None, b: Pressure | None, seconds: float) -> Pressure | None:
+    """The part of the window that somebody waited, for each resource."""
+    if a is None or b is None:
+        return None
+    names = Pressure.__struct_fields__
+    return Pressure(**{n: max(0.0, min(1.0, (getattr(b, n) - getattr(a, n)) / seconds)) for n in names})
+
+
+def _application(before: Report, now: Application) -> ApplicationWindow:
+    old = next((x for x in before.applications if x.port == now.port), None)
+    return ApplicationWindow(
+        port=now.port,
+        completions=_difference(old.completions if old else None, now.completions),
+        errors=_difference(old.errors if old else None, now.errors),
+        utilisation=now.utilisation,
+        in_flight=now.in_flight,
+        latency_seconds=now.latency_seconds,
+        drain=now.drain,
+    )
+
+
+def _difference(old: int | None, new: int | None) -> int | None:
+    """None without two values, or where the application's counters began anew."""
+    return None if old is None or new is None or new < old else new - old

@@ -147,6 +147,7 @@ class Line:
             age_seconds=fleet.age(address, now),
             estimate=self.estimator.capacity(key).estimate(),
             quiesced=self._quiesced(key, base, kernel),
+            window=self.estimator.capacity(key).window,
         )
 
     def _base(self, key: DestinationKey, kernel: DestinationEntry | None) -> Destination:

@@ -8,13 +8,14 @@ from typing import TypeAlias
 import msgspec
 
 from feedback.master.estimate import Estimate
-from feedback.master.fleet import Trust
+from feedback.master.fleet import Trust, Window
 from feedback.model import Destination, DestinationEntry, DestinationKey, Reason, Service
 
 
 class Member(msgspec.Struct, frozen=True):
     """One destination: `base` is what the operator wrote (weight, thresholds, forwarding), `kernel` what is in force,
-    None while it is not there; `quiesced` says why the operator wants it at 0, empty if he does not."""
+    None while it is not there; `window` is the last window of its agent's stream, unsmoothed, None before the first;
+    `quiesced` says why the operator wants it at 0, empty if he does not."""
 
     base: Destination
     kernel: DestinationEntry | None
@@ -22,6 +23,7 @@ class Member(msgspec.Struct, frozen=True):
     age_seconds: float | None
     estimate: Estimate | None
     quiesced: str = ""
+    window: Window | None = None
 
     @property
     def key(self) -> DestinationKey:

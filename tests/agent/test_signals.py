@@ -92,16 +92,16 @@ def test_a_cgroups_own_pressure_is_read(tmp_path: Path) -> None:
 def test_accepted_established_and_overflowed_are_read(tmp_path: Path) -> None:
     source = open_connections(trees.proc(tmp_path))
     assert source is not None
-    assert source.sample(0.0) == Connections(opened=42, established=7, overflows=3)
+    assert source.sample(0.0) == Connections(opened=42, established=7, overflows=3, resets=8)
 
 
 def test_columns_are_found_by_name_wherever_they_stand(tmp_path: Path) -> None:
     proc = trees.proc(tmp_path)
-    trees.write(proc / "thread-self/net/snmp", "Tcp: CurrEstab PassiveOpens\nTcp: 5 6\n")
+    trees.write(proc / "thread-self/net/snmp", "Tcp: CurrEstab OutRsts PassiveOpens\nTcp: 5 7 6\n")
     trees.write(proc / "thread-self/net/netstat", "TcpExt: Other\nTcpExt: 1\n")
     source = open_connections(proc)
     assert source is not None
-    assert source.sample(0.0) == Connections(opened=6, established=5, overflows=0)
+    assert source.sample(0.0) == Connections(opened=6, established=5, overflows=0, resets=7)
 
 
 def test_a_kernel_that_does_not_count_connections_has_none(tmp_path: Path) -> None:

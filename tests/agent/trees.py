@@ -16,8 +16,8 @@ procs_blocked 0
 
 SNMP = """Ip: Forwarding DefaultTTL
 Ip: 1 64
-Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs
-Tcp: 1 200 120000 -1 11 42 0 0 7 1000
+Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutRsts
+Tcp: 1 200 120000 -1 11 42 0 0 7 1000 8
 Udp: InDatagrams NoPorts
 Udp: 5 6
 """

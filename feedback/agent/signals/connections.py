@@ -1,4 +1,4 @@
-"""TCP of the agent's own network namespace: connections accepted, established, and refused by a full queue.
+"""TCP of the agent's own network namespace: connections accepted, established, refused by a full queue, reset.
 
 /proc/net is a link to /proc/self/net, and `self` is the thread group's *leader*: a thread that did setns() would read
 another namespace's counters there. /proc/thread-self is the thread itself; the namespace is fixed when the file is
@@ -26,6 +26,7 @@ class ConnectionSource:
         self._netstat = open_if_present(net / "netstat")
         self._opened = _column(self._snmp.read(), b"Tcp:", b"PassiveOpens")
         self._established = _column(self._snmp.read(), b"Tcp:", b"CurrEstab")
+        self._resets = _column(self._snmp.read(), b"Tcp:", b"OutRsts")
         self._overflows = self._overflow_column()
         self._overflowed = 0
         self._overflows_due = float("-inf")
@@ -47,6 +48,7 @@ class ConnectionSource:
             opened=_value(data, b"Tcp:", self._opened),
             established=max(0, _value(data, b"Tcp:", self._established)),
             overflows=self._overflowed,
+            resets=_value(data, b"Tcp:", self._resets),
         )
 
 
