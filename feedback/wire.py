@@ -82,7 +82,8 @@ class Listener(msgspec.Struct, frozen=True):
 
 
 class Application(msgspec.Struct, frozen=True):
-    """What an application says of itself by datagram. `port` tells for which service (0: all)."""
+    """What an application says of itself by datagram. `port` tells for which service (0: all); `completions` are all
+    answers since it started, `errors` those among them that were failures of its own."""
 
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     utilisation: Ratio | None = None

@@ -80,14 +80,14 @@ class Controller:
             return result
         if isinstance(result, Window):
             for address in report.addresses:
-                self._observe(address, result, now)
+                self._observe(address, result)
         return None
 
-    def _observe(self, address: str, window: Window, now: float) -> None:
+    def _observe(self, address: str, window: Window) -> None:
         for line, key in self._behind.get(address, ()):
             udp = line.service.key.protocol is Protocol.UDP  # the agent counts TCP only
             seen = msgspec.structs.replace(window, opened=None, completions=None) if udp else window
-            line.estimator.capacity(key).observe(seen, now)
+            line.estimator.capacity(key).observe(seen)
 
     def _index(self) -> None:
         """Which destinations stand behind each RIP."""

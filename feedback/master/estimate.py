@@ -5,11 +5,15 @@ window; a misaligned window costs a factor of four in the tail. Completions come
 or, where it has no counters for them (UDP, older agents), from the director's ring, which the kernel refreshes every
 2 s: then the CPU counters are interpolated to the moments of refresh.
 
-The estimate is kept as the logarithm of completions per second and core, with its variance. A server that has never
-been busy is taken for an average one of its size: what one teaches about the cost of a connection serves all.
-`available` is kept apart, because a neighbour arrives in an instant: capacity = cores * exp(level) * available.
+Where connections last (a pool whose mean residence is over 3 s), a new one says little of the load that it brings: then
+capacity is open connections over utilisation, which needs no history either.
 
-Knows no law and no weight. Source of the filter: a scalar Kalman filter in the log domain with a CUSUM for steps.
+The estimate is kept as the logarithm of that per core, with its variance. A server that has never been busy is taken
+for an average one of its size: what one teaches about the cost of a connection serves all. `available` is kept apart,
+because a neighbour arrives in an instant: capacity = cores * exp(level) * available. Utilisation is that of the
+dominant resource: CPU, or what the application says of itself.
+
+Knows no law and no weight.
 """
 
 from __future__ import annotations
@@ -20,17 +24,15 @@ from math import exp, log, sqrt
 
 import msgspec
 
+from feedback.master.filter import PRIOR_VARIANCE, Filter
 from feedback.master.fleet import Window
 from feedback.model import DestinationEntry, DestinationKey
 
-PRIOR_VARIANCE = 0.09  # servers of one size differ by some 30 %
 KERNEL_VARIANCE = 0.02  # a weight found in the kernel at start was learned by somebody
-FORGET_SECONDS = 60.0  # without evidence, z goes back to the prior
-DRIFT_PER_SECOND = 0.0004  # variance: 2 % in a second
-STEP_SLACK, STEP_LIMIT = 1.0, 6.0  # CUSUM, in standard deviations
 SAMPLE_SECONDS_MIN, SAMPLE_SECONDS_MAX = 0.19, 2.0
 SAMPLE_VARIANCE_MAX = 0.08  # a sample is taken as soon as it is as good as this, or old
-CLIP = 1.2  # one sample moves the estimate by at most a factor of 3.3
+HELD_SECONDS_MIN = 0.95
+HELD_ABOVE, HELD_BELOW = 3.0, 1.5  # mean residence in seconds
 DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
 AVAILABLE_SECONDS = 0.4
 SATURATED = 0.95
@@ -39,10 +41,9 @@ IDLE = 0.02  # below this utilisation the ratio is noise
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """Capacity in connections per second, its standard deviation (relative), and what it rests on.
-
-    `utilisation` is the part of what the service can have that it uses (0..1); `available` the part of the server that
-    the service can have; `rate` its connections per second.
+    """Capacity in connections per second (`held`: in open connections), its relative standard deviation, and what it
+    rests on. `utilisation` is the part of what the service can have that it uses (0..1); `available` the part of the
+    server that the service can have; `rate` its connections per second.
     """
 
     capacity: float
@@ -53,45 +54,7 @@ class Estimate(msgspec.Struct, frozen=True):
     cores: float
     memory_available: float
     samples: int
-
-
-class Filter:
-    """The level of one destination: scalar Kalman filter, noise estimated from successive samples, CUSUM for steps."""
-
-    __slots__ = ("_down", "_last", "_noise", "_up", "level", "samples", "variance")
-
-    def __init__(self) -> None:
-        self.level, self.variance, self.samples = 0.0, PRIOR_VARIANCE, 0
-        self._noise, self._last = 0.05, 0.0
-        self._up = self._down = 0.0
-
-    def start(self, level: float, variance: float) -> None:
-        """What is believed before the first sample."""
-        self.level, self.variance = level, variance
-
-    def update(self, sample: float, variance: float, seconds: float) -> None:
-        """`variance` is what counting noise alone would give the sample; `seconds` the time since the last one."""
-        if self.samples:
-            self._noise += 0.06 * (min(1.0, (sample - self._last) ** 2 / 2) - self._noise)
-        noise = max(variance, self._noise if self.samples > 3 else 0.0)
-        self.variance += DRIFT_PER_SECOND * seconds
-        score = (sample - self.level) / sqrt(self.variance + noise)
-        self._up = max(0.0, self._up + score - STEP_SLACK)
-        self._down = max(0.0, self._down - score - STEP_SLACK)
-        if max(self._up, self._down) > STEP_LIMIT:
-            self.variance += (sample - self.level) ** 2
-            self._up = self._down = 0.0
-        gain = self.variance / (self.variance + noise)
-        self.level += gain * max(-CLIP, min(CLIP, sample - self.level))
-        self.variance = max(1e-4, (1 - gain) * self.variance)
-        self._last = sample
-        self.samples += 1
-
-    def forget(self, towards: float, seconds: float) -> None:
-        """Nothing is seen of an idle server: what was known fades towards the prior."""
-        keep = exp(-seconds / FORGET_SECONDS)
-        self.level = towards + (self.level - towards) * keep
-        self.variance = PRIOR_VARIANCE + (self.variance - PRIOR_VARIANCE) * keep
+    held: bool = False
 
 
 class Capacity:
@@ -99,54 +62,74 @@ class Capacity:
 
     def __init__(self, prior: Callable[[Capacity], float | None]) -> None:
         """`prior(self)` is what the pool believes of a server like this one: a level, None if it knows nothing yet."""
-        self._prior, self.filter = prior, Filter()
+        self._prior = prior
+        self._filters = (Filter(), Filter())  # of completions, and of open connections
+        self.held = False
         self.offset: float | None = None  # known difference from the pool's mean level
-        self._seconds = self._completions = self._busy_seconds = self._allotment = 0.0
+        self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
+        self._active = 0
+        self._count: int | None = None  # the director's, at the last look
         self._last: Window | None = None
         self._available: float | None = None
         self._utilisation = self._rate = 0.0
         self._history: deque[tuple[float, float]] = deque(maxlen=64)  # (time, cumulative CPU seconds)
-        self._counter: tuple[float, int, int] | None = None  # (time, connections, active) at the last refresh
+        self._refreshes: deque[tuple[float, int, int]] = deque(maxlen=16)  # (time, connections, active)
 
-    def observe(self, window: Window, now: float) -> None:
+    @property
+    def filter(self) -> Filter:
+        return self._filters[self.held]
+
+    def hold(self, held: bool) -> None:
+        """Whether connections last so long that open ones tell the load and not completed ones."""
+        if held != self.held:
+            self.held = held
+            self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
+
+    def observe(self, window: Window) -> None:
         """Take one window of the agent's stream."""
-        used = window.own if window.own is not None else window.busy
+        used = _used(window)
         self._follow(window, used)
-        if window.completions is None:
-            self._history.append(
-                (window.end, (self._history[-1][1] if self._history else 0.0) + used * window.cores * window.seconds)
-            )
-        else:
+        if self.held:
+            self._accumulate(window, used, self._active * window.seconds)
+        elif window.completions is not None:
             self._accumulate(window, used, window.completions)
+        else:
+            before = self._history[-1][1] if self._history else 0.0
+            self._history.append((window.end, before + used * window.cores * window.seconds))
+            self._settle(window)
         self._last = window
 
     def observe_kernel(self, entry: DestinationEntry, now: float) -> None:
-        """Without the agent's own counters: a sample from one refresh of the director's counters to the next."""
-        if self._last is None or self._last.completions is not None:
+        """Take the director's counters: open connections, and the total that moves every 2 s."""
+        self._active = entry.active
+        before, self._count = self._count, entry.counters.connections
+        if before is None or before == self._count:
             return
-        count = entry.counters.connections
-        if self._counter is None or count < self._counter[1]:
-            self._counter = (now, count, entry.active)
-            return
-        before, connections, active = self._counter
-        used_before, used_now = self._used_at(before), self._used_at(now)
-        if count == connections or used_before is None or used_now is None:
-            return
-        self._counter = (now, count, entry.active)
-        seconds = now - before
-        self._rate = (count - connections) / seconds
-        completions = float(count - connections - (entry.active - active))
-        window = msgspec.structs.replace(self._last, start=before, end=now)
-        self._accumulate(window, (used_now - used_before) / (window.cores * seconds), completions)
+        if self._count < before:
+            self._refreshes.clear()
+        self._refreshes.append((now, self._count, entry.active))
+
+    def _settle(self, window: Window) -> None:
+        """Without the agent's own counters: a sample from one refresh to the next, once the reports cover both."""
+        while len(self._refreshes) >= 2:
+            (start, opened_before, active_before), (end, opened, active) = self._refreshes[0], self._refreshes[1]
+            used_before, used = self._used_at(start), self._used_at(end)
+            if used is None:
+                return
+            self._refreshes.popleft()
+            if used_before is None:
+                continue
+            self._rate = (opened - opened_before) / (end - start)
+            span = msgspec.structs.replace(window, start=start, end=end)
+            part = (used - used_before) / (window.cores * (end - start))
+            self._accumulate(span, part, float(opened - opened_before - (active - active_before)))
 
     def _used_at(self, at: float) -> float | None:
-        """Cumulative CPU seconds at a moment, interpolated; None if the reports do not cover it yet."""
+        """Cumulative CPU seconds at a moment, interpolated; None if the reports do not cover it."""
         later = None
         for time, used in reversed(self._history):
             if time <= at:
-                if later is None:
-                    return used if at - time < 0.5 else None
-                return used + (later[1] - used) * (at - time) / (later[0] - time)
+                return None if later is None else used + (later[1] - used) * (at - time) / (later[0] - time)
             later = (time, used)
         return None
 
@@ -161,27 +144,28 @@ class Capacity:
             slow = 1 - exp(-window.seconds / 2.0)
             self._rate += slow * (window.opened / window.seconds - self._rate)
 
-    def _accumulate(self, window: Window, used: float, completions: float) -> None:
+    def _accumulate(self, window: Window, used: float, count: float) -> None:
         allotment = window.cores * window.seconds
         self._seconds += window.seconds
         self._allotment += allotment
-        self._completions += completions  # a single window may be negative: connections opened before it, closed in it
+        self._counted += count  # that of a single window may be negative: opened before it, closed in it
         self._busy_seconds += used * allotment
-        if self._seconds < SAMPLE_SECONDS_MIN:
+        if self._seconds < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
             return
-        n, busy = self._completions, self._busy_seconds
+        n, busy = self._counted, self._busy_seconds
         variance = self._variance(n, busy, window.grain_seconds)
         if variance > SAMPLE_VARIANCE_MAX and self._seconds < SAMPLE_SECONDS_MAX:
             return
         self._sample(n, busy, variance)
-        self._seconds = self._completions = self._busy_seconds = self._allotment = 0.0
+        self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
 
     def _variance(self, n: float, busy: float, grain: float) -> float:
         """Of ln(completions / busy): counting (costs vary: CV 1.5), ticks of the CPU counters, sampling jitter."""
         if n < 1 or busy <= 0:
             return 10.0
         used = busy / self._allotment
-        return 0.5 * (3.25 / n) + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
+        counting = 0.01 if self.held else 0.5 * (3.25 / n)
+        return counting + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
 
     def _sample(self, n: float, busy: float, variance: float) -> None:
         if n >= 3 and busy / self._allotment > IDLE:
@@ -229,7 +213,14 @@ class Capacity:
             cores=last.cores,
             memory_available=last.memory_available,
             samples=self.filter.samples,
+            held=self.held,
         )
+
+
+def _used(window: Window) -> float:
+    """The part of the server that the service uses, of the resource that is nearest to its end."""
+    said = [a.utilisation for a in window.applications if a.utilisation is not None]
+    return max(window.own if window.own is not None else window.busy, *said, 0.0)
 
 
 def _left(window: Window) -> float:
@@ -250,11 +241,20 @@ class Estimator:
         self._capacities: dict[DestinationKey, Capacity] = {}
         self._seeds: dict[DestinationKey, float] = {}
         self._counted = (-1, 0, 0.0)
+        self._held = False
 
     def capacity(self, key: DestinationKey) -> Capacity:
         if key not in self._capacities:
             self._capacities[key] = Capacity(self._prior)
+            self._capacities[key].hold(self._held)
         return self._capacities[key]
+
+    def residence(self, seconds: float) -> None:
+        """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis."""
+        if seconds > HELD_ABOVE or seconds < HELD_BELOW:
+            self._held = seconds > HELD_ABOVE
+            for capacity in self._capacities.values():
+                capacity.hold(self._held)
 
     def keep(self, keys: set[DestinationKey]) -> None:
         """Forget destinations that are gone."""
@@ -278,7 +278,7 @@ class Estimator:
 
     def _known(self) -> tuple[int, float]:
         """How many have been sampled, and the sum of their levels; counted anew only when one of them changed."""
-        samples = sum(c.filter.samples for c in self._capacities.values())
+        samples = sum(c.filter.samples for c in self._capacities.values()) * (-1 if self._held else 1)
         if samples != self._counted[0]:
             levels = [c.filter.level - (c.offset or 0.0) for c in self._capacities.values() if c.filter.samples]
             self._counted = (samples, len(levels), sum(levels))

@@ -1,8 +1,9 @@
 """Guard: bounds that no law can cross. Shares in, shares out, each bound that acted named in the reasons.
 
-In this order: what the operator quiesced stays at 0; an agent that is silent freezes its server and then follows the
-policy for lost ones; a new or returning server starts slowly; a share changes by a bounded factor in a second; nobody
-in service gets less than the floor. When most of the fleet falls silent at once the fault is ours, and all is held.
+In this order: what the operator quiesced stays at 0; a server that fails fast is ejected; an agent that is silent
+freezes its server and then follows the policy for lost ones; a new or returning server starts slowly; a share changes
+by a bounded factor in a second; nobody in service gets less than the floor. When most of the fleet falls silent at once
+the fault is ours, and all is held.
 
 Invariants: no bound ever raises an operator's zero; a pool in which the operator left one server in service is never
 all zero; the shares that come out sum to 1 or are all 0.
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 import msgspec
 
 from feedback.config import Guards
+from feedback.master.eject import Ejector
 from feedback.master.fleet import Trust
 from feedback.master.pool import Member, Pool, Share, Shares, normalised
 from feedback.model import DestinationKey, Reason
@@ -41,6 +43,7 @@ class Guard:
         self._shares: dict[DestinationKey, float] = {}
         self._ramp: dict[DestinationKey, float] = {}
         self._fresh: set[DestinationKey] = set()  # who was fresh when the fleet was last well
+        self._ejector = Ejector()
         self._at: float | None = None
 
     def apply(self, pool: Pool, wanted: Shares, now: float) -> Guarded:
@@ -48,10 +51,11 @@ class Guard:
         if self._at is None:
             self._shares = _kernel_shares(pool)
         self._at = now
+        ejected = self._ejector.ejected(pool, now)
         held = self._panic(pool)
         if held:
             return Guarded(normalised(wanted), self._ramp, held)
-        zeros = self._zeros(pool)
+        zeros = self._zeros(pool, ejected)
         serving = [m for m in pool.members if m.key not in zeros]
         self._start_ramps(serving)
         shares = normalised({m.key: wanted[m.key] for m in serving})
@@ -80,8 +84,10 @@ class Guard:
         self._fresh = (self._fresh | speaking) - lost
         return ""
 
-    def _zeros(self, pool: Pool) -> dict[DestinationKey, str]:
+    def _zeros(self, pool: Pool, ejected: Mapping[DestinationKey, str]) -> dict[DestinationKey, str]:
         zeros = {m.key: m.quiesced for m in pool.members if m.quiesced}
+        if len(zeros.keys() | ejected.keys()) < len(pool.members):
+            zeros = {**ejected, **zeros}
         if self._config.lost_policy == "quiesce":
             room = int(len(pool.members) * (1 - IN_SERVICE_MIN)) - len(zeros)
             lost = [m for m in pool.members if m.trust is Trust.LOST and m.key not in zeros]

@@ -100,6 +100,8 @@ class Line:
             elif self.written.get(e.destination.key) != 0:
                 self.zeros.add(e.destination.key)
         self._measure_flow(entry, now)
+        active = sum(e.active for e in self._have.values())
+        self.estimator.residence(active / self.flow if self.flow > 0 else 0.0)
         return foreign
 
     def _continue(self, entry: ServiceEntry) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from math import exp
 
+import msgspec
 import pytest
 
-from feedback.master.estimate import Capacity, Estimator, Filter
-from feedback.master.fleet import Window
+from feedback.master.estimate import Capacity, Estimator
+from feedback.master.filter import Filter
+from feedback.master.fleet import ApplicationWindow, Window
 from feedback.model import Counters, Destination, DestinationEntry
 from tests.master.builders import rip
 
@@ -35,7 +37,7 @@ def feed(capacity: Capacity, true: float, load: float, seconds: float, start: fl
     while at < start + seconds:
         at += 0.2
         n = sum(draw.expovariate(1) for _ in range(round(true * load * 0.2)))
-        capacity.observe(window(at, busy=min(1.0, n / (true * 0.2)), completions=n), at)
+        capacity.observe(window(at, busy=min(1.0, n / (true * 0.2)), completions=n))
     return at
 
 
@@ -52,7 +54,7 @@ def test_two_servers_share_what_a_connection_costs() -> None:
     estimator = Estimator()
     busy, idle = estimator.capacity(rip(1)), estimator.capacity(rip(2))
     feed(busy, true=100, load=0.5, seconds=5)
-    idle.observe(window(5.0, busy=0.0, completions=0.0, cores=3.0), 5.0)
+    idle.observe(window(5.0, busy=0.0, completions=0.0, cores=3.0))
     a, b = busy.estimate(), idle.estimate()
     assert a is not None and b is not None
     assert b.capacity == pytest.approx(3 * a.capacity, rel=0.1)
@@ -71,10 +73,10 @@ def test_half_the_speed_is_noticed_within_two_seconds() -> None:
 def test_a_neighbour_that_takes_all_it_can_leaves_what_the_service_is_entitled_to() -> None:
     c = Estimator().capacity(rip(1))
     for k in range(1, 26):
-        c.observe(window(k / 5, busy=0.4, own=0.4, completions=16), k / 5)
+        c.observe(window(k / 5, busy=0.4, own=0.4, completions=16))
     before = c.estimate()
     for k in range(26, 36):
-        c.observe(window(k / 5, busy=1.0, own=0.4, completions=16, entitled=0.5), k / 5)
+        c.observe(window(k / 5, busy=1.0, own=0.4, completions=16, entitled=0.5))
     after = c.estimate()
     assert before is not None and after is not None
     assert before.available == pytest.approx(1.0)
@@ -86,7 +88,7 @@ def test_without_the_agents_counters_the_kernels_are_aligned_to_its_cpu() -> Non
     c, count = Estimator().capacity(rip(1)), 0
     for k in range(1, 101):
         at = k / 5
-        c.observe(window(at, busy=0.5, completions=None), at)
+        c.observe(window(at, busy=0.5, completions=None))
         if k % 10 == 0:  # the kernel refreshes its counters every 2 s
             count += 100
         entry = DestinationEntry(Destination(rip(1)), 0, 0, 0, Counters(connections=count))
@@ -95,6 +97,51 @@ def test_without_the_agents_counters_the_kernels_are_aligned_to_its_cpu() -> Non
     assert found is not None
     assert found.capacity == pytest.approx(100, rel=0.1)  # 50 a second at a utilisation of 0.5
     assert found.rate == pytest.approx(50, rel=0.1)
+
+
+def test_reports_that_come_two_seconds_late_are_still_aligned_to_the_kernels_counters() -> None:
+    c, count, late = Estimator().capacity(rip(1)), 0, []
+    for k in range(1, 151):
+        at, busy = k / 5, 0.5 if (k // 10) % 2 else 0.1  # the load steps at each refresh
+        late.append(window(at, busy=busy, completions=None))
+        if k > 10:
+            c.observe(late[k - 11])
+        if k % 10 == 9:
+            count += 100 if (k // 10) % 2 else 20
+        c.observe_kernel(DestinationEntry(Destination(rip(1)), 0, 0, 0, Counters(connections=count)), at)
+    found = c.estimate()
+    assert found is not None
+    assert found.capacity == pytest.approx(100, rel=0.1)
+
+
+def test_where_connections_last_capacity_is_open_ones_over_utilisation() -> None:
+    estimator = Estimator()
+    estimator.residence(10.0)
+    for i, (active, busy) in enumerate(((100, 0.5), (100, 0.25)), 1):
+        c = estimator.capacity(rip(i))
+        for k in range(1, 60):
+            c.observe_kernel(DestinationEntry(Destination(rip(i)), active), k / 5)
+            c.observe(window(k / 5, busy=busy, completions=0.0))
+    a, b = (estimator.capacity(rip(i)).estimate() for i in (1, 2))
+    assert a is not None and b is not None
+    assert a.held and a.capacity == pytest.approx(200, rel=0.1)
+    assert b.capacity == pytest.approx(400, rel=0.1)
+    estimator.residence(2.0)  # within the hysteresis
+    assert estimator.capacity(rip(1)).held
+    estimator.residence(1.0)
+    assert not estimator.capacity(rip(1)).held
+
+
+def test_an_application_that_says_it_is_full_is_full_however_idle_its_cpu() -> None:
+    c = Estimator().capacity(rip(1))
+    word = ApplicationWindow(80, None, None, 0.8, None, None, False)
+    for k in range(1, 40):
+        seen = msgspec.structs.replace(window(k / 5, busy=0.1, completions=16), applications=(word,))
+        c.observe(seen)
+    found = c.estimate()
+    assert found is not None
+    assert found.utilisation == pytest.approx(0.8, abs=0.02)
+    assert found.capacity == pytest.approx(100, rel=0.1)
 
 
 def test_what_is_known_of_an_idle_server_fades() -> None:
@@ -112,7 +159,7 @@ def test_a_seed_from_the_kernels_weights_holds_until_there_are_samples() -> None
     estimator = Estimator()
     estimator.seed({rip(1): 10.0, rip(2): 40.0})
     for i in (1, 2):
-        estimator.capacity(rip(i)).observe(window(1.0, busy=0.0, completions=0.0), 1.0)
+        estimator.capacity(rip(i)).observe(window(1.0, busy=0.0, completions=0.0))
     a, b = (estimator.capacity(rip(i)).estimate() for i in (1, 2))
     assert a is not None and b is not None
     assert b.capacity / a.capacity == pytest.approx(4.0)

@@ -1,0 +1,54 @@
+"""Filter: the level of one destination out of noisy samples, in the logarithm.
+
+A scalar Kalman filter whose measurement noise is estimated from successive samples (von Neumann), and a CUSUM on the
+normalised innovations: a step (an antagonist, a resize) is noticed and learned anew at once. Knows no server, no unit.
+"""
+
+from __future__ import annotations
+
+from math import exp, sqrt
+
+PRIOR_VARIANCE = 0.09  # servers of one size differ by some 30 %
+FORGET_SECONDS = 60.0  # without evidence, the level goes back to the prior
+DRIFT_PER_SECOND = 0.0004  # variance: 2 % in a second
+STEP_SLACK, STEP_LIMIT = 1.0, 6.0  # CUSUM, in standard deviations
+CLIP = 1.2  # one sample moves the estimate by at most a factor of 3.3
+
+
+class Filter:
+    """The level of one destination: scalar Kalman filter, noise estimated from successive samples, CUSUM for steps."""
+
+    __slots__ = ("_down", "_last", "_noise", "_up", "level", "samples", "variance")
+
+    def __init__(self) -> None:
+        self.level, self.variance, self.samples = 0.0, PRIOR_VARIANCE, 0
+        self._noise, self._last = 0.05, 0.0
+        self._up = self._down = 0.0
+
+    def start(self, level: float, variance: float) -> None:
+        """What is believed before the first sample."""
+        self.level, self.variance = level, variance
+
+    def update(self, sample: float, variance: float, seconds: float) -> None:
+        """`variance` is what counting noise alone would give the sample; `seconds` the time since the last one."""
+        if self.samples:
+            self._noise += 0.06 * (min(1.0, (sample - self._last) ** 2 / 2) - self._noise)
+        noise = max(variance, self._noise if self.samples > 3 else 0.0)
+        self.variance += DRIFT_PER_SECOND * seconds
+        score = (sample - self.level) / sqrt(self.variance + noise)
+        self._up = max(0.0, self._up + score - STEP_SLACK)
+        self._down = max(0.0, self._down - score - STEP_SLACK)
+        if max(self._up, self._down) > STEP_LIMIT:
+            self.variance += (sample - self.level) ** 2
+            self._up = self._down = 0.0
+        gain = self.variance / (self.variance + noise)
+        self.level += gain * max(-CLIP, min(CLIP, sample - self.level))
+        self.variance = max(1e-4, (1 - gain) * self.variance)
+        self._last = sample
+        self.samples += 1
+
+    def forget(self, towards: float, seconds: float) -> None:
+        """Nothing is seen of an idle server: what was known fades towards the prior."""
+        keep = exp(-seconds / FORGET_SECONDS)
+        self.level = towards + (self.level - towards) * keep
+        self.variance = PRIOR_VARIANCE + (self.variance - PRIOR_VARIANCE) * keep
