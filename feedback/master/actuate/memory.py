@@ -1,0 +1,81 @@
+"""`wlc`: a stock with two minutes of memory. Closed connections count until their FIN time-out, so that a weight raised
+by 10 % floods the server for seconds.
+
+The memory is cancelled instead of waited for: at each tick the weight is the overhead that the server should have at
+the end of the tick, i.e. what it has (inactive), what it should have (active) and what it should get (its share of the
+arrivals). The kernel, filling the least overhead/weight, then sends each server just that.
+
+Source: ip_vs_wlc.c, ip_vs.h: the overhead is active * 256 + inactive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from feedback.master.actuate.weight import CATCH_UP, Weight, Weights, active, current, inactive, surviving
+from feedback.master.guard import Guarded
+from feedback.master.pool import Pool
+from feedback.model import DestinationKey
+
+ACTIVE = 256  # what an active connection counts in wlc, in inactive ones
+
+
+class Memory:
+    """wlc: overhead (active * 256 + inactive) / weight, with the memory of closed connections cancelled each tick."""
+
+    MEAN, RESOLUTION = 1000, 20_000
+    HEAL_SECONDS = 10.0  # the stock of closed connections is drawn towards its part over this time
+    ARRIVALS_PER_SERVER = 4.0  # a tick lasts until this many connections are expected for an average server
+    TICK_MAX_SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self._written_at: float | None = None
+
+    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
+        serving = [m for m in pool.members if guarded.shares[m.key].value > 0]
+        if not serving:
+            return {m.key: Weight(0) for m in pool.members}
+        tick = self._tick(pool, len(serving))
+        switch = any((not current(m)) != (guarded.shares[m.key].value <= 0) for m in pool.members)
+        if self._written_at is not None and now - self._written_at < 0.9 * tick and not switch:
+            return {m.key: Weight(current(m) or 0, "until the next tick") for m in pool.members}
+        self._written_at = now
+        arrivals = self._arrivals(pool, guarded, tick)
+        cost = 1 + (ACTIVE - 1) * surviving(pool, tick)
+        overheads = {m.key: inactive(m) + cost * (active(m) + arrivals[m.key]) for m in serving}
+        for m in serving:  # decides where nothing is open and nothing comes
+            overheads[m.key] += guarded.shares[m.key].value
+        scale = self._scale(overheads)
+        return {m.key: self._weight(overheads.get(m.key), scale) for m in pool.members}
+
+    def _tick(self, pool: Pool, serving: int) -> float:
+        """Seconds between writes: as short as the loop is, longer where few connections arrive."""
+        if pool.flow <= 0:
+            return self.TICK_MAX_SECONDS
+        return min(self.TICK_MAX_SECONDS, max(0.2, self.ARRIVALS_PER_SERVER * serving / pool.flow))
+
+    def _arrivals(self, pool: Pool, guarded: Guarded, tick: float) -> dict[DestinationKey, float]:
+        """How many connections each should get in this tick: its share, less where it is above its part of what is
+        open, and at most a little more where it is below. What that leaves over goes to those above."""
+        opened, closed = (sum(f(m) for m in pool.members) for f in (active, inactive))
+        wanted: dict[DestinationKey, float] = {}
+        below = 0.0
+        for m in pool.members:
+            share = guarded.shares[m.key].value
+            fair, part = share * pool.flow * tick, share * opened
+            behind = (part - active(m)) / max(part, 4.0)
+            pull = tick / self.HEAL_SECONDS * (share * closed - inactive(m))
+            got = fair * max(0.0, 1 + behind) + min(CATCH_UP * fair, max(-CATCH_UP * fair, pull))
+            wanted[m.key] = min(fair * (1 + CATCH_UP), max(0.0, got))
+            below += fair - wanted[m.key]
+        above = {k: w for k, w in wanted.items() if w < guarded.shares[k].value * pool.flow * tick}
+        spare = max(0.0, below) / (sum(above.values()) or 1.0)
+        return {k: w * (1 + spare) if k in above else w for k, w in wanted.items()}
+
+    def _scale(self, overheads: Mapping[DestinationKey, float]) -> float:
+        return max(1.0, self.RESOLUTION / max(1e-6, *overheads.values()))
+
+    def _weight(self, overhead: float | None, scale: float) -> Weight:
+        if overhead is None:
+            return Weight(0)
+        return Weight(max(1, round(overhead * scale)), "its share of the arrivals on top of what it carries")
