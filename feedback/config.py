@@ -134,6 +134,7 @@ class MasterConfig(_Strict, frozen=True):
     enrolled: Path = Path("/etc/feedback/agents")
     ownership: str = "table"
     control: Path = Path("/run/feedback/master.sock")
+    state: Path = Path("/var/lib/feedback/master.json")
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
     netns: str | None = None
     law: str = "capacity"

@@ -20,6 +20,7 @@ from feedback.config import MasterConfig, ServiceConfig, service_key, to_destina
 from feedback.master.fleet import Fleet, Window
 from feedback.master.laws import load
 from feedback.master.line import ForeignEdit, Line, ServiceStatus
+from feedback.master.state import ServiceState, State, StateError
 from feedback.model import AddDestination, DestinationKey, Edit, Protocol, ServiceKey, SetDestination, Setting, Snapshot
 from feedback.wire import Report
 
@@ -38,6 +39,7 @@ class Controller:
         self._lines: dict[ServiceKey, Line] = {}
         self._indexed: dict[ServiceKey, tuple[DestinationKey, ...]] = {}
         self._behind: dict[str, list[tuple[Line, DestinationKey]]] = {}
+        self._restored: dict[ServiceKey, ServiceState] = {}
         self._timer = 0.0
         self.foreign_edits: list[ForeignEdit] = []
         self._configure(config)
@@ -115,6 +117,7 @@ class Controller:
             if key not in self._lines:
                 law = self._named[key].law if key in self._named else self._config.law
                 self._lines[key] = Line(entry.service, self._config, law, None)
+                self._lines[key].restore(self._restored.pop(key, ServiceState()))
                 self._indexed = {}
             self._lines[key].follow(entry, now)
 
@@ -134,6 +137,19 @@ class Controller:
         for edit in failed:
             if isinstance(edit, AddDestination | SetDestination) and edit.service in self._lines:
                 self._lines[edit.service].written.pop(edit.destination.key, None)
+
+    def state(self) -> State:
+        """What a restarted master needs and cannot read from the kernel."""
+        return State(services={str(k): line.state() for k, line in self._lines.items()})
+
+    def restore(self, state: State) -> None:
+        """Take the state of the master before, before the first look at the kernel. Raises StateError."""
+        try:
+            self._restored = {ServiceKey.parse(k): s for k, s in state.services.items()}
+            for key, line in self._lines.items():
+                line.restore(self._restored.get(key, ServiceState()))
+        except ValueError as error:
+            raise StateError(str(error)) from None
 
     def next_timer(self) -> float:
         """When `decide` wants to be called again, in the caller's `now`."""

@@ -17,9 +17,11 @@ from typing import Any
 
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError, Kernel
+from feedback.master import state
 from feedback.master.controller import Controller, Decision
 from feedback.master.laws import UnknownLawError
 from feedback.master.link import Link
+from feedback.master.state import State, StateError
 from feedback.master.status import SCHEMA, of_decision
 from feedback.model import ServiceKey, Setting
 from feedback.ops import systemd
@@ -44,6 +46,7 @@ class Daemon:
         self._counters: Counter[str] = Counter()
         self._logged: dict[tuple[str, str], float] = {}
         self._complaints: dict[str, float] = {}
+        self._saved: State | None = None
         self._started = time.monotonic()
 
     async def run(self) -> None:
@@ -53,6 +56,7 @@ class Daemon:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
+            self._restore()
             self._look()
             async with contextlib.AsyncExitStack() as stack:
                 pair = load_secret(self._config.key)
@@ -83,6 +87,33 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), max(0.01, self._controller.next_timer() - now))
 
+    def _restore(self) -> None:
+        """A state that cannot be read is put aside, not overwritten."""
+        path = self._config.state
+        try:
+            self._controller.restore(state.decode(path.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (OSError, StateError) as error:
+            aside = path.with_suffix(".bad")
+            with contextlib.suppress(OSError):
+                path.replace(aside)
+            self._log.error("state-refused", path=str(path), reason=str(error), note=f"starting without it: {aside}")
+
+    def _save(self) -> None:
+        now = self._controller.state()
+        if now == self._saved:
+            return
+        path = self._config.state
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_suffix(".new")
+            new.write_bytes(state.encode(now))
+            new.replace(path)
+            self._saved = now
+        except OSError as error:
+            self._complain("state", f"{path}: cannot be written: {error.strerror}")
+
     def _look(self) -> None:
         self._controller.receive_kernel(self._kernel.snapshot(), time.monotonic())
 
@@ -101,6 +132,7 @@ class Daemon:
         self._note_changes(decision)
         self._note_foreign()
         self._decision = decision
+        self._save()
 
     def _receive(self, report: Report, received_at: float) -> None:
         refused = self._controller.receive_report(report, received_at)
@@ -166,7 +198,7 @@ class Daemon:
 
     def _take_configuration(self) -> None:
         config = load(self._path, MasterConfig)
-        fixed = ("listen", "key", "enrolled", "control", "netns")
+        fixed = ("listen", "key", "enrolled", "control", "state", "netns")
         for name in fixed:
             if getattr(config, name) != getattr(self._config, name):
                 raise ConfigError(f"{self._path}: {name}: changes only with a restart")

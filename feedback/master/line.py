@@ -17,6 +17,7 @@ from feedback.master.laws import Law, load
 from feedback.master.limits import Limit, limits
 from feedback.master.pool import Member, Pool
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
+from feedback.master.state import ServiceState
 from feedback.model import (
     Destination,
     DestinationEntry,
@@ -66,6 +67,7 @@ class Line:
         self.service, self.law_name = service, law
         self.destinations = destinations
         self._owners: dict[DestinationKey, int] = {}  # the other owner's last weight that was not ours
+        self._remembered: dict[DestinationKey, int] = {}  # the same, from before a restart
         self.law: Law = load(law)
         self.estimator = Estimator()
         self.guard = Guard(config.guards)
@@ -78,6 +80,17 @@ class Line:
         self.zeros: set[DestinationKey] = set()  # somebody else's
         self.flow = 0.0
         self._counted: tuple[float, int] | None = None
+
+    def state(self) -> ServiceState:
+        """What a restarted master could not read from the kernel."""
+        zeros = (str(k) for k, w in self.written.items() if w == 0 and k not in self.zeros)
+        owners = {str(k): w for k, w in self._owners.items() if k in self._have}
+        return ServiceState(tuple(sorted(zeros)), owners if self.destinations is None else {})
+
+    def restore(self, state: ServiceState) -> None:
+        """Before the first look at the kernel."""
+        self.written = {DestinationKey.parse(k): 0 for k in state.zeros}
+        self._remembered = {DestinationKey.parse(k): w for k, w in state.owners.items()}
 
     def follow(self, entry: ServiceEntry, now: float) -> None:
         """Take over the kernel's record of a service that somebody else owns."""
@@ -119,7 +132,7 @@ class Line:
                 found.append(ForeignEdit(entry.service.key, have.key, ours, have.weight))
                 del self.written[have.key]
             if have.weight and have.key not in self.written:
-                self._owners[have.key] = have.weight
+                self._owners[have.key] = self._remembered.pop(have.key, have.weight)
         return found
 
     def _measure_flow(self, entry: ServiceEntry | None, now: float) -> None:

@@ -7,6 +7,7 @@ import pytest
 from feedback.config import ConfigError, MasterConfig, parse
 from feedback.master import Controller
 from feedback.master.laws import UnknownLawError
+from feedback.master.state import decode, encode
 from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
 from tests.master.builders import VIRTUAL, Table, config, report, rip
 
@@ -125,6 +126,20 @@ def test_a_foreign_weight_is_seen_and_put_right() -> None:
     bench.run(0.4)
     assert bench.ratios() == pytest.approx([1.0, 1.0], rel=0.1)
     assert len(bench.controller.foreign_edits) == 1
+
+
+def test_a_zero_of_ours_is_raised_again_by_the_master_after_us_and_a_foreign_one_is_not() -> None:
+    policy = '[guards]\nlost_policy = "quiesce"\npanic = 1.0\n'
+    bench = Bench(config(4, guards=policy), [100, 100, 100, 100])
+    bench.run(5)
+    bench.silent = {0}
+    bench.table.put(rip(2), 0)
+    weights = bench.run(30)
+    assert weights[0] == 0 and weights[1] == 0
+    again = Bench(config(4, guards=policy), [100, 100, 100, 100], bench.table)
+    again.controller.restore(decode(encode(bench.controller.state())))
+    weights = again.run(30)
+    assert weights[0] > 50 and weights[1] == 0
 
 
 def test_a_refused_edit_is_not_somebody_elses_work() -> None:

@@ -40,7 +40,7 @@ class Site:
     def write(self, extra: str = "") -> None:
         self.config.write_text(
             f'listen = ["tcp://127.0.0.1:{self.port}"]\nkey = "{self.secret}"\nenrolled = "{self.directory}/agents"\n'
-            f'control = "{self.control}"\ninterval_seconds = 0.05\n{extra}\n'
+            f'control = "{self.control}"\nstate = "{self.directory}/state.json"\ninterval_seconds = 0.05\n{extra}\n'
             f'[[service]]\nvirtual = "{VIRTUAL}"\n'
             + "".join(f'[[service.destination]]\naddress = "{rip(i).address}"\n' for i in (1, 2))
         )
@@ -170,3 +170,16 @@ def test_a_kernel_that_fails_for_a_while_is_asked_again(site: Site) -> None:
         raise NoIpvs("gone")
 
     run(site, work)
+
+
+def test_a_state_that_cannot_be_read_is_put_aside_and_said(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    path = site.directory / "state.json"
+    path.write_text("{nonsense")
+
+    def work() -> None:
+        until(lambda: site.weights() == [100, 100])
+
+    run(site, work)
+    assert path.with_suffix(".bad").read_text() == "{nonsense"
+    assert "state-refused" in capfd.readouterr().err
+    assert path.exists()

@@ -1,0 +1,45 @@
+"""State: the little that the kernel's table cannot tell a restarted master.
+
+A weight of 0 has no author in the kernel: without this, an ejection that outlives the master would be taken for the
+operator's word and stay for ever. And the weight that another owner of a service wanted is gone once ours is written.
+Pure: the daemon keeps it in a file. What does not fit is refused with one line, and the master starts without it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+VERSION = 1
+
+
+class StateError(ValueError):
+    """One line: what was wrong."""
+
+
+class ServiceState(msgspec.Struct, frozen=True):
+    """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each."""
+
+    zeros: tuple[str, ...] = ()
+    owners: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
+
+
+class State(msgspec.Struct, frozen=True):
+    version: int = VERSION
+    services: dict[str, ServiceState] = {}
+
+
+def encode(state: State) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(state, order="deterministic")) + b"\n"
+
+
+def decode(data: bytes) -> State:
+    """Raises StateError."""
+    try:
+        state = msgspec.json.decode(data, type=State)
+    except msgspec.DecodeError as error:
+        raise StateError(str(error)) from None
+    if state.version != VERSION:
+        raise StateError(f"is of version {state.version}, this master reads {VERSION}")
+    return state
