@@ -1,0 +1,65 @@
+"""What holds a server back although its CPU does not."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from feedback.master.laws.capacity import Capacity
+from feedback.master.laws.strain import CUT_MIN, Strain, memory_factor
+from feedback.master.pool import Member
+from feedback.wire import Pressure
+from tests.master.builders import member, pool, rip
+from tests.master.test_eject import window
+
+
+def seen(now: float, **changes: object) -> Member:
+    return msgspec.structs.replace(member(1), window=msgspec.structs.replace(window(now), **changes))
+
+
+def follow(strain: Strain, start: float, seconds: float, *, hot: bool = False, **changes: object) -> float:
+    for k in range(1, round(seconds / 0.2)):
+        strain.follow(seen(start + k / 5, **changes), start + k / 5, hot)
+    return strain.factor
+
+
+@pytest.mark.parametrize("available, factor", [(1.0, 1), (0.15, 1), (0.10, 0.5), (0.05, 0.05), (0.0, 0.05)])
+def test_memory_takes_nothing_until_little_is_left(available: float, factor: float) -> None:
+    assert memory_factor(available) == pytest.approx(factor)
+
+
+def test_memory_that_falls_fast_counts_before_it_is_gone() -> None:
+    strain = Strain()
+    for k in range(1, 40):
+        strain.follow(seen(k / 5, memory_available=0.6 - 0.01 * k), k / 5, False)
+    assert strain.factor < 0.3  # 21 % left, and 5 % less each second
+    assert "at this trend" in strain.text
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [{"pressure": Pressure(0, 0, 0.1, 0, 0)}, {"swap_in_pages": 100}, {"overflows": 1}],
+)
+def test_a_drowning_server_is_cut_once_a_second_and_comes_back_slowly(sign: dict[str, object]) -> None:
+    strain = Strain()
+    assert follow(strain, 0, 2.5, **sign) == pytest.approx(0.7**3, rel=0.01)
+    assert follow(strain, 10, 30, **sign) == pytest.approx(CUT_MIN)
+    assert follow(strain, 40, 4) == pytest.approx(CUT_MIN)
+    assert CUT_MIN < follow(strain, 44, 5) < 0.5
+    assert follow(strain, 49, 30) == 1.0
+
+
+def test_while_the_pool_is_hot_nobody_is_cut_for_drowning() -> None:
+    assert follow(Strain(), 0, 5, hot=True, overflows=3) == 1.0
+
+
+def test_memory_still_counts_while_the_capacities_of_a_hot_pool_are_frozen() -> None:
+    law = Capacity()
+    law.shares(pool(member(1), member(2)), 0.0)
+    full = msgspec.structs.replace(
+        member(1, utilisation=0.99, capacity=50), window=msgspec.structs.replace(window(0.2), memory_available=0.06)
+    )
+    out = law.shares(pool(full, member(2, utilisation=0.99, capacity=300)), 0.2)
+    assert out[rip(2)].value == pytest.approx(100)  # frozen
+    assert out[rip(1)].value == pytest.approx(10)
+    assert "memory" in str(out[rip(1)].reasons)
