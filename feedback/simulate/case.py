@@ -1,0 +1,154 @@
+"""Case: what happens in one run, as data: servers, load, changes, how reports come. Also the form of a user's TOML.
+
+A case knows no law and no scheduler's ways. `part` of a load is relative to what all servers can do at their best, so
+that 0.7 means 70 %. Changes are absolute: what a field does not name stays. Reading a file is the only I/O here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from feedback.config import ConfigError
+from feedback.model import Protocol
+from feedback.wire import Name
+
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Part = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Index = Annotated[int, msgspec.Meta(ge=0, le=9999)]
+
+SCHEDULERS = ("sed", "nq", "wlc", "wrr", "rr", "lc", "fo", "ovf")
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ServerCase(_Strict, frozen=True, kw_only=True):
+    """`count` servers of so many cores, each `speed` times as fast as the core that costs are measured on."""
+
+    cores: Positive
+    speed: Positive = 1.0
+    count: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+
+
+class Load(_Strict, frozen=True, kw_only=True):
+    """From this moment on, arrivals come at this part of the pool's capacity."""
+
+    at_seconds: Seconds = 0.0
+    part: Part
+
+
+class Change(_Strict, frozen=True, kw_only=True):
+    """What becomes of some servers at a moment.
+
+    `available` is the part of the cores that neighbours leave, `speed` a factor (cold caches), `io_seconds` the mean
+    time that each request waits for something that is not CPU. `failing` answers every request at once with an error.
+    A server that is `down` answers nothing, and its agent is silent; the health check notices after a second, and
+    after a second that it is back. `silent` is the agent alone.
+    """
+
+    at_seconds: Seconds
+    servers: Annotated[tuple[Index, ...], msgspec.Meta(min_length=1)]
+    available: Ratio | None = None
+    speed: Positive | None = None
+    io_seconds: Seconds | None = None
+    failing: bool | None = None
+    down: bool | None = None
+    silent: bool | None = None
+
+
+class Bursts(_Strict, frozen=True, kw_only=True):
+    """Each second from `from_seconds` on, each server loses `depth` of its cores for that second with this chance."""
+
+    from_seconds: Seconds = 0.0
+    chance: Ratio
+    depth: Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+class Case(_Strict, frozen=True, kw_only=True):
+    """`hold_seconds` 0: one request a connection; otherwise the mean time that a connection stays open, on which
+    requests come at `requests_per_second`. `past` lets closed connections of the time before the start be remembered,
+    spread as equal weights would have. `own_known`: the agent knows the service's own cgroup. `application`: servers
+    tell completions and errors. `event_seconds` is the moment from which convergence counts."""
+
+    name: Name
+    summary: str = ""
+    server: Annotated[tuple[ServerCase, ...], msgspec.Meta(min_length=1)]
+    load: Annotated[tuple[Load, ...], msgspec.Meta(min_length=1)]
+    change: tuple[Change, ...] = ()
+    bursts: Bursts | None = None
+    seconds: Positive = 60.0
+    measure_from_seconds: Seconds = 0.0
+    event_seconds: Seconds = 0.0
+    protocol: Protocol = Protocol.TCP
+    schedulers: tuple[str, ...] = ("sed", "wlc", "wrr")
+    cost_seconds: Positive = 0.010
+    cost_cv: Annotated[float, msgspec.Meta(ge=0, le=20)] = 1.5
+    hold_seconds: Seconds = 0.0
+    requests_per_second: Positive = 5.0
+    timeout_seconds: Positive = 2.0
+    fin_seconds: Seconds = 120.0
+    udp_seconds: Seconds = 300.0
+    past: bool = False
+    report_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
+    delay_seconds: Seconds = 0.05
+    noise: Ratio = 0.02
+    own_known: bool = False
+    application: bool = False
+
+    @property
+    def servers(self) -> tuple[ServerCase, ...]:
+        """One entry a server."""
+        return tuple(s for s in self.server for _ in range(s.count))
+
+    @property
+    def capacity(self) -> float:
+        """Requests per second that all servers can do at their best."""
+        return sum(s.cores * s.speed for s in self.servers) / self.cost_seconds
+
+
+def read(path: Path) -> Case:
+    """A user's case. Raises ConfigError, one line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "scenario") -> Case:
+    """Raises ConfigError."""
+    try:
+        case = msgspec.convert(tomllib.loads(text), Case)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).rpartition(" - at `$")
+        raise ConfigError(f"{source}: {where.strip('.`')}: {what}" if what else f"{source}: {error}") from None
+    check(case, source)
+    return case
+
+
+def check(case: Case, source: str) -> None:
+    """What types cannot say. Raises ConfigError."""
+    if case.load[0].at_seconds != 0:
+        raise ConfigError(f"{source}: load[0].at_seconds: the first load starts at 0")
+    for i, (a, b) in enumerate(zip(case.load, case.load[1:], strict=False), 1):
+        if b.at_seconds <= a.at_seconds:
+            raise ConfigError(f"{source}: load[{i}].at_seconds: {b.at_seconds:g} is not after {a.at_seconds:g}")
+    known = len(case.servers)
+    for i, change in enumerate(case.change):
+        for index in change.servers:
+            if index >= known:
+                raise ConfigError(f"{source}: change[{i}].servers: {index}: there are {known}, counted from 0")
+    for i, scheduler in enumerate(case.schedulers):
+        if scheduler not in SCHEDULERS:
+            raise ConfigError(f"{source}: schedulers[{i}]: {scheduler!r}: expected one of {', '.join(SCHEDULERS)}")
+    if case.measure_from_seconds >= case.seconds:
+        raise ConfigError(f"{source}: measure_from_seconds: must be less than seconds, which is {case.seconds:g}")

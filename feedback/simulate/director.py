@@ -1,0 +1,220 @@
+"""The kernel's table for one service, made fast: destinations, thresholds, memory of closed connections, schedulers.
+
+The same semantics as `FakeKernel`, which the contract test holds to the real kernel; tests/simulate holds this to that
+on random scripts. Closed TCP connections and UDP flows all live equally long, so a queue expires them. `sed`, `nq` and
+`wlc` are written out for speed; the others come from feedback.ipvs.schedulers. `smooth` is no kernel's: a round robin
+without bursts or resets, the reference for `wrr`. Knows no server; time comes in as `now`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from feedback.ipvs.fake_table import COUNTERS_SECONDS, Overload
+from feedback.ipvs.schedulers import MODELLED, Scheduler, make
+from feedback.model import (
+    Counters,
+    Destination,
+    DestinationEntry,
+    Edit,
+    Protocol,
+    Service,
+    ServiceEntry,
+    SetDestination,
+    Snapshot,
+)
+
+
+class Slot:
+    """One destination. `index` is the server behind it."""
+
+    __slots__ = ("active", "config", "credit", "inactive", "index", "opened", "overloaded", "shown", "weight")
+
+    def __init__(self, config: Destination, index: int) -> None:
+        self.config, self.index, self.weight = config, index, config.weight
+        self.active = self.inactive = self.opened = self.shown = self.credit = 0
+        self.overloaded = False
+
+    def reopening(self) -> int:
+        upper, lower = self.config.upper, self.config.lower
+        return lower or upper - (upper >> 2)
+
+    def filled(self) -> None:
+        """A connection was bound."""
+        if self.config.upper and self.active + self.inactive >= self.config.upper:
+            self.overloaded = True
+
+    def emptied(self) -> None:
+        """A connection was forgotten."""
+        if not self.config.upper or self.active + self.inactive < self.reopening():
+            self.overloaded = False
+
+    def set(self, config: Destination, overload: Overload) -> None:
+        before, self.config, self.weight = self.config, config, config.weight
+        if overload is Overload.UNTIL_6_1_176:
+            if config.upper == 0 or config.upper > before.upper:
+                self.overloaded = False
+        elif (config.upper, config.lower) != (before.upper, before.lower):
+            self._reconsider()
+
+    def _reconsider(self) -> None:
+        total = self.active + self.inactive
+        if not self.config.upper or total < self.reopening():
+            self.overloaded = False
+        elif total >= self.config.upper:
+            self.overloaded = True
+
+    def entry(self) -> DestinationEntry:
+        return DestinationEntry(self.config, self.active, self.inactive, 0, Counters(connections=self.shown))
+
+
+class Director:
+    """`destinations` in the order of their adding, one for each server. `writes` counts edits that were applied."""
+
+    def __init__(
+        self,
+        service: Service,
+        destinations: Iterable[Destination],
+        *,
+        overload: Overload = Overload.UNTIL_6_1_176,
+        fin_seconds: float = 120.0,
+        udp_seconds: float = 300.0,
+    ) -> None:
+        self.slots = [Slot(d, i) for i, d in enumerate(destinations)]
+        self.order: list[Slot] = []
+        self.service, self._overload = service, overload
+        self._udp = service.key.protocol is Protocol.UDP
+        self._linger = udp_seconds if self._udp else fin_seconds
+        self._closed: deque[tuple[float, Slot]] = deque()
+        self._keys = {s.config.key: s for s in self.slots}
+        self._refreshed, self._now = 0.0, 0.0
+        self.writes = 0
+        self._scheduler: Scheduler[Slot] | None = None
+        self._choose = self._chooser(service.scheduler)
+        for slot in self.slots:  # wrr's cursor remembers each adding
+            self.order.insert(0, slot)  # as the kernel does
+            self._told()
+
+    def _chooser(self, name: str) -> Callable[[], Slot | None]:
+        match name:
+            case "sed":
+                return self._sed
+            case "nq":
+                return self._nq
+            case "wlc":
+                return self._wlc
+            case "smooth":
+                return self._smooth
+        if name not in MODELLED:
+            raise ValueError(f"scheduler {name} is not modelled")
+        scheduler: Scheduler[Slot] = make(name)
+        self._scheduler = scheduler
+        return lambda: scheduler.choose(self.order)
+
+    def _told(self) -> None:
+        if self._scheduler is not None:
+            self._scheduler.changed(self.order)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def advance(self, now: float) -> None:
+        """Forget connections that are due, and refresh what netlink shows of the counters every 2 s."""
+        closed = self._closed
+        while closed and closed[0][0] <= now:
+            slot = closed.popleft()[1]
+            slot.inactive -= 1
+            slot.emptied()
+        if now // COUNTERS_SECONDS > self._now // COUNTERS_SECONDS:
+            for slot in self.slots:
+                slot.shown = slot.opened
+        self._now = now
+
+    def remember(self, slot: Slot, moments: Iterable[float]) -> None:
+        """Closed connections of the time before the start, each to be forgotten at its moment; call before time
+        moves."""
+        made = [(moment, slot) for moment in moments]
+        slot.inactive += len(made)
+        self._closed = deque(sorted([*self._closed, *made], key=lambda m: m[0]))
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def open(self, now: float) -> Slot | None:
+        """Where the scheduler sends a new connection; None refuses it."""
+        self.advance(now)
+        slot = self._choose()
+        if slot is None:
+            return None
+        slot.opened += 1
+        if self._udp:
+            slot.inactive += 1
+            self._closed.append((now + self._linger, slot))
+        else:
+            slot.active += 1
+        slot.filled()
+        return slot
+
+    def close(self, slot: Slot, now: float) -> None:
+        """Client and server are done: a TCP connection becomes inactive; of UDP the kernel sees no end."""
+        if self._udp:
+            return
+        slot.active -= 1
+        if self._linger > 0:
+            slot.inactive += 1
+            self._closed.append((now + self._linger, slot))
+        else:
+            slot.emptied()
+
+    # --- what a master sees and does ---------------------------------------------------------------------------------
+
+    def snapshot(self, now: float) -> Snapshot:
+        self.advance(now)
+        return Snapshot((ServiceEntry(self.service, tuple(s.entry() for s in self.order)),))
+
+    def apply(self, edits: Iterable[Edit]) -> None:
+        """Only edits of destinations that are there: the service belongs to somebody else here."""
+        for edit in edits:
+            if not isinstance(edit, SetDestination):
+                raise TypeError(f"the model's service is not the master's to change: {edit}")
+            self._keys[edit.destination.key].set(edit.destination, self._overload)
+            self.writes += 1
+            self._told()
+
+    # --- schedulers: ip_vs_sed.c, ip_vs_nq.c, ip_vs_wlc.c; ties go to the head of the list ---------------------------
+
+    def _sed(self) -> Slot | None:
+        least, cost, per = None, 1, 0  # cost / per is infinite
+        for slot in self.order:
+            weight = slot.weight
+            if weight > 0 and not slot.overloaded and (slot.active + 1) * per < cost * weight:
+                least, cost, per = slot, slot.active + 1, weight
+        return least
+
+    def _nq(self) -> Slot | None:
+        for slot in self.order:
+            if slot.active == 0 and slot.weight > 0 and not slot.overloaded:
+                return slot
+        return self._sed()
+
+    def _wlc(self) -> Slot | None:
+        least, cost, per = None, 1, 0
+        for slot in self.order:
+            weight = slot.weight
+            if weight > 0 and not slot.overloaded:
+                overhead = slot.active * 256 + slot.inactive
+                if overhead * per < cost * weight:
+                    least, cost, per = slot, overhead, weight
+        return least
+
+    def _smooth(self) -> Slot | None:
+        """Everybody earns its weight, the richest is chosen and pays the sum."""
+        richest, total = None, 0
+        for slot in self.order:
+            if slot.weight > 0 and not slot.overloaded:
+                slot.credit += slot.weight
+                total += slot.weight
+                if richest is None or slot.credit > richest.credit:
+                    richest = slot
+        if richest is not None:
+            richest.credit -= total
+        return richest

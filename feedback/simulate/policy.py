@@ -1,0 +1,104 @@
+"""Policies: who writes the weights in a run: nobody, an oracle that knows the true capacities, or the real controller.
+
+The service belongs to somebody else (as with keepalived): equal weights at the start, weight 0 while its health check
+says that a server is down, equal again after. The oracle's reference for `wlc` has no memory of closed connections,
+and for `wrr` it is a round robin without bursts: what those schedulers would be at their best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import msgspec
+
+from feedback.config import Guards, MasterConfig
+from feedback.master import Controller
+from feedback.model import Edit, SetDestination, Snapshot
+from feedback.simulate.director import Director
+from feedback.wire import Report
+
+PLAIN, ORACLE = "plain", "oracle"
+WEIGHT = 100
+ORACLE_MAX = 1000
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """`law` is a registered law, `plain` (LVS as it is: equal weights) or `oracle`; `delay` multiplies the delay of
+    reports."""
+
+    law: str
+    scheduler: str
+    delay: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.law}@{self.scheduler}" + (f" delay x{self.delay:g}" if self.delay != 1 else "")
+
+    @property
+    def reference(self) -> Policy:
+        return Policy(ORACLE, self.scheduler)
+
+    def kernel_scheduler(self) -> str:
+        return "smooth" if self.law == ORACLE and self.scheduler == "wrr" else self.scheduler
+
+    def fin_seconds(self, seconds: float) -> float:
+        return 0.0 if self.law == ORACLE and self.scheduler == "wlc" else seconds
+
+
+class Nobody:
+    """LVS as it is."""
+
+    interval_seconds = inf
+
+    def receive(self, report: Report, now: float) -> None:
+        pass
+
+    def changed(self, director: Director, capacities: Sequence[float]) -> None:
+        """The true capacities are these from now on."""
+
+    def decide(self, snapshot: Snapshot, now: float) -> tuple[Sequence[Edit], Sequence[float] | None]:
+        """Edits, and the shares that they stand for, in the order of servers; None: as they were."""
+        return (), None
+
+
+class Oracle(Nobody):
+    """The true capacities as weights, at once."""
+
+    def changed(self, director: Director, capacities: Sequence[float]) -> None:
+        most = max(capacities) or 1.0
+        edits = []
+        for slot, capacity in zip(director.slots, capacities, strict=True):
+            weight = max(1, round(ORACLE_MAX * capacity / most)) if capacity > 0 else 0
+            wanted = msgspec.structs.replace(slot.config, weight=weight)
+            if wanted != slot.config:
+                edits.append(SetDestination(director.service.key, wanted))
+        director.apply(edits)
+
+
+class Feedback(Nobody):
+    """The real controller, adopting a service that it does not own."""
+
+    def __init__(self, law: str, guards: Guards | None = None) -> None:
+        config = MasterConfig(ownership="weights", law=law, guards=guards or Guards())
+        self.interval_seconds = config.interval_seconds
+        self.controller = Controller(config)
+        self.refused = 0
+
+    def receive(self, report: Report, now: float) -> None:
+        self.refused += self.controller.receive_report(report, now) is not None
+
+    def decide(self, snapshot: Snapshot, now: float) -> tuple[Sequence[Edit], Sequence[float] | None]:
+        self.controller.receive_kernel(snapshot, now)
+        self.controller.foreign_edits.clear()
+        decision = self.controller.decide(now)
+        shares = {s.destination: s.share for s in decision.settings}
+        order = [e.destination.key for e in snapshot.services[0].destinations][::-1]
+        return decision.edits, [shares.get(key, 0.0) for key in order]
+
+
+def make(policy: Policy) -> Nobody:
+    """Raises UnknownLawError."""
+    if policy.law == PLAIN:
+        return Nobody()
+    return Oracle() if policy.law == ORACLE else Feedback(policy.law)

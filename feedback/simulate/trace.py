@@ -1,0 +1,102 @@
+"""Trace: what happened in a run, ready for figures. Parallel lists; seconds throughout.
+
+`latency` is NaN for a request that was not over at the end. Failed requests keep the time that they took to fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import nan
+
+import msgspec
+
+from feedback.simulate.case import Case
+from feedback.simulate.servers import Server
+
+OK, REFUSED, SERVER_ERROR = 0, 1, 2
+
+
+class Shares(msgspec.Struct, frozen=True):
+    """At a moment: parts of the service that the servers should get, or could do; they need not sum to 1."""
+
+    at: float
+    values: tuple[float, ...]
+
+
+class Second(msgspec.Struct, frozen=True):
+    """The second that ends at `at`: requests sent to each server, and the part of its cores that they used."""
+
+    at: float
+    requests: tuple[int, ...]
+    utilisation: tuple[float, ...]
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """`writes` are (moment, edits)."""
+
+    case: Case
+    at: list[float]
+    latency: list[float]
+    outcome: bytearray
+    seconds: list[Second]
+    wanted: list[Shares]
+    truth: list[Shares]
+    writes: list[tuple[float, int]]
+
+
+class TraceBuilder:
+    """Filled by the world while it runs."""
+
+    def __init__(self, case: Case, at: list[float]) -> None:
+        self._case, self._at = case, at
+        self._latency = [nan] * len(at)
+        self._outcome = bytearray(len(at))
+        self._requests = [0] * len(case.servers)
+        self._busy = [0.0] * len(case.servers)
+        self._seconds: list[Second] = []
+        self._wanted: list[Shares] = []
+        self._truth: list[Shares] = []
+        self._writes: list[tuple[float, int]] = []
+
+    def chosen(self, index: int) -> None:
+        self._requests[index] += 1
+
+    def answered(self, number: int, now: float) -> None:
+        self._latency[number] = now - self._at[number]
+
+    def failed(self, number: int, now: float, outcome: int) -> None:
+        self._latency[number] = now - self._at[number]
+        self._outcome[number] = outcome
+
+    def second(self, now: float, servers: Sequence[Server]) -> None:
+        used = []
+        for index, server in enumerate(servers):
+            server.advance(now)
+            busy = server.busy_seconds
+            used.append(max(0.0, busy - self._busy[index]) / server.cores)
+            self._busy[index] = busy
+        self._seconds.append(Second(now, tuple(self._requests), tuple(used)))
+        self._requests = [0] * len(servers)
+
+    def truth(self, now: float, capacities: Sequence[float]) -> None:
+        if self._truth and self._truth[-1].at == now:
+            self._truth.pop()
+        self._truth.append(Shares(now, tuple(capacities)))
+
+    def decided(self, now: float, shares: Sequence[float] | None, edits: int) -> None:
+        if shares is not None:
+            self._wanted.append(Shares(now, tuple(shares)))
+        if edits:
+            self._writes.append((now, edits))
+
+    def finish(self) -> Trace:
+        return Trace(
+            self._case,
+            self._at,
+            self._latency,
+            self._outcome,
+            self._seconds,
+            self._wanted,
+            self._truth,
+            self._writes,
+        )
