@@ -13,8 +13,12 @@ from feedback.model import DestinationKey
 
 
 class Limit(msgspec.Struct, frozen=True):
+    """Thresholds, 0 is none. `room` is how many active connections it can hold, 0 if that is not known."""
+
     upper: int = 0
     lower: int = 0
+    room: int = 0
+    text: str = ""
 
 
 def limits(pool: Pool) -> dict[DestinationKey, Limit]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from feedback.config import MasterConfig
-from feedback.master.actuate import Actuator, Weight, for_scheduler
+from feedback.master.actuate import Actuator, Wanted, Weight, for_scheduler
 from feedback.master.estimate import Estimator
 from feedback.master.fleet import Fleet
 from feedback.master.guard import Guard, Guarded
@@ -184,7 +184,8 @@ class Line:
         wanted = self.law.shares(pool, now)
         bounds = limits(pool)
         guarded = self.guard.apply(pool, wanted, now)
-        weights = {} if guarded.held else self.actuator.weights(pool, guarded, now)
+        aims = Wanted(guarded.shares, limits=bounds, ramping=frozenset(guarded.ramp))
+        weights = {} if guarded.held else self.actuator.weights(pool, aims, now)
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
         statuses = tuple(Status(m, settings[m.key]) for m in pool.members)
         status = ServiceStatus(self.service, self.law_name, self.flow, guarded.held, statuses)
@@ -208,7 +209,7 @@ class Line:
             service=self.service.key,
             destination=member.key,
             weight=value,
-            share=share.value,
+            share=share.value if weight is None or weight.share is None else weight.share,
             upper=limit.upper,
             lower=limit.lower,
             reasons=(*share.reasons, reason),

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.master.actuate import Actuator, Flow, Hold, Memory, Stock, for_scheduler
-from feedback.master.guard import Guarded
+from feedback.master.actuate import Actuator, Wanted, for_scheduler
+from feedback.master.actuate.flow import Flow
+from feedback.master.actuate.memory import Memory
+from feedback.master.actuate.presence import Presence
+from feedback.master.actuate.stock import Stock
 from feedback.master.pool import Pool
 from feedback.model import WEIGHT_MAX, Destination, DestinationEntry
 from tests.master.builders import member, pool, rip, shares
@@ -59,7 +62,7 @@ def run(
                 for i in range(n)
             )
             p = Pool(pool().service, members, flow)
-            given_weights = actuator.weights(p, Guarded(shares(*part), {}), now)
+            given_weights = actuator.weights(p, Wanted(shares(*part)), now)
             weights = [given_weights[rip(i + 1)].value for i in range(n)]
         chosen = choose(active, closed, weights)
         open_until[chosen].append(now + draw.expovariate(1 / holding))
@@ -75,18 +78,18 @@ def part_of(placed: list[tuple[float, int]], server: int, start: float, end: flo
 def test_sed_weights_are_in_proportion_and_stay_within_the_dead_band() -> None:
     actuator = Stock(dead_band=0.05)
     four = pool(*(member(i, weight=100) for i in (1, 2, 3, 4)))
-    out = actuator.weights(four, Guarded(shares(0.1, 0.2, 0.3, 0.4), {}), 0.0)
+    out = actuator.weights(four, Wanted(shares(0.1, 0.2, 0.3, 0.4)), 0.0)
     first = out[rip(1)].value
     assert [w.value / first for w in out.values()] == pytest.approx([1, 2, 3, 4], rel=0.02)
     same = pool(*(member(i, weight=w) for i, w in enumerate((40, 80, 120, 160), 1)))
-    out = actuator.weights(same, Guarded(shares(0.102, 0.198, 0.302, 0.398), {}), 0.2)
+    out = actuator.weights(same, Wanted(shares(0.102, 0.198, 0.302, 0.398)), 0.2)
     assert [w.value for w in out.values()] == [40, 80, 120, 160]
 
 
 def test_one_servers_change_is_one_write() -> None:
     actuator = Stock(dead_band=0.05)
     have = pool(*(member(i, weight=100) for i in range(1, 9)))
-    out = actuator.weights(have, Guarded(shares(*[1 / 7.5] * 7, 0.5 / 7.5), {}), 0.0)
+    out = actuator.weights(have, Wanted(shares(*[1 / 7.5] * 7, 0.5 / 7.5)), 0.0)
     assert [w.value for w in out.values()] == [100] * 7 + [50]
 
 
@@ -111,10 +114,10 @@ def test_plain_wlc_floods_the_server_whose_weight_rises() -> None:
     """The trap itself, so that the test above is known to test something."""
 
     class Written:
-        def weights(self, p: Pool, guarded: Guarded, now: float) -> dict:  # type: ignore[type-arg]
+        def weights(self, p: Pool, wanted: Wanted, now: float) -> dict:  # type: ignore[type-arg]
             from feedback.master.actuate import Weight
 
-            return {k: Weight(round(1000 * s.value)) for k, s in guarded.shares.items()}
+            return {k: Weight(round(1000 * s.value)) for k, s in wanted.shares.items()}
 
     def parts(now: float) -> list[float]:
         return [0.25] * 4 if now < 20 else [0.125, 0.125, 0.25, 0.5]
@@ -149,22 +152,22 @@ def test_a_server_without_a_past_gets_no_more_than_its_share_under_sed_with_long
 def test_wrr_rests_until_the_reset_of_its_cursor_does_not_show() -> None:
     actuator = Flow(dead_band=0.05)
     first = pool(*(member(i, weight=16) for i in (1, 2)), flow=100.0)
-    assert [w.value for w in actuator.weights(first, Guarded(shares(0.75, 0.25), {}), 0.0).values()] == [24, 8]
+    assert [w.value for w in actuator.weights(first, Wanted(shares(0.75, 0.25)), 0.0).values()] == [24, 8]
     second = pool(member(1, weight=24), member(2, weight=8), flow=100.0)
-    resting = actuator.weights(second, Guarded(shares(0.25, 0.75), {}), 0.5)
+    resting = actuator.weights(second, Wanted(shares(0.25, 0.75)), 0.5)
     assert [w.value for w in resting.values()] == [24, 8]
-    assert [w.value for w in actuator.weights(second, Guarded(shares(0.25, 0.75), {}), 1.1).values()] == [8, 24]
+    assert [w.value for w in actuator.weights(second, Wanted(shares(0.25, 0.75)), 1.1).values()] == [8, 24]
 
 
 def test_wrr_takes_a_server_out_without_resting() -> None:
     actuator = Flow(dead_band=0.05)
-    actuator.weights(pool(*(member(i, weight=16) for i in (1, 2))), Guarded(shares(0.75, 0.25), {}), 0.0)
-    out = actuator.weights(pool(member(1, weight=24), member(2, weight=8)), Guarded(shares(1.0, 0.0), {}), 0.1)
+    actuator.weights(pool(*(member(i, weight=16) for i in (1, 2))), Wanted(shares(0.75, 0.25)), 0.0)
+    out = actuator.weights(pool(member(1, weight=24), member(2, weight=8)), Wanted(shares(1.0, 0.0)), 0.1)
     assert out[rip(2)].value == 0
 
 
-def test_a_scheduler_that_is_not_driven_is_left_alone_but_for_zero() -> None:
-    out = Hold("mh").weights(pool(member(1, weight=7), member(2, weight=9)), Guarded(shares(1.0, 0.0), {}), 0.0)
+def test_a_scheduler_that_ignores_weights_is_left_alone_but_for_zero() -> None:
+    out = Presence("lc").weights(pool(member(1, weight=7), member(2, weight=9)), Wanted(shares(1.0, 0.0)), 0.0)
     assert [w.value for w in out.values()] == [7, 0]
 
 
@@ -172,14 +175,14 @@ def test_wlc_at_rest_is_not_written_more_often_than_connections_come() -> None:
     actuator, written = Memory(), []
     slow = pool(*(member(i) for i in (1, 2)), flow=1.0)
     for k in range(100):
-        out = actuator.weights(slow, Guarded(shares(0.5, 0.5), {}), k / 5)
+        out = actuator.weights(slow, Wanted(shares(0.5, 0.5)), k / 5)
         if "tick" not in out[rip(1)].text:
             written.append(k / 5)
     assert min(b - a for a, b in pairwise(written)) >= 3.5
 
 
 @given(
-    st.sampled_from(["sed", "nq", "wlc", "wrr", "mh", "rr"]),
+    st.sampled_from(["sed", "nq", "wlc", "wrr", "mh", "sh", "rr", "lc", "dh", "lblc", "lblcr", "twos", "fo", "ovf"]),
     st.lists(
         st.tuples(st.floats(0, 1), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1
     ),
@@ -190,10 +193,10 @@ def test_weights_are_ones_the_kernel_takes_and_zero_only_for_a_share_of_zero(
 ) -> None:
     actuator = for_scheduler(scheduler, 0.05)
     members = [member(i, weight=w, active=a, inactive=n) for i, (_, w, a, n) in enumerate(situation[:40], 1)]
-    guarded = Guarded(shares(*(s for s, *_ in situation[:40])), {})
+    wanted = Wanted(shares(*(s for s, *_ in situation[:40])))
     for now in (0.0, 0.2, 10.0):
-        out = actuator.weights(pool(*members, flow=flow), guarded, now)
+        out = actuator.weights(pool(*members, flow=flow), wanted, now)
         for m in members:
             assert 0 <= out[m.key].value <= WEIGHT_MAX
             resting = "tick" in out[m.key].text or "resting" in out[m.key].text
-            assert resting or (out[m.key].value == 0) == (guarded.shares[m.key].value == 0)
+            assert resting or (out[m.key].value == 0) == (wanted.shares[m.key].value == 0)

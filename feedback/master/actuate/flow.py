@@ -5,8 +5,7 @@ Source: ip_vs_wrr.c.
 
 from __future__ import annotations
 
-from feedback.master.actuate.weight import Weight, Weights, banded, current, scaled
-from feedback.master.guard import Guarded
+from feedback.master.actuate.weight import Wanted, Weight, Weights, banded, current, scaled
 from feedback.master.pool import Pool
 
 
@@ -21,17 +20,17 @@ class Flow:
         self._dead_band = dead_band
         self._written_at: float | None = None
 
-    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
-        parts = scaled(pool, guarded, self.MEAN, self.LIMIT, keep=False)
-        wanted = {m.key: banded(m, parts[m.key], self._dead_band, self.LIMIT) for m in pool.members}
-        changed = [m for m in pool.members if current(m) != wanted[m.key].value]
+    def weights(self, pool: Pool, wanted: Wanted, now: float) -> Weights:
+        parts = scaled(pool, wanted, self.MEAN, self.LIMIT, keep=False)
+        aims = {m.key: banded(m, parts[m.key], self._dead_band, self.LIMIT) for m in pool.members}
+        changed = [m for m in pool.members if current(m) != aims[m.key].value]
         if not changed:
-            return wanted
-        switch = any(not current(m) or not wanted[m.key].value for m in changed)
+            return aims
+        switch = any(not current(m) or not aims[m.key].value for m in changed)
         if not switch and not self._rested(pool, now):
             return {m.key: Weight(current(m) or 0, "resting: a write resets the round robin") for m in pool.members}
         self._written_at = now
-        return wanted
+        return aims
 
     def _rested(self, pool: Pool, now: float) -> bool:
         if self._written_at is None:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from feedback.master.actuate.weight import CATCH_UP, Weight, Weights, active, current, inactive, surviving
-from feedback.master.guard import Guarded
+from feedback.master.actuate.weight import CATCH_UP, Wanted, Weight, Weights, active, current, inactive, surviving
 from feedback.master.pool import Pool
 from feedback.model import DestinationKey
 
@@ -31,20 +30,20 @@ class Memory:
     def __init__(self) -> None:
         self._written_at: float | None = None
 
-    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
-        serving = [m for m in pool.members if guarded.shares[m.key].value > 0]
+    def weights(self, pool: Pool, wanted: Wanted, now: float) -> Weights:
+        serving = [m for m in pool.members if wanted.share(m) > 0]
         if not serving:
             return {m.key: Weight(0) for m in pool.members}
         tick = self._tick(pool, len(serving))
-        switch = any((not current(m)) != (guarded.shares[m.key].value <= 0) for m in pool.members)
+        switch = any((not current(m)) != (wanted.share(m) <= 0) for m in pool.members)
         if self._written_at is not None and now - self._written_at < 0.9 * tick and not switch:
             return {m.key: Weight(current(m) or 0, "until the next tick") for m in pool.members}
         self._written_at = now
-        arrivals = self._arrivals(pool, guarded, tick)
+        arrivals = self._arrivals(pool, wanted, tick)
         cost = 1 + (ACTIVE - 1) * surviving(pool, tick)
         overheads = {m.key: inactive(m) + cost * (active(m) + arrivals[m.key]) for m in serving}
         for m in serving:  # decides where nothing is open and nothing comes
-            overheads[m.key] += guarded.shares[m.key].value
+            overheads[m.key] += wanted.share(m)
         scale = self._scale(overheads)
         return {m.key: self._weight(overheads.get(m.key), scale) for m in pool.members}
 
@@ -54,23 +53,23 @@ class Memory:
             return self.TICK_MAX_SECONDS
         return min(self.TICK_MAX_SECONDS, max(0.2, self.ARRIVALS_PER_SERVER * serving / pool.flow))
 
-    def _arrivals(self, pool: Pool, guarded: Guarded, tick: float) -> dict[DestinationKey, float]:
+    def _arrivals(self, pool: Pool, wanted: Wanted, tick: float) -> dict[DestinationKey, float]:
         """How many connections each should get in this tick: its share, less where it is above its part of what is
         open, and at most a little more where it is below. What that leaves over goes to those above."""
         opened, closed = (sum(f(m) for m in pool.members) for f in (active, inactive))
-        wanted: dict[DestinationKey, float] = {}
+        aims: dict[DestinationKey, float] = {}
         below = 0.0
         for m in pool.members:
-            share = guarded.shares[m.key].value
+            share = wanted.share(m)
             fair, part = share * pool.flow * tick, share * opened
             behind = (part - active(m)) / max(part, 4.0)
             pull = tick / self.HEAL_SECONDS * (share * closed - inactive(m))
             got = fair * max(0.0, 1 + behind) + min(CATCH_UP * fair, max(-CATCH_UP * fair, pull))
-            wanted[m.key] = min(fair * (1 + CATCH_UP), max(0.0, got))
-            below += fair - wanted[m.key]
-        above = {k: w for k, w in wanted.items() if w < guarded.shares[k].value * pool.flow * tick}
+            aims[m.key] = min(fair * (1 + CATCH_UP), max(0.0, got))
+            below += fair - aims[m.key]
+        above = {k: w for k, w in aims.items() if w < wanted.shares[k].value * pool.flow * tick}
         spare = max(0.0, below) / (sum(above.values()) or 1.0)
-        return {k: w * (1 + spare) if k in above else w for k, w in wanted.items()}
+        return {k: w * (1 + spare) if k in above else w for k, w in aims.items()}
 
     def _scale(self, overheads: Mapping[DestinationKey, float]) -> float:
         return max(1.0, self.RESOLUTION / max(1e-6, *overheads.values()))

@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from math import sqrt
 
-from feedback.master.actuate.weight import CATCH_UP, Weight, Weights, active, banded, scaled, surviving
-from feedback.master.guard import Guarded
+from feedback.master.actuate.weight import (
+    CATCH_UP,
+    Wanted,
+    Weight,
+    Weights,
+    active,
+    banded,
+    never_active,
+    scaled,
+    surviving,
+)
 from feedback.master.pool import Pool
+
+UDP = "this scheduler counts active connections, and UDP has none: the largest weight takes all (use wrr or mh)"
 
 
 class Stock:
@@ -21,11 +32,13 @@ class Stock:
         self._dead_band = dead_band
         self._at: float | None = None
 
-    def weights(self, pool: Pool, guarded: Guarded, now: float) -> Weights:
+    def weights(self, pool: Pool, wanted: Wanted, now: float) -> Weights:
         tick = 0.2 if self._at is None else min(1.0, max(0.05, now - self._at))
         self._at = now
-        parts = scaled(pool, guarded, self.MEAN, self.LIMIT, keep=True)
+        parts = scaled(pool, wanted, self.MEAN, self.LIMIT, keep=True)
         out = {m.key: banded(m, parts[m.key], self._dead_band, self.LIMIT) for m in pool.members}
+        if never_active(pool):
+            return {k: Weight(w.value, UDP if w.value else w.text) for k, w in out.items()}
         costs = sum(active(m) + 1 for m in pool.members if parts[m.key] > 0)
         total = sum(parts.values())
         staying = surviving(pool, tick)
@@ -34,7 +47,7 @@ class Stock:
             if not others or parts[m.key] <= 0:
                 continue
             level = (costs - active(m) - 1) / others  # what the others cost, per unit of weight
-            arrivals = guarded.shares[m.key].value * pool.flow * tick
+            arrivals = wanted.share(m) * pool.flow * tick
             limit = _catching_up(active(m), level * parts[m.key], level, staying, arrivals)
             if limit is not None and limit < out[m.key].value:
                 out[m.key] = Weight(limit, f"{active(m)} active: catching up at its share of the arrivals")
