@@ -1,0 +1,108 @@
+"""`cuberoot`: each weight rises or falls by the cube root of how far the server's load is from 0.95. LVS's own law.
+
+Source: Wensong Zhang, Dynamic Feedback Load Balancing Scheduling (LVS knowledge base), and his mail to lvs-users of
+July 2002 on what Piranha shipped (the same with `1 - loadavg` under the root):
+    AGGREGATE_LOAD = 0.1 INPUT + 0.4 CPU + 0.1 MEMORY + 0.1 PROCESS + 0.3 RESPONSE
+    w' = w + A cbrt(0.95 - AGGREGATE_LOAD),  A = 5,  DEFAULT_WEIGHT <= w' <= 10 DEFAULT_WEIGHT,  every 5 to 20 s
+and w' is written only where it differs from w by more than a threshold. DEFAULT_WEIGHT is the static weight.
+
+INPUT is new connections over the pool's mean, as published. Substituted: PROCESS, the number of processes, is the run
+queue for each core; RESPONSE, a probe's time, is the application's latency or, where one of the pool does not say it,
+how long a connection stays by Little's law (active over rate), both over the pool's mean and at most 8, the published
+scale. What is not known hands its coefficient to what is. The threshold is ours: one, as a weight is an integer.
+Left out: an unreachable server's weight of 0. Silence is not death here; the guard has the policy for it.
+
+The trap: the root is infinitely steep where the load is right and flat where it is wrong, so it hunts around the
+set-point and hurries nowhere; and it adds up: below 0.95 all weights rise to the upper clamp, where all are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import cbrt
+
+from feedback.master.laws.cycle import Cycle, Observed, mean
+from feedback.master.pool import Member, Pool, Share, Shares
+from feedback.model import DestinationKey
+
+COEFFICIENTS = {"input": 0.1, "cpu": 0.4, "memory": 0.1, "process": 0.1, "response": 0.3}
+TARGET = 0.95
+ADJUSTMENT = 5.0  # A
+SCALE = 10.0
+INTERVAL_SECONDS = 5.0
+THRESHOLD = 1.0
+INDEX_MAX = 8.0
+
+
+class CubeRoot:
+    def __init__(self) -> None:
+        self._cycle = Cycle(INTERVAL_SECONDS)
+        self._shares: dict[DestinationKey, Share] = {}
+
+    def shares(self, pool: Pool, now: float) -> Shares:
+        before = self._shares
+        self._shares = {m.key: before.get(m.key) or _default(m) for m in pool.members}
+        seen = self._cycle.turn(pool, now)
+        if seen:
+            inputs, responses = _inputs(seen), _responses(pool, seen)
+            for member in pool.members:
+                if member.key in seen:
+                    load = aggregate(_indices(seen[member.key], inputs.get(member.key), responses.get(member.key)))
+                    self._shares[member.key] = _adjusted(member, self._shares[member.key].value, load)
+        return dict(self._shares)
+
+
+def adjusted(weight: float, load: float, default: float) -> float:
+    """w' of the formula above."""
+    return min(SCALE * default, max(default, weight + ADJUSTMENT * cbrt(TARGET - load)))
+
+
+def aggregate(indices: Mapping[str, float]) -> float:
+    """AGGREGATE_LOAD of the indices that are known (one at least)."""
+    return sum(COEFFICIENTS[k] * v for k, v in indices.items()) / sum(COEFFICIENTS[k] for k in indices)
+
+
+def _default(member: Member) -> Share:
+    return Share(float(member.base.weight)).because("law", "nothing reported yet: the default weight")
+
+
+def _adjusted(member: Member, weight: float, load: float) -> Share:
+    default = float(member.base.weight)
+    new = adjusted(weight, load, default)
+    kept = default <= weight <= SCALE * default and abs(new - weight) <= THRESHOLD
+    text = f"aggregate load {load:.2f}, target {TARGET:g}: {weight:.1f} {'kept' if kept else f'-> {new:.1f}'}"
+    return Share(weight if kept else new).because("law", text)
+
+
+def _indices(seen: Observed, load: float | None, response: float | None) -> dict[str, float]:
+    process = None if seen.runnable is None else min(INDEX_MAX, seen.runnable)
+    known = {
+        "input": load,
+        "cpu": seen.busy,
+        "memory": 1 - seen.memory_available,
+        "process": process,
+        "response": response,
+    }
+    return {k: v for k, v in known.items() if v is not None}
+
+
+def _inputs(seen: Mapping[DestinationKey, Observed]) -> dict[DestinationKey, float]:
+    """N_i / (sum N / n)."""
+    return _relative({k: o.opened for k, o in seen.items() if o.opened is not None})
+
+
+def _responses(pool: Pool, seen: Mapping[DestinationKey, Observed]) -> dict[DestinationKey, float]:
+    told = {k: o.application_latency for k, o in seen.items() if o.application_latency is not None}
+    if len(told) < len(seen):
+        told = {
+            m.key: m.kernel.active / rate
+            for m in pool.members
+            if m.key in seen and m.kernel is not None and (rate := seen[m.key].opened)
+        }
+    return {k: min(INDEX_MAX, v) for k, v in _relative(told).items()}
+
+
+def _relative(values: Mapping[DestinationKey, float]) -> dict[DestinationKey, float]:
+    """To their mean; nothing where all are 0."""
+    middle = mean(list(values.values()))
+    return {k: v / middle for k, v in values.items()} if middle > 0 else {}
