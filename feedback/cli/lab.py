@@ -59,8 +59,9 @@ def list_command(as_json: bool) -> None:
 
 @lab.command()
 @click.argument("scenario")
-@click.option("--law", default="capacity", show_default=True, help="The law of the policy `feedback`.")
+@click.option("--law", help="The law of the policy `feedback`. Default: the scenario's own, mostly `capacity`.")
 @click.option("--scheduler", help="The kernel's scheduler instead of our default.")
+@click.option("--adopt", is_flag=True, help="Somebody else owns the service, with wlc; the master only adjusts it.")
 @click.option("--seconds", type=float, help="Of load, in each policy's run. Default: the scenario's own.")
 @seed_option
 @kernel_option
@@ -69,8 +70,9 @@ def list_command(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
 def run(
     scenario: str,
-    law: str,
+    law: str | None,
     scheduler: str | None,
+    adopt: bool,
     seconds: float | None,
     seed: int,
     kernel: str | None,
@@ -85,7 +87,7 @@ def run(
     much of the time something had to wait for a CPU.
     """
     policies = tuple(only.split(",")) if only else ()
-    options = {"law": law, "scheduler": scheduler, "seed": seed}
+    options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed}
     result = _run(scenario, output, kernel, policies, seconds, options, as_json=as_json)
     if as_json:
         click.echo(json.dumps(result.as_json()))

@@ -53,6 +53,24 @@ def usage_seconds(directory: Path) -> float:
     return int(text.split(None, 2)[1]) / 1e6  # "usage_usec N" is the first line
 
 
+def limit_memory(directory: Path, size: int) -> None:
+    """Bytes, and no swap: what does not fit is killed."""
+    (directory / "memory.max").write_text(str(size), encoding="ascii")
+    swap = directory / "memory.swap.max"  # absent where the kernel has none
+    if swap.exists():
+        swap.write_text("0", encoding="ascii")
+
+
+def oom_kills(directory: Path) -> int:
+    lines = (directory / "memory.events").read_text(encoding="ascii").splitlines()
+    return int(dict(line.split() for line in lines)["oom_kill"])
+
+
+def peak_bytes(directory: Path) -> int:
+    """The most that was ever used (kernels since 5.19)."""
+    return int((directory / "memory.peak").read_text(encoding="ascii"))
+
+
 def remove_run(run: str) -> None:
     """Remove the run's cgroups, deepest first; their processes must have been killed."""
     top = run_directory(run)

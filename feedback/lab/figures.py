@@ -5,6 +5,7 @@ Moments are of the guest's CLOCK_MONOTONIC. A window is half open: from <= momen
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -38,6 +39,21 @@ def errors(records: Iterable[Record]) -> int:
     return sum(not record.ok for record in records)
 
 
+def shifted(records: Iterable[Record], seconds: float) -> list[Record]:
+    """On another run's clock."""
+    return [record._replace(intended=record.intended + seconds) for record in records]
+
+
+def refused(records: Iterable[Record]) -> int:
+    """Connections that nobody took: every destination at its threshold or at 0, or a port where nobody listens."""
+    return sum(record.status == -errno.ECONNREFUSED for record in records)
+
+
+def served(records: Iterable[Record]) -> list[Record]:
+    """Without the refused: what was let in must be served in time, and what was not is told by its own figure."""
+    return [record for record in records if record.status != -errno.ECONNREFUSED]
+
+
 def share(records: Sequence[Record], server: int) -> float:
     """The part of the answered requests that one server had. NaN of nothing."""
     answered = [record.server for record in records if record.server]
@@ -52,6 +68,32 @@ def peak_share(records: Sequence[Record], server: int, start: float, end: float,
         found = share(within(records, [(opened, opened + width)]), server)
         peak = max(peak, 0.0 if math.isnan(found) else found)
     return peak
+
+
+def worst_ratio(
+    records: Sequence[Record], others: Sequence[Record], start: float, end: float, width: float, step: float
+) -> float:
+    """The largest ratio of the p99 of `records` to that of `others` in the same window of `width` seconds, tried every
+    `step`; `others` on the same clock. NaN of none."""
+    worst = math.nan
+    for i in range(max(0, math.floor((end - start - width) / step)) + 1):
+        window = (start + i * step, start + i * step + width)
+        found = ratio(percentile_ms(within(records, [window]), 0.99), percentile_ms(within(others, [window]), 0.99))
+        worst = found if math.isnan(worst) else max(worst, found)
+    return worst
+
+
+def recovered_at(records: Iterable[Record], start: float, end: float, limit_seconds: float, part: float) -> float:
+    """The first moment from `start` on, after which at most this part of the requests of each second until `end` was
+    refused, failed or slower than the limit. Infinity if the last second still is."""
+    seconds: dict[int, list[bool]] = {}
+    for record in within(records, [(start, end)]):
+        bad = not record.ok or record.latency_seconds > limit_seconds
+        seconds.setdefault(int(record.intended - start), []).append(bad)
+    late = [second for second, bads in seconds.items() if sum(bads) > part * len(bads)]
+    if not late:
+        return start
+    return start + max(late) + 1 if max(late) + 1 < int(end - start) else math.inf
 
 
 def close_to(weights: Sequence[int], truth: Sequence[float], tolerance: float) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from feedback.lab import cgroup, network
@@ -22,6 +23,7 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
         self.logs = logs
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.mortal: dict[str, Callable[[int], None]] = {}
 
     def start(
         self, name: str, command: list[str], *, namespace: str | None = None, group: Path | None = None
@@ -40,11 +42,19 @@ class Processes:
         self.running[name] = process
         return process
 
+    def may_die(self, name: str, then: Callable[[int], None]) -> None:
+        """Its end is part of what is shown: `then` is called with the status, and starts it again or does not."""
+        self.mortal[name] = then
+
     def check(self) -> None:
-        """Raises LabError if one has ended by itself."""
-        for name, process in self.running.items():
-            if process.poll() is not None:
+        """Raises LabError if one has ended by itself that should not."""
+        for name, process in list(self.running.items()):
+            if process.poll() is None:
+                continue
+            if name not in self.mortal:
                 raise LabError(f"{name} ended with {process.returncode}: {self._last_words(name)}")
+            del self.running[name]
+            self.mortal[name](process.returncode)
 
     def wait(self, name: str, timeout_seconds: float) -> None:
         """Until the named one has ended well. Raises LabError."""

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,29 @@ PORT = 7433
 READY_SECONDS = 15.0
 STATIC_WEIGHT = 100
 
+Keys = Mapping[str, str | int]  # of a table in TOML
+
 
 class Product:
-    """Raises LabError where a daemon does not come up."""
+    """`service` and `destinations` (by the server's name) are further keys of the master's tables for them. With
+    `adopt` somebody else owns the service, and the master adjusts what it finds. Raises LabError where a daemon does
+    not come up."""
 
-    def __init__(self, stand: Stand, *, scheduler: str | None, law: str, servers: tuple[RealServer, ...]) -> None:
+    def __init__(
+        self,
+        stand: Stand,
+        *,
+        scheduler: str | None,
+        law: str,
+        servers: tuple[RealServer, ...],
+        service: Keys | None = None,
+        destinations: Mapping[str, Keys] | None = None,
+        adopt: bool = False,
+    ) -> None:
         self.stand = stand
+        self.service = service or {}
+        self.destinations = destinations or {}
+        self.adopt = adopt
         self.servers = servers
         self.directory = Path(tempfile.mkdtemp(prefix="product-"))  # under TMPDIR, which goes with the run
         self.control = self.directory / "master.sock"
@@ -55,25 +73,30 @@ class Product:
             f'cgroup = "{group}"\n'
             f'service_cgroup = "{group / "service"}"\n'
             f"ports = [{self.stand.topology.port}]\n"
+            f'socket = "{self.stand.word_socket(server)}"\n'
             f'[[master]]\nendpoint = "tcp://{self.master_address}:{PORT}"\npublic_key = "{self.master_key}"\n',
             encoding="utf-8",
         )
 
     def write_master(self, servers: tuple[RealServer, ...]) -> None:
         """The director's configuration with these real servers behind the service, all of the same static weight."""
-        scheduler = f'scheduler = "{self.scheduler}"\n' if self.scheduler else ""
-        destinations = "".join(
-            f'[[service.destination]]\naddress = "{server.address}"\nweight = {STATIC_WEIGHT}\n' for server in servers
-        )
+        keys: dict[str, str | int] = {"virtual": str(self.stand.service), "law": self.law, **self.service}
+        tables = [("service", keys)]
+        if not self.adopt:
+            keys |= {"scheduler": self.scheduler} if self.scheduler else {}
+            tables += [("service.destination", self._destination(server)) for server in servers]
         (self.directory / "master.toml").write_text(
             f'listen = ["tcp://{self.master_address}:{PORT}"]\n'
             f'key = "{self.directory / "master.key_secret"}"\n'
             f'enrolled = "{self.directory / "agents"}"\n'
             f'control = "{self.control}"\n'
-            f'law = "{self.law}"\n'
-            f'[[service]]\nvirtual = "{self.stand.service}"\nlaw = "{self.law}"\n{scheduler}{destinations}',
+            f'ownership = "{"weights" if self.adopt else "table"}"\n'
+            + "".join(_table(name, keys) for name, keys in tables),
             encoding="utf-8",
         )
+
+    def _destination(self, server: RealServer) -> dict[str, str | int]:
+        return {"address": str(server.address), "weight": STATIC_WEIGHT, **self.destinations.get(server.name, {})}
 
     # Daemons.
 
@@ -134,3 +157,9 @@ class Product:
         namespace = self.stand.topology.namespace(server.name)
         network.run_ip(namespace, "route", "del", "blackhole", f"{self.master_address}/32")
         return time.monotonic()
+
+
+def _table(name: str, keys: Keys) -> str:
+    """One element of an array of tables in TOML."""
+    lines = (f'{key} = "{value}"\n' if isinstance(value, str) else f"{key} = {value}\n" for key, value in keys.items())
+    return f"[[{name}]]\n{''.join(lines)}"

@@ -44,6 +44,8 @@ def sample(client: Client, settings: Settings) -> Sample:
         usage=tuple(cgroup.usage_seconds(group) for group in groups),
         service_usage=tuple(cgroup.usage_seconds(group / "service") for group in groups),
         idle=_idle_seconds(),
+        upper=tuple(each.destination.upper if each else 0 for each in found),
+        lower=tuple(each.destination.lower if each else 0 for each in found),
     )
 
 

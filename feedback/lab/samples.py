@@ -9,7 +9,7 @@ import msgspec
 
 class Sample(msgspec.Struct, frozen=True):
     """One moment. A weight of -1: the destination is not in the table. Usage is cumulative CPU seconds of each real
-    server's cgroup, `idle` that of the whole machine."""
+    server's cgroup, `idle` that of the whole machine. `upper` and `lower` are the thresholds in force, 0: none."""
 
     at: float
     weights: tuple[int, ...]
@@ -18,6 +18,8 @@ class Sample(msgspec.Struct, frozen=True):
     usage: tuple[float, ...]
     service_usage: tuple[float, ...]
     idle: float
+    upper: tuple[int, ...] = ()
+    lower: tuple[int, ...] = ()
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Sample], int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any
 
 import msgspec
 
-from feedback.ipvs import Client
+from feedback.ipvs import Client, Timeouts
 from feedback.lab import cgroup, network, recorder
 from feedback.lab.process import Processes
 from feedback.lab.topology import RealServer, Topology
 from feedback.lab.workload.burn import calibrate
 from feedback.lab.workload.load import Load
+from feedback.lab.workload.server import Settings
 from feedback.model import (
     AddDestination,
     AddService,
@@ -37,14 +39,25 @@ from feedback.model import (
 PYTHON = [sys.executable, "-m"]
 DIRECTOR = "d1"
 READY_SECONDS = 10.0
+LEAD_SECONDS = 0.5  # from the client's start to its first request
 
 
 class Stand:
     """Use as a context manager. Raises LabError where something does not come up."""
 
-    def __init__(self, topology: Topology, output: Path, *, period_us: int = 50_000, turns_per_ms: float = 0.0) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        output: Path,
+        *,
+        period_us: int = 50_000,
+        turns_per_ms: float = 0.0,
+        connection_bytes: int = 0,
+    ) -> None:
         self.topology = topology
         self.output = output
+        self.connection_bytes = connection_bytes
+        self.words = Path(tempfile.mkdtemp(prefix="words-"))  # under TMPDIR, which goes with the run
         self.processes = Processes(output / "logs")
         self.turns_per_ms = turns_per_ms or calibrate()
         network.build(topology)
@@ -96,6 +109,10 @@ class Stand:
     def add_destination(self, server: RealServer, weight: int) -> None:
         self._apply([AddDestination(self.service, self.destination(server, weight))])
 
+    def set_fin_seconds(self, seconds: int) -> None:
+        """How long a closed connection counts as inactive under direct routing: `ipvsadm --set 0 SECONDS 0`."""
+        self.ipvs.set_timeouts(Timeouts(tcp_fin_seconds=seconds))
+
     def _apply(self, edits: list[Edit]) -> None:
         for error in self.ipvs.apply(edits):
             raise RuntimeError(f"the kernel refused: {error}")
@@ -103,15 +120,32 @@ class Stand:
     # Processes.
 
     def start_server(self, server: RealServer) -> None:
-        command = [
-            *PYTHON,
-            "feedback.lab.workload.server",
-            server.name,
-            str(self.topology.port),
-            str(self.turns_per_ms),
-        ]
+        settings = Settings(
+            name=server.name,
+            port=self.topology.port,
+            turns_per_ms=self.turns_per_ms,
+            quota=server.quota,
+            word=str(self.word_socket(server)),
+            connection_bytes=self.connection_bytes,
+        )
+        command = [*PYTHON, "feedback.lab.workload.server", msgspec.json.encode(settings).decode()]
         namespace = self.topology.namespace(server.name)
         self.processes.start(server.name, command, namespace=namespace, group=self.groups[server.name] / "service")
+
+    def word_socket(self, server: RealServer) -> Path:
+        """Where the server speaks of itself and its agent listens, if it is told to."""
+        return self.words / f"{server.name}.sock"
+
+    def break_server(self, server: RealServer) -> float:
+        """From now on it answers everything at once with 500. Returns the moment."""
+        return self.processes.signal(server.name, signal.SIGUSR1)
+
+    def mend_server(self, server: RealServer) -> float:
+        return self.processes.signal(server.name, signal.SIGUSR2)
+
+    def close_server(self, server: RealServer) -> float:
+        """Nobody listens any more; `start_server` mends it. Returns the moment."""
+        return self.processes.kill(server.name)
 
     def start_hog(self, server: RealServer) -> str:
         """Beside the server, inside its quota; stopped until `release`. Returns its name."""
@@ -137,6 +171,20 @@ class Stand:
         records = self.output / f"{name}.records"
         command = [*PYTHON, "feedback.lab.workload.client", load.encode(), str(start), str(records)]
         self.processes.start(name, command, namespace=self.topology.namespace("client"))
+
+    def begin(self, load: Load) -> float:
+        """The recorder, the client, and the moment of its first request."""
+        self.start_recorder()
+        start = time.monotonic() + LEAD_SECONDS
+        self.start_client(load, start)
+        self.event("start", start)
+        return start
+
+    def finish(self, end: float, patience_seconds: float = 30.0) -> None:
+        """Sleeps until the last request is sent, and waits for the answers."""
+        self.sleep_until(end)
+        self.event("end", end)
+        self.processes.wait("client", patience_seconds)
 
     def wait_for_servers(self) -> None:
         """Until each HTTP server listens. Raises LabError."""

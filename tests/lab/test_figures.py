@@ -106,3 +106,35 @@ def test_utilisation_is_usage_over_time_and_quota() -> None:
 
 def test_idle_share_is_of_the_time_between_first_and_last() -> None:
     assert figures.idle_share([sampled(0.0, idle=5.0), sampled(10.0, idle=8.0)]) == pytest.approx(0.3)
+
+
+REFUSED = -111
+
+
+def test_the_refused_are_counted_apart_from_what_was_let_in() -> None:
+    records = [answered(0.0), answered(0.0, status=REFUSED), answered(0.0, status=500), answered(0.0, status=-110)]
+    assert figures.refused(records) == 1
+    assert [r.status for r in figures.served(records)] == [200, 500, -110]
+
+
+@pytest.mark.parametrize(
+    ("late", "status", "recovered"),
+    [
+        ((), 200, 10.0),
+        ((12.5, 12.6), 200, 13.0),  # slow until there
+        ((12.5, 12.6), REFUSED, 13.0),  # refused at once is no recovery either
+        ((11.5, 14.5), 200, 15.0),  # the last one counts
+        ((19.5,), 200, math.inf),  # still ill at the end
+    ],
+)
+def test_recovered_is_when_no_later_second_is_ill(late: tuple[float, ...], status: int, recovered: float) -> None:
+    good = [answered(t / 10) for t in range(200)]
+    ill = [answered(at, latency=0.01 if status != 200 else 2.0, status=status) for at in late]
+    assert figures.recovered_at(good + ill, 10.0, 20.0, limit_seconds=0.5, part=0.05) == recovered
+
+
+def test_the_worst_ratio_is_of_the_same_moments_on_one_clock() -> None:
+    ours = [answered(t / 10, latency=0.3 if 50 <= t < 60 else 0.1) for t in range(200)]
+    theirs = figures.shifted([answered(100 + t / 10, latency=0.1 if t < 100 else 1.0) for t in range(200)], -100)
+    assert figures.worst_ratio(ours, theirs, 0.0, 20.0, 3.0, 0.5) == pytest.approx(3.0)
+    assert figures.worst_ratio(ours, theirs, 10.0, 20.0, 3.0, 0.5) == pytest.approx(0.1)

@@ -1,5 +1,7 @@
 """The load: the same seed, the same requests."""
 
+from dataclasses import replace
+
 import pytest
 
 from feedback.lab.workload import records
@@ -35,7 +37,16 @@ def test_all_arrivals_lie_in_the_time_of_the_load() -> None:
 
 
 def test_a_load_survives_its_journey() -> None:
-    assert Load.decode(load().encode()) == load()
+    stepped = replace(load(), steps=((10.0, 20.0), (20.0, 5.0)))
+    assert Load.decode(stepped.encode()) == stepped
+
+
+def test_a_step_changes_the_rate_from_its_moment_on_and_nothing_before() -> None:
+    plain, stepped = list(requests(load())), list(requests(replace(load(), steps=((20.0, 300.0), (30.0, 0.0001)))))
+    before = [r for r in stepped if r.offset_seconds < 20]
+    assert [r.offset_seconds for r in before] == [r.offset_seconds for r in plain if r.offset_seconds < 20]
+    assert sum(20 <= r.offset_seconds < 30 for r in stepped) == pytest.approx(3000, rel=0.06)
+    assert not [r for r in stepped if r.offset_seconds > 30]
 
 
 def test_records_are_read_as_they_were_written_and_a_half_one_is_left(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """The cluster made real, on a kernel with IPVS: forwarding, quotas, and what is left afterwards."""
 
+import errno
 import itertools
 import os
 import time
@@ -76,3 +77,59 @@ def test_a_hog_waits_for_its_moment(run: str, tmp_path: Path) -> None:
         stand.release(hog)
         time.sleep(1.0)
         assert cgroup.usage_seconds(group) - before > 0.1
+
+
+def test_a_broken_server_answers_at_once_with_an_error_and_a_mended_one_works(run: str, tmp_path: Path) -> None:
+    topology = pool(run, (0.3,))
+    work = load(topology, cost_ms=5, seconds=0.5)
+    with Stand(topology, tmp_path) as stand:
+        stand.make_service("wrr", (1,))
+        stand.wait_for_servers()
+        stand.break_server(topology.servers[0])
+        broken = play(stand, work)
+        stand.mend_server(topology.servers[0])
+        mended = play(stand, work)[len(broken) :]
+    assert {answer.status for answer in broken} == {500}
+    assert {answer.status for answer in mended} == {200}
+
+
+def test_a_closed_server_refuses_at_once_until_it_is_started_again(run: str, tmp_path: Path) -> None:
+    topology = pool(run, (0.3,))
+    work = load(topology, seconds=0.5)
+    with Stand(topology, tmp_path) as stand:
+        stand.make_service("wrr", (1,))
+        stand.wait_for_servers()
+        stand.close_server(topology.servers[0])
+        closed = play(stand, work)
+        stand.start_server(topology.servers[0])
+        stand.wait_for_servers()
+        again = play(stand, work)[len(closed) :]
+    assert {answer.status for answer in closed} == {-errno.ECONNREFUSED}
+    assert {answer.status for answer in again} == {200}
+
+
+def test_open_connections_fill_the_memory_until_the_kernel_kills_and_the_supervisor_starts_again(
+    run: str, tmp_path: Path
+) -> None:
+    """30 connections of 1 MB, where a third of that is left."""
+    topology = pool(run, (0.5,))
+    small = topology.servers[0]
+    ends: list[int] = []
+
+    def again(status: int) -> None:
+        ends.append(status)
+        stand.start_server(small)
+
+    with Stand(topology, tmp_path, connection_bytes=1 << 20) as stand:
+        stand.make_service("wrr", (1,))
+        cgroup.limit_memory(stand.groups["rs1"], 32 << 20)
+        stand.processes.may_die("rs1", again)
+        stand.wait_for_servers()
+        assert play(stand, load(topology, rate=10, seconds=0.5))
+        stand.processes.check()
+        assert ends == []
+        play(stand, load(topology, rate=60, seconds=1, hold_seconds=5, timeout_seconds=1.5))
+        stand.processes.check()
+        stand.wait_for_servers()
+        assert cgroup.oom_kills(stand.groups["rs1"]) == len(ends) == 1
+    assert ends == [-9]

@@ -7,6 +7,9 @@ The quotas are 1:2:4:8 and unknown to the director. The same requests (seed) und
     oracle    our scheduler, weights set to what is truly left of each quota, changed at the moment the hog starts
     feedback  agents, master, and nothing known
 
+With `--adopt` the service is somebody else's wlc, which the master only adjusts: then it must never be worse than
+wlc left alone, at any moment: `worst_over_wlc` is the largest p99 of any three seconds over wlc's in the same three.
+
 What is truly left: the hog and the service have the same cpu.weight, so a service that wants it has half the quota.
 
 The choice of numbers. A request costs 2 ms of CPU, some 2.5 with the server's own work, so 140 a second are 0.35 of a
@@ -20,13 +23,22 @@ would be the oracle's p99.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.figures import converged_at, errors, fell_at, idle_share, percentile_ms, ratio, within
+from feedback.lab.figures import (
+    converged_at,
+    errors,
+    fell_at,
+    idle_share,
+    percentile_ms,
+    ratio,
+    shifted,
+    within,
+    worst_ratio,
+)
 from feedback.lab.job import Job
-from feedback.lab.product import Product
+from feedback.lab.product import STATIC_WEIGHT, Product
 from feedback.lab.samples import Sample
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
@@ -44,8 +56,8 @@ TOLERANCE = 0.2
 HOLD_SECONDS = 1.0
 REACTED = 0.95  # of its share before: what noise does not do, and the first step of a reaction does
 WEIGHT_SCALE = 1000  # 0.05 of a core -> 50
-DEFAULT_SCHEDULER = "sed"
-LEAD_SECONDS = 0.5  # from the client's start to its first request
+WORST_SECONDS = 3.0
+WORST_STEP_SECONDS = 0.5
 
 
 class Hog:
@@ -55,6 +67,8 @@ class Hog:
     seconds = 60.0
     seconds_least = 30.0
     quotas = QUOTAS
+    law = "capacity"
+    scheduler = "sed"
 
     def run(self, job: Job, output: Path) -> None:
         options = Options.of(job)
@@ -63,17 +77,12 @@ class Hog:
             hog = stand.start_hog(topology.servers[HOGGED])
             stand.wait_for_servers()
             _govern(stand, job.variant, options)
-            stand.start_recorder()
-            start = time.monotonic() + LEAD_SECONDS
-            stand.start_client(_load(topology, options), start)
-            stand.event("start", start)
+            start = stand.begin(_load(topology, options))
             stand.sleep_until(start + options.seconds / 2)
             stand.event("hog", stand.release(hog))
             if job.variant == "oracle":
                 stand.set_weights(_weights(LEFT))
-            stand.sleep_until(start + options.seconds)
-            stand.event("end", start + options.seconds)
-            stand.processes.wait("client", 30)
+            stand.finish(start + options.seconds)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         p99 = {variant: _p99_ms(trace) for variant, trace in traces.items()}
@@ -85,6 +94,9 @@ class Hog:
                     found[name] = ratio(p99[other], p99["feedback"])
             if "oracle" in p99:
                 found["over_oracle"] = ratio(p99["feedback"], p99["oracle"])
+            if "wlc" in traces:
+                found["worst_over_wlc"] = _worst_over(traces["feedback"], traces["wlc"])
+            found["adopted"] = options.adopt
         for variant, trace in traces.items():
             found[f"errors_{variant}"] = errors(trace.records)
             found[f"idle_{variant}"] = idle_share(_measured(trace))
@@ -93,6 +105,12 @@ class Hog:
         return found
 
     def failures(self, figures: Figures) -> list[str]:
+        if figures.get("adopted"):
+            return [
+                *shortfall(figures, "gain_over_wlc", least=2),
+                *shortfall(figures, "worst_over_wlc", most=1.2),
+                *shortfall(figures, "errors", most=0),
+            ]
         return [
             *shortfall(figures, "gain_over_wlc", least=5),
             *shortfall(figures, "gain_over_static", least=2),
@@ -104,14 +122,18 @@ class Hog:
 
 
 def _govern(stand: Stand, variant: str, options: Options) -> None:
-    scheduler = options.scheduler or DEFAULT_SCHEDULER
+    scheduler = options.scheduler or ("wlc" if options.adopt else Hog.scheduler)
     servers = stand.topology.servers
+    equal = [STATIC_WEIGHT] * len(servers)
     if variant == "feedback":
-        Product(stand, scheduler=options.scheduler, law=options.law, servers=servers).start()
+        if options.adopt:
+            stand.make_service(scheduler, equal)
+        law = options.law or Hog.law
+        Product(stand, scheduler=options.scheduler, law=law, servers=servers, adopt=options.adopt).start()
     elif variant == "oracle":
         stand.make_service(scheduler, _weights(QUOTAS))
     else:
-        stand.make_service("wlc" if variant == "wlc" else scheduler, [100] * len(servers))
+        stand.make_service("wlc" if variant == "wlc" else scheduler, equal)
 
 
 def _weights(quotas: tuple[float, ...]) -> list[int]:
@@ -141,6 +163,12 @@ def _windows(trace: Trace) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def _p99_ms(trace: Trace) -> float:
     return percentile_ms(within(trace.records, _windows(trace)), 0.99)
+
+
+def _worst_over(trace: Trace, other: Trace) -> float:
+    start, end = trace.moment("start"), trace.moment("end")
+    others = shifted(other.records, start - other.moment("start"))
+    return worst_ratio(trace.records, others, start, end, WORST_SECONDS, WORST_STEP_SECONDS)
 
 
 def _measured(trace: Trace) -> list[Sample]:

@@ -5,7 +5,8 @@ download or a long poll is, so that some five hundred connections stand at any m
 fast as each of the others. Fair is its part of the pool's CPU.
 
     plain      wlc and `ipvsadm -a` with the same weight as the others
-    feedback   agents, master, the new server added to the master's configuration and SIGHUP
+    feedback   agents, master, the new server added to the master's configuration and SIGHUP; with `--adopt`, added by
+               `ipvsadm -a` to a wlc service that somebody else owns
 
 Why held connections: with short ones the flood exists too, but how strongly depends on the load of the host that the
 lab runs on; with held ones it is the same in every run. Both wlc and sed then send *everything* to the new server
@@ -16,13 +17,12 @@ time that a request asked to be held.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from feedback.lab.figures import errors, peak_share, percentile_ms, share, within
 from feedback.lab.job import Job
-from feedback.lab.product import Product
+from feedback.lab.product import STATIC_WEIGHT, Product
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import PORT, VIP, pool
@@ -39,8 +39,6 @@ BEFORE = 0.4  # of the run's time
 PEAK_SECONDS = 3.0
 STEP_SECONDS = 0.25
 PATIENCE_SECONDS = 20.0
-STATIC_WEIGHT = 100
-LEAD_SECONDS = 0.5
 
 
 class Join:
@@ -50,6 +48,8 @@ class Join:
     seconds = 50.0
     seconds_least = 30.0
     quotas = QUOTAS
+    law = "capacity"
+    scheduler = "sed"
 
     def run(self, job: Job, output: Path) -> None:
         options = Options.of(job)
@@ -57,28 +57,27 @@ class Join:
         old, new = topology.servers[:-1], topology.servers[-1]
         with Stand(topology, output) as stand:
             stand.wait_for_servers()
+            if job.variant == "plain" or options.adopt:
+                stand.make_service(options.scheduler or "wlc", [STATIC_WEIGHT] * len(old))
             product = None
             if job.variant == "feedback":
-                product = Product(stand, scheduler=options.scheduler, law=options.law, servers=old)
+                law = options.law or self.law
+                product = Product(stand, scheduler=options.scheduler, law=law, servers=old, adopt=options.adopt)
                 product.start()
-            else:
-                stand.make_service(options.scheduler or "wlc", [STATIC_WEIGHT] * len(old))
-            stand.start_recorder()
-            start = time.monotonic() + LEAD_SECONDS
-            stand.start_client(_load(options), start)
-            stand.event("start", start)
+            start = stand.begin(_load(options))
             stand.sleep_until(start + options.seconds * BEFORE)
             stand.event("join")
-            if product:
+            if product and options.adopt:
+                product.start_agent(new)
+                stand.add_destination(new, STATIC_WEIGHT)
+            elif product:
                 # As an operator does it: the agent is installed and started, then the director's file gets a line.
                 product.start_agent(new)
                 product.write_master(topology.servers)
                 product.reload_master()
             else:
                 stand.add_destination(new, STATIC_WEIGHT)
-            stand.sleep_until(start + options.seconds)
-            stand.event("end", start + options.seconds)
-            stand.processes.wait("client", 60)
+            stand.finish(start + options.seconds, 60)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {"fair_share": FAIR}

@@ -24,10 +24,12 @@ Figures = dict[str, float]
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line chooses. `seconds` is of load, the whole run of one variant; None: the scenario's own."""
+    """What the command line chooses; None: the scenario's own. `seconds` is of load, the whole run of one variant.
+    With `adopt` somebody else owns the service, and the master adjusts weights and thresholds only."""
 
-    law: str = "capacity"
+    law: str | None = None
     scheduler: str | None = None
+    adopt: bool = False
     seconds: float
     seed: int = 1
 
@@ -43,6 +45,8 @@ class Scenario(Protocol):
     seconds: float  # of load in one variant, unless the options say otherwise
     seconds_least: float
     quotas: tuple[float, ...]
+    law: str  # of the policy feedback, unless the options say otherwise
+    scheduler: str
 
     def run(self, job: Job, output: Path) -> None:
         """In the guest: the variant job.variant, its files into `output`. Raises LabError."""

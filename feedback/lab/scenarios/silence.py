@@ -44,7 +44,6 @@ FAILURES = ("agents", "cut", "one", "master")
 SETTLE_SECONDS = 1.0
 RESTART_SECONDS = 3.0
 DRIFT = 0.35  # relative: static weights are three times too much for the smallest and half for the largest
-LEAD_SECONDS = 0.5
 
 
 class Silence:
@@ -54,16 +53,16 @@ class Silence:
     seconds = 80.0
     seconds_least = 50.0
     quotas = QUOTAS
+    law = "capacity"
+    scheduler = "sed"
 
     def run(self, job: Job, output: Path) -> None:
         options = Options.of(job)
         topology = pool(job.run, QUOTAS)
         with Stand(topology, output) as stand:
             stand.wait_for_servers()
-            product = Product(stand, scheduler=options.scheduler, law=options.law, servers=topology.servers)
+            product = Product(stand, scheduler=options.scheduler, law=options.law or self.law, servers=topology.servers)
             product.start()
-            stand.start_recorder()
-            start = time.monotonic() + LEAD_SECONDS
             load = Load(
                 address=str(topology.vip),
                 port=topology.port,
@@ -72,15 +71,13 @@ class Silence:
                 seed=options.seed,
                 cost_ms=COST_MS,
             )
-            stand.start_client(load, start)
-            stand.event("start", start)
+            start = stand.begin(load)
             converged = start + options.seconds * CONVERGE_PART
             stand.sleep_until(converged)
             each = (options.seconds - (converged - start)) / len(FAILURES)
             for number, failure in enumerate(FAILURES):
                 _fail(stand, product, failure, converged + number * each, each)
-            stand.event("end", start + options.seconds)
-            stand.processes.wait("client", 30)
+            stand.finish(start + options.seconds)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         trace = traces["feedback"]

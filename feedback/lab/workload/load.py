@@ -17,7 +17,8 @@ class Load:
     """Poisson arrivals of `rate` a second for `seconds`. Each request costs `cost_ms` of CPU on average, lognormal
     with `cost_variation` (standard deviation over mean; 0: always the same), and is held open, idle, for
     `hold_seconds` on average, uniform from 0 to twice that: a longer tail would outlast the run. The client
-    keeps the connection for `keep_seconds` on average after the answer, likewise, as browsers and proxies do."""
+    keeps the connection for `keep_seconds` on average after the answer, likewise, as browsers and proxies do.
+    `steps` are (offset, rate): another rate from that offset on, in their order."""
 
     address: str
     port: int
@@ -29,13 +30,15 @@ class Load:
     hold_seconds: float = 0.0
     keep_seconds: float = 0.0
     timeout_seconds: float = 10.0
+    steps: tuple[tuple[float, float], ...] = ()
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
 
     @staticmethod
     def decode(text: str) -> Load:
-        return Load(**json.loads(text))
+        fields = json.loads(text)
+        return Load(**{**fields, "steps": tuple((offset, rate) for offset, rate in fields["steps"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,23 @@ class Request:
 def requests(load: Load) -> Iterator[Request]:
     # One generator for each quantity: another rate or cost leaves the rest of the sequence as it was.
     gaps, costs, holds, keeps = (random.Random(f"{load.seed}-{what}") for what in ("gap", "cost", "hold", "keep"))
-    offset = gaps.expovariate(load.rate)
+    offset = _after(load, 0.0, gaps)
     while offset < load.seconds:
         hold, keep = holds.uniform(0, 2 * load.hold_seconds), keeps.uniform(0, 2 * load.keep_seconds)
         yield Request(offset, _cost(load, costs), hold, keep)
-        offset += gaps.expovariate(load.rate)
+        offset = _after(load, offset, gaps)
+
+
+def _after(load: Load, offset: float, generator: random.Random) -> float:
+    """The next arrival: an exponential amount of expected arrivals later, which a step spends at another rate."""
+    left, rate = generator.expovariate(1.0), load.rate
+    for begins, next_rate in load.steps:
+        if begins > offset:
+            if (begins - offset) * rate >= left:
+                break
+            left, offset = left - (begins - offset) * rate, begins
+        rate = next_rate
+    return offset + left / rate
 
 
 def _cost(load: Load, generator: random.Random) -> float:

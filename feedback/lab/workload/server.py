@@ -1,45 +1,74 @@
 """An HTTP server whose requests cost a known amount of CPU, served in the order of their arrival, one at a time.
 
-    python -m feedback.lab.workload.server NAME PORT TURNS_PER_MS
+    python -m feedback.lab.workload.server SETTINGS_JSON
 
 `GET /COST_MS/HOLD_SECONDS` burns that much CPU, waits that long without any, answers with the server's name, and
 closes if the client has said `Connection: close`. One process, so that the quota of the cgroup it stands in is what
 bounds it, and nothing else.
+
+It can go wrong as servers do. From SIGUSR1 until SIGUSR2 it answers everything at once with 500 and does no work, as
+one whose database is gone. And each open connection that has asked for something costs `connection_bytes` of memory
+until it is answered, as sessions, buffers and threads do.
 """
 
 from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 import select
+import signal
 import socket
 import sys
 import time
 from collections import deque
 from itertools import count
 
+import msgspec
+
 from feedback.lab.workload.burn import burn
 from feedback.lab.workload.descriptors import allow_descriptors
+from feedback.lab.workload.word import Word
 
 BACKLOG = 4096
 REQUEST_BYTES = 2048
 
 
+class Settings(msgspec.Struct, frozen=True):
+    """`quota` is the cgroup's, in cores; `word` the socket of the host's agent, empty to say nothing."""
+
+    name: str
+    port: int
+    turns_per_ms: float
+    quota: float = 1.0
+    word: str = ""
+    connection_bytes: int = 0
+
+
 class Server:
-    def __init__(self, name: str, port: int, turns_per_ms: float) -> None:
-        self.answer = _answer(name)
-        self.turns_per_ms = turns_per_ms
+    def __init__(self, settings: Settings) -> None:
+        self.good, self.bad = _answer(settings.name, "200 OK"), _answer(settings.name, "500 Internal Server Error")
+        self.failing = False
+        self.turns_per_ms = settings.turns_per_ms
+        self.connection_bytes = settings.connection_bytes
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("0.0.0.0", port))
+        self.listener.bind(("0.0.0.0", settings.port))
         self.listener.listen(BACKLOG)
         self.listener.setblocking(False)
         self.epoll = select.epoll()
         self.epoll.register(self.listener, select.EPOLLIN)
         self.waiting: dict[int, socket.socket] = {}  # accepted, no request there yet, or none again
-        self.ready: deque[tuple[socket.socket, bytes]] = deque()
+        self.ready: deque[tuple[socket.socket, bytes, float]] = deque()  # with the moment of the request
         self.held: list[tuple[float, int, socket.socket, bool]] = []  # a heap by the moment of the answer
+        self.memory: dict[socket.socket, int] = {}  # a descriptor
         self.tickets = count()
+        self.word = Word(settings.word, settings.port, settings.quota)
+        signal.signal(signal.SIGUSR1, lambda *_: self._fail(True))
+        signal.signal(signal.SIGUSR2, lambda *_: self._fail(False))
+
+    def _fail(self, failing: bool) -> None:
+        self.failing = failing
 
     def run(self) -> None:
         while True:
@@ -52,11 +81,16 @@ class Server:
                 self._answer(*heapq.heappop(self.held)[2:])
             if self.ready:
                 self._serve(*self.ready.popleft())
+            self.word.say(in_flight=len(self.ready) + len(self.held))
 
     def _patience(self) -> float:
         if self.ready:
             return 0.0
-        return max(0.0, self.held[0][0] - time.monotonic()) if self.held else -1.0
+        word = self.word.patience()
+        if not self.held:
+            return word
+        held = max(0.0, self.held[0][0] - time.monotonic())
+        return min(held, word) if word >= 0 else held
 
     def _accept(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -76,23 +110,36 @@ class Server:
             request = b""
         if self.waiting.pop(connection.fileno(), None):
             self.epoll.unregister(connection)
-        if request:
-            self.ready.append((connection, request))
-        else:
+        if not request:
             connection.close()
+            return
+        self.ready.append((connection, request, time.monotonic()))
+        if self.connection_bytes:
+            self.memory[connection] = _memory(self.connection_bytes)
 
-    def _serve(self, connection: socket.socket, request: bytes) -> None:
-        cost_ms, hold_seconds = _parse(request)
+    def _serve(self, connection: socket.socket, request: bytes, since: float) -> None:
         close = b"Connection: close" in request
+        if self.failing:
+            self._answer(connection, close, good=False)
+            return
+        began = time.monotonic()
+        cost_ms, hold_seconds = _parse(request)
         burn(int(cost_ms * self.turns_per_ms))
+        now = time.monotonic()
+        self.word.busy_seconds += now - began
+        self.word.latencies.append(now - since)
         if hold_seconds:
-            heapq.heappush(self.held, (time.monotonic() + hold_seconds, next(self.tickets), connection, close))
+            heapq.heappush(self.held, (now + hold_seconds, next(self.tickets), connection, close))
         else:
             self._answer(connection, close)
 
-    def _answer(self, connection: socket.socket, close: bool) -> None:
+    def _answer(self, connection: socket.socket, close: bool, *, good: bool = True) -> None:
+        self.word.completions += 1
+        self.word.errors += not good
+        if connection in self.memory:
+            os.close(self.memory.pop(connection))
         with contextlib.suppress(OSError):  # the client may have given up
-            connection.send(self.answer)
+            connection.send(self.good if good else self.bad)
         if close:
             connection.close()
         else:
@@ -101,6 +148,14 @@ class Server:
     def _wait(self, connection: socket.socket) -> None:
         self.waiting[connection.fileno()] = connection
         self.epoll.register(connection, select.EPOLLIN)
+
+
+def _memory(size: int) -> int:
+    """Memory that is really there and is really gone when the descriptor is closed. Not this process's own pages: to
+    touch 128 of them costs several milliseconds in User Mode Linux, and a heap keeps what it had."""
+    descriptor = os.memfd_create("connection")
+    os.posix_fallocate(descriptor, 0, size)
+    return descriptor
 
 
 def _parse(request: bytes) -> tuple[float, float]:
@@ -112,11 +167,11 @@ def _parse(request: bytes) -> tuple[float, float]:
         return 0.0, 0.0
 
 
-def _answer(name: str) -> bytes:
+def _answer(name: str, status: str) -> bytes:
     body = f"{name}\n"
-    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
 if __name__ == "__main__":
     allow_descriptors()
-    Server(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])).run()
+    Server(msgspec.json.decode(sys.argv[1], type=Settings)).run()

@@ -1,0 +1,116 @@
+"""One real server's memory fills until the kernel would kill it.
+
+Three real servers of the same speed share long requests; each costs a little CPU and, while it is open, memory, as
+sessions, buffers and threads do. rs2 has a third of the memory that its part of the connections needs (memory.max of
+its cgroup, no swap): given as many as the others it is killed, its connections are cut, and a supervisor starts it
+again a second later, as systemd would, to be killed again. Given fewer, it lives.
+
+    static     sed, equal weights
+    feedback   agents, master
+
+`oom_kills_...` are the kernel's own count (memory.events). `peak_share_feedback` is the most of its memory that rs2
+ever used. CPU is no constraint here: a quarter of what there is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from feedback.lab import cgroup
+from feedback.lab.figures import errors, refused, share
+from feedback.lab.job import Job
+from feedback.lab.product import STATIC_WEIGHT, Product
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.stand import Stand
+from feedback.lab.topology import PORT, VIP, RealServer, pool
+from feedback.lab.workload.load import Load
+
+QUOTAS = (0.2, 0.2, 0.2)
+SMALL = 1  # the index of the server with little memory
+LIMIT_BYTES = 48 << 20
+CONNECTION_BYTES = 512 << 10
+RATE = 60.0
+COST_MS = 2.0
+HOLD_SECONDS = 5.0
+RESTART_SECONDS = 1.0
+
+
+class Memory:
+    name = "memory"
+    summary = "one real server's memory fills until it would be killed: equal weights and feedback"
+    variants = ("static", "feedback")
+    seconds = 40.0
+    seconds_least = 20.0
+    quotas = QUOTAS
+    law = "capacity"
+    scheduler = "sed"
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        topology = pool(job.run, QUOTAS)
+        small = topology.servers[SMALL]
+        with Stand(topology, output, connection_bytes=CONNECTION_BYTES) as stand:
+            cgroup.limit_memory(stand.groups[small.name], LIMIT_BYTES)
+            _supervise(stand, small)
+            stand.wait_for_servers()
+            _govern(stand, job.variant, options)
+            start = stand.begin(_load(options))
+            stand.finish(start + options.seconds, 60)
+            group = stand.groups[small.name]
+            stand.event("memory", oom_kills=cgroup.oom_kills(group), peak_bytes=cgroup.peak_bytes(group))
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        found: Figures = {}
+        for variant, trace in traces.items():
+            told = next(event for event in trace.events if event.what == "memory").details
+            found[f"oom_kills_{variant}"] = told["oom_kills"]
+            found[f"errors_{variant}"] = errors(trace.records)
+            found[f"refused_{variant}"] = refused(trace.records)
+            found[f"peak_share_{variant}"] = told["peak_bytes"] / LIMIT_BYTES
+            found[f"flow_share_{variant}"] = share(trace.records, SMALL + 1)
+        return found
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "oom_kills_static", least=1),
+            *shortfall(figures, "oom_kills_feedback", most=0),
+            *shortfall(figures, "errors_feedback", most=0),
+        ]
+
+
+def _govern(stand: Stand, variant: str, options: Options) -> None:
+    servers = stand.topology.servers
+    if variant == "feedback":
+        law = options.law or Memory.law
+        Product(stand, scheduler=options.scheduler, law=law, servers=servers).start()
+    else:
+        stand.make_service(options.scheduler or Memory.scheduler, [STATIC_WEIGHT] * len(servers))
+
+
+def _supervise(stand: Stand, server: RealServer) -> None:
+    """As Restart=always and RestartSec=1 of a systemd unit."""
+
+    def again(status: int) -> None:
+        stand.event("killed", status=status)
+        time.sleep(RESTART_SECONDS)
+        stand.start_server(server)
+
+    stand.processes.may_die(server.name, again)
+
+
+def _load(options: Options) -> Load:
+    return Load(
+        address=str(VIP),
+        port=PORT,
+        rate=RATE,
+        seconds=options.seconds,
+        seed=options.seed,
+        cost_ms=COST_MS,
+        hold_seconds=HOLD_SECONDS,
+        timeout_seconds=HOLD_SECONDS * 2 + 10,
+    )
+
+
+SCENARIO = Memory()

@@ -1,0 +1,69 @@
+"""What the lab's HTTP server says of itself to its host's agent, five times a second, as a real application could.
+
+    {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "completions": 8120, "errors": 3}
+
+Owns the datagram and its counters; must not know HTTP. Counters are cumulative, and errors count among the
+completions. `utilisation` is the greater of two truths over the last second: the part of the time in which its one
+worker had something to do, and the CPU it used of what it may use. A quota makes the first small while there is room
+(2 ms of work, then nothing), and a neighbour the second while there is none.
+
+Source: feedback.agent.signals.applications is the other end; the master sees the words, and nothing here knows it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections import deque
+
+INTERVAL_SECONDS = 0.2
+WINDOW = 5  # intervals
+
+
+class Word:
+    """`path` empty: says nothing. `quota` is in cores."""
+
+    def __init__(self, path: str, port: int, quota: float) -> None:
+        self.path, self.port, self.quota = path, port, quota
+        self.completions = self.errors = 0
+        self.busy_seconds = 0.0
+        self.latencies: list[float] = []
+        self.due = time.monotonic()
+        self.marks = deque([self._mark()], maxlen=WINDOW + 1)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+    def _mark(self) -> tuple[float, float, float]:
+        return time.monotonic(), self.busy_seconds, time.process_time()
+
+    def patience(self) -> float:
+        """Seconds until the next word is due; -1 for ever."""
+        return max(0.0, self.due - time.monotonic()) if self.path else -1.0
+
+    def say(self, in_flight: int) -> None:
+        """If it is time. An agent that is not there, or does not listen, costs nothing and is not waited for."""
+        if not self.path or time.monotonic() < self.due:
+            return
+        self.due = time.monotonic() + INTERVAL_SECONDS
+        self.marks.append(self._mark())
+        words = {
+            "port": self.port,
+            "utilisation": self._utilisation(),
+            "in_flight": in_flight,
+            "completions": self.completions,
+            "errors": self.errors,
+        }
+        if self.latencies:
+            words["latency_seconds"] = sum(self.latencies) / len(self.latencies)
+            self.latencies.clear()
+        with contextlib.suppress(OSError):
+            self.socket.sendto(json.dumps(words).encode(), self.path)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _utilisation(self) -> float:
+        (at, busy, cpu), (now, busy_now, cpu_now) = self.marks[0], self.marks[-1]
+        seconds = max(now - at, 1e-6)
+        return min(1.0, max((busy_now - busy) / seconds, (cpu_now - cpu) / seconds / self.quota))
