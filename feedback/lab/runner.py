@@ -85,7 +85,7 @@ def run(
         **_environment(chosen, Path(jobs[0].output)),
         "seed": options.seed,
         "law": options.law or scenario.law,
-        "scheduler": options.scheduler or scenario.scheduler,
+        "scheduler": options.scheduler or ("wlc" if options.adopt else scenario.scheduler),
         "load_seconds": options.seconds,
         "took_seconds": round(took, 1),
         "host_waited_share": round((_host_waited() - waited) / took, 3),

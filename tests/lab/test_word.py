@@ -1,7 +1,6 @@
 """The lab's HTTP server speaks of itself in the agent's own language."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from feedback.agent.signals.applications import ApplicationSource
 from feedback.lab.workload import word
+from feedback.lab.workload.burn import burn
 from feedback.lab.workload.word import Word
 
 
@@ -44,12 +44,14 @@ def test_it_speaks_no_more_often_than_agreed(source: ApplicationSource) -> None:
         assert 0 < speaker.patience() <= word.INTERVAL_SECONDS
 
 
-def test_one_who_is_busy_all_the_time_is_full_even_if_a_neighbour_takes_the_cpu(source: ApplicationSource) -> None:
-    with speaking(str(source.path)) as speaker:
-        time.sleep(0.05)
-        speaker.busy_seconds += 10
+@pytest.mark.parametrize(("quota", "least", "most"), [(0.001, 1.0, 1.0), (1000.0, 0.0, 0.01)])
+def test_utilisation_is_of_what_may_be_used(source: ApplicationSource, quota: float, least: float, most: float) -> None:
+    with speaking(str(source.path), quota) as speaker:
+        burn(100_000)
         speaker.say(in_flight=1)
-    assert source.sample(0.0)[0].utilisation == 1.0
+    said = source.sample(0.0)[0].utilisation
+    assert said is not None
+    assert least <= said <= most
 
 
 def test_nobody_there_to_listen_is_no_harm(tmp_path: Path) -> None:

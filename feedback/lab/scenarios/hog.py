@@ -96,7 +96,7 @@ class Hog:
                 found["over_oracle"] = ratio(p99["feedback"], p99["oracle"])
             if "wlc" in traces:
                 found["worst_over_wlc"] = _worst_over(traces["feedback"], traces["wlc"])
-            found["adopted"] = options.adopt
+            found["adopted"] = float(options.adopt)
         for variant, trace in traces.items():
             found[f"errors_{variant}"] = errors(trace.records)
             found[f"idle_{variant}"] = idle_share(_measured(trace))

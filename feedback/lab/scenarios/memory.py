@@ -1,7 +1,7 @@
 """One real server's memory fills until the kernel would kill it.
 
 Three real servers of the same speed share long requests; each costs a little CPU and, while it is open, memory, as
-sessions, buffers and threads do. rs2 has a third of the memory that its part of the connections needs (memory.max of
+sessions, buffers and threads do. rs2 has two thirds of the memory that its part of the connections needs (memory.max of
 its cgroup, no swap): given as many as the others it is killed, its connections are cut, and a supervisor starts it
 again a second later, as systemd would, to be killed again. Given fewer, it lives.
 

@@ -122,11 +122,9 @@ class Server:
         if self.failing:
             self._answer(connection, close, good=False)
             return
-        began = time.monotonic()
         cost_ms, hold_seconds = _parse(request)
         burn(int(cost_ms * self.turns_per_ms))
         now = time.monotonic()
-        self.word.busy_seconds += now - began
         self.word.latencies.append(now - since)
         if hold_seconds:
             heapq.heappush(self.held, (now + hold_seconds, next(self.tickets), connection, close))

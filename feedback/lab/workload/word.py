@@ -3,9 +3,9 @@
     {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "completions": 8120, "errors": 3}
 
 Owns the datagram and its counters; must not know HTTP. Counters are cumulative, and errors count among the
-completions. `utilisation` is the greater of two truths over the last second: the part of the time in which its one
-worker had something to do, and the CPU it used of what it may use. A quota makes the first small while there is room
-(2 ms of work, then nothing), and a neighbour the second while there is none.
+completions. `utilisation` is the CPU that it used in the last second, of what it may use. Not the time in which its
+worker was busy, as a real one might well say: all machines of the lab share a few processors, and waiting for one of
+those would count.
 
 Source: feedback.agent.signals.applications is the other end; the master sees the words, and nothing here knows it.
 """
@@ -28,14 +28,13 @@ class Word:
     def __init__(self, path: str, port: int, quota: float) -> None:
         self.path, self.port, self.quota = path, port, quota
         self.completions = self.errors = 0
-        self.busy_seconds = 0.0
         self.latencies: list[float] = []
         self.due = time.monotonic()
         self.marks = deque([self._mark()], maxlen=WINDOW + 1)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
-    def _mark(self) -> tuple[float, float, float]:
-        return time.monotonic(), self.busy_seconds, time.process_time()
+    def _mark(self) -> tuple[float, float]:
+        return time.monotonic(), time.process_time()
 
     def patience(self) -> float:
         """Seconds until the next word is due; -1 for ever."""
@@ -64,6 +63,5 @@ class Word:
         self.socket.close()
 
     def _utilisation(self) -> float:
-        (at, busy, cpu), (now, busy_now, cpu_now) = self.marks[0], self.marks[-1]
-        seconds = max(now - at, 1e-6)
-        return min(1.0, max((busy_now - busy) / seconds, (cpu_now - cpu) / seconds / self.quota))
+        (at, cpu), (now, cpu_now) = self.marks[0], self.marks[-1]
+        return min(1.0, (cpu_now - cpu) / max(now - at, 1e-6) / self.quota)
