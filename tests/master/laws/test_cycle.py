@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from feedback.master.fleet import Trust
 from feedback.master.laws.cycle import Cycle
-from tests.master.builders import rip
+from tests.master.builders import estimate, rip
 from tests.master.laws.watched import application, pool, pressure, watched, window
 
 
@@ -54,3 +55,11 @@ def test_connections_that_stay_open_are_not_negative_completions() -> None:
     assert seen is not None
     assert seen[rip(1)].completions == 0.0
     assert seen[rip(1)].opened == pytest.approx(10.0)
+
+
+def test_where_the_agent_cannot_count_the_directors_rate_stands_in() -> None:
+    """UDP: no connections of the agent's; 50/s by the director."""
+    udp = msgspec.structs.replace(watched(1, window(1.0, busy=0.5)), estimate=estimate(100.0, utilisation=0.5))
+    seen = Cycle(1.0).turn(pool(udp), 1.0)
+    assert seen is not None
+    assert (seen[rip(1)].opened, seen[rip(1)].completions) == (50.0, 50.0)

@@ -133,3 +133,15 @@ def test_linear_never_finds_the_ratio_of_unequal_servers_and_orca_and_pid_do() -
     assert spread("linear", 120) > 0.4
     assert spread("orca", 120) < 0.15
     assert spread("pid", 120) < 0.15
+
+
+def test_linear_swings_on_unequal_servers_and_orca_does_not() -> None:
+    def swing(name: str) -> float:
+        plant, seen = Plant(name, "sed"), []
+        for _ in range(600):
+            plant.tick()
+            seen.append(plant.weights())
+        return max(max(w) / min(w) for w in zip(*seen[-100:], strict=True))
+
+    assert swing("linear") > 5
+    assert swing("orca") < 1.1
