@@ -73,9 +73,10 @@ class Bursts(_Strict, frozen=True, kw_only=True):
 
 class Case(_Strict, frozen=True, kw_only=True):
     """`hold_seconds` 0: one request a connection; otherwise the mean time that a connection stays open, on which
-    requests come at `requests_per_second`. `past` lets closed connections of the time before the start be remembered,
-    spread as equal weights would have. `own_known`: the agent knows the service's own cgroup. `application`: servers
-    tell completions and errors. `event_seconds` is the moment from which convergence counts."""
+    requests come at `requests_per_second`. `past`: closed connections of the time before the start are remembered,
+    spread as equal weights would have, and held ones come back at the start, all at once. `own_known`: the agent knows
+    the service's own cgroup. `application`: servers tell completions and errors. `event_seconds` is the moment from
+    which convergence counts."""
 
     name: Name
     summary: str = ""

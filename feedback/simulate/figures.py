@@ -7,7 +7,7 @@ time-out; otherwise it is left out. Bad seconds compare by the second in which a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, inf, isnan
+from math import ceil, inf, isnan, nan
 from statistics import pstdev
 
 from feedback.simulate.trace import OK, REFUSED, Second, Shares, Trace
@@ -91,7 +91,10 @@ def bad_seconds(trace: Trace, oracle: Trace, start: float) -> int:
 
 
 def converge_seconds(trace: Trace) -> float:
-    """From the case's event until every share is within 10 % of the true one, and stays so for half a second."""
+    """From the case's event until every share is within 10 % of the true one, and stays so for half a second. NaN for
+    a policy that tells no shares."""
+    if not trace.wanted:
+        return nan
     since = inf
     for wanted in trace.wanted:
         if wanted.at < trace.case.event_seconds:

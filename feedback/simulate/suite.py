@@ -49,6 +49,12 @@ CASES = (
         seconds=50.0, measure_from_seconds=25.0, event_seconds=25.0,
     ),
     Case(
+        name="antagonists-known",
+        summary="the same where agents know the service's own cgroup",
+        server=POOL, load=(Load(part=0.6),), change=_antagonists(25.0), own_known=True,
+        seconds=50.0, measure_from_seconds=25.0, event_seconds=25.0,
+    ),
+    Case(
         name="bursts",
         summary="neighbours take half of a server for a second, everywhere, all the time",
         server=POOL, load=(Load(part=0.6),), bursts=Bursts(from_seconds=10.0, chance=0.25, depth=0.5),
@@ -82,7 +88,7 @@ CASES = (
         name="held",
         summary="connections stay open for 20 s",
         server=POOL, load=STEADY, hold_seconds=20.0, requests_per_second=5.0,
-        seconds=70.0, measure_from_seconds=35.0,
+        seconds=90.0, measure_from_seconds=50.0,
     ),
     Case(
         name="agents-lost",

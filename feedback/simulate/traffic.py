@@ -1,7 +1,8 @@
 """Traffic: who comes when and costs what. Made once for a case and a seed, and the same for every policy.
 
 Arrivals are Poisson with the case's rate; costs are lognormal (exponential where the CV is 1). With `hold_seconds`
-requests come on connections that stay open; the connections of the time before the start come within the first second.
+requests come on connections that stay open; with `past` those of the time before the start come back within the first
+second, as after a director's loss: a storm that no law can have learned for.
 Invariant: requests are in the order of their moments; `connection` of a short request is its own number.
 """
 
@@ -75,7 +76,7 @@ def _waits(case: Case) -> bool:
 def _held(case: Case, draw: Draw) -> Traffic:
     per_connection = case.requests_per_second * case.hold_seconds
     starts = _moments(case, case.capacity / per_connection, draw)
-    before = round(case.load[0].part * case.capacity / case.requests_per_second)
+    before = round(case.load[0].part * case.capacity / case.requests_per_second) if case.past else 0
     starts = sorted([*starts, *(draw.random() for _ in range(before))])
     held = [Held(start, start + draw.expovariate(1 / case.hold_seconds)) for start in starts]
     requests = []

@@ -59,7 +59,7 @@ class World:
         if self.driver.interval_seconds < inf:
             self._at(0.0, DECIDES, None)
         self._at(1.0, SECOND, None)
-        if case.past:
+        if case.past and not case.hold_seconds:
             self._remember()
         self._capacities()
 

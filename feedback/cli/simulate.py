@@ -1,0 +1,142 @@
+"""`feedback simulate`: the real controller against a model of a pool, under every law, beside an oracle."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from feedback.cli.errors import Failure
+from feedback.config import ConfigError
+
+if TYPE_CHECKING:
+    from feedback.simulate.case import Case
+    from feedback.simulate.run import Outcome
+    from feedback.simulate.verdict import Check, Results
+
+
+@click.command()
+@click.option("--list", "list_cases", is_flag=True, help="List the built-in cases and the laws.")
+@click.option("--suite", is_flag=True, help="All built-in cases. The default.")
+@click.option("--case", "names", multiple=True, metavar="NAME", help="A built-in case; may be given again.")
+@click.option(
+    "--scenario",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A case of your own, TOML (docs/simulate.md); may be given again.",
+)
+@click.option("--law", "laws", multiple=True, help="Default: every law there is. `plain` and `oracle` always run.")
+@click.option("--scheduler", "schedulers", multiple=True, help="Instead of the case's own; may be given again.")
+@click.option("--seed", type=int, default=1, show_default=True, help="One seed, the same arrivals for every policy.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="So many seeds; their mean.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes at a time.")
+@click.option("--late/--no-late", default=True, help="`capacity` once more with twice the delay of reports.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw the p99s; .svg, .png or .pdf.")
+@click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
+def simulate(
+    list_cases: bool,
+    suite: bool,
+    names: tuple[str, ...],
+    files: tuple[Path, ...],
+    laws: tuple[str, ...],
+    schedulers: tuple[str, ...],
+    seed: int,
+    seeds: int,
+    jobs: int,
+    late: bool,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Try laws on a model of a pool: the same controller, no kernel, no waiting.
+
+    Each case runs under each law on each scheduler, under `plain` (equal weights, as LVS is without us) and under an
+    oracle that knows every server's true capacity. The figures end in a table, and in what of the project's promises
+    holds. Exit 0 when the runs were made, whatever they show.
+    """
+    from feedback.simulate.verdict import average, checks
+
+    if list_cases:
+        _list()
+        return
+    cases = _cases(names, files, suite=suite)
+    seeds_taken = range(seed, seed + seeds)
+    results = _run(cases, laws, schedulers, seeds_taken, jobs, late=late)
+    averaged = average(results)
+    _tell(averaged, list(seeds_taken), picture, as_json=as_json, checked=checks(averaged))
+
+
+def _cases(names: tuple[str, ...], files: tuple[Path, ...], *, suite: bool) -> list[Case]:
+    from feedback.simulate import suite as built_in
+    from feedback.simulate.case import read
+
+    try:
+        chosen = [built_in.named(name) for name in names] + [read(path) for path in files]
+    except (ConfigError, KeyError) as error:
+        raise Failure(str(error.args[0])) from None
+    return list(built_in.CASES) + [c for c in chosen if c not in built_in.CASES] if suite or not chosen else chosen
+
+
+def _laws(laws: tuple[str, ...]) -> list[str]:
+    """`static` is `plain` here: the operator's weights are equal ones."""
+    from feedback.master.laws import UnknownLawError, load, names
+    from feedback.simulate.policy import ORACLE, PLAIN
+
+    chosen = [law for law in laws or names() if law not in (PLAIN, ORACLE) and (laws or law != "static")]
+    try:
+        for law in chosen:
+            load(law)
+    except UnknownLawError as error:
+        raise Failure(str(error)) from None
+    return [PLAIN, *chosen]
+
+
+def _run(
+    cases: list[Case], laws: tuple[str, ...], schedulers: tuple[str, ...], seeds: range, jobs: int, *, late: bool
+) -> list[Outcome]:
+    from feedback.simulate.case import SCHEDULERS
+    from feedback.simulate.jobs import perform, plan
+
+    for scheduler in schedulers:
+        if scheduler not in SCHEDULERS:
+            raise Failure(f"scheduler {scheduler!r} is not modelled: expected one of {', '.join(SCHEDULERS)}")
+    planned = plan(cases, _laws(laws), schedulers, seeds, late=("capacity",) if late else ())
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        click.echo(f"{time.monotonic() - began:6.1f} s  {line}", err=True)
+
+    return perform(planned, jobs, tell)
+
+
+def _tell(results: Results, seeds: list[int], picture: Path | None, *, as_json: bool, checked: list[Check]) -> None:
+    from rich.console import Console
+
+    from feedback.simulate.picture import NoPictureError, draw
+    from feedback.simulate.report import as_json as to_json
+    from feedback.simulate.report import table, verdicts
+
+    console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 160)
+    console.print(table(results))
+    for line in verdicts(checked):
+        click.echo(line, err=as_json)
+    if picture is not None:
+        try:
+            click.echo(f"picture: {draw(picture, results)}", err=as_json)
+        except (NoPictureError, OSError, ValueError) as error:
+            raise Failure(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(to_json(results, checked, seeds)))
+
+
+def _list() -> None:
+    from feedback.master.laws import names
+    from feedback.simulate.suite import CASES
+
+    for case in CASES:
+        click.echo(f"{case.name:14} {case.summary} (on {', '.join(case.schedulers)})")
+    click.echo(f"laws: {', '.join(names())}; beside them: plain, oracle")

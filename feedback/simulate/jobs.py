@@ -1,0 +1,72 @@
+"""Jobs: many runs on several processes. A job is one case, one scheduler, one seed, so that its oracle runs once.
+
+The shell around `run`: processes, and what is told on the way. Invariant: the results do not depend on how many
+processes there are, nor on the order in which they end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import msgspec
+
+from feedback.simulate.case import Case
+from feedback.simulate.policy import ORACLE, Policy
+from feedback.simulate.run import Outcome, outcomes
+
+
+class Job(msgspec.Struct, frozen=True):
+    case: Case
+    scheduler: str
+    seed: int
+    policies: tuple[Policy, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.case.name} on {self.scheduler}, seed {self.seed}"
+
+
+def plan(
+    cases: Iterable[Case],
+    laws: Sequence[str],
+    schedulers: Sequence[str],
+    seeds: Iterable[int],
+    *,
+    late: Sequence[str] = (),
+) -> list[Job]:
+    """`schedulers` empty: each case's own. The laws in `late` run once more with twice the delay."""
+    made = []
+    seeds = tuple(seeds)
+    for case in cases:
+        for scheduler in schedulers or case.schedulers:
+            policies = (Policy(ORACLE, scheduler), *(Policy(law, scheduler) for law in laws if law != ORACLE))
+            policies += tuple(Policy(law, scheduler, 2.0) for law in laws if law in late)
+            made += [Job(case, scheduler, seed, policies) for seed in seeds]
+    return made
+
+
+def perform(plan: Sequence[Job], processes: int, tell: Callable[[str], None]) -> list[Outcome]:
+    """All outcomes, in the order of the plan. Raises UnknownLawError."""
+    done: dict[int, list[Outcome]] = {}
+    for number, found in _performed(plan, processes):
+        done[number] = found
+        tell(f"{len(done)}/{len(plan)} {plan[number].title}")
+    return [outcome for number in sorted(done) for outcome in done[number]]
+
+
+def _performed(plan: Sequence[Job], processes: int) -> Iterator[tuple[int, list[Outcome]]]:
+    if processes <= 1 or len(plan) == 1:
+        yield from ((number, _one(job)) for number, job in enumerate(plan))
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        futures = {pool.submit(_one, job): number for number, job in enumerate(plan)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one(job: Job) -> list[Outcome]:
+    return outcomes(job.case, job.policies, job.seed)

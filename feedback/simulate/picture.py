@@ -1,0 +1,59 @@
+"""A picture of a suite: p99 over the oracle's, a row for each policy and a column for each case.
+
+Reads results; decides nothing. matplotlib is an optional dependency (lvs-feedback[lab]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log10
+from pathlib import Path
+from typing import Any
+
+from feedback.simulate.policy import ORACLE, Policy
+from feedback.simulate.report import over_oracle
+from feedback.simulate.verdict import Results
+
+WORST = 10.0  # the colour scale ends here
+
+
+class NoPictureError(Exception):
+    """matplotlib is not there."""
+
+
+def draw(path: Path, results: Results) -> Path:
+    """The suffix of `path` tells the form. Raises NoPictureError."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NoPictureError("no picture: pip install 'lvs-feedback[lab]' brings matplotlib") from None
+    policies, cases = _policies(results), list(results)
+    figure = Figure(figsize=(2.6 + 0.85 * len(cases), 1.6 + 0.34 * len(policies)), layout="constrained")
+    axis = figure.subplots()
+    axis.set_title("p99 over the oracle's on the same scheduler")
+    ratios = [[over_oracle(p, results[c]) if p in results[c] else None for c in cases] for p in policies]
+    _cells(axis, ratios)
+    axis.set_xticks(range(len(cases)), cases, rotation=35, ha="right")
+    axis.set_yticks(range(len(policies)), [p.name for p in policies])
+    figure.savefig(path)
+    return path
+
+
+def _policies(results: Results) -> list[Policy]:
+    """In order of scheduler, then as they ran; the oracle is 1 everywhere and left out."""
+    seen = {p: None for found in results.values() for p in found if p.law != ORACLE}
+    return sorted(seen, key=lambda p: p.scheduler)
+
+
+def _cells(axis: Any, ratios: Sequence[Sequence[float | None]]) -> None:
+    shades = [[float("nan") if r is None else log10(min(WORST, max(1.0, r))) for r in row] for row in ratios]
+    axis.imshow(shades, cmap="YlOrRd", vmin=0.0, vmax=log10(WORST), aspect="auto")
+    for y, row in enumerate(ratios):
+        for x, ratio in enumerate(row):
+            if ratio is not None:
+                colour = "white" if ratio > 5 else "black"
+                axis.text(x, y, _ratio(ratio), ha="center", va="center", fontsize=7, color=colour)
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}"

@@ -1,0 +1,123 @@
+"""Cases: what is refused, in one line; the suite; what befalls servers in a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from feedback.config import ConfigError
+from feedback.simulate import figures, suite
+from feedback.simulate.case import Bursts, Change, Load, check, parse, read
+from feedback.simulate.policy import Policy
+from feedback.simulate.run import run
+from tests.simulate.builders import case
+
+GOOD = """
+name = "mine"
+seconds = 20
+[[server]]
+cores = 4
+count = 3
+[[load]]
+part = 0.5
+[[load]]
+at_seconds = 10
+part = 0.8
+[[change]]
+at_seconds = 5
+servers = [2]
+available = 0.5
+"""
+
+
+def test_a_case_of_ones_own_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(GOOD)
+    made = read(tmp_path / "mine.toml")
+    assert len(made.servers) == 3
+    assert made.capacity == pytest.approx(1200)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("cores = 4", "cores = -4", "server[0].cores: Expected"),
+        ("part = 0.5", "parts = 0.5", "load[0]: Object"),
+        ("servers = [2]", "servers = [3]", "change[0].servers: 3: there are 3, counted from 0"),
+        ("at_seconds = 10", "at_seconds = 0", "load[1].at_seconds: 0 is not after 0"),
+        ('name = "mine"', 'name = "mine"\nschedulers = ["mh"]', "schedulers[0]: 'mh': expected one of"),
+        ("seconds = 20", "seconds = 20\nmeasure_from_seconds = 20", "measure_from_seconds: must be less than"),
+        ('name = "mine"', "name = ", "not TOML"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_with_its_place(old: str, new: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(GOOD.replace(old, new, 1), "mine.toml")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read(tmp_path / "none.toml")
+
+
+def test_the_suite_holds_together_and_covers_what_it_must() -> None:
+    for each in suite.CASES:
+        check(each, each.name)
+    assert len(set(suite.NAMES)) == len(suite.NAMES)
+    assert len(suite.named("many").servers) == 200
+    with pytest.raises(KeyError, match="expected one of"):
+        suite.named("nothing")
+
+
+def test_a_dead_server_costs_requests_until_the_health_check_takes_it_out() -> None:
+    down = (Change(at_seconds=5.0, servers=(0,), down=True), Change(at_seconds=10.0, servers=(0,), down=False))
+    trace = run(case(cores=(2.0, 2.0), part=0.3, seconds=20.0, change=down), Policy("plain", "wrr"), seed=1)
+    sent = [s.requests[0] for s in trace.seconds]
+    assert sent[3] > 0
+    assert sent[7] == 0
+    assert sent[15] > 0
+    failed = [at for at, outcome in zip(trace.at, trace.outcome, strict=True) if outcome]
+    assert min(failed) > 3.0
+    assert 5.9 < max(failed) <= 6.0  # health check: one second
+
+
+def test_a_failing_server_attracts_what_sed_sends_to_the_idle() -> None:
+    failing = (Change(at_seconds=5.0, servers=(0,), failing=True),)
+    trace = run(case(cores=(1.0, 1.0), part=0.6, seconds=10.0, change=failing), Policy("plain", "sed"), seed=1)
+    assert figures.error_shares(trace, 0.0)["server_errors"] > 0.25
+    assert figures.error_shares(trace, 5.0)["server_errors"] > 0.5
+
+
+def test_waiting_that_is_not_cpu_shows_in_latency_and_not_in_utilisation() -> None:
+    slow = (Change(at_seconds=0.0, servers=(0,), io_seconds=0.2),)
+    trace = run(case(part=0.3, seconds=60.0, change=slow), Policy("plain", "sed"), seed=1)
+    found = figures.figures(trace, None)
+    assert found["mean_ms"] == pytest.approx(200 + 10 / 0.7, rel=0.1)
+    assert sum(s.utilisation[0] for s in trace.seconds) / 60 == pytest.approx(0.3, rel=0.1)
+
+
+def test_held_connections_keep_their_server() -> None:
+    made = case(cores=(1.0, 1.0), part=0.3, seconds=40.0, hold_seconds=10.0, requests_per_second=2.0)
+    trace = run(made, Policy("oracle", "sed"), seed=1)
+    sent = [sum(s.requests) for s in trace.seconds]
+    assert sum(sent[30:]) / 10 == pytest.approx(0.3 * 200, rel=0.35)
+    assert not any(trace.outcome)
+
+
+def test_bursts_take_cores_for_a_second_and_give_them_back() -> None:
+    made = case(cores=(1.0, 1.0), seconds=6.0, bursts=Bursts(from_seconds=2.0, chance=0.5, depth=0.5))
+    truths = {s.at: s.values for s in run(made, Policy("plain", "sed"), seed=1).truth}
+    assert min(truths) == 0.0
+    assert {v for values in truths.values() for v in values} == {100.0, 50.0}
+
+
+def test_a_change_of_load_changes_the_arrivals() -> None:
+    made = case(seconds=20.0)
+    stepped = type(made)(
+        name="step", server=made.server, load=(Load(part=0.2), Load(at_seconds=10.0, part=0.8)), seconds=20.0
+    )
+    at = run(stepped, Policy("plain", "sed"), seed=1).at
+    assert sum(t < 10 for t in at) / 200 == pytest.approx(1.0, rel=0.15)
+    assert sum(t >= 10 for t in at) / 800 == pytest.approx(1.0, rel=0.1)
