@@ -87,7 +87,8 @@ class AgentConfig(_Strict, frozen=True):
 
 class DestinationConfig(_Strict, frozen=True):
     """`address` is the RIP, `port` the service's own if absent. `weight` is the static weight: the one to fall back to,
-    and 0 means that the operator has quiesced it."""
+    and 0 means that the operator has quiesced it. `priority` (the highest first) and `pool` (service, spill) are for
+    the laws of priority pools."""
 
     address: str
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
@@ -97,6 +98,8 @@ class DestinationConfig(_Strict, frozen=True):
     forward: str | None = None
     tunnel: str = "ipip"
     tunnel_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    priority: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)] = 0
+    pool: str = "service"
 
 
 class ServiceConfig(_Strict, frozen=True):
@@ -110,6 +113,8 @@ class ServiceConfig(_Strict, frozen=True):
     persistence_seconds: Annotated[int, msgspec.Meta(ge=0, le=86400 * 31)] = 0
     persistence_prefix: Annotated[int, msgspec.Meta(ge=0, le=128)] | None = None
     flags: tuple[str, ...] = ()
+    thresholds: str | None = None  # static | learned | off; the law's own default
+    latency_seconds: Positive = 0.25  # what a connection may take at full load: sizes learned thresholds
 
 
 class Guards(_Strict, frozen=True):
@@ -238,9 +243,12 @@ def _check_master(config: MasterConfig, source: str) -> None:
 
 
 def _check_destinations(service: ServiceConfig, where: str) -> None:
+    if service.thresholds is not None:
+        _word(service.thresholds, {"static", "learned", "off"}, f"{where}.thresholds")
     seen: set[DestinationKey] = set()
     for j, destination in enumerate(service.destination):
         here = f"{where}.destination[{j}]"
+        _word(destination.pool, {"service", "spill"}, f"{here}.pool")
         made = to_destination(destination, service, here)
         if made.key in seen:
             raise ConfigError(f"{here}.address: {made.key} is there twice")

@@ -73,7 +73,7 @@ class Controller:
 
     def _owned(self, service: ServiceConfig, config: MasterConfig) -> Line:
         destinations = [to_destination(d, service) for d in service.destination]
-        return Line(to_service(service), config, service.law, {d.key: d for d in destinations})
+        return Line(to_service(service), config, service.law, {d.key: d for d in destinations}, service)
 
     def receive_report(self, report: Report, now: float) -> str | None:
         """Take a report. Returns why it was refused, or None."""
@@ -116,7 +116,7 @@ class Controller:
         for key, entry in entries.items():
             if key not in self._lines:
                 law = self._named[key].law if key in self._named else self._config.law
-                self._lines[key] = Line(entry.service, self._config, law, None)
+                self._lines[key] = Line(entry.service, self._config, law, None, self._named.get(key))
                 self._lines[key].restore(self._restored.pop(key, ServiceState()))
                 self._indexed = {}
             self._lines[key].follow(entry, now)

@@ -1,15 +1,46 @@
 """Limits: the upper and lower threshold of each destination, in connections.
 
-Today these are the operator's own numbers (the configuration's, or what the kernel has where somebody else owns the
-service), carried through unchanged, so that an edit of a weight never wipes them.
+Owns what is typed in, learned or off, and the kernel's ways with thresholds. Knows no weight and no scheduler. What the
+operator typed always wins. Learned ones are
+
+    upper = room + 2 sqrt(room) + inactive now + inactive to come until the next look
+    lower = upper - 15 % of the room
+
+with the room from sizing.py. The kernel counts closed connections (inactive) as well, for two minutes: so these are
+added, and where they are far more than the room their noise would drown it, and there is no threshold. Behind a tier
+(`exact`) a threshold is what switches to the next one: there it is the room and nothing more, and follows the inactive
+ones at each look, near the edge to the connection.
+
+Invariants: lower <= upper; a destination that the kernel holds for full is not opened by a rewrite while it is full; a
+pool that is not saturated never refuses by our thresholds.
+
+Kernels differ (facts: ip_vs_conn.c, ip_vs_ctl.c). Until 6.1.176 any raise of `upper` opens a destination, however full
+it is; one that lowers it closes nothing until the next connection has leaked through. Since 6.1.192 an edit that
+changes a threshold closes at total >= upper and opens at total < lower. So: a full one is not raised before its total
+is under the new lower threshold, and then by at least one connection. Both kernels then do the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from math import ceil, inf, sqrt
+
 import msgspec
 
+from feedback.master.fleet import Trust
 from feedback.master.pool import Member, Pool
-from feedback.model import DestinationKey
+from feedback.master.sizing import Room, Sizing, utilisation
+from feedback.model import THRESHOLD_MAX, DestinationKey, Protocol
+
+HYSTERESIS = 0.15  # of the room
+REWRITE = 0.10
+INTERVAL_SECONDS = 1.0  # at most so often, but to open
+CERTAIN, UNCERTAIN = 0.17, 0.25  # deviation of the estimate: learned below, given up above
+FEW_INACTIVE, MANY_INACTIVE = 1.0, 2.0  # times the room: the same
+SATURATED = 0.88
+HEADROOM = 1.3
+UNMEASURED = "nothing measured yet: the threshold stays"
+EDGE = 0.8  # of the threshold: from here on an exact one is exact
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -21,9 +52,201 @@ class Limit(msgspec.Struct, frozen=True):
     text: str = ""
 
 
-def limits(pool: Pool) -> dict[DestinationKey, Limit]:
-    return {m.key: _limit(m) for m in pool.members}
+class _Aim(msgspec.Struct, frozen=True):
+    """A learned threshold before the kernel's ways are looked at."""
+
+    limit: Limit
+    memory_upper: float  # what memory allows, and no fail-open may cross
 
 
-def _limit(member: Member) -> Limit:
-    return Limit(member.base.upper, member.base.lower)
+class Limits:
+    """The limits of one service. `mode` is `static` (what is typed in), `learned` or `off`."""
+
+    def __init__(self, mode: str, latency_seconds: float) -> None:
+        self._mode = mode
+        self._sizing = Sizing(latency_seconds)
+        self._ours: dict[DestinationKey, list[tuple[int, int]]] = {}
+        self._on: set[DestinationKey] = set()  # where a learned one can help: hysteresis
+        self._full: set[DestinationKey] = set()  # what the kernel holds for full, as far as can be seen
+        self._written_at: dict[DestinationKey, float] = {}
+
+    def limits(
+        self, pool: Pool, now: float, *, exact: bool = False, ramping: Collection[DestinationKey] = ()
+    ) -> dict[DestinationKey, Limit]:
+        """A limit for each member. `exact`: tiers rest on them. `ramping`: who is in slow start."""
+        self._sizing.observe(pool, now)
+        self._look(pool)
+        out: dict[DestinationKey, Limit] = {}
+        aims: dict[DestinationKey, _Aim] = {}
+        for m in pool.members:
+            room = self._sizing.room(m)
+            if self._mode == "learned" and not self._typed(m):
+                why = self._useless(pool, m, room, exact, ramping)
+                if room is not None and not why:
+                    aims[m.key] = _aim(m, room, exact)
+                elif why == UNMEASURED:  # after a restart ours are still there
+                    out[m.key] = Limit(*_in_force(m)[:2], room.connections if room else 0, why)
+                else:
+                    out[m.key] = Limit(room=room.connections if room else 0, text=f"no threshold: {why}")
+            else:
+                out[m.key] = self._given(m, room)
+        aims = self._opened(pool, aims, out, exact)
+        for m in pool.members:
+            if m.key in aims:
+                out[m.key] = self._kept(m, aims[m.key].limit, exact, now)
+                self._remember(m.key, out[m.key])
+        return out
+
+    def _given(self, member: Member, room: Room | None) -> Limit:
+        """What is typed in, or nothing."""
+        base, known = member.base, room.connections if room else 0
+        if self._mode == "off":
+            return Limit(room=known)
+        if not base.upper:
+            return Limit(base.upper, base.lower, known)
+        return Limit(base.upper, base.lower, base.upper, "typed in")
+
+    def _typed(self, member: Member) -> bool:
+        """Whether somebody else put the base's threshold there. (Where we do not own the service, the base is what the
+        kernel has, and that may be ours.)"""
+        base = (member.base.upper, member.base.lower)
+        return bool(base[0]) and base not in self._ours.get(member.key, ())
+
+    def _remember(self, key: DestinationKey, limit: Limit) -> None:
+        ours = self._ours.setdefault(key, [])
+        if (limit.upper, limit.lower) not in ours[-1:]:
+            ours.append((limit.upper, limit.lower))
+            del ours[:-8]  # an edit may have failed, and an older one be in force
+
+    def _look(self, pool: Pool) -> None:
+        keys = {m.key for m in pool.members}
+        self._ours = {k: v for k, v in self._ours.items() if k in keys}
+        self._on &= keys
+        self._full &= keys
+        for m in pool.members:
+            upper, lower, total = _in_force(m)
+            if upper and total >= upper:
+                self._full.add(m.key)
+            elif not upper or total < (lower or upper - (upper >> 2)):
+                self._full.discard(m.key)
+
+    def _useless(
+        self, pool: Pool, member: Member, room: Room | None, exact: bool, ramping: Collection[DestinationKey]
+    ) -> str:
+        """Why a learned threshold cannot help here, or ''."""
+        why = self._never(pool, member, room)
+        if not why and not exact:
+            why = self._not_now(member, room, ramping)
+        self._on.discard(member.key) if why else self._on.add(member.key)
+        return why
+
+    def _never(self, pool: Pool, member: Member, room: Room | None) -> str:
+        if pool.service.persistent:
+            return "a persistent service's clients pass it by"
+        if pool.service.key.protocol is Protocol.UDP:
+            return "UDP flows are never active and count for five minutes"
+        if room is None or member.estimate is None or not member.estimate.samples:
+            return UNMEASURED
+        return ""
+
+    def _not_now(self, member: Member, room: Room | None, ramping: Collection[DestinationKey]) -> str:
+        assert room is not None and member.estimate is not None
+        on = member.key in self._on
+        if member.key in ramping:
+            return "slow start"
+        if member.estimate.deviation > (UNCERTAIN if on else CERTAIN):
+            return f"capacity is known to ±{100 * member.estimate.deviation:.0f} % only"
+        closed = member.kernel.inactive if member.kernel else 0
+        if closed > (MANY_INACTIVE if on else FEW_INACTIVE) * room.connections:
+            return f"{closed} closed connections count against it, {room.connections} open ones are its room"
+        return ""
+
+    def _opened(
+        self,
+        pool: Pool,
+        aims: Mapping[DestinationKey, _Aim],
+        given: Mapping[DestinationKey, Limit],
+        exact: bool,
+    ) -> dict[DestinationKey, _Aim]:
+        """Fail open: unless the pool is saturated, those that are not full hold a third more than they have. What
+        memory allows is not crossed."""
+        serving = [m for m in pool.members if not m.quiesced]
+        uppers = {m.key: (aims[m.key].limit if m.key in aims else given[m.key]).upper or inf for m in serving}
+        open_ones = [m for m in serving if not self._is_full(m, uppers[m.key])]
+        needed = HEADROOM * sum(_in_force(m)[2] for m in (open_ones or serving))
+        held = sum(uppers[m.key] for m in open_ones)
+        if (exact and open_ones) or held >= max(needed, 1):
+            return dict(aims)
+        if utilisation(m.estimate for m in serving) > SATURATED:
+            return {k: _without_hysteresis(a) for k, a in aims.items()} if exact else dict(aims)
+        factor = needed / (held or sum(uppers.values()) or 1)
+        return {k: _stretched(a, max(1.0, factor)) for k, a in aims.items()}
+
+    def _is_full(self, member: Member, upper: float) -> bool:
+        return member.key in self._full or _in_force(member)[2] >= upper
+
+    def _kept(self, member: Member, aim: Limit, exact: bool, now: float) -> Limit:
+        """The aim, or what is in force while that is near enough, or while a rewrite would open a full one."""
+        upper, lower, total = _in_force(member)
+        have = Limit(upper, lower, aim.room, aim.text)
+        if member.kernel is None or member.quiesced:
+            return aim if member.kernel is None else have
+        if member.trust is not Trust.FRESH and not exact:
+            return have
+        if member.key in self._full:
+            if total < aim.lower:
+                return self._write(member, msgspec.structs.replace(aim, upper=max(aim.upper, upper + 1)), now)
+            # Still full: down with what has expired, but never up.
+            return aim if exact and aim.upper < upper and aim.upper <= total else have
+        if exact:
+            near = total >= EDGE * min(aim.upper, upper or aim.upper)
+            slack = 0 if near else max(1, int(REWRITE * aim.room))
+            return have if upper and abs(aim.upper - upper) <= slack else self._write(member, aim, now)
+        rested = now - self._written_at.get(member.key, -inf) >= INTERVAL_SECONDS
+        if upper and (abs(aim.upper - upper) <= REWRITE * upper or not rested):
+            return have
+        return self._write(member, aim, now)
+
+    def _write(self, member: Member, aim: Limit, now: float) -> Limit:
+        self._written_at[member.key] = now
+        return aim
+
+
+def _in_force(member: Member) -> tuple[int, int, int]:
+    """Upper, lower and what is counted against them."""
+    kernel = member.kernel
+    if kernel is None:
+        return 0, 0, 0
+    return kernel.destination.upper, kernel.destination.lower, kernel.active + kernel.inactive
+
+
+def _aim(member: Member, room: Room, exact: bool) -> _Aim:
+    closed = member.kernel.inactive if member.kernel else 0
+    hysteresis = max(1, int(HYSTERESIS * room.connections))
+    if exact:
+        upper = room.connections + closed
+        text = f"{room.text}, and {closed} closed ones"
+    else:
+        rate = member.estimate.rate if member.estimate else 0.0
+        growth = rate * INTERVAL_SECONDS + 3 * sqrt(closed) if closed else 0.0
+        upper = ceil(room.connections + 2 * sqrt(room.connections) + closed + growth)
+        text = f"{room.text}, with a margin and {closed} closed ones"
+    allowed = inf if room.memory_bound is None else room.memory_bound + closed
+    return _Aim(_limit(upper, hysteresis, room.connections, text), allowed)
+
+
+def _limit(upper: int, hysteresis: int, room: int, text: str) -> Limit:
+    upper = min(max(1, upper), THRESHOLD_MAX)
+    return Limit(upper, max(1, upper - hysteresis), room, text)
+
+
+def _without_hysteresis(aim: _Aim) -> _Aim:
+    """All are full: whoever has room for one takes one."""
+    return _Aim(msgspec.structs.replace(aim.limit, lower=aim.limit.upper), aim.memory_upper)
+
+
+def _stretched(aim: _Aim, factor: float) -> _Aim:
+    limit = aim.limit
+    upper = int(max(limit.upper, min(ceil(limit.upper * factor), aim.memory_upper)))
+    text = f"{limit.text}; raised: the pool is not saturated and would refuse"
+    return _Aim(_limit(upper, limit.upper - limit.lower, limit.room, text), aim.memory_upper)

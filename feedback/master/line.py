@@ -6,16 +6,18 @@ else's, and stays 0 until they raise it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import msgspec
 
-from feedback.config import MasterConfig
+from feedback.config import MasterConfig, ServiceConfig, to_destination
 from feedback.master.actuate import Actuator, Wanted, Weight, for_scheduler
 from feedback.master.estimate import Estimator
 from feedback.master.fleet import Fleet
 from feedback.master.guard import Guard, Guarded
 from feedback.master.laws import Law, load
-from feedback.master.limits import Limit, limits
-from feedback.master.pool import Member, Pool
+from feedback.master.limits import Limit, Limits
+from feedback.master.pool import Member, Pool, Role, Share
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.state import ServiceState
 from feedback.model import (
@@ -61,14 +63,22 @@ class Line:
     """The pipeline of one service, with the state that its stages keep."""
 
     def __init__(
-        self, service: Service, config: MasterConfig, law: str, destinations: dict[DestinationKey, Destination] | None
+        self,
+        service: Service,
+        config: MasterConfig,
+        law: str,
+        destinations: dict[DestinationKey, Destination] | None,
+        named: ServiceConfig | None = None,
     ):
-        """`destinations` are the configured records; None where somebody else owns the service."""
+        """`destinations` are the configured records; None where somebody else owns the service. `named` is what the
+        configuration says of it, if anything."""
         self.service, self.law_name = service, law
         self.destinations = destinations
         self._owners: dict[DestinationKey, int] = {}  # the other owner's last weight that was not ours
         self._remembered: dict[DestinationKey, int] = {}  # the same, from before a restart
         self.law: Law = load(law)
+        self._roles = _roles(named) if named else {}
+        self._limits = _limits(self.law, named or ServiceConfig(virtual=str(service.key)))
         self.estimator = Estimator()
         self.guard = Guard(config.guards)
         self.actuator: Actuator = for_scheduler(service.scheduler, config.guards.dead_band)
@@ -121,7 +131,7 @@ class Line:
         """Weights that are not the static ones were learned by somebody, most likely by us before a restart."""
         weights = {e.destination.key: float(e.destination.weight) for e in entry.destinations}
         static = {k: float(d.weight) for k, d in (self.destinations or {}).items()}
-        if weights != static and len(set(weights.values())) > 1:
+        if weights != static and len(set(weights.values())) > 1 and _proportional(self.service, weights.values()):
             self.estimator.seed(weights)
 
     def _foreign(self, entry: ServiceEntry) -> list[ForeignEdit]:
@@ -163,6 +173,7 @@ class Line:
             estimate=self.estimator.capacity(key).estimate(),
             quiesced=self._quiesced(key, base, kernel),
             window=self.estimator.capacity(key).window,
+            role=self._roles.get(key, Role()),
         )
 
     def _base(self, key: DestinationKey, kernel: DestinationEntry | None) -> Destination:
@@ -182,9 +193,13 @@ class Line:
     def decide(self, fleet: Fleet, now: float) -> tuple[ServiceStatus, list[Edit]]:
         pool = self.pool(fleet, now)
         wanted = self.law.shares(pool, now)
-        bounds = limits(pool)
+        tiers = {k: s.tier for k, s in wanted.items() if s.tier}
         guarded = self.guard.apply(pool, wanted, now)
-        aims = Wanted(guarded.shares, limits=bounds, ramping=frozenset(guarded.ramp))
+        ramping = frozenset(guarded.ramp)
+        bounds = self._limits.limits(pool, now, exact=bool(tiers), ramping=ramping)
+        if guarded.held and tiers:  # an order needs no reports, and plain weights would use all tiers at once
+            guarded = Guarded(_unquiesced(pool, guarded.shares), guarded.ramp)
+        aims = Wanted(guarded.shares, tiers, bounds, ramping)
         weights = {} if guarded.held else self.actuator.weights(pool, aims, now)
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
         statuses = tuple(Status(m, settings[m.key]) for m in pool.members)
@@ -212,5 +227,29 @@ class Line:
             share=share.value if weight is None or weight.share is None else weight.share,
             upper=limit.upper,
             lower=limit.lower,
-            reasons=(*share.reasons, reason),
+            reasons=(*share.reasons, *_reasons(limit), reason),
         )
+
+
+def _proportional(service: Service, weights: Iterable[float]) -> bool:
+    """Whether weights can be capacities: not ranks, counts, or what holds a tier back."""
+    positive = [w for w in weights if w > 0]
+    return service.scheduler not in {"fo", "ovf"} and max(positive) < 1000 * min(positive)
+
+
+def _roles(named: ServiceConfig) -> dict[DestinationKey, Role]:
+    return {to_destination(d, named).key: Role(d.priority, d.pool == "spill") for d in named.destination}
+
+
+def _limits(law: Law, named: ServiceConfig) -> Limits:
+    mode = named.thresholds or str(getattr(law, "thresholds", "static"))
+    return Limits(mode, named.latency_seconds)
+
+
+def _unquiesced(pool: Pool, shares: Mapping[DestinationKey, Share]) -> dict[DestinationKey, Share]:
+    zeros = {m.key: m.quiesced for m in pool.members if m.quiesced}
+    return {k: s.because("guard", zeros[k], 0.0) if k in zeros else s for k, s in shares.items()}
+
+
+def _reasons(limit: Limit) -> tuple[Reason, ...]:
+    return (Reason("limits", limit.text, limit.upper),) if limit.text else ()

@@ -12,6 +12,14 @@ from feedback.master.fleet import Trust, Window
 from feedback.model import Destination, DestinationEntry, DestinationKey, Reason, Service
 
 
+class Role(msgspec.Struct, frozen=True):
+    """What the operator wants of a destination in a priority pool: the higher the priority, the earlier it is used;
+    `spill` puts it behind the whole service pool."""
+
+    priority: int = 0
+    spill: bool = False
+
+
 class Member(msgspec.Struct, frozen=True):
     """One destination: `base` is what the operator wrote (weight, thresholds, forwarding), `kernel` what is in force,
     None while it is not there; `window` is the last window of its agent's stream, unsmoothed, None before the first;
@@ -24,6 +32,7 @@ class Member(msgspec.Struct, frozen=True):
     estimate: Estimate | None
     quiesced: str = ""
     window: Window | None = None
+    role: Role = Role()
 
     @property
     def key(self) -> DestinationKey:
@@ -39,15 +48,21 @@ class Pool(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """The part (0..1) of the service's connections that a destination should get, and why so far."""
+    """The part (0..1) of the service's connections that a destination should get, and why so far.
+
+    `tier` is how a law says "not before": a tier gets nothing while one of a lower number is in service and not full,
+    and shares are then parts of the tier. How that is made is the actuator's business. The line takes it from the law's
+    own answer; the guard bounds the values and need not know of it.
+    """
 
     value: float
     reasons: tuple[Reason, ...] = ()
+    tier: int = 0
 
     def because(self, stage: str, text: str, value: float | None = None) -> Share:
         """This share with one reason more, and with a new value if one is given."""
         new = self.value if value is None else value
-        return Share(new, (*self.reasons, Reason(stage, text, new)))
+        return Share(new, (*self.reasons, Reason(stage, text, new)), self.tier)
 
 
 Shares: TypeAlias = Mapping[DestinationKey, Share]
@@ -58,4 +73,4 @@ def normalised(shares: Mapping[DestinationKey, Share]) -> dict[DestinationKey, S
     total = sum(s.value for s in shares.values())
     if total <= 0:
         return dict(shares)
-    return {k: Share(s.value / total, s.reasons) for k, s in shares.items()}
+    return {k: Share(s.value / total, s.reasons, s.tier) for k, s in shares.items()}

@@ -48,9 +48,9 @@ def _six_bits(shares: Mapping[DestinationKey, float], limit: int) -> dict[Destin
     if largest <= 0:
         return dict.fromkeys(shares, 0)
     aims = {k: max(1, round(limit * s / largest)) if s > 0 else 0 for k, s in shares.items()}
-    serving = [w for w in aims.values() if w]
-    if len(serving) > 1 and gcd(*serving) > 1:  # 63, 63, ... would be divided down to 1, 1, ...
-        last = max(aims, key=lambda k: (aims[k], k))
+    last = max(aims, key=lambda k: (aims[k], k))
+    several = sum(w > 0 for w in aims.values()) > 1
+    while several and gcd(*aims.values()) > 1:  # 63, 63, ... would be divided down to 1, 1, ...
         aims[last] -= 1
     return aims
 

@@ -1,0 +1,35 @@
+"""`spillover`: the service pool shares the load by `capacity`; the spill pool gets nothing until every server of the
+service pool is full or quiesced, and shares what is over by `capacity` too.
+
+Full is what a threshold says, typed in or learned (the default). The switch there and back is the kernel's where its
+scheduler can do it (`sed`): no moment without a destination, no connection to the spill pool before. Source: the
+scheduler hprio, proposed on lvs-devel and never merged.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from feedback.master.laws.capacity import Capacity
+from feedback.master.pool import Pool, Shares
+
+
+class Spillover:
+    thresholds = "learned"
+
+    def __init__(self) -> None:
+        self._within = {False: Capacity(), True: Capacity()}
+
+    def shares(self, pool: Pool, now: float) -> Shares:
+        out = {}
+        for spill, law in self._within.items():
+            members = tuple(m for m in pool.members if m.role.spill is spill)
+            if not members:
+                continue
+            text = "spill pool: only what the service pool cannot take" if spill else "service pool"
+            part = law.shares(msgspec.structs.replace(pool, members=members), now)
+            total = sum(s.value for s in part.values()) or 1.0
+            for key, share in part.items():
+                # Halves, so that the guard's bounds, which see one pool, weigh both alike.
+                out[key] = msgspec.structs.replace(share.because("law", text, share.value / total / 2), tier=int(spill))
+        return out

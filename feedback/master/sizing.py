@@ -1,0 +1,132 @@
+"""Sizing: how many active connections each destination of one service can hold, learned.
+
+Two bounds, and the tighter one holds. **Load**: by Little's law a server that completes `capacity` connections a second
+holds capacity * residence of them at full load. The residence is the larger of the latency that the operator accepts
+and what connections last while the pool is not busy (people think between requests); measured in a busy pool it would
+grow with the queue and bound nothing. **Memory**: what is free, but for a reserve, over what a connection costs, which
+is the slope of memory used against connections established.
+
+Knows no threshold and no kernel. Source: Netflix's concurrency-limits and Envoy's gradient controller search for this
+number by its effect on latency; the agents tell the capacity, so it needs no search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil, exp
+
+import msgspec
+
+from feedback.master.estimate import Estimate
+from feedback.master.fleet import Window
+from feedback.master.pool import Member, Pool
+from feedback.model import DestinationKey
+
+CALM = 0.7  # utilisation of the pool below which connections last as long as they would anyhow
+RESIDENCE_SECONDS = 10.0
+HELD_MARGIN = 1.15  # a capacity in open connections is the mean of a count that varies
+CONNECTIONS_PER_CORE_MIN = 2
+MEMORY_SECONDS = 60.0
+MEMORY_RESERVE = 0.05  # of the total
+SPREAD_MIN, CORRELATION_MIN = 5.0, 0.5  # connections; what a slope must rest on
+
+
+class Room(msgspec.Struct, frozen=True):
+    """`connections` active ones, and why; `memory_bound` is what memory alone allows, None while that is not known."""
+
+    connections: int
+    memory_bound: int | None
+    text: str
+
+
+class _Memory:
+    """Bytes used against connections, weighted exponentially in time: a slope, its covariance and correlation."""
+
+    __slots__ = ("_at", "_cross", "_mean_n", "_mean_used", "_spread_n", "_spread_used")
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._mean_n = self._mean_used = self._spread_n = self._spread_used = self._cross = 0.0
+
+    def observe(self, window: Window) -> None:
+        if window.established is None or not window.memory_total or window.end == self._at:
+            return
+        n, used = float(window.established), window.memory_total * (1 - window.memory_available)
+        if self._at is None:
+            self._mean_n, self._mean_used, self._at = n, used, window.end
+            return
+        blend = 1 - exp(-max(0.0, window.end - self._at) / MEMORY_SECONDS)
+        self._at = window.end
+        off_n, off_used = n - self._mean_n, used - self._mean_used
+        self._mean_n += blend * off_n
+        self._mean_used += blend * off_used
+        keep = 1 - blend
+        self._spread_n = keep * (self._spread_n + blend * off_n * off_n)
+        self._spread_used = keep * (self._spread_used + blend * off_used * off_used)
+        self._cross = keep * (self._cross + blend * off_n * off_used)
+
+    def per_connection(self) -> float | None:
+        """Bytes; None while connections have not varied enough, or memory does not follow them."""
+        if self._spread_n < SPREAD_MIN**2 or self._cross <= 0:
+            return None
+        if self._cross**2 < CORRELATION_MIN**2 * self._spread_n * self._spread_used:
+            return None
+        return self._cross / self._spread_n
+
+
+class Sizing:
+    """The sizes of one service's destinations. `latency_seconds` is what the operator accepts at full load."""
+
+    def __init__(self, latency_seconds: float) -> None:
+        self._latency = latency_seconds
+        self._residence = 0.0
+        self._at: float | None = None
+        self._memory: dict[DestinationKey, _Memory] = {}
+
+    def observe(self, pool: Pool, now: float) -> None:
+        seconds = 0.0 if self._at is None else max(0.0, now - self._at)
+        self._at = now
+        opened = sum(m.kernel.active for m in pool.members if m.kernel)
+        if pool.flow > 0 and utilisation(m.estimate for m in pool.members) < CALM:
+            measured = opened / pool.flow
+            blend = 1 - exp(-seconds / RESIDENCE_SECONDS) if self._residence else 1.0
+            self._residence += blend * (measured - self._residence)
+        self._memory = {m.key: self._memory.get(m.key) or _Memory() for m in pool.members}
+        for m in pool.members:
+            if m.window is not None:
+                self._memory[m.key].observe(m.window)
+
+    def room(self, member: Member) -> Room | None:
+        """None while nothing is known of the server."""
+        estimate = member.estimate
+        if estimate is None:
+            return None
+        count, text = self._by_load(estimate)
+        bound = self._by_memory(member)
+        if bound is not None and bound < count:
+            return Room(max(1, bound), bound, f"memory for {bound} connections")
+        return Room(count, bound, text)
+
+    def _by_load(self, estimate: Estimate) -> tuple[int, str]:
+        least = ceil(CONNECTIONS_PER_CORE_MIN * estimate.cores)
+        if estimate.held:
+            count = max(least, ceil(HELD_MARGIN * estimate.capacity))
+            return count, f"{count} open connections use it fully"
+        residence = max(self._latency, self._residence)
+        count = max(least, ceil(estimate.capacity * residence))
+        return count, f"{estimate.capacity:.1f}/s of {residence:.2f} s each are {count} connections"
+
+    def _by_memory(self, member: Member) -> int | None:
+        window = member.window
+        each = self._memory[member.key].per_connection() if member.key in self._memory else None
+        if window is None or each is None or member.kernel is None:
+            return None
+        free = (window.memory_available - MEMORY_RESERVE) * window.memory_total
+        return max(0, member.kernel.active + int(free / each))
+
+
+def utilisation(estimates: Iterable[Estimate | None]) -> float:
+    """Of the pool: what is used of what all can have, weighted by capacity."""
+    known = [e for e in estimates if e is not None]
+    total = sum(e.capacity for e in known)
+    return sum(e.capacity * e.utilisation for e in known) / total if total else 0.0
