@@ -13,6 +13,7 @@ Source: ip_vs_sed.c; the products are taken in 64 bits, so weights up to 2**31 -
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from statistics import median_low
 from typing import TypeAlias
 
@@ -42,7 +43,7 @@ def is_tiered(wanted: Wanted) -> bool:
 class Stepped:
     """For schedulers that cannot hold a tier back: another actuator, which sees only the tiers that are open."""
 
-    AHEAD_SECONDS = 0.4  # a tier opens if those before it would be full within this time
+    AHEAD_SECONDS = 0.25  # a tier opens if those before it could be full within this time, before we look again
     TEXT = "not open: the tiers before have room (this scheduler cannot hold it back: switched by the master)"
 
     def __init__(self, inner: Actuator) -> None:
@@ -65,10 +66,11 @@ class Stepped:
 
     def _opened(self, tiers: Sequence[Tier], pool: Pool) -> int:
         """How many are open. One that is open stays so until those before it have twice the room that opened it."""
-        ahead = pool.flow * self.AHEAD_SECONDS
+        arrivals = pool.flow * self.AHEAD_SECONDS
+        ahead = 1 + arrivals + sqrt(arrivals)
         for n in range(1, len(tiers)):
             free = sum(_free(m) for tier in tiers[:n] for m in tier)
-            if free > (2 * ahead + 2 if n < self._open else ahead):
+            if free > (2 * ahead if n < self._open else ahead):
                 return n
         return max(1, len(tiers))
 
