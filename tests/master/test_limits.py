@@ -1,0 +1,262 @@
+"""Thresholds: typed in, learned, off; the kernel's two ways with a full destination."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback.ipvs.fake import FakeKernel
+from feedback.ipvs.fake_table import Overload
+from feedback.master.fleet import Trust, Window
+from feedback.master.limits import Limit, Limits
+from feedback.master.pool import Member, Pool
+from feedback.master.sizing import Sizing
+from feedback.model import (
+    AddDestination,
+    AddService,
+    Destination,
+    Protocol,
+    Service,
+    ServiceFlags,
+    ServiceKey,
+    SetDestination,
+)
+from tests.master.builders import VIRTUAL, member, pool, rip
+
+both = pytest.mark.parametrize("overload", list(Overload), ids=["old", "new"])
+
+
+def learned(latency: float = 0.25) -> Limits:
+    return Limits("learned", latency)
+
+
+def having(m: Member, upper: int, lower: int) -> Member:
+    assert m.kernel is not None
+    there = msgspec.structs.replace(m.kernel.destination, upper=upper, lower=lower)
+    return msgspec.structs.replace(m, kernel=msgspec.structs.replace(m.kernel, destination=there))
+
+
+def typed(m: Member, upper: int, lower: int = 0) -> Member:
+    return msgspec.structs.replace(m, base=msgspec.structs.replace(m.base, upper=upper, lower=lower))
+
+
+def only(limits: Limits, m: Member, now: float = 0.0, *, exact: bool = False, flow: float = 100.0) -> Limit:
+    return limits.limits(pool(m, flow=flow), now, exact=exact)[m.key]
+
+
+def uncertain(m: Member, deviation: float) -> Member:
+    assert m.estimate is not None
+    return msgspec.structs.replace(m, estimate=msgspec.structs.replace(m.estimate, deviation=deviation))
+
+
+def window(end: float, established: int, used: int, total: int = 10**9) -> Window:
+    return Window(
+        start=end - 0.2,
+        end=end,
+        cores=1.0,
+        busy=0.5,
+        own=None,
+        entitled=None,
+        grain_seconds=0.0,
+        opened=1.0,
+        completions=1.0,
+        memory_available=1 - used / total,
+        swap_in_pages=0,
+        memory_total=total,
+        established=established,
+    )
+
+
+def test_static_carries_what_is_typed_and_never_learns() -> None:
+    limits = Limits("static", 0.25)
+    out = only(limits, typed(member(1), 500, 400))
+    assert (out.upper, out.lower, out.room) == (500, 400, 500)
+    out = only(limits, member(1, capacity=400))
+    assert (out.upper, out.lower, out.room) == (0, 0, 100)
+
+
+def test_off_takes_thresholds_away() -> None:
+    out = only(Limits("off", 0.25), typed(member(1), 500))
+    assert (out.upper, out.lower) == (0, 0)
+
+
+def test_what_is_typed_wins_over_what_is_learned() -> None:
+    out = only(learned(), typed(member(1, capacity=400), 70, 60))
+    assert (out.upper, out.lower) == (70, 60)
+
+
+def test_a_learned_one_is_capacity_times_latency_with_a_margin_and_the_closed_ones() -> None:
+    out = only(learned(), member(1, capacity=400))
+    assert (out.upper, out.lower) == (120, 105)
+    out = only(learned(), member(1, capacity=400, inactive=50))
+    assert 170 < out.upper < 170 + 250  # and those that will be closed until the next look
+
+
+def test_connections_that_last_longer_than_the_latency_need_more_room() -> None:
+    out = only(learned(), member(1, capacity=100, active=100), flow=50.0)
+    assert out.room == 200
+
+
+def test_what_connections_last_in_a_busy_pool_is_not_learned() -> None:
+    out = only(learned(), member(1, capacity=100, active=500, utilisation=0.99), flow=50.0)
+    assert out.room == 25
+
+
+@pytest.mark.parametrize(
+    ("service", "m", "word"),
+    [
+        (Service(VIRTUAL, "sed", ServiceFlags.PERSISTENT), member(1), "persistent"),
+        (Service(ServiceKey.at(Protocol.UDP, "10.0.0.100", 53), "wrr"), member(1), "UDP"),
+        (Service(VIRTUAL, "sed"), member(1, inactive=10_000), "closed"),
+        (Service(VIRTUAL, "sed"), uncertain(member(1), 0.4), "40 %"),
+        (Service(VIRTUAL, "sed"), member(1, capacity=None), "nothing measured"),
+    ],
+)
+def test_there_is_none_where_it_cannot_help_and_the_reason_says_why(service: Service, m: Member, word: str) -> None:
+    out = learned().limits(Pool(service, (m,), 100.0), 0.0)[m.key]
+    assert out.upper == 0
+    assert word in out.text
+
+
+def test_there_is_none_in_slow_start() -> None:
+    assert learned().limits(pool(member(1)), 0.0, ramping={rip(1)})[rip(1)].upper == 0
+
+
+def test_certainty_has_a_hysteresis() -> None:
+    limits = learned()
+    seen = [only(limits, uncertain(member(1), d)).upper > 0 for d in (0.2, 0.1, 0.2, 0.3, 0.2)]
+    assert seen == [False, True, True, False, False]
+
+
+def test_a_threshold_is_rewritten_only_if_it_is_off_by_a_tenth() -> None:
+    limits = learned()
+    assert only(limits, having(member(1, capacity=400), 115, 100)).upper == 115
+    assert only(learned(), having(member(1, capacity=800), 115, 100)).upper > 200
+
+
+def test_what_we_wrote_into_somebody_elses_service_is_not_taken_for_typed() -> None:
+    limits = learned()
+    wrote = only(limits, member(1, capacity=400))
+    later = typed(having(member(1, capacity=800), wrote.upper, wrote.lower), wrote.upper, wrote.lower)
+    assert only(limits, later, 10.0).upper > 200
+    theirs = typed(having(member(1, capacity=800), 77, 7), 77, 7)
+    assert only(limits, theirs, 20.0).upper == 77
+
+
+def test_a_silent_agents_server_keeps_its_threshold() -> None:
+    out = only(learned(), having(member(1, capacity=800, trust=Trust.STALE), 50, 40))
+    assert (out.upper, out.lower) == (50, 40)
+
+
+def test_a_restarted_master_leaves_the_threshold_until_it_has_measured() -> None:
+    assert only(learned(), having(member(1, capacity=None), 50, 40)).upper == 50
+
+
+def test_a_pool_that_is_not_saturated_is_opened_further() -> None:
+    full = [having(member(i, capacity=100, active=40, utilisation=0.8), 35, 30) for i in (1, 2)]
+    uppers = [v.upper for v in learned().limits(pool(*full, flow=1000.0), 0.0).values()]
+    assert sum(uppers) >= 1.3 * 80 - 2
+
+
+def test_a_saturated_pool_sheds() -> None:
+    full = [having(member(i, capacity=100, active=40, utilisation=0.99), 35, 30) for i in (1, 2)]
+    assert [v.upper for v in learned().limits(pool(*full, flow=1000.0), 0.0).values()] == [35, 35]
+
+
+def test_memory_bounds_the_room_by_what_a_connection_costs() -> None:
+    sizing = Sizing(0.25)
+    m = member(1, capacity=4000)
+    for k in range(200):
+        n = 50 + 50 * (k // 25 % 2)
+        w = window(k / 5, established=n, used=800_000_000 + n * 1_000_000)
+        m = msgspec.structs.replace(member(1, capacity=4000, active=n), window=w)
+        sizing.observe(pool(m), k / 5)
+    room = sizing.room(m)
+    assert room is not None
+    free = (0.2 - 0.1 - 0.05) * 1000  # connections of a megabyte each; a reserve of 5 % stays
+    assert room.connections == pytest.approx(100 + free, rel=0.1)
+    assert "memory" in room.text
+
+
+def test_memory_that_does_not_follow_connections_bounds_nothing() -> None:
+    draw = random.Random(1)
+    sizing = Sizing(0.25)
+    m = member(1, capacity=4000)
+    for k in range(200):
+        w = window(k / 5, established=draw.randrange(50, 100), used=800_000_000 + draw.randrange(97) * 1_000_000)
+        m = msgspec.structs.replace(member(1, capacity=4000, active=50), window=w)
+        sizing.observe(pool(m), k / 5)
+    room = sizing.room(m)
+    assert room is not None
+    assert room.memory_bound is None
+
+
+class Server:
+    """One destination on a kernel's semantics, its limit rewritten at each look."""
+
+    def __init__(self, overload: Overload, capacity: float) -> None:
+        self.kernel = FakeKernel(overload=overload, now=0.0)
+        self.kernel.apply([AddService(Service(VIRTUAL, "sed")), AddDestination(VIRTUAL, Destination(rip(1), 1))])
+        self.limits, self.capacity, self.now = learned(), capacity, 0.0
+
+    def look(self, utilisation: float = 0.99) -> Limit:
+        self.now += 0.2
+        self.kernel.advance(self.now)
+        entry = self.kernel.snapshot().services[0].destinations[0]
+        m = msgspec.structs.replace(member(1, capacity=self.capacity, utilisation=utilisation), kernel=entry)
+        out = only(self.limits, m, self.now, exact=True, flow=4 * self.capacity)
+        wanted = msgspec.structs.replace(entry.destination, upper=out.upper, lower=out.lower)
+        if wanted != entry.destination:
+            assert self.kernel.apply([SetDestination(VIRTUAL, wanted)]) == ()
+        return out
+
+
+@both
+def test_looks_at_a_full_server_let_nobody_in(overload: Overload) -> None:
+    """A threshold that moved up by one at each look would let one in each time, on an old kernel."""
+    server = Server(overload, 40)
+    server.look()
+    opened = [c for _ in range(30) if (c := server.kernel.open(VIRTUAL))]
+    assert len(opened) == 10
+    for k in range(50):
+        server.look()
+        server.capacity = 40 if k % 2 else 36
+        assert server.kernel.open(VIRTUAL) is None
+
+
+@both
+def test_it_opens_again_when_connections_close_though_they_still_count(overload: Overload) -> None:
+    server = Server(overload, 40)
+    server.look()
+    opened = [c for _ in range(30) if (c := server.kernel.open(VIRTUAL))]
+    for c in opened[:4]:
+        server.kernel.close_connection(c)
+    assert server.kernel.open(VIRTUAL) is None
+    server.look()
+    assert sum(server.kernel.open(VIRTUAL) is not None for _ in range(10)) == 4
+
+
+@both
+@given(steps=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=5, max_size=60))
+def test_active_connections_never_pass_the_room_by_more_than_one_nor_is_it_shut_for_ever(
+    overload: Overload, steps: list[tuple[int, int]]
+) -> None:
+    server = Server(overload, 40)
+    server.look()
+    opened = []
+    for come, go in steps:
+        opened += [c for _ in range(come) if (c := server.kernel.open(VIRTUAL))]
+        assert len(opened) <= 11
+        for c in opened[:go]:
+            server.kernel.close_connection(c)
+        del opened[:go]
+        out = server.look()
+        assert 0 < out.lower <= out.upper
+    for c in opened:
+        server.kernel.close_connection(c)
+    server.look()
+    assert server.kernel.open(VIRTUAL) is not None
