@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A case of your own, TOML (docs/simulate.md); may be given again.",
 )
+@click.option(
+    "--replay",
+    "recording",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A recording instead of a case: the weights that each --law would have written, beside those recorded.",
+)
 @click.option("--law", "laws", multiple=True, help="Default: every law there is. `plain` and `oracle` always run.")
 @click.option("--scheduler", "schedulers", multiple=True, help="Instead of the case's own; may be given again.")
 @click.option("--seed", type=int, default=1, show_default=True, help="One seed, the same arrivals for every policy.")
@@ -43,6 +49,7 @@ def simulate(
     suite: bool,
     names: tuple[str, ...],
     files: tuple[Path, ...],
+    recording: Path | None,
     laws: tuple[str, ...],
     schedulers: tuple[str, ...],
     seed: int,
@@ -62,6 +69,9 @@ def simulate(
 
     if list_cases:
         _list()
+        return
+    if recording is not None:
+        _replay(recording, laws, as_json=as_json)
         return
     cases = _cases(names, files, suite=suite)
     seeds_taken = range(seed, seed + seeds)
@@ -131,6 +141,26 @@ def _tell(results: Results, seeds: list[int], picture: Path | None, *, as_json: 
             raise Failure(str(error)) from None
     if as_json:
         click.echo(json.dumps(to_json(results, checked, seeds)))
+
+
+def _replay(path: Path, laws: tuple[str, ...], *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from feedback.master.laws import UnknownLawError
+    from feedback.simulate.recording import RecordingError, read
+    from feedback.simulate.replay import recorded, replay
+    from feedback.simulate.report import replay_as_json, replay_table
+
+    try:
+        entries = list(read(path.read_text(encoding="utf-8").splitlines(), str(path)))
+        histories = [recorded(entries), *(replay(entries, law) for law in laws or ("capacity",))]
+    except (RecordingError, UnknownLawError) as error:
+        raise Failure(str(error)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path}: cannot be read: {error}") from None
+    Console(stderr=as_json, width=None if sys.stdout.isatty() else 160).print(replay_table(histories))
+    if as_json:
+        click.echo(json.dumps(replay_as_json(histories)))
 
 
 def _list() -> None:

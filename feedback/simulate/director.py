@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 
 from feedback.ipvs.fake_table import COUNTERS_SECONDS, Overload
 from feedback.ipvs.schedulers import MODELLED, Scheduler, make
@@ -130,12 +131,12 @@ class Director:
                 slot.shown = slot.opened
         self._now = now
 
-    def remember(self, slot: Slot, moments: Iterable[float]) -> None:
-        """Closed connections of the time before the start, each to be forgotten at its moment; call before time
-        moves."""
-        made = [(moment, slot) for moment in moments]
-        slot.inactive += len(made)
-        self._closed = deque(sorted([*self._closed, *made], key=lambda m: m[0]))
+    def remember(self, closed: Iterable[tuple[float, Slot]]) -> None:
+        """Closed connections of the time before the start, each to be forgotten at its moment; call it once, before
+        time moves."""
+        self._closed = deque(sorted(closed, key=itemgetter(0)))
+        for _, slot in self._closed:
+            slot.inactive += 1
 
     # --- connections -------------------------------------------------------------------------------------------------
 

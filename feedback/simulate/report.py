@@ -12,7 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
+from feedback.model import ServiceKey
 from feedback.simulate.policy import Policy
+from feedback.simulate.replay import History
 from feedback.simulate.verdict import Check, Figures, Results
 
 SCHEMA = 1
@@ -78,6 +80,44 @@ def as_json(results: Results, checks: Sequence[Check], seeds: Sequence[int]) -> 
             {"name": c.name, "case": c.case, "policy": c.policy, "wanted": c.wanted, "got": _plain(c.got), "ok": c.ok}
             for c in checks
         ],
+    }
+
+
+def replay_table(histories: Sequence[History]) -> Table:
+    """Parts of the pool in per cent at the end, for each destination under each law."""
+    made = Table(title="the part of its service that each destination would have at the end, in per cent")
+    made.add_column("destination")
+    for history in histories:
+        made.add_column(f"{history.law} ({history.writes} writes)", justify="right")
+    totals = [_totals(history) for history in histories]
+    for key in histories[0].weights:
+        parts = [
+            100 * h.weights[key][-1][1] / (total.get(key[0]) or 1) if key in h.weights else None
+            for h, total in zip(histories, totals, strict=True)
+        ]
+        made.add_row(f"{key[0]} {key[1]}", *(_number(part, 1.0, 1) for part in parts))
+    return made
+
+
+def _totals(history: History) -> dict[ServiceKey, int]:
+    totals: dict[ServiceKey, int] = {}
+    for (service, _), changes in history.weights.items():
+        totals[service] = totals.get(service, 0) + changes[-1][1]
+    return totals
+
+
+def replay_as_json(histories: Sequence[History]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "laws": {
+            h.law: {
+                "writes": h.writes,
+                "weights": {
+                    f"{service} {destination}": changes for (service, destination), changes in h.weights.items()
+                },
+            }
+            for h in histories
+        },
     }
 
 

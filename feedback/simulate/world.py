@@ -68,8 +68,8 @@ class World:
             self.case.udp_seconds if self.case.protocol == "udp" else self.policy.fin_seconds(self.case.fin_seconds)
         )
         each = round(self.case.load[0].part * self.case.capacity * linger / len(self.servers))
-        for slot in self.director.slots:
-            self.director.remember(slot, (self._draw.random() * linger for _ in range(each)))
+        slots, draw = self.director.slots, self._draw
+        self.director.remember((draw.random() * linger, slot) for slot in slots for _ in range(each))
 
     def run(self) -> Trace:
         if self.traffic.held:

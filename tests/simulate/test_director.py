@@ -113,7 +113,7 @@ def test_smooth_round_robin_has_no_bursts() -> None:
 
 def test_what_was_remembered_from_before_is_forgotten_in_time() -> None:
     fast = Director(_service("wlc"), _destinations(1, 1))
-    fast.remember(fast.slots[0], [5.0, 1.0, 9.0])
+    fast.remember((moment, fast.slots[0]) for moment in (5.0, 1.0, 9.0))
     assert fast.slots[0].inactive == 3
     fast.advance(5.0)
     assert fast.slots[0].inactive == 1
