@@ -2,8 +2,9 @@
 
 The same semantics as `FakeKernel`, which the contract test holds to the real kernel; tests/simulate holds this to that
 on random scripts. Closed TCP connections and UDP flows all live equally long, so a queue expires them. `sed`, `nq` and
-`wlc` are written out for speed; the others come from feedback.ipvs.schedulers. `smooth` is no kernel's: a round robin
-without bursts or resets, the reference for `wrr`. Knows no server; time comes in as `now`.
+`wlc` are written out for speed, and sed and wlc are indexed where there are many destinations; the others come from
+feedback.ipvs.schedulers. `smooth` is no kernel's: a round robin without bursts or resets, the reference for `wrr`.
+Knows no server; time comes in as `now`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from feedback.model import (
     SetDestination,
     Snapshot,
 )
+from feedback.simulate.index import Index
+
+SCANNED = 24  # destinations: looking at each is faster up to here
 
 
 class Slot:
@@ -34,7 +38,9 @@ class Slot:
 
     def __init__(self, config: Destination, index: int) -> None:
         self.config, self.index, self.weight = config, index, config.weight
-        self.active = self.inactive = self.opened = self.shown = self.credit = 0
+        self.active: int = 0
+        self.inactive: int = 0
+        self.opened = self.shown = self.credit = 0
         self.overloaded = False
 
     def reopening(self) -> int:
@@ -70,6 +76,12 @@ class Slot:
         return DestinationEntry(self.config, self.active, self.inactive, 0, Counters(connections=self.shown))
 
 
+COSTS: dict[str, Callable[[Slot], int]] = {
+    "sed": lambda slot: slot.active + 1,
+    "wlc": lambda slot: slot.active * 256 + slot.inactive,
+}
+
+
 class Director:
     """`destinations` in the order of their adding, one for each server. `writes` counts edits that were applied."""
 
@@ -81,6 +93,7 @@ class Director:
         overload: Overload = Overload.UNTIL_6_1_176,
         fin_seconds: float = 120.0,
         udp_seconds: float = 300.0,
+        scanned: int = SCANNED,
     ) -> None:
         self.slots = [Slot(d, i) for i, d in enumerate(destinations)]
         self.order: list[Slot] = []
@@ -96,6 +109,10 @@ class Director:
         for slot in self.slots:  # wrr's cursor remembers each adding
             self.order.insert(0, slot)  # as the kernel does
             self._told()
+        self._index: Index[Slot] | None = None
+        if len(self.slots) > scanned and service.scheduler in COSTS:
+            self._index = Index(self.order, COSTS[service.scheduler])
+            self._choose = self._index.least
 
     def _chooser(self, name: str) -> Callable[[], Slot | None]:
         match name:
@@ -126,6 +143,8 @@ class Director:
             slot = closed.popleft()[1]
             slot.inactive -= 1
             slot.emptied()
+            if self._index is not None:
+                self._index.fell(slot)
         if now // COUNTERS_SECONDS > self._now // COUNTERS_SECONDS:
             for slot in self.slots:
                 slot.shown = slot.opened
@@ -165,6 +184,8 @@ class Director:
             self._closed.append((now + self._linger, slot))
         else:
             slot.emptied()
+        if self._index is not None:
+            self._index.fell(slot)
 
     # --- what a master sees and does ---------------------------------------------------------------------------------
 
@@ -177,7 +198,10 @@ class Director:
         for edit in edits:
             if not isinstance(edit, SetDestination):
                 raise TypeError(f"the model's service is not the master's to change: {edit}")
-            self._keys[edit.destination.key].set(edit.destination, self._overload)
+            slot = self._keys[edit.destination.key]
+            slot.set(edit.destination, self._overload)
+            if self._index is not None:
+                self._index.fell(slot)
             self.writes += 1
             self._told()
 

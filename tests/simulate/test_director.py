@@ -1,4 +1,4 @@
-"""The fast table against `FakeKernel`, which the contract test holds to the real kernel: one script, step by step."""
+"""The fast table, scanned and indexed, against `FakeKernel`, which the contract test holds to the real kernel."""
 
 from __future__ import annotations
 
@@ -40,27 +40,34 @@ class Pair:
         self.kernel.apply([AddService(self.service), *(AddDestination(self.service.key, d) for d in self.destinations)])
         self.service = self.kernel.snapshot().services[0].service
         self.fast = Director(self.service, self.destinations, overload=overload, fin_seconds=FIN, udp_seconds=UDP)
-        self.open: list[tuple[FakeConnection, Slot]] = []
+        self.indexed = Director(
+            self.service, self.destinations, overload=overload, fin_seconds=FIN, udp_seconds=UDP, scanned=0
+        )
+        self.open: list[tuple[FakeConnection, Slot, Slot]] = []
         self.now = 0.0
 
     def compare(self) -> None:
         self.kernel.advance(self.now)
         kernel = self.kernel.snapshot().services[0].destinations
         assert self.fast.snapshot(self.now).services[0].destinations == kernel
+        assert self.indexed.snapshot(self.now).services[0].destinations == kernel
 
     def step(self, kind: str, a: int, b: int) -> None:
         match kind:
             case "open":
                 self.kernel.advance(self.now)
                 connection, slot = self.kernel.open(self.service.key), self.fast.open(self.now)
+                other = self.indexed.open(self.now)
                 assert (connection and connection.destination) == (slot and slot.config.key)
-                if connection is not None and slot is not None:
-                    self.open.append((connection, slot))
+                assert (other and other.index) == (slot and slot.index)
+                if connection is not None and slot is not None and other is not None:
+                    self.open.append((connection, slot, other))
             case "close" if self.open:
-                connection, slot = self.open.pop(a % len(self.open))
+                connection, slot, other = self.open.pop(a % len(self.open))
                 self.kernel.advance(self.now)
                 self.kernel.close_connection(connection)
                 self.fast.close(slot, self.now)
+                self.indexed.close(other, self.now)
             case "wait":
                 self.now += (0.3, 1.7, 45.0, 130.0)[a % 4]
             case "set":
@@ -70,8 +77,9 @@ class Pair:
                 )
                 self.kernel.advance(self.now)
                 assert not self.kernel.apply([SetDestination(self.service.key, changed)])
-                self.fast.advance(self.now)
-                self.fast.apply([SetDestination(self.service.key, changed)])
+                for table in (self.fast, self.indexed):
+                    table.advance(self.now)
+                    table.apply([SetDestination(self.service.key, changed)])
         self.compare()
 
 
@@ -85,7 +93,7 @@ step = st.tuples(
     st.sampled_from(SCHEDULERS),
     st.sampled_from([Protocol.TCP, Protocol.UDP]),
     st.sampled_from(list(Overload)),
-    st.lists(st.integers(0, 12), min_size=1, max_size=5),
+    st.lists(st.integers(0, 12), min_size=1, max_size=8),
     st.lists(step, max_size=60),
 )
 def test_every_step_of_a_script_leaves_both_tables_alike(
