@@ -120,4 +120,7 @@ def settings(topology: Topology, node: Node) -> dict[str, str]:
         # A client that comes back to a port whose entry still stands in FIN_WAIT goes to its old server whatever the
         # weights say, unless both bits are set. Hides a third of a join flood (measured); so in every policy's runs.
         "net/ipv4/vs/conn_reuse_mode": "3",
+        # A refused connection is told by ICMP, to each address once a second: the others wait for their SYN to be sent
+        # again. The lab's one client stands for many addresses, each of which would be told.
+        "net/ipv4/icmp_ratelimit": "0",
     }

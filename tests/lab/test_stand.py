@@ -108,6 +108,16 @@ def test_a_closed_server_refuses_at_once_until_it_is_started_again(run: str, tmp
     assert {answer.status for answer in again} == {200}
 
 
+def test_a_service_without_room_refuses_at_once(run: str, tmp_path: Path) -> None:
+    topology = pool(run, (0.3,))
+    with Stand(topology, tmp_path) as stand:
+        stand.make_service("sed", (0,))
+        stand.wait_for_servers()
+        answers = play(stand, load(topology, seconds=0.5))
+    assert {answer.status for answer in answers} == {-errno.ECONNREFUSED}
+    assert max(answer.latency_seconds for answer in answers) < 0.5
+
+
 def test_open_connections_fill_the_memory_until_the_kernel_kills_and_the_supervisor_starts_again(
     run: str, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from feedback.lab.error import LabError
 from feedback.lab.scenarios.scenario import Scenario
 
-NAMES = ("hog", "join", "memory", "blackhole", "silence")
+NAMES = ("hog", "join", "memory", "blackhole", "overload", "overflow", "spillover", "silence")
 
 
 def named(name: str) -> Scenario:

@@ -6,7 +6,7 @@ its cgroup, no swap): given as many as the others it is killed, its connections 
 again a second later, as systemd would, to be killed again. Given fewer, it lives.
 
     static     sed, equal weights
-    feedback   agents, master
+    feedback   agents, master, learned thresholds
 
 `oom_kills_...` are the kernel's own count (memory.events). `peak_share_feedback` is the most of its memory that rs2
 ever used. CPU is no constraint here: a quarter of what there is.
@@ -84,7 +84,8 @@ def _govern(stand: Stand, variant: str, options: Options) -> None:
     servers = stand.topology.servers
     if variant == "feedback":
         law = options.law or Memory.law
-        Product(stand, scheduler=options.scheduler, law=law, servers=servers).start()
+        learned = {"thresholds": "learned"}
+        Product(stand, scheduler=options.scheduler, law=law, servers=servers, service=learned).start()
     else:
         stand.make_service(options.scheduler or Memory.scheduler, [STATIC_WEIGHT] * len(servers))
 

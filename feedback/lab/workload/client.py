@@ -82,6 +82,11 @@ class Client:
                 self.epoll.modify(flight.descriptor, select.EPOLLIN)
                 return
             answer = flight.sock.recv(1024)
+        except BlockingIOError:
+            # Nothing to read and an event all the same: the SYN was refused while connect() was still at work. To the
+            # kernel that is a soft error, and it sends the SYN again; on a real network it comes later, as a hard one.
+            self._finish(flight, -errno.ECONNREFUSED, 0)
+            return
         except OSError as error:
             self._finish(flight, -(error.errno or errno.EIO), 0)
             return

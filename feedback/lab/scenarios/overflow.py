@@ -1,0 +1,147 @@
+"""A preferred real server fills, then the next: the kernel's scheduler `ovf` with capacities learned, not typed in.
+
+Three real servers in order of preference, requests held open for some seconds. The load climbs in steps until the
+third is needed, and comes back. Nobody has said how many connections any of them can hold.
+
+Of the kernel's table, ten times a second:
+
+    over_capacity_max   the most connections that a server was *given* over its weight, which under ovf is its capacity
+                        (a capacity that falls below what is there already is no fault; a connection more then is).
+                        The kernel admits one more than the weight
+    out_of_order        how often a later server was given connections while an earlier one had room for
+                        ROOM_CONNECTIONS before and after: fewer may have come and gone between two looks
+    refused             connections that nobody took
+
+and, to tell that what was learned is worth something, `preferred_utilisation` at the peak: a capacity learned far too
+small keeps all of the above at nothing.
+
+The choice of numbers: a request costs 4 ms, some 4.6 with the server's own work, and is held for 3 s on average, so the
+three can do 43, 33 and 22 requests a second, and hold 130, 98 and 65 connections with all CPU in use. Preferred is the
+largest: ovf orders by weight, so a small one first would need its capacity overstated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from feedback.lab.figures import errors, refused, share, utilisation, within
+from feedback.lab.job import Job
+from feedback.lab.product import Product
+from feedback.lab.samples import Sample
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.stand import Stand
+from feedback.lab.topology import PORT, VIP, pool
+from feedback.lab.workload.load import Load
+
+QUOTAS = (0.20, 0.15, 0.10)  # in order of preference
+COST_MS = 4.0
+HOLD_SECONDS = 3.0
+RATE = 20.0
+STEPS = ((0.3, 45.0), (0.5, 62.0), (0.8, 20.0))  # (part of the run, requests a second)
+PEAK = (0.65, 0.8)
+ROOM_CONNECTIONS = 10
+UTILISATION_LEAST = 0.5
+
+
+class Overflow:
+    name = "overflow"
+    summary = "a preferred server fills, then the next, with learned capacities under the scheduler ovf"
+    variants = ("feedback",)
+    seconds = 60.0
+    seconds_least = 30.0
+    quotas = QUOTAS
+    law = "overflow"
+    scheduler = "ovf"
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        topology = pool(job.run, QUOTAS)
+        with Stand(topology, output) as stand:
+            stand.wait_for_servers()
+            Product(
+                stand,
+                scheduler=options.scheduler or self.scheduler,
+                law=options.law or self.law,
+                servers=topology.servers,
+                destinations={server.name: {"priority": -i} for i, server in enumerate(topology.servers)},
+            ).start()
+            start = stand.begin(_load(options))
+            for part, rate in STEPS:
+                stand.event(f"{rate:g}/s", start + part * options.seconds)
+            stand.finish(start + options.seconds, 60)
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        trace = traces["feedback"]
+        start, end = trace.moment("start"), trace.moment("end")
+        samples = [sample for sample in trace.samples if start <= sample.at < end]
+        peak = (start + PEAK[0] * (end - start), start + PEAK[1] * (end - start))
+        at_peak = within(trace.records, [peak])
+        return {
+            "over_capacity_max": over_capacity(samples),
+            "out_of_order": out_of_order(samples),
+            "refused": refused(trace.records),
+            "errors": errors(trace.records),
+            "preferred_utilisation": _mean(
+                [u for at, u in utilisation(samples, 0, QUOTAS[0]) if peak[0] <= at < peak[1]]
+            ),
+            "last_share_before": share(
+                within(trace.records, [(start, start + STEPS[0][0] * (end - start))]), len(QUOTAS)
+            ),
+            **{f"peak_share_rs{i}": share(at_peak, i) for i in range(1, len(QUOTAS) + 1)},
+        }
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "over_capacity_max", most=1),
+            *shortfall(figures, "out_of_order", most=0),
+            *shortfall(figures, "refused", most=0),
+            *shortfall(figures, "preferred_utilisation", least=UTILISATION_LEAST),
+            *shortfall(figures, "peak_share_rs2", least=0.05),
+        ]
+
+
+def over_capacity(samples: Sequence[Sample]) -> int:
+    """By how many connections a server exceeded its weight after it was given more; 0 if never."""
+    worst = 0
+    for before, now in pairwise(samples):
+        for i, active in enumerate(now.active):
+            if active > before.active[i]:
+                worst = max(worst, active - max(before.weights[i], now.weights[i]))
+    return worst
+
+
+def out_of_order(samples: Sequence[Sample]) -> int:
+    """How often a server was given more while one before it had room all the time."""
+    count = 0
+    for before, now in pairwise(samples):
+        for i, active in enumerate(now.active):
+            grew = active > before.active[i]
+            count += grew and any(_room(before, j) and _room(now, j) for j in range(i))
+    return count
+
+
+def _room(sample: Sample, index: int) -> bool:
+    return sample.weights[index] > 0 and sample.active[index] <= sample.weights[index] - ROOM_CONNECTIONS
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _load(options: Options) -> Load:
+    return Load(
+        address=str(VIP),
+        port=PORT,
+        rate=RATE,
+        seconds=options.seconds,
+        seed=options.seed,
+        cost_ms=COST_MS,
+        hold_seconds=HOLD_SECONDS,
+        timeout_seconds=HOLD_SECONDS * 2 + 20,
+        steps=tuple((part * options.seconds, rate) for part, rate in STEPS),
+    )
+
+
+SCENARIO = Overflow()

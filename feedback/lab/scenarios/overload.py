@@ -1,0 +1,139 @@
+"""More is asked than the pool can do: 115 % of its capacity for 20 s, then back to 60 %.
+
+Four unequal real servers, short requests. Relative weights help nobody here: what helps is to refuse in time what
+cannot be served in time, so that what is let in is served well and the queues are gone when the load is.
+
+    static     sed with the *true* weights and no thresholds: the gain must come from shedding, not from weights
+    feedback   agents, master, learned thresholds
+
+Percentiles are of what was let in, over the run without its first quarter; `refused` counts what was not. The queue
+that 115 % leaves behind after 20 s is 3 s of work. `recovery_ms` is from the end of the overload to the moment after
+which, in each second, at most 2 % of the requests were refused, failed or slower than half a second.
+
+The kernel counts closed connections against thresholds as long as it remembers them, two minutes by default, and where
+they are many more than the open ones no threshold can mean anything. So both run with 1 s (`ipvsadm --set 0 1 0`, for
+direct routing), and clients keep their connections for 2 s on average, as browsers do.
+
+The choice of numbers: a request costs 4 ms of CPU, some 4.6 with the server's own work, so the pool of 0.4 of a core
+does some 87 a second, and client, agents and master have room on the guest's one processor. `asked_...` says what was
+truly asked, measured: arrivals in the overload times the CPU that each request cost before it, over the quotas; and
+`idle_...` what was left of the processor in the overload. A busy host makes requests dearer, and with nothing left idle
+the processor is what is overloaded, and not the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from feedback.lab.figures import errors, idle_share, percentile_ms, ratio, recovered_at, refused, served, within
+from feedback.lab.job import Job
+from feedback.lab.product import Product
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.stand import Stand
+from feedback.lab.topology import PORT, VIP, pool
+from feedback.lab.workload.load import Load
+
+QUOTAS = (0.05, 0.08, 0.12, 0.15)
+WEIGHT_SCALE = 1000
+COST_MS = 4.0
+KEEP_SECONDS = 2.0
+CAPACITY = 87.0  # requests a second of the whole pool
+BEFORE, DURING = 0.60, 1.15  # of the capacity
+BEGIN, END = 1 / 3, 2 / 3  # of the run
+FIN_SECONDS = 1
+LIMIT_SECONDS = 0.5
+BAD_PART = 0.02
+GAIN = 3.0
+RECOVERY_MS = 5000.0
+REFUSED_MAX = 0.25  # of the arrivals in the overload: 15 of 115 must go; twice that is shedding without need
+
+
+class Overload:
+    name = "overload"
+    summary = "115 % of the pool's capacity for a third of the run: true weights alone, and learned thresholds"
+    variants = ("static", "feedback")
+    seconds = 60.0
+    seconds_least = 45.0
+    quotas = QUOTAS
+    law = "capacity"
+    scheduler = "sed"
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        topology = pool(job.run, QUOTAS)
+        with Stand(topology, output) as stand:
+            stand.set_fin_seconds(FIN_SECONDS)
+            stand.wait_for_servers()
+            _govern(stand, job.variant, options)
+            start = stand.begin(_load(options))
+            stand.event("overload", start + BEGIN * options.seconds)
+            stand.event("back", start + END * options.seconds)
+            stand.finish(start + options.seconds)
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        found: Figures = {}
+        for variant, trace in traces.items():
+            begin, back, end = (trace.moment(what) for what in ("overload", "back", "end"))
+            warm = trace.moment("start") + (begin - trace.moment("start")) / 2
+            found[f"p99_{variant}_ms"] = percentile_ms(served(within(trace.records, [(warm, end)])), 0.99)
+            during = within(trace.records, [(begin, back)])
+            found[f"p50_{variant}_overload_ms"] = percentile_ms(served(during), 0.5)
+            recovered = recovered_at(trace.records, back, end, LIMIT_SECONDS, BAD_PART)
+            found["recovery" + ("_static" if variant == "static" else "") + "_ms"] = 1000 * (recovered - back)
+            found[f"asked_{variant}"] = _asked(trace)
+            found[f"idle_{variant}"] = idle_share([sample for sample in trace.samples if begin <= sample.at < back])
+            found[f"errors_{variant}"] = errors(served(trace.records))
+            if variant == "feedback":
+                found["refused"] = refused(trace.records)
+                found["refused_share"] = ratio(refused(during), len(during))
+                found["refused_outside"] = refused(trace.records) - refused(within(trace.records, [(begin, back + 1)]))
+        if len(traces) == 2:
+            found["gain"] = ratio(found["p99_static_ms"], found["p99_feedback_ms"])
+        return found
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "gain", least=GAIN),
+            *shortfall(figures, "recovery_ms", most=RECOVERY_MS),
+            *shortfall(figures, "refused_share", most=REFUSED_MAX),
+        ]
+
+
+def _govern(stand: Stand, variant: str, options: Options) -> None:
+    servers = stand.topology.servers
+    if variant == "feedback":
+        law = options.law or Overload.law
+        learned = {"thresholds": "learned"}
+        Product(stand, scheduler=options.scheduler, law=law, servers=servers, service=learned).start()
+    else:
+        weights = [round(quota * WEIGHT_SCALE) for quota in QUOTAS]
+        stand.make_service(options.scheduler or Overload.scheduler, weights)
+
+
+def _load(options: Options) -> Load:
+    return Load(
+        address=str(VIP),
+        port=PORT,
+        rate=BEFORE * CAPACITY,
+        seconds=options.seconds,
+        seed=options.seed,
+        cost_ms=COST_MS,
+        keep_seconds=KEEP_SECONDS,
+        timeout_seconds=20.0,
+        steps=((BEGIN * options.seconds, DURING * CAPACITY), (END * options.seconds, BEFORE * CAPACITY)),
+    )
+
+
+def _asked(trace: Trace) -> float:
+    """The part of the pool's capacity that the overload asked for (see the module's docstring)."""
+    start, begin, back = (trace.moment(what) for what in ("start", "overload", "back"))
+    before = [s for s in trace.samples if start <= s.at < begin]
+    if len(before) < 2:
+        return float("nan")
+    used = sum(before[-1].service_usage) - sum(before[0].service_usage)
+    cost = ratio(used, len(within(trace.records, [(before[0].at, before[-1].at)])))
+    return cost * len(within(trace.records, [(begin, back)])) / (back - begin) / sum(QUOTAS)
+
+
+SCENARIO = Overload()

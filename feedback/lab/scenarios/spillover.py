@@ -1,0 +1,164 @@
+"""A service pool fills, the spill pool takes over, and the service pool takes it back.
+
+rs1 and rs2 share the load; rs3 is to get nothing until both are at their thresholds. The load climbs past what the two
+may hold, and falls again. The switch must be the kernel's own, in the moment of the connection that finds no room: no
+connection refused, none spilt before.
+
+    typed     thresholds as an operator types them
+    learned   thresholds learned from load and memory
+
+    spill_before       connections to the spill pool before every server of the service pool was full, or later at any
+                       time at which one of them had surely room: under its lower threshold (or three quarters of the
+                       upper) in the samples before and after
+    refused            connections that nobody took
+    spill_share_after  the spill pool's part of the new connections while the load is high
+    return_ms          from the fall of the load to the last connection spilt
+
+Of both variants the worse figure counts, and each is there by its name too. The kernel counts closed connections
+against thresholds as long as it remembers them; so 1 s (`ipvsadm --set 0 1 0`).
+
+The choice of numbers: a request costs 4 ms, some 4.6 with the server's own work, and is held for 3 s on average. At the
+peak 60 a second stand for 180 connections and 60 that the kernel still remembers: twice what the typed thresholds
+admit, and nine tenths of the service pool's CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from feedback.lab.figures import errors, refused, share, within
+from feedback.lab.job import Job
+from feedback.lab.product import Product
+from feedback.lab.samples import Sample
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.stand import Stand
+from feedback.lab.topology import PORT, VIP, pool
+from feedback.lab.workload.load import Load
+from feedback.lab.workload.records import Record
+
+QUOTAS = (0.15, 0.15, 0.20)
+SERVICE, SPILL = (0, 1), 2  # indices
+UPPER, LOWER = 60, 48  # typed
+COST_MS = 4.0
+HOLD_SECONDS = 3.0
+LOW, HIGH = 20.0, 60.0  # requests a second
+BEGIN, END = 0.35, 0.7  # of the run
+FIN_SECONDS = 1
+RETURN_MS = 10_000.0
+SHARE_LEAST = 0.05
+
+
+class Spillover:
+    name = "spillover"
+    summary = "a service pool fills, the spill pool takes over, and back: thresholds typed and learned"
+    variants = ("typed", "learned")
+    seconds = 60.0
+    seconds_least = 30.0
+    quotas = QUOTAS
+    law = "spillover"
+    scheduler = "sed"
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        topology = pool(job.run, QUOTAS)
+        with Stand(topology, output) as stand:
+            stand.set_fin_seconds(FIN_SECONDS)
+            stand.wait_for_servers()
+            _product(stand, job.variant, options).start()
+            start = stand.begin(_load(options))
+            stand.event("high", start + BEGIN * options.seconds)
+            stand.event("low", start + END * options.seconds)
+            stand.finish(start + options.seconds, 60)
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        each = {variant: _figures(trace) for variant, trace in traces.items()}
+        worse = {"spill_share_after": min}
+        names = next(iter(each.values()))
+        found = {name: worse.get(name, max)(figures[name] for figures in each.values()) for name in names}
+        found |= {f"{name}_{variant}": value for variant, figures in each.items() for name, value in figures.items()}
+        return found
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "spill_before", most=0),
+            *shortfall(figures, "refused", most=0),
+            *shortfall(figures, "spill_share_after", least=SHARE_LEAST),
+            *shortfall(figures, "return_ms", most=RETURN_MS),
+        ]
+
+
+def _product(stand: Stand, variant: str, options: Options) -> Product:
+    servers = stand.topology.servers
+    typed: dict[str, str | int] = {"upper": UPPER, "lower": LOWER} if variant == "typed" else {}
+    destinations: dict[str, dict[str, str | int]] = {servers[i].name: {"pool": "service", **typed} for i in SERVICE} | {
+        servers[SPILL].name: {"pool": "spill"}
+    }
+    return Product(
+        stand,
+        scheduler=options.scheduler or Spillover.scheduler,
+        law=options.law or Spillover.law,
+        servers=servers,
+        service={"thresholds": "learned" if variant == "learned" else "static"},
+        destinations=destinations,
+    )
+
+
+def _load(options: Options) -> Load:
+    return Load(
+        address=str(VIP),
+        port=PORT,
+        rate=LOW,
+        seconds=options.seconds,
+        seed=options.seed,
+        cost_ms=COST_MS,
+        hold_seconds=HOLD_SECONDS,
+        timeout_seconds=HOLD_SECONDS * 2 + 20,
+        steps=((BEGIN * options.seconds, HIGH), (END * options.seconds, LOW)),
+    )
+
+
+def _figures(trace: Trace) -> Figures:
+    high, low, end = (trace.moment(what) for what in ("high", "low", "end"))
+    after = [record.intended for record in _spilt(trace.records) if low <= record.intended < end]
+    return {
+        "spill_before": spill_before(trace.records, trace.samples),
+        "refused": refused(trace.records),
+        "errors": errors(trace.records),
+        "spill_share_after": share(within(trace.records, [(high + (low - high) / 2, low)]), SPILL + 1),
+        "return_ms": 1000 * (max(after) - low) if after else 0.0,
+    }
+
+
+def _spilt(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.server == SPILL + 1]
+
+
+def spill_before(records: Sequence[Record], samples: Sequence[Sample]) -> int:
+    """Connections spilt too early (see the module's docstring)."""
+    moments = sorted(record.intended for record in _spilt(records))
+    full = (now.at for now in samples if all(_total(now, i) >= now.upper[i] > 0 for i in SERVICE))
+    first_full = next(full, float("inf"))
+    early = 0
+    for before, now in pairwise(samples):
+        spilt = sum(before.at <= moment < now.at for moment in moments)
+        if not spilt:
+            continue
+        if now.at < first_full or any(_has_room(before, i) and _has_room(now, i) for i in SERVICE):
+            early += spilt
+    return early
+
+
+def _total(sample: Sample, index: int) -> int:
+    """What the kernel counts against the thresholds."""
+    return sample.active[index] + sample.inactive[index]
+
+
+def _has_room(sample: Sample, index: int) -> bool:
+    """Surely: above, the kernel's mark of an overload may still stand."""
+    upper, lower = sample.upper[index], sample.lower[index]
+    return sample.weights[index] > 0 and (not upper or _total(sample, index) < (lower or upper * 3 // 4))
+
+
+SCENARIO = Spillover()
