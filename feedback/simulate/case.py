@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -75,8 +75,8 @@ class Case(_Strict, frozen=True, kw_only=True):
     """`hold_seconds` 0: one request a connection; otherwise the mean time that a connection stays open, on which
     requests come at `requests_per_second`. `past`: closed connections of the time before the start are remembered,
     spread as equal weights would have, and held ones come back at the start, all at once. `own_known`: the agent knows
-    the service's own cgroup. `application`: servers tell completions and errors. `event_seconds` is the moment from
-    which convergence counts."""
+    the service's own cgroup. `application`: servers tell completions and errors. `thresholds` as in the service's
+    configuration. `event_seconds` is the moment from which convergence counts."""
 
     name: Name
     summary: str = ""
@@ -97,6 +97,7 @@ class Case(_Strict, frozen=True, kw_only=True):
     fin_seconds: Seconds = 120.0
     udp_seconds: Seconds = 300.0
     past: bool = False
+    thresholds: Literal["static", "learned", "off"] | None = None
     report_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
     delay_seconds: Seconds = 0.05
     noise: Ratio = 0.02

@@ -12,7 +12,7 @@ from math import inf
 
 import msgspec
 
-from feedback.config import Guards, MasterConfig
+from feedback.config import MasterConfig, ServiceConfig
 from feedback.master import Controller
 from feedback.model import Edit, SetDestination, Snapshot
 from feedback.simulate.director import Director
@@ -79,8 +79,9 @@ class Oracle(Nobody):
 class Feedback(Nobody):
     """The real controller, adopting a service that it does not own."""
 
-    def __init__(self, law: str, guards: Guards | None = None) -> None:
-        config = MasterConfig(ownership="weights", law=law, guards=guards or Guards())
+    def __init__(self, law: str, virtual: str = "tcp:10.0.0.100:80", thresholds: str | None = None) -> None:
+        service = ServiceConfig(virtual=virtual, law=law, thresholds=thresholds)
+        config = MasterConfig(ownership="weights", law=law, service=(service,))
         self.interval_seconds = config.interval_seconds
         self.controller = Controller(config)
         self.refused = 0
@@ -97,8 +98,8 @@ class Feedback(Nobody):
         return decision.edits, [shares.get(key, 0.0) for key in order]
 
 
-def make(policy: Policy) -> Nobody:
-    """Raises UnknownLawError."""
+def make(policy: Policy, virtual: str, thresholds: str | None) -> Nobody:
+    """`virtual` and `thresholds` as in the configuration of the service. Raises UnknownLawError."""
     if policy.law == PLAIN:
         return Nobody()
-    return Oracle() if policy.law == ORACLE else Feedback(policy.law)
+    return Oracle() if policy.law == ORACLE else Feedback(policy.law, virtual, thresholds)

@@ -16,6 +16,7 @@ POOL = tuple(
 )
 ALL = tuple(range(len(POOL)))
 STEADY = (Load(part=0.7),)
+OVERLOAD = (Load(part=0.7), Load(at_seconds=15.0, part=1.15), Load(at_seconds=35.0, part=0.7))
 LARGE = tuple(
     ServerCase(cores=cores, speed=speed, count=25)
     for cores, speed in ((1, 0.9), (1, 1.1), (1, 1.2), (1, 0.8), (2, 1.0), (2, 1.1), (4, 0.95), (4, 1.05))
@@ -80,8 +81,14 @@ CASES = (
     ),
     Case(
         name="overload",
-        summary="115 % load for 20 s",
-        server=POOL, load=(Load(part=0.7), Load(at_seconds=15.0, part=1.15), Load(at_seconds=35.0, part=0.7)),
+        summary="115 % load for 20 s; learned thresholds, which count two minutes of closed connections",
+        server=POOL, load=OVERLOAD, thresholds="learned",
+        seconds=50.0, measure_from_seconds=15.0,
+    ),
+    Case(
+        name="overload-forgetful",
+        summary="the same where closed connections are forgotten at once",
+        server=POOL, load=OVERLOAD, thresholds="learned", fin_seconds=0.0,
         seconds=50.0, measure_from_seconds=15.0,
     ),
     Case(
