@@ -81,16 +81,16 @@ def test_sed_weights_are_in_proportion_and_stay_within_the_dead_band() -> None:
     out = actuator.weights(four, Wanted(shares(0.1, 0.2, 0.3, 0.4)), 0.0)
     first = out[rip(1)].value
     assert [w.value / first for w in out.values()] == pytest.approx([1, 2, 3, 4], rel=0.02)
-    same = pool(*(member(i, weight=w) for i, w in enumerate((40, 80, 120, 160), 1)))
+    same = pool(*(member(i, weight=w) for i, w in enumerate((400, 800, 1200, 1600), 1)))
     out = actuator.weights(same, Wanted(shares(0.102, 0.198, 0.302, 0.398)), 0.2)
-    assert [w.value for w in out.values()] == [40, 80, 120, 160]
+    assert [w.value for w in out.values()] == [400, 800, 1200, 1600]
 
 
 def test_one_servers_change_is_one_write() -> None:
     actuator = Stock(dead_band=0.05)
-    have = pool(*(member(i, weight=100) for i in range(1, 9)))
+    have = pool(*(member(i, weight=1000) for i in range(1, 9)))
     out = actuator.weights(have, Wanted(shares(*[1 / 7.5] * 7, 0.5 / 7.5)), 0.0)
-    assert [w.value for w in out.values()] == [100] * 7 + [50]
+    assert [w.value for w in out.values()] == [1000] * 7 + [500]
 
 
 def test_wlc_gets_its_shares_although_closed_connections_count_for_two_minutes() -> None:

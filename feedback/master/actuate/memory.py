@@ -10,13 +10,30 @@ Source: ip_vs_wlc.c, ip_vs.h: the overhead is active * 256 + inactive.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from feedback.master.actuate.weight import CATCH_UP, Wanted, Weight, Weights, active, current, inactive, surviving
-from feedback.master.pool import Pool
+from feedback.master.pool import Member, Pool
 from feedback.model import DestinationKey
 
 ACTIVE = 256  # what an active connection counts in wlc, in inactive ones
+NEW, BEHIND = 0.3, 0.9  # of its part of the pool's overhead: what a server carries that is new, and that is behind
+
+
+def _dearer(serving: Sequence[Member], wanted: Wanted) -> list[float]:
+    """What makes wlc count the connection to come, as sed does with its `active + 1`: by how much each server's present
+    overhead must look dearer. A small server without connections otherwise beats a large one with idle cores. It fades
+    where less than one connection is open. A server that is behind its part is let catch up; a new one looks as dear as
+    the dearest, so that it gets its share of the arrivals and no more."""
+    opened, closed = (sum(f(m) for m in serving) for f in (active, inactive))
+    found, carried = [], []
+    for m in serving:
+        share = wanted.share(m)
+        stock = share * (closed + ACTIVE * opened)
+        found.append(1 + ACTIVE * min(1.0, share * opened) / (stock + ACTIVE * share))
+        carried.append((inactive(m) + ACTIVE * active(m)) / stock if stock else 1.0)
+    dearest = max(found)
+    return [dearest if c < NEW else 1.0 if c < BEHIND else f for f, c in zip(found, carried, strict=True)]
 
 
 class Memory:
@@ -44,6 +61,8 @@ class Memory:
         overheads = {m.key: inactive(m) + cost * (active(m) + arrivals[m.key]) for m in serving}
         for m in serving:  # decides where nothing is open and nothing comes
             overheads[m.key] += wanted.share(m)
+        for m, dearer in zip(serving, _dearer(serving, wanted), strict=True):
+            overheads[m.key] /= dearer
         scale = self._scale(overheads)
         return {m.key: self._weight(overheads.get(m.key), scale) for m in pool.members}
 

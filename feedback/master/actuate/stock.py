@@ -5,7 +5,7 @@ Source: ip_vs_sed.c, ip_vs_nq.c: the least (active + 1) / weight.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import ceil, sqrt
 
 from feedback.master.actuate.weight import (
     CATCH_UP,
@@ -24,9 +24,9 @@ UDP = "this scheduler counts active connections, and UDP has none: the largest w
 
 
 class Stock:
-    """sed, nq: cost (active + 1) / weight. Mean 100, 1..1000."""
+    """sed, nq: cost (active + 1) / weight. Mean 1000, so that one unit is less than a connection of any server."""
 
-    MEAN, LIMIT = 100, 1000
+    MEAN, LIMIT = 1000, 65535  # the most that every ipvsadm can show
 
     def __init__(self, dead_band: float) -> None:
         self._dead_band = dead_band
@@ -59,4 +59,4 @@ def _catching_up(active: int, part: float, level: float, staying: float, arrival
     have its share of this tick's arrivals and a little more, or None where this does not matter."""
     if part - active < max(4.0, 2 * sqrt(part)):
         return None
-    return max(1, int((active * staying + 1 + arrivals * (1 + CATCH_UP)) / level))
+    return max(1, ceil((active * staying + 1 + arrivals * (1 + CATCH_UP)) / level))
