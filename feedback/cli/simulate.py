@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     help="A recording instead of a case: the weights that each --law would have written, beside those recorded.",
 )
 @click.option("--law", "laws", multiple=True, help="Default: every law there is. `plain` and `oracle` always run.")
-@click.option("--scheduler", "schedulers", multiple=True, help="Instead of the case's own; may be given again.")
+@click.option(
+    "--scheduler",
+    "schedulers",
+    multiple=True,
+    help="Instead of the case's own; in the suite, only those cases that have it. May be given again.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="One seed, the same arrivals for every policy.")
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="So many seeds; their mean.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes at a time.")
@@ -75,7 +80,8 @@ def simulate(
         return
     cases = _cases(names, files, suite=suite)
     seeds_taken = range(seed, seed + seeds)
-    results = _run(cases, laws, schedulers, seeds_taken, jobs, late=late)
+    only_own = suite or not (names or files)
+    results = _run(cases, laws, schedulers, seeds_taken, jobs, late=late, only_own=only_own)
     averaged = average(results)
     _tell(averaged, list(seeds_taken), picture, as_json=as_json, checked=checks(averaged))
 
@@ -106,7 +112,14 @@ def _laws(laws: tuple[str, ...]) -> list[str]:
 
 
 def _run(
-    cases: list[Case], laws: tuple[str, ...], schedulers: tuple[str, ...], seeds: range, jobs: int, *, late: bool
+    cases: list[Case],
+    laws: tuple[str, ...],
+    schedulers: tuple[str, ...],
+    seeds: range,
+    jobs: int,
+    *,
+    late: bool,
+    only_own: bool,
 ) -> list[Outcome]:
     from feedback.simulate.case import SCHEDULERS
     from feedback.simulate.jobs import perform, plan
@@ -114,7 +127,7 @@ def _run(
     for scheduler in schedulers:
         if scheduler not in SCHEDULERS:
             raise Failure(f"scheduler {scheduler!r} is not modelled: expected one of {', '.join(SCHEDULERS)}")
-    planned = plan(cases, _laws(laws), schedulers, seeds, late=("capacity",) if late else ())
+    planned = plan(cases, _laws(laws), schedulers, seeds, late=("capacity",) if late else (), only_own=only_own)
     began = time.monotonic()
 
     def tell(line: str) -> None:

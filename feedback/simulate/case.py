@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from feedback.config import ConfigError
+from feedback.ipvs.fake_table import Overload
 from feedback.model import Protocol
 from feedback.wire import Name
 
@@ -76,7 +77,7 @@ class Case(_Strict, frozen=True, kw_only=True):
     requests come at `requests_per_second`. `past`: closed connections of the time before the start are remembered,
     spread as equal weights would have, and held ones come back at the start, all at once. `own_known`: the agent knows
     the service's own cgroup. `application`: servers tell completions and errors. `thresholds` as in the service's
-    configuration. `event_seconds` is the moment from which convergence counts."""
+    configuration, `kernel` whose way with them. `event_seconds` is the moment from which convergence counts."""
 
     name: Name
     summary: str = ""
@@ -98,6 +99,7 @@ class Case(_Strict, frozen=True, kw_only=True):
     udp_seconds: Seconds = 300.0
     past: bool = False
     thresholds: Literal["static", "learned", "off"] | None = None
+    kernel: Overload = Overload.UNTIL_6_1_176
     report_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
     delay_seconds: Seconds = 0.05
     noise: Ratio = 0.02

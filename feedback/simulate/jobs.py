@@ -34,12 +34,16 @@ def plan(
     seeds: Iterable[int],
     *,
     late: Sequence[str] = (),
+    only_own: bool = False,
 ) -> list[Job]:
-    """`schedulers` empty: each case's own. The laws in `late` run once more with twice the delay."""
+    """`schedulers` empty: each case's own; `only_own`: of those given, the case's own. The laws in `late` run once more
+    with twice the delay."""
     made = []
     seeds = tuple(seeds)
     for case in cases:
         for scheduler in schedulers or case.schedulers:
+            if only_own and scheduler not in case.schedulers:
+                continue
             policies = (Policy(ORACLE, scheduler), *(Policy(law, scheduler) for law in laws if law != ORACLE))
             policies += tuple(Policy(law, scheduler, 2.0) for law in laws if law in late)
             made += [Job(case, scheduler, seed, policies) for seed in seeds]

@@ -272,6 +272,7 @@ def _director(case: Case, policy: Policy) -> Director:
     return Director(
         service,
         (Destination(key, weight=WEIGHT) for key in keys),
+        overload=case.kernel,
         fin_seconds=policy.fin_seconds(case.fin_seconds),
         udp_seconds=case.udp_seconds,
     )

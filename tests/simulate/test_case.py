@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from feedback.config import ConfigError
+from feedback.ipvs.fake_table import Overload
 from feedback.simulate import figures, suite
 from feedback.simulate.case import Bursts, Change, Load, check, parse, read
 from feedback.simulate.policy import Policy
@@ -16,6 +17,8 @@ from tests.simulate.builders import case
 GOOD = """
 name = "mine"
 seconds = 20
+kernel = "since 6.1.192"
+thresholds = "learned"
 [[server]]
 cores = 4
 count = 3
@@ -36,6 +39,7 @@ def test_a_case_of_ones_own_is_read(tmp_path: Path) -> None:
     made = read(tmp_path / "mine.toml")
     assert len(made.servers) == 3
     assert made.capacity == pytest.approx(1200)
+    assert made.kernel is Overload.SINCE_6_1_192
 
 
 @pytest.mark.parametrize(
@@ -121,3 +125,12 @@ def test_a_change_of_load_changes_the_arrivals() -> None:
     at = run(stepped, Policy("plain", "sed"), seed=1).at
     assert sum(t < 10 for t in at) / 200 == pytest.approx(1.0, rel=0.15)
     assert sum(t >= 10 for t in at) / 800 == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("kernel", list(Overload))
+def test_learned_thresholds_shed_what_is_too_much_on_both_kernels(kernel: Overload) -> None:
+    made = case(cores=(2.0, 2.0), part=1.3, seconds=20.0, thresholds="learned", fin_seconds=0.0, kernel=kernel)
+    shed = figures.figures(run(made, Policy("capacity", "sed"), seed=1), None)
+    plain = figures.figures(run(made, Policy("plain", "sed"), seed=1), None)
+    assert 0.1 < shed["refused"] < 0.4
+    assert shed["p99_ms"] < plain["p99_ms"] / 2

@@ -88,4 +88,4 @@ def test_the_suite_runs_for_a_second_of_each_case(monkeypatch: pytest.MonkeyPatc
         main, ["simulate", "--scheduler", "sed", "--law", "capacity", "--no-late", "--jobs", "1", "--json"]
     )
     assert answer.exit_code == 0, answer.output
-    assert set(json.loads(answer.stdout.splitlines()[-1])["cases"]) == set(suite.NAMES)
+    assert set(json.loads(answer.stdout.splitlines()[-1])["cases"]) == set(suite.NAMES) - {"wlc-memory", "udp"}
