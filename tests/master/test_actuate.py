@@ -110,6 +110,15 @@ def test_wlc_follows_a_change_within_a_second_and_does_not_starve() -> None:
     assert worst < 0.7
 
 
+def test_wlc_levels_open_connections_to_the_new_shares_although_closed_ones_are_in_the_old() -> None:
+    def parts(now: float) -> list[float]:
+        return [0.25] * 4 if now < 20 else [0.125, 0.125, 0.25, 0.5]
+
+    placed = run(Memory(), wlc, parts, seconds=25, inactive=[3000] * 4, holding=0.3)
+    assert part_of(placed, 3, 21, 25) > 0.45
+    assert part_of(placed, 0, 21, 25) < 0.17
+
+
 def test_plain_wlc_floods_the_server_whose_weight_rises() -> None:
     """The trap itself, so that the test above is known to test something."""
 
