@@ -38,7 +38,7 @@ from feedback.model import (
 
 PYTHON = [sys.executable, "-m"]
 DIRECTOR = "d1"
-READY_SECONDS = 10.0
+READY_SECONDS = 20.0
 LEAD_SECONDS = 0.5  # from the client's start to its first request
 
 
@@ -128,7 +128,7 @@ class Stand:
             word=str(self.word_socket(server)),
             connection_bytes=self.connection_bytes,
         )
-        command = [*PYTHON, "feedback.lab.workload.server", msgspec.json.encode(settings).decode()]
+        command = [*PYTHON, "feedback.lab.workload.server", settings.encode()]
         namespace = self.topology.namespace(server.name)
         self.processes.start(server.name, command, namespace=namespace, group=self.groups[server.name] / "service")
 

@@ -69,7 +69,14 @@ def test_later_it_is_early_only_while_somebody_surely_has_room() -> None:
     samples = [sample(0, (60, 60, 0)), sample(1, (50, 47, 0)), sample(2, (50, 47, 1)), sample(3, (50, 50, 1))]
     assert spill_before(spilt(0.5), samples) == 0
     assert spill_before(spilt(1.5), samples) == 1
-    assert spill_before(spilt(2.5), samples) == 0
+    assert spill_before(spilt(2.5), samples) == 1
+
+
+def test_a_server_stays_full_until_it_is_under_its_lower_threshold() -> None:
+    """The kernel's mark: the second fills while the first has lost some, and neither is at its threshold any more."""
+    samples = [sample(0, (59, 40, 0)), sample(1, (52, 58, 0)), sample(2, (50, 55, 1)), sample(3, (49, 50, 2))]
+    assert spill_before(spilt(1.5, 2.5), samples) == 0
+    assert spill_before(spilt(0.5), samples) == 0  # may just have filled
 
 
 def test_a_quiesced_server_has_no_room() -> None:

@@ -8,7 +8,7 @@ import pytest
 from feedback.lab import runner, scenarios
 from feedback.lab.error import LabError
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios import hog, silence
+from feedback.lab.scenarios import blackhole, hog, overload, silence
 from feedback.lab.scenarios.scenario import Event, Options, Trace, shortfall
 from feedback.lab.workload.records import Record
 
@@ -58,6 +58,50 @@ def test_hog_compares_only_what_was_run() -> None:
     assert "gain_over_wlc" not in alone
     assert both["gain_over_wlc"] == 1
     assert any("gain_over_wlc" in line for line in hog.SCENARIO.failures(both))
+
+
+def test_hog_judges_an_adopted_service_by_every_moment() -> None:
+    ours = trace({"start": 0, "hog": 30, "end": 60}, [(0, TRUE)], 60)
+    worse = [record._replace(latency_seconds=0.015) if record.intended < 4 else record for record in ours.records]
+    traces = {"feedback": Trace(worse, ours.samples, ours.events), "wlc": ours}
+    figures = hog.SCENARIO.figures(traces, Options(seconds=60, adopt=True))
+    assert figures["worst_over_wlc"] == pytest.approx(1.5)
+    assert [line.split()[0] for line in hog.SCENARIO.failures(figures)] == ["gain_over_wlc", "worst_over_wlc"]
+
+
+def test_blackhole_counts_from_the_failure_on_and_tells_when_the_weight_went_and_came() -> None:
+    out = (100, 0, 100, 100)
+    events = {"start": 0.0, "broken": 10.0, "mended": 20.0, "end": 40.0}
+    made = trace(events, [(0, STATIC), (11, out), (22, STATIC)], 40)
+    bad = [r._replace(status=500) if 9.5 <= r.intended < 10.5 or 30 <= r.intended < 30.1 else r for r in made.records]
+    plain = [r._replace(status=500) if 10 <= r.intended < 20 else r for r in made.records]
+    traces = {
+        "feedback": Trace(bad, made.samples, made.events),
+        "plain_sed": Trace(plain, made.samples, made.events),
+        "plain_wlc": Trace([r._replace(status=500) for r in plain], made.samples, made.events),
+    }
+    figures = blackhole.SCENARIO.figures(traces, Options(seconds=40))
+    assert (figures["errors_plain"], figures["errors_feedback"]) == (100, 6)
+    assert (figures["ejected_ms"], figures["back_ms"]) == (pytest.approx(1000), pytest.approx(2000))
+    assert blackhole.SCENARIO.failures(figures) == []
+
+
+def test_overload_recovers_when_the_last_second_is_well_and_counts_the_refused_apart() -> None:
+    events = [Event("start", 0.0, {}), Event("overload", 15.0, {"rate": 10.0}), Event("back", 30.0, {})]
+    good = [Record(i / 10, 0.01, 200, 1) for i in range(450)]
+    slow = [r._replace(latency_seconds=3.0) if 20 <= r.intended < 38 else r for r in good]
+    shed = [r._replace(status=-111, latency_seconds=0.0) if 20 <= r.intended < 22 else r for r in good]
+    samples = trace({}, [(0, TRUE)], 45).samples
+    traces = {
+        variant: Trace(records, samples, [*events, Event("end", 45.0, {})])
+        for variant, records in (("static", slow), ("feedback", shed))
+    }
+    figures = overload.SCENARIO.figures(traces, Options(seconds=45))
+    assert figures["gain"] == pytest.approx(300)
+    assert (figures["recovery_static_ms"], figures["recovery_ms"]) == (pytest.approx(8000), 0)
+    assert (figures["refused"], figures["refused_outside"]) == (20, 0)
+    assert figures["refused_share"] == pytest.approx(20 / 150)
+    assert overload.SCENARIO.failures(figures) == []
 
 
 SILENCE = {

@@ -14,32 +14,35 @@ The kernel counts closed connections against thresholds as long as it remembers 
 they are many more than the open ones no threshold can mean anything. So both run with 1 s (`ipvsadm --set 0 1 0`, for
 direct routing), and clients keep their connections for 2 s on average, as browsers do.
 
-The choice of numbers: a request costs 4 ms of CPU, some 4.6 with the server's own work, so the pool of 0.4 of a core
-does some 87 a second, and client, agents and master have room on the guest's one processor. `asked_...` says what was
-truly asked, measured: arrivals in the overload times the CPU that each request cost before it, over the quotas; and
-`idle_...` what was left of the processor in the overload. A busy host makes requests dearer, and with nothing left idle
-the processor is what is overloaded, and not the pool.
+The choice of numbers: a request costs 4 ms of CPU and the server's own work, which differs between machines, and on a
+busy host all of it counts double and more. So what a request costs is measured first, by a few seconds of load, and
+the rates follow (`rate_...`: that of the overload); the sequence of requests is the same. `asked_...` says what was
+truly asked: arrivals in the overload times the CPU that each request had cost before it, over the quotas. `idle_...` is
+what was left of the guest's processor then: with nothing left, not the pool is what is overloaded.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from feedback.lab import cgroup
 from feedback.lab.figures import errors, idle_share, percentile_ms, ratio, recovered_at, refused, served, within
 from feedback.lab.job import Job
 from feedback.lab.product import Product
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
-from feedback.lab.stand import Stand
+from feedback.lab.stand import LEAD_SECONDS, Stand
 from feedback.lab.topology import PORT, VIP, pool
-from feedback.lab.workload.load import Load
+from feedback.lab.workload.load import Load, requests
 
 QUOTAS = (0.05, 0.08, 0.12, 0.15)
 WEIGHT_SCALE = 1000
 COST_MS = 4.0
 KEEP_SECONDS = 2.0
-CAPACITY = 87.0  # requests a second of the whole pool
-BEFORE, DURING = 0.60, 1.15  # of the capacity
+TRIAL_RATE, TRIAL_SECONDS = 50.0, 4.0
+BEFORE, DURING = 0.60, 1.15  # of the pool's capacity
 BEGIN, END = 1 / 3, 2 / 3  # of the run
 FIN_SECONDS = 1
 LIMIT_SECONDS = 0.5
@@ -66,9 +69,13 @@ class Overload:
             stand.set_fin_seconds(FIN_SECONDS)
             stand.wait_for_servers()
             _govern(stand, job.variant, options)
-            start = stand.begin(_load(options))
-            stand.event("overload", start + BEGIN * options.seconds)
-            stand.event("back", start + END * options.seconds)
+            rate = sum(QUOTAS) / _cost_seconds(stand, options)
+            start = stand.begin(_load(options, rate))
+            begin, back = start + BEGIN * options.seconds, start + END * options.seconds
+            stand.sleep_until(begin)
+            stand.event("overload", begin, rate=DURING * rate)
+            stand.sleep_until(back)
+            stand.event("back", back)
             stand.finish(start + options.seconds)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
@@ -81,6 +88,7 @@ class Overload:
             found[f"p50_{variant}_overload_ms"] = percentile_ms(served(during), 0.5)
             recovered = recovered_at(trace.records, back, end, LIMIT_SECONDS, BAD_PART)
             found["recovery" + ("_static" if variant == "static" else "") + "_ms"] = 1000 * (recovered - back)
+            found[f"rate_{variant}"] = next(e.details["rate"] for e in trace.events if e.what == "overload")
             found[f"asked_{variant}"] = _asked(trace)
             found[f"idle_{variant}"] = idle_share([sample for sample in trace.samples if begin <= sample.at < back])
             found[f"errors_{variant}"] = errors(served(trace.records))
@@ -111,18 +119,34 @@ def _govern(stand: Stand, variant: str, options: Options) -> None:
         stand.make_service(options.scheduler or Overload.scheduler, weights)
 
 
-def _load(options: Options) -> Load:
+def _load(options: Options, capacity: float) -> Load:
+    steps = ((BEGIN * options.seconds, DURING * capacity), (END * options.seconds, BEFORE * capacity))
+    return replace(_trial(options), rate=BEFORE * capacity, seconds=options.seconds, steps=steps)
+
+
+def _trial(options: Options) -> Load:
     return Load(
         address=str(VIP),
         port=PORT,
-        rate=BEFORE * CAPACITY,
-        seconds=options.seconds,
+        rate=TRIAL_RATE,
+        seconds=TRIAL_SECONDS,
         seed=options.seed,
         cost_ms=COST_MS,
         keep_seconds=KEEP_SECONDS,
         timeout_seconds=20.0,
-        steps=((BEGIN * options.seconds, DURING * CAPACITY), (END * options.seconds, BEFORE * CAPACITY)),
     )
+
+
+def _cost_seconds(stand: Stand, options: Options) -> float:
+    """CPU of one request, all included, here and today."""
+
+    def used() -> float:
+        return sum(cgroup.usage_seconds(group / "service") for group in stand.groups.values())
+
+    before = used()
+    stand.start_client(_trial(options), time.monotonic() + LEAD_SECONDS, "trial")
+    stand.processes.wait("trial", 60)
+    return (used() - before) / len(list(requests(_trial(options))))
 
 
 def _asked(trace: Trace) -> float:
