@@ -1,9 +1,14 @@
 """`wlc`: a stock with two minutes of memory. Closed connections count until their FIN time-out, so that a weight raised
 by 10 % floods the server for seconds.
 
-The memory is cancelled instead of waited for: at each tick the weight is the overhead that the server should have at
-the end of the tick, i.e. what it has (inactive), what it should have (active) and what it should get (its share of the
-arrivals). The kernel, filling the least overhead/weight, then sends each server just that.
+The memory is cancelled instead of waited for. At each tick a weight is the overhead that the server should have when
+the tick ends: the closed connections that it has, its share of the arrivals, and 256 for each connection that it should
+have open. The kernel, filling the least overhead/weight, then sends each server just that.
+
+What it should have open is, for long connections, what it has and what comes. For short ones, which come and go within
+a tick, it is its share of all that are open on the mean, and that term does the work: a connection too many weighs as
+much as 256 closed ones, so the kernel itself levels the open ones to the shares, within microseconds, as it does under
+`sed`. (With the term of the arrivals alone it levels them to the closed ones, which are the shares of two minutes ago.)
 
 Source: ip_vs_wlc.c, ip_vs.h: the overhead is active * 256 + inactive.
 """
@@ -11,58 +16,49 @@ Source: ip_vs_wlc.c, ip_vs.h: the overhead is active * 256 + inactive.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import exp
 
 from feedback.master.actuate.weight import CATCH_UP, Wanted, Weight, Weights, active, current, inactive, surviving
 from feedback.master.pool import Member, Pool
 from feedback.model import DestinationKey
 
 ACTIVE = 256  # what an active connection counts in wlc, in inactive ones
-NEW, BEHIND = 0.3, 0.9  # of its part of the pool's overhead: what a server carries that is new, and that is behind
-
-
-def _dearer(serving: Sequence[Member], wanted: Wanted) -> list[float]:
-    """What makes wlc count the connection to come, as sed does with its `active + 1`: by how much each server's present
-    overhead must look dearer. A small server without connections otherwise beats a large one with idle cores. It fades
-    where less than one connection is open. A server that is behind its part is let catch up; a new one looks as dear as
-    the dearest, so that it gets its share of the arrivals and no more."""
-    opened, closed = (sum(f(m) for m in serving) for f in (active, inactive))
-    found, carried = [], []
-    for m in serving:
-        share = wanted.share(m)
-        stock = share * (closed + ACTIVE * opened)
-        found.append(1 + ACTIVE * min(1.0, share * opened) / (stock + ACTIVE * share))
-        carried.append((inactive(m) + ACTIVE * active(m)) / stock if stock else 1.0)
-    dearest = max(found)
-    return [dearest if c < NEW else 1.0 if c < BEHIND else f for f, c in zip(found, carried, strict=True)]
+GROWTH, GROWTH_FROM = 1.5, 0.25  # a server comes up to its share of the open connections by this in MEAN_SECONDS
 
 
 class Memory:
     """wlc: overhead (active * 256 + inactive) / weight, with the memory of closed connections cancelled each tick."""
 
-    MEAN, RESOLUTION = 1000, 20_000
+    RESOLUTION = 20_000
+    MEAN_SECONDS = 2.0
     HEAL_SECONDS = 10.0  # the stock of closed connections is drawn towards its part over this time
     ARRIVALS_PER_SERVER = 4.0  # a tick lasts until this many connections are expected for an average server
     TICK_MAX_SECONDS = 5.0
 
     def __init__(self) -> None:
         self._written_at: float | None = None
+        self._at: float | None = None
+        self._active: dict[DestinationKey, float] = {}  # how many are open, on the mean
 
     def weights(self, pool: Pool, wanted: Wanted, now: float) -> Weights:
         serving = [m for m in pool.members if wanted.share(m) > 0]
         if not serving:
             return {m.key: Weight(0) for m in pool.members}
+        self._observe(serving, now)
         tick = self._tick(pool, len(serving))
         switch = any((not current(m)) != (wanted.share(m) <= 0) for m in pool.members)
         if self._written_at is not None and now - self._written_at < 0.9 * tick and not switch:
             return {m.key: Weight(current(m) or 0, "until the next tick") for m in pool.members}
         self._written_at = now
         arrivals = self._arrivals(pool, wanted, tick)
-        cost = 1 + (ACTIVE - 1) * surviving(pool, tick)
-        overheads = {m.key: inactive(m) + cost * (active(m) + arrivals[m.key]) for m in serving}
+        staying = surviving(pool, tick)
+        overheads = {}
+        for m in serving:
+            count = active(m) + arrivals[m.key]
+            opened = staying * count + (1 - staying) * self._usual(m, wanted)
+            overheads[m.key] = inactive(m) + count + (ACTIVE - 1) * opened
         for m in serving:  # decides where nothing is open and nothing comes
             overheads[m.key] += wanted.share(m)
-        for m, dearer in zip(serving, _dearer(serving, wanted), strict=True):
-            overheads[m.key] /= dearer
         scale = self._scale(overheads)
         return {m.key: self._weight(overheads.get(m.key), scale) for m in pool.members}
 
@@ -71,6 +67,19 @@ class Memory:
         if pool.flow <= 0:
             return self.TICK_MAX_SECONDS
         return min(self.TICK_MAX_SECONDS, max(0.2, self.ARRIVALS_PER_SERVER * serving / pool.flow))
+
+    def _observe(self, serving: Sequence[Member], now: float) -> None:
+        blend = 0.0 if self._at is None else 1 - exp(-max(0.0, now - self._at) / self.MEAN_SECONDS)
+        self._at = now
+        means = {m.key: self._active.get(m.key, 0.0) for m in serving}
+        self._active = {m.key: means[m.key] + blend * (active(m) - means[m.key]) for m in serving}
+
+    def _usual(self, member: Member, wanted: Wanted) -> float:
+        """How many short connections it should have open on the mean: its share of those of all, coming up from what
+        it has. Where servers are mostly idle a choice meets none of them open, and they must not be counted on."""
+        total = sum(self._active.values())
+        busy = 1 - exp(-total / len(self._active))  # how likely an average server is not idle
+        return busy * min(wanted.share(member) * total, GROWTH * self._active[member.key] + GROWTH_FROM)
 
     def _arrivals(self, pool: Pool, wanted: Wanted, tick: float) -> dict[DestinationKey, float]:
         """How many connections each should get in this tick: its share, less where it is above its part of what is
