@@ -55,8 +55,17 @@ def perform(plan: Sequence[Job], processes: int, tell: Callable[[str], None]) ->
     done: dict[int, list[Outcome]] = {}
     for number, found in _performed(plan, processes):
         done[number] = found
-        tell(f"{len(done)}/{len(plan)} {plan[number].title}")
+        tell(f"{len(done)}/{len(plan)} {plan[number].title}: {_summary(found)}")
     return [outcome for number in sorted(done) for outcome in done[number]]
+
+
+def _summary(found: Sequence[Outcome]) -> str:
+    """p99 over the oracle's, so that a long run tells something on its way. The oracle comes first."""
+    best = found[0].figures["p99_ms"]
+    ratios = (
+        f"{o.policy.law}{' late' if o.policy.delay != 1 else ''} {o.figures['p99_ms'] / best:.2f}" for o in found[1:]
+    )
+    return f"p99 {best:.0f} ms x {', '.join(ratios)}" if best else "nothing was sent"
 
 
 def _performed(plan: Sequence[Job], processes: int) -> Iterator[tuple[int, list[Outcome]]]:
