@@ -168,6 +168,14 @@ def test_wrr_rests_until_the_reset_of_its_cursor_does_not_show() -> None:
     assert [w.value for w in actuator.weights(second, Wanted(shares(0.25, 0.75)), 1.1).values()] == [8, 24]
 
 
+def test_wrr_takes_from_a_server_where_connections_pile_up_before_any_report_says_so() -> None:
+    actuator = Flow(dead_band=0.05)
+    for k in range(1, 20):
+        piled = pool(member(1, weight=16, active=40), member(2, weight=16, active=5), member(3, weight=16, active=5))
+        out = actuator.weights(piled, Wanted(shares(1 / 3, 1 / 3, 1 / 3)), 3.0 * k)
+    assert out[rip(1)].value < 0.6 * out[rip(2)].value
+
+
 def test_wrr_takes_a_server_out_without_resting() -> None:
     actuator = Flow(dead_band=0.05)
     actuator.weights(pool(*(member(i, weight=16) for i in (1, 2))), Wanted(shares(0.75, 0.25)), 0.0)

@@ -5,8 +5,16 @@ Source: ip_vs_wrr.c.
 
 from __future__ import annotations
 
-from feedback.master.actuate.weight import Wanted, Weight, Weights, banded, current, scaled
-from feedback.master.pool import Pool
+from math import exp
+
+import msgspec
+
+from feedback.master.actuate.weight import Wanted, Weight, Weights, active, banded, current, scaled
+from feedback.master.pool import Pool, Share, normalised
+from feedback.model import DestinationKey
+
+
+TINY = 1e-9  # a share that is not 0 stays so
 
 
 class Flow:
@@ -16,12 +24,18 @@ class Flow:
     MEAN, LIMIT = 16, 64
     CONNECTIONS_PER_SERVER, SECONDS_MAX = 50, 30.0
 
+    MEAN_SECONDS = 0.3  # open connections are averaged over this time
+    FEW = 1.0  # below about so many open ones, their number says nothing
+    GAIN, LEAST, MOST = 0.7, 0.2, 1.2
+
     def __init__(self, dead_band: float) -> None:
+        self._at: float | None = None
+        self._open: dict[DestinationKey, float] = {}
         self._dead_band = dead_band
         self._written_at: float | None = None
 
     def weights(self, pool: Pool, wanted: Wanted, now: float) -> Weights:
-        parts = scaled(pool, wanted, self.MEAN, self.LIMIT, keep=False)
+        parts = scaled(pool, self._corrected(pool, wanted, now), self.MEAN, self.LIMIT, keep=False)
         aims = {m.key: banded(m, parts[m.key], self._dead_band, self.LIMIT) for m in pool.members}
         changed = [m for m in pool.members if current(m) != aims[m.key].value]
         if not changed:
@@ -31,6 +45,26 @@ class Flow:
             return {m.key: Weight(current(m) or 0, "resting: a write resets the round robin") for m in pool.members}
         self._written_at = now
         return aims
+
+    def _corrected(self, pool: Pool, wanted: Wanted, now: float) -> Wanted:
+        """The shares, less where more connections are open than a server's part of them.
+
+        The round robin does not look at what is open, so we do: it shows a server in trouble before any report, and
+        makes small ones run cooler, which have fewer cores to share a queue.
+        """
+        blend = 1.0 if self._at is None else 1 - exp(-max(0.0, now - self._at) / self.MEAN_SECONDS)
+        self._at = now
+        serving = [m for m in pool.members if wanted.share(m) > 0]
+        means = {m.key: self._open.get(m.key, float(active(m))) for m in serving}
+        self._open = {m.key: means[m.key] + blend * (active(m) - means[m.key]) for m in serving}
+        total = sum(self._open.values())
+        shares = dict(wanted.shares)
+        for m in serving:
+            part = wanted.share(m) * total
+            factor = ((part + self.FEW) / (self._open[m.key] + self.FEW)) ** self.GAIN
+            value = wanted.share(m) * min(self.MOST, max(self.LEAST, factor))
+            shares[m.key] = Share(max(TINY, value), wanted.shares[m.key].reasons)
+        return msgspec.structs.replace(wanted, shares=normalised(shares))
 
     def _rested(self, pool: Pool, now: float) -> bool:
         if self._written_at is None:
