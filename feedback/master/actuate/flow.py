@@ -13,7 +13,6 @@ from feedback.master.actuate.weight import Wanted, Weight, Weights, active, band
 from feedback.master.pool import Pool, Share, normalised
 from feedback.model import DestinationKey
 
-
 TINY = 1e-9  # a share that is not 0 stays so
 
 
