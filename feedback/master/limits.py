@@ -7,9 +7,10 @@ operator typed always wins. Learned ones are
     lower = upper - 15 % of the room
 
 with the room from sizing.py. The kernel counts closed connections (inactive) as well, for two minutes: so these are
-added, and where they are far more than the room their noise would drown it, and there is no threshold. Behind a tier
-(`exact`) a threshold is what switches to the next one: there it is the room and nothing more, and follows the inactive
-ones at each look, near the edge to the connection.
+added. Where they are more than the room, a threshold is only as good as the last look: it is rewritten at each, and
+taken away while the server is calm, when it would cost writes and help nobody. Behind a tier (`exact`) a threshold is
+what switches to the next one: there it is the room and nothing more, and follows the inactive ones at each look, near
+the edge to the connection.
 
 Invariants: lower <= upper; a destination that the kernel holds for full is not opened by a rewrite while it is full; a
 pool that is not saturated never refuses by our thresholds.
@@ -36,7 +37,9 @@ HYSTERESIS = 0.15  # of the room
 REWRITE = 0.10
 INTERVAL_SECONDS = 1.0  # at most so often, but to open
 CERTAIN, UNCERTAIN = 0.17, 0.25  # deviation of the estimate: learned below, given up above
-FEW_INACTIVE, MANY_INACTIVE = 1.0, 2.0  # times the room: the same
+MANY_INACTIVE = 1.0  # times the room: from here on a threshold has to follow them at each look
+LOOK_SECONDS = 0.2
+BUSY, CALM = 0.5, 0.25  # of the room: where closed ones are many, there is a threshold from here, until there
 SATURATED = 0.88
 HEADROOM = 1.3
 UNMEASURED = "nothing measured yet: the threshold stays"
@@ -57,6 +60,7 @@ class _Aim(msgspec.Struct, frozen=True):
 
     limit: Limit
     memory_upper: float  # what memory allows, and no fail-open may cross
+    follows: bool = False  # closed connections, at each look
 
 
 class Limits:
@@ -93,7 +97,7 @@ class Limits:
         aims = self._opened(pool, aims, out, exact)
         for m in pool.members:
             if m.key in aims:
-                out[m.key] = self._kept(m, aims[m.key].limit, exact, now)
+                out[m.key] = self._kept(m, aims[m.key].limit, exact or aims[m.key].follows, now)
                 self._remember(m.key, out[m.key])
         return out
 
@@ -156,9 +160,9 @@ class Limits:
             return "slow start"
         if member.estimate.deviation > (UNCERTAIN if on else CERTAIN):
             return f"capacity is known to ±{100 * member.estimate.deviation:.0f} % only"
-        closed = member.kernel.inactive if member.kernel else 0
-        if closed > (MANY_INACTIVE if on else FEW_INACTIVE) * room.connections:
-            return f"{closed} closed connections count against it, {room.connections} open ones are its room"
+        opened = member.kernel.active if member.kernel else 0
+        if _many_closed(member, room) and opened < (CALM if on else BUSY) * room.connections:
+            return f"{opened} open connections of {room.connections}, and many closed ones that would count"
         return ""
 
     def _opened(
@@ -168,12 +172,12 @@ class Limits:
         given: Mapping[DestinationKey, Limit],
         exact: bool,
     ) -> dict[DestinationKey, _Aim]:
-        """Fail open: unless the pool is saturated, those that are not full hold a third more than they have. What
-        memory allows is not crossed."""
+        """Fail open: unless the pool is saturated, those that are not full can hold a third more open connections
+        than they have. What memory allows is not crossed."""
         serving = [m for m in pool.members if not m.quiesced]
         uppers = {m.key: (aims[m.key].limit if m.key in aims else given[m.key]).upper or inf for m in serving}
         open_ones = [m for m in serving if not self._is_full(m, uppers[m.key])]
-        needed = HEADROOM * sum(_in_force(m)[2] for m in (open_ones or serving))
+        needed = sum(HEADROOM * active + closed for active, closed in map(_open_and_closed, open_ones or serving))
         held = sum(uppers[m.key] for m in open_ones)
         if (exact and open_ones) or held >= max(needed, 1):
             return dict(aims)
@@ -185,20 +189,20 @@ class Limits:
     def _is_full(self, member: Member, upper: float) -> bool:
         return member.key in self._full or _in_force(member)[2] >= upper
 
-    def _kept(self, member: Member, aim: Limit, exact: bool, now: float) -> Limit:
+    def _kept(self, member: Member, aim: Limit, follow: bool, now: float) -> Limit:
         """The aim, or what is in force while that is near enough, or while a rewrite would open a full one."""
         upper, lower, total = _in_force(member)
         have = Limit(upper, lower, aim.room, aim.text)
         if member.kernel is None or member.quiesced:
             return aim if member.kernel is None else have
-        if member.trust is not Trust.FRESH and not exact:
+        if member.trust is not Trust.FRESH and not follow:
             return have
         if member.key in self._full:
             if total < aim.lower:
                 return self._write(member, msgspec.structs.replace(aim, upper=max(aim.upper, upper + 1)), now)
             # Still full: down with what has expired, but never up.
-            return aim if exact and aim.upper < upper and aim.upper <= total else have
-        if exact:
+            return aim if follow and aim.upper < upper and aim.upper <= total else have
+        if follow:
             near = total >= EDGE * min(aim.upper, upper or aim.upper)
             slack = 0 if near else max(1, int(REWRITE * aim.room))
             return have if upper and abs(aim.upper - upper) <= slack else self._write(member, aim, now)
@@ -220,19 +224,29 @@ def _in_force(member: Member) -> tuple[int, int, int]:
     return kernel.destination.upper, kernel.destination.lower, kernel.active + kernel.inactive
 
 
+def _open_and_closed(member: Member) -> tuple[int, int]:
+    return (member.kernel.active, member.kernel.inactive) if member.kernel else (0, 0)
+
+
+def _many_closed(member: Member, room: Room) -> bool:
+    return member.kernel is not None and member.kernel.inactive > MANY_INACTIVE * room.connections
+
+
 def _aim(member: Member, room: Room, exact: bool) -> _Aim:
     closed = member.kernel.inactive if member.kernel else 0
     hysteresis = max(1, int(HYSTERESIS * room.connections))
+    follows = not exact and _many_closed(member, room)
     if exact:
         upper = room.connections + closed
         text = f"{room.text}, and {closed} closed ones"
     else:
         rate = member.estimate.rate if member.estimate else 0.0
-        growth = rate * INTERVAL_SECONDS + 3 * sqrt(closed) if closed else 0.0
+        seconds = LOOK_SECONDS if follows else INTERVAL_SECONDS
+        growth = rate * seconds + (0.0 if follows else 3 * sqrt(closed)) if closed else 0.0
         upper = ceil(room.connections + 2 * sqrt(room.connections) + closed + growth)
         text = f"{room.text}, with a margin and {closed} closed ones"
     allowed = inf if room.memory_bound is None else room.memory_bound + closed
-    return _Aim(_limit(upper, hysteresis, room.connections, text), allowed)
+    return _Aim(_limit(upper, hysteresis, room.connections, text), allowed, follows)
 
 
 def _limit(upper: int, hysteresis: int, room: int, text: str) -> Limit:
@@ -242,11 +256,11 @@ def _limit(upper: int, hysteresis: int, room: int, text: str) -> Limit:
 
 def _without_hysteresis(aim: _Aim) -> _Aim:
     """All are full: whoever has room for one takes one."""
-    return _Aim(msgspec.structs.replace(aim.limit, lower=aim.limit.upper), aim.memory_upper)
+    return _Aim(msgspec.structs.replace(aim.limit, lower=aim.limit.upper), aim.memory_upper, aim.follows)
 
 
 def _stretched(aim: _Aim, factor: float) -> _Aim:
     limit = aim.limit
     upper = int(max(limit.upper, min(ceil(limit.upper * factor), aim.memory_upper)))
     text = f"{limit.text}; raised: the pool is not saturated and would refuse"
-    return _Aim(_limit(upper, limit.upper - limit.lower, limit.room, text), aim.memory_upper)
+    return _Aim(_limit(upper, limit.upper - limit.lower, limit.room, text), aim.memory_upper, aim.follows)

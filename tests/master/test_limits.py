@@ -122,6 +122,34 @@ def test_there_is_none_where_it_cannot_help_and_the_reason_says_why(service: Ser
     assert word in out.text
 
 
+def test_with_many_closed_connections_a_busy_server_has_one_and_a_calm_one_none() -> None:
+    limits = learned()
+    room = 100
+    seen = [
+        only(limits, member(1, capacity=4 * room, active=active, inactive=5000)).upper
+        for active in (20, 60, 40, 20, 40)
+    ]
+    assert [u > 0 for u in seen] == [False, True, True, False, False]
+    assert 5000 + room < seen[1] < 5000 + 2 * room
+
+
+@both
+def test_a_busy_server_is_bounded_although_closed_connections_are_many(overload: Overload) -> None:
+    """More come than it completes: open ones stay near the room, whatever has been closed in two minutes."""
+    server = Server(overload, 400)
+    server.exact = False
+    opened = []
+    for k in range(1500):
+        opened += [c for _ in range(100) if (c := server.kernel.open(VIRTUAL))]
+        done = 80 if k > 5 else 20
+        for c in opened[:done]:
+            server.kernel.close_connection(c)
+        del opened[:done]
+        server.look()
+        if k > 20:
+            assert 60 < len(opened) + done < 300
+
+
 def test_there_is_none_in_slow_start() -> None:
     assert learned().limits(pool(member(1)), 0.0, ramping={rip(1)})[rip(1)].upper == 0
 
@@ -201,14 +229,14 @@ class Server:
     def __init__(self, overload: Overload, capacity: float) -> None:
         self.kernel = FakeKernel(overload=overload, now=0.0)
         self.kernel.apply([AddService(Service(VIRTUAL, "sed")), AddDestination(VIRTUAL, Destination(rip(1), 1))])
-        self.limits, self.capacity, self.now = learned(), capacity, 0.0
+        self.limits, self.capacity, self.now, self.exact = learned(), capacity, 0.0, True
 
     def look(self, utilisation: float = 0.99) -> Limit:
         self.now += 0.2
         self.kernel.advance(self.now)
         entry = self.kernel.snapshot().services[0].destinations[0]
         m = msgspec.structs.replace(member(1, capacity=self.capacity, utilisation=utilisation), kernel=entry)
-        out = only(self.limits, m, self.now, exact=True, flow=4 * self.capacity)
+        out = only(self.limits, m, self.now, exact=self.exact, flow=4 * self.capacity)
         wanted = msgspec.structs.replace(entry.destination, upper=out.upper, lower=out.lower)
         if wanted != entry.destination:
             assert self.kernel.apply([SetDestination(VIRTUAL, wanted)]) == ()
