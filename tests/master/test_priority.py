@@ -12,12 +12,15 @@ from collections import Counter
 import msgspec
 import pytest
 
-from feedback.config import MasterConfig, parse
+from feedback.config import ConfigError, MasterConfig, parse
 from feedback.ipvs.fake import FakeConnection, FakeKernel
 from feedback.ipvs.fake_table import Overload
 from feedback.master import Controller
-from feedback.model import DestinationKey, SetDestination
-from tests.master.builders import VIRTUAL, report, rip
+from feedback.master.fleet import ApplicationWindow, Window
+from feedback.master.laws.failover import Failover
+from feedback.master.pool import Role
+from feedback.model import AddDestination, AddService, Destination, DestinationKey, Service, SetDestination
+from tests.master.builders import VIRTUAL, member, pool, report, rip
 
 TICK = 0.2
 both = pytest.mark.parametrize("overload", list(Overload), ids=["old", "new"])
@@ -270,3 +273,36 @@ def test_churn_never_refuses_while_a_server_has_room_nor_spills_early() -> None:
     assert site.refused == 0
     assert len(got) > 1000
     assert sum(g > 3 for g in got) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (service("spillover", "sed", ['pool = "reserve"']), r"destination\[0\]\.pool: 'reserve': expected one of"),
+        (service("capacity", "sed", [""], 'thresholds = "auto"'), r"thresholds: 'auto': expected one of"),
+        (service("failover", "fo", ['priority = "high"']), r"destination\[0\]\.priority: Expected `int`"),
+    ],
+)
+def test_configuration_errors_name_the_key(text: str, word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        parse(text, MasterConfig)
+
+
+def test_priorities_of_a_service_that_somebody_else_owns_come_from_the_configuration() -> None:
+    kernel = FakeKernel(now=1000.0)
+    kernel.apply([AddService(Service(VIRTUAL, "sed"))])
+    kernel.apply([AddDestination(VIRTUAL, Destination(rip(i), weight=100)) for i in (1, 2)])
+    controller = Controller(
+        parse('ownership = "weights"\n' + service("failover", "sed", ["", "priority = 1"]), MasterConfig)
+    )
+    controller.receive_kernel(kernel.snapshot(), 1000.0)
+    kernel.apply(controller.decide(1000.0).edits)
+    assert {number(c.destination) for _ in range(5) if (c := kernel.open(VIRTUAL))} == {2}
+
+
+def test_a_server_that_asks_to_be_drained_goes_behind_the_others() -> None:
+    drains = ApplicationWindow(80, None, None, None, None, None, drain=True)
+    window = Window(0.0, 0.2, 1.0, 0.5, None, None, 0.0, 1.0, 1.0, 0.8, 0, applications=(drains,))
+    first = msgspec.structs.replace(member(1), window=window, role=Role(priority=9))
+    tiers = {k: s.tier for k, s in Failover().shares(pool(first, member(2)), 0.0).items()}
+    assert tiers == {rip(2): 0, rip(1): 1}
