@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from feedback.simulate.run import Outcome
     from feedback.simulate.verdict import Check, Results
 
+NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last three go by the priority of servers
+
 
 @click.command()
 @click.option("--list", "list_cases", is_flag=True, help="List the built-in cases and the laws.")
@@ -36,7 +38,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A recording instead of a case: the weights that each --law would have written, beside those recorded.",
 )
-@click.option("--law", "laws", multiple=True, help="Default: every law there is. `plain` and `oracle` always run.")
+@click.option(
+    "--law",
+    "laws",
+    multiple=True,
+    help="May be given again. Default: all but those of priority pools. `plain` and `oracle` always run.",
+)
 @click.option(
     "--scheduler",
     "schedulers",
@@ -98,11 +105,12 @@ def _cases(names: tuple[str, ...], files: tuple[Path, ...], *, suite: bool) -> l
 
 
 def _laws(laws: tuple[str, ...]) -> list[str]:
-    """`static` is `plain` here: the operator's weights are equal ones."""
+    """Without a choice, all that share a load among equals. `static` is `plain` here: equal weights."""
     from feedback.master.laws import UnknownLawError, load, names
     from feedback.simulate.policy import ORACLE, PLAIN
 
-    chosen = [law for law in laws or names() if law not in (PLAIN, ORACLE) and (laws or law != "static")]
+    every = [law for law in names() if law not in NOT_AMONG_EQUALS]
+    chosen = [law for law in laws or every if law not in (PLAIN, ORACLE)]
     try:
         for law in chosen:
             load(law)
