@@ -75,9 +75,16 @@ class Limits:
         self._written_at: dict[DestinationKey, float] = {}
 
     def limits(
-        self, pool: Pool, now: float, *, exact: bool = False, ramping: Collection[DestinationKey] = ()
+        self,
+        pool: Pool,
+        now: float,
+        *,
+        exact: bool = False,
+        last: Collection[DestinationKey] = (),
+        ramping: Collection[DestinationKey] = (),
     ) -> dict[DestinationKey, Limit]:
-        """A limit for each member. `exact`: tiers rest on them. `ramping`: who is in slow start."""
+        """A limit for each member. `exact`: tiers rest on them, and behind those of `last` there is none, so that only
+        memory may make them refuse. `ramping`: who is in slow start."""
         self._sizing.observe(pool, now)
         self._look(pool)
         out: dict[DestinationKey, Limit] = {}
@@ -86,6 +93,8 @@ class Limits:
             room = self._sizing.room(m)
             if self._mode == "learned" and not self._typed(m):
                 why = self._useless(pool, m, room, exact, ramping)
+                if not why and m.key in last and room is not None and room.connections != room.memory_bound:
+                    why = "nobody comes behind it, and a refusal would help nobody"
                 if room is not None and not why:
                     aims[m.key] = _aim(m, room, exact)
                 elif why == UNMEASURED:  # after a restart ours are still there

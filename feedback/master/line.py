@@ -17,7 +17,7 @@ from feedback.master.fleet import Fleet
 from feedback.master.guard import Guard, Guarded
 from feedback.master.laws import Law, load
 from feedback.master.limits import Limit, Limits
-from feedback.master.pool import Member, Pool, Role, Share
+from feedback.master.pool import Member, Pool, Role, Share, Shares
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.state import ServiceState
 from feedback.model import (
@@ -196,7 +196,8 @@ class Line:
         tiers = {k: s.tier for k, s in wanted.items() if s.tier}
         guarded = self.guard.apply(pool, wanted, now)
         ramping = frozenset(guarded.ramp)
-        bounds = self._limits.limits(pool, now, exact=bool(tiers), ramping=ramping)
+        last = _last(pool, wanted) if tiers else frozenset()
+        bounds = self._limits.limits(pool, now, exact=bool(tiers), last=last, ramping=ramping)
         if guarded.held and tiers:  # an order needs no reports, and plain weights would use all tiers at once
             guarded = Guarded(_unquiesced(pool, guarded.shares), guarded.ramp)
         aims = Wanted(guarded.shares, tiers, bounds, ramping)
@@ -244,6 +245,12 @@ def _roles(named: ServiceConfig) -> dict[DestinationKey, Role]:
 def _limits(law: Law, named: ServiceConfig) -> Limits:
     mode = named.thresholds or str(getattr(law, "thresholds", "static"))
     return Limits(mode, named.latency_seconds)
+
+
+def _last(pool: Pool, wanted: Shares) -> frozenset[DestinationKey]:
+    """Who is in the last tier that has somebody in service."""
+    serving = {m.key: wanted[m.key].tier for m in pool.members if not m.quiesced}
+    return frozenset(k for k, tier in serving.items() if tier == max(serving.values()))
 
 
 def _unquiesced(pool: Pool, shares: Mapping[DestinationKey, Share]) -> dict[DestinationKey, Share]:

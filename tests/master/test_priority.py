@@ -306,3 +306,13 @@ def test_a_server_that_asks_to_be_drained_goes_behind_the_others() -> None:
     first = msgspec.structs.replace(member(1), window=window, role=Role(priority=9))
     tiers = {k: s.tier for k, s in Failover().shares(pool(first, member(2)), 0.0).items()}
     assert tiers == {rip(2): 0, rip(1): 1}
+
+
+@both
+def test_the_last_pool_has_no_learned_threshold_as_its_refusal_would_help_nobody(overload: Overload) -> None:
+    site = Site(service("spillover", "sed", POOLS), [20, 20, 10, 20, 20], overload)
+    site.settle(20)
+    site.connect(150)
+    assert site.refused == 0
+    assert all(site.uppers()[i] > 0 for i in (1, 2, 3))
+    assert all(site.uppers()[i] == 0 for i in (4, 5))
