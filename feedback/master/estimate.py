@@ -60,8 +60,10 @@ class Estimate(msgspec.Struct, frozen=True):
 class Capacity:
     """The running estimate of one destination. Windows come in; `estimate()` tells what is known."""
 
-    def __init__(self, prior: Callable[[Capacity], float | None]) -> None:
-        """`prior(self)` is what the pool believes of a server like this one: a level, None if it knows nothing yet."""
+    def __init__(self, prior: Callable[[Capacity], float | None], changed: Callable[[], None]) -> None:
+        """`prior(self)` is what the pool believes of a server like this one: a level, None if it knows nothing yet.
+        `changed()` is called when the level has moved."""
+        self._changed = changed
         self._prior = prior
         self._filters = (Filter(), Filter())  # of completions, and of open connections
         self.held = False
@@ -173,10 +175,12 @@ class Capacity:
             if not self.filter.samples:
                 self._start(sample, variance)
             self.filter.update(sample, variance, self._seconds)
+            self._changed()
         elif self._utilisation < SATURATED and self.filter.samples:
             prior = self._prior(self)
             if prior is not None:
                 self.filter.forget(prior, self._seconds)
+                self._changed()
 
     def _start(self, sample: float, variance: float) -> None:
         prior = self._prior(self)
@@ -240,12 +244,12 @@ class Estimator:
     def __init__(self) -> None:
         self._capacities: dict[DestinationKey, Capacity] = {}
         self._seeds: dict[DestinationKey, float] = {}
-        self._counted = (-1, 0, 0.0)
+        self._mean: tuple[int, float] | None = None
         self._held = False
 
     def capacity(self, key: DestinationKey) -> Capacity:
         if key not in self._capacities:
-            self._capacities[key] = Capacity(self._prior)
+            self._capacities[key] = Capacity(self._prior, self._forget_mean)
             self._capacities[key].hold(self._held)
         return self._capacities[key]
 
@@ -253,6 +257,7 @@ class Estimator:
         """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis."""
         if seconds > HELD_ABOVE or seconds < HELD_BELOW:
             self._held = seconds > HELD_ABOVE
+            self._forget_mean()
             for capacity in self._capacities.values():
                 capacity.hold(self._held)
 
@@ -260,6 +265,7 @@ class Estimator:
         """Forget destinations that are gone."""
         if self._capacities.keys() - keys:
             self._capacities = {k: c for k, c in self._capacities.items() if k in keys}
+            self._forget_mean()
 
     def seed(self, weights: Mapping[DestinationKey, float]) -> None:
         """Start from what the kernel has: a restarted master continues, it does not begin. Takes effect for each
@@ -277,12 +283,14 @@ class Estimator:
         return total / known + (of.offset or 0.0)
 
     def _known(self) -> tuple[int, float]:
-        """How many have been sampled, and the sum of their levels; counted anew only when one of them changed."""
-        samples = sum(c.filter.samples for c in self._capacities.values()) * (-1 if self._held else 1)
-        if samples != self._counted[0]:
+        """How many have been sampled, and the sum of their levels; counted anew only when one of them moved."""
+        if self._mean is None:
             levels = [c.filter.level - (c.offset or 0.0) for c in self._capacities.values() if c.filter.samples]
-            self._counted = (samples, len(levels), sum(levels))
-        return self._counted[1:]
+            self._mean = (len(levels), sum(levels))
+        return self._mean
+
+    def _forget_mean(self) -> None:
+        self._mean = None
 
     def _place(self) -> None:
         """Turn seeds into offsets once the sizes of all seeded servers are known."""
@@ -296,3 +304,4 @@ class Estimator:
         for key, level in levels.items():
             self._capacities[key].offset = level - mean
         self._seeds = {}
+        self._forget_mean()

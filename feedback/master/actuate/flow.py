@@ -9,11 +9,20 @@ from math import exp
 
 import msgspec
 
-from feedback.master.actuate.weight import Wanted, Weight, Weights, active, banded, current, scaled
-from feedback.master.pool import Pool, Share, normalised
+from feedback.master.actuate.weight import Wanted, Weight, Weights, active, banded, current, never_active, scaled
+from feedback.master.pool import Member, Pool, Share, normalised
 from feedback.model import DestinationKey
 
 TINY = 1e-9  # a share that is not 0 stays so
+
+
+def _waiting(pool: Pool, member: Member) -> float:
+    """What a server has on its hands: open connections, live; for UDP, which the kernel never counts as active, the
+    run queue of the last report."""
+    if not never_active(pool):
+        return float(active(member))
+    window = member.window
+    return 0.0 if window is None or window.runnable is None else window.runnable * window.cores
 
 
 class Flow:
@@ -23,8 +32,8 @@ class Flow:
     MEAN, LIMIT = 16, 64
     CONNECTIONS_PER_SERVER, SECONDS_MAX = 50, 30.0
 
-    MEAN_SECONDS = 0.3  # open connections are averaged over this time
-    FEW = 1.0  # below about so many open ones, their number says nothing
+    MEAN_SECONDS = 0.3  # what waits is averaged over this time
+    FEW = 1.0  # below about so many, their number says nothing
     GAIN, LEAST, MOST = 0.7, 0.2, 1.2
 
     def __init__(self, dead_band: float) -> None:
@@ -46,16 +55,17 @@ class Flow:
         return aims
 
     def _corrected(self, pool: Pool, wanted: Wanted, now: float) -> Wanted:
-        """The shares, less where more connections are open than a server's part of them.
+        """The shares, less where more waits than a server's part of it.
 
-        The round robin does not look at what is open, so we do: it shows a server in trouble before any report, and
-        makes small ones run cooler, which have fewer cores to share a queue.
+        The round robin does not look at what waits, so we do: it shows a server in trouble before its capacity is
+        learned anew, and makes small ones run cooler, which have fewer cores to share a queue.
         """
         blend = 1.0 if self._at is None else 1 - exp(-max(0.0, now - self._at) / self.MEAN_SECONDS)
         self._at = now
         serving = [m for m in pool.members if wanted.share(m) > 0]
-        means = {m.key: self._open.get(m.key, float(active(m))) for m in serving}
-        self._open = {m.key: means[m.key] + blend * (active(m) - means[m.key]) for m in serving}
+        waiting = {m.key: _waiting(pool, m) for m in serving}
+        means = {k: self._open.get(k, now_waiting) for k, now_waiting in waiting.items()}
+        self._open = {k: means[k] + blend * (waiting[k] - means[k]) for k in waiting}
         total = sum(self._open.values())
         shares = dict(wanted.shares)
         for m in serving:
