@@ -90,6 +90,7 @@ class Product:
             f'key = "{self.directory / "master.key_secret"}"\n'
             f'enrolled = "{self.directory / "agents"}"\n'
             f'control = "{self.control}"\n'
+            f'state = "{self.directory}/master.json"\n'
             f'ownership = "{"weights" if self.adopt else "table"}"\n'
             + "".join(_table(name, keys) for name, keys in tables),
             encoding="utf-8",

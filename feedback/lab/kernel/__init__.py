@@ -26,6 +26,14 @@ __all__ = ["Guest", "Kernel", "choose"]
 
 STOP_SECONDS = 10.0
 CONSOLE_LINES = 15
+# Files that are appended to.
+GROWING = ("events.jsonl", "samples.jsonl", "client.records", "status", "environment.json")
+    "events.jsonl",
+    "samples.jsonl",
+    "client.records",
+    "status",
+    "environment.json",
+)  # files that are appended to
 
 
 class Kernel(Protocol):
@@ -62,7 +70,7 @@ class Guest:
         self.job = job
         self.output = Path(job.output)
         self.output.mkdir(parents=True, exist_ok=True)
-        for stale in ("done", "failure"):
+        for stale in ("done", "failure", *GROWING):  # a run before this one must not be taken for part of it
             (self.output / stale).unlink(missing_ok=True)
         path = self.output / "job.json"
         path.write_bytes(job.encode())
