@@ -28,12 +28,6 @@ STOP_SECONDS = 10.0
 CONSOLE_LINES = 15
 # Files that are appended to.
 GROWING = ("events.jsonl", "samples.jsonl", "client.records", "status", "environment.json")
-    "events.jsonl",
-    "samples.jsonl",
-    "client.records",
-    "status",
-    "environment.json",
-)  # files that are appended to
 
 
 class Kernel(Protocol):
