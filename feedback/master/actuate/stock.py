@@ -22,6 +22,8 @@ from feedback.master.pool import Pool
 
 UDP = "this scheduler counts active connections, and UDP has none: the largest weight takes all (use wrr or mh)"
 
+LASTING = 0.5  # of the open connections are still there at the next look: below this sed levels them by itself
+
 
 class Stock:
     """sed, nq: cost (active + 1) / weight. Mean 1000, so that one unit is less than a connection of any server."""
@@ -42,6 +44,8 @@ class Stock:
         costs = sum(active(m) + 1 for m in pool.members if parts[m.key] > 0)
         total = sum(parts.values())
         staying = surviving(pool, tick)
+        if staying < LASTING:
+            return out
         for m in pool.members:
             others = total - parts[m.key]
             if not others or parts[m.key] <= 0:
