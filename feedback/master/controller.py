@@ -104,13 +104,13 @@ class Controller:
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
         if self._adopts:
-            self._adopt(snapshot, now)
+            self._adopt(snapshot)
         entries = {s.service.key: s for s in snapshot.services}
         for key, line in self._lines.items():
             self.foreign_edits += line.receive(entries.get(key), now)
         self._index()
 
-    def _adopt(self, snapshot: Snapshot, now: float) -> None:
+    def _adopt(self, snapshot: Snapshot) -> None:
         entries = {s.service.key: s for s in snapshot.services if not self._named or s.service.key in self._named}
         self._lines = {k: line for k, line in self._lines.items() if k in entries}
         for key, entry in entries.items():
@@ -119,7 +119,7 @@ class Controller:
                 self._lines[key] = Line(entry.service, self._config, law, None, self._named.get(key))
                 self._lines[key].restore(self._restored.pop(key, ServiceState()))
                 self._indexed = {}
-            self._lines[key].follow(entry, now)
+            self._lines[key].follow(entry)
 
     def decide(self, now: float) -> Decision:
         """What every destination should have, and the edits that make it so."""

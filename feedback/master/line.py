@@ -102,7 +102,7 @@ class Line:
         self.written = {DestinationKey.parse(k): 0 for k in state.zeros}
         self._remembered = {DestinationKey.parse(k): w for k, w in state.owners.items()}
 
-    def follow(self, entry: ServiceEntry, now: float) -> None:
+    def follow(self, entry: ServiceEntry) -> None:
         """Take over the kernel's record of a service that somebody else owns."""
         if entry.service.scheduler != self.service.scheduler:
             self.actuator = for_scheduler(entry.service.scheduler, self.dead_band)
