@@ -1,0 +1,33 @@
+"""Configuration: one file for each daemon, TOML, strict. What a key means is said in docs/configuration.md."""
+
+from feedback.config.agent import AGENT_PATH, AgentConfig, MasterLink
+from feedback.config.master import (
+    MASTER_PATH,
+    DestinationConfig,
+    Guards,
+    MasterConfig,
+    ServiceConfig,
+    default_scheduler,
+    service_key,
+    to_destination,
+    to_service,
+)
+from feedback.config.strict import ConfigError, load, parse
+
+__all__ = [
+    "AGENT_PATH",
+    "MASTER_PATH",
+    "AgentConfig",
+    "ConfigError",
+    "DestinationConfig",
+    "Guards",
+    "MasterConfig",
+    "MasterLink",
+    "ServiceConfig",
+    "default_scheduler",
+    "load",
+    "parse",
+    "service_key",
+    "to_destination",
+    "to_service",
+]

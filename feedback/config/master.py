@@ -1,0 +1,183 @@
+"""master.toml: services, destinations and guards of a director, and how they become the model's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from feedback.config.strict import ConfigError, File, Positive, Strict, check_address, check_endpoint, check_word
+from feedback.model import (
+    THRESHOLD_MAX,
+    WEIGHT_MAX,
+    Destination,
+    DestinationKey,
+    Family,
+    Forward,
+    Service,
+    ServiceFlags,
+    ServiceKey,
+    TunnelType,
+)
+
+MASTER_PATH = Path("/etc/feedback/master.toml")
+
+Weight = Annotated[int, msgspec.Meta(ge=0, le=WEIGHT_MAX)]
+Threshold = Annotated[int, msgspec.Meta(ge=0, le=THRESHOLD_MAX)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+FORWARD_WORDS = {"route": Forward.ROUTE, "masquerade": Forward.MASQUERADE, "tunnel": Forward.TUNNEL}
+TUNNEL_WORDS = {"ipip": TunnelType.IPIP, "gue": TunnelType.GUE, "gre": TunnelType.GRE}
+FLAG_WORDS = {
+    "one-packet": ServiceFlags.ONE_PACKET,
+    "sched-flag-1": ServiceFlags.SCHED1,
+    "sched-flag-2": ServiceFlags.SCHED2,
+    "sched-flag-3": ServiceFlags.SCHED3,
+    "fallback": ServiceFlags.SCHED1,  # sh and mh
+    "port": ServiceFlags.SCHED2,  # sh and mh
+}
+
+
+class DestinationConfig(Strict, frozen=True):
+    """`address` is the RIP, `port` the service's own if absent. `weight` is the static weight: the one to fall back to,
+    and 0 means that the operator has quiesced it. `priority` (the highest first) and `pool` (service, spill) are for
+    the laws of priority pools."""
+
+    address: str
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    weight: Weight = 100
+    upper: Threshold = 0
+    lower: Threshold = 0
+    forward: str | None = None
+    tunnel: str = "ipip"
+    tunnel_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    priority: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)] = 0
+    pool: str = "service"
+
+
+class ServiceConfig(Strict, frozen=True):
+    """A virtual service: `virtual` is `tcp:10.0.0.100:80` or `fwmark:7`."""
+
+    virtual: str
+    destination: tuple[DestinationConfig, ...] = ()
+    scheduler: str | None = None
+    forward: str = "route"
+    law: str = "capacity"
+    persistence_seconds: Annotated[int, msgspec.Meta(ge=0, le=86400 * 31)] = 0
+    persistence_prefix: Annotated[int, msgspec.Meta(ge=0, le=128)] | None = None
+    flags: tuple[str, ...] = ()
+    thresholds: str | None = None  # static | learned | off; the law's own default
+    latency_seconds: Positive = 0.25  # what a connection may take at full load: sizes learned thresholds
+
+
+class Guards(Strict, frozen=True):
+    """The bounds that no law can cross; what each means is said where feedback/master/guard.py applies it."""
+
+    floor: Share = 0.02  # no destination in service gets less than this part of an equal share
+    dead_band: Share = 0.05  # relative change of a weight below which nothing is written
+    change_per_second: Positive = 4.0  # a share at most multiplies or divides by this in a second
+    slow_start_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
+    stale_seconds: Positive = 2.0  # a report older than this freezes what is known
+    lost_seconds: Positive = 15.0  # and after this the policy below holds
+    lost_policy: str = "hold"  # hold | static | quiesce
+    panic: Share = 0.5  # when at least this part of the fleet falls silent at once, everything is held
+
+
+class MasterConfig(File, frozen=True):
+    """A director's master. With ownership `table` it makes the services below and owns them; with `weights` it takes
+    the services that the kernel has (those below, or all if none is named) and touches weights and thresholds only."""
+
+    listen: tuple[str, ...] = ("tcp://0.0.0.0:7433",)
+    key: Path = Path("/etc/feedback/master.key_secret")
+    enrolled: Path = Path("/etc/feedback/agents")
+    ownership: str = "table"
+    control: Path = Path("/run/feedback/master.sock")
+    state: Path = Path("/var/lib/feedback/master.json")
+    interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
+    netns: str | None = None
+    law: str = "capacity"
+    service: tuple[ServiceConfig, ...] = ()
+    guards: Guards = Guards()
+
+    def check(self, source: str) -> None:
+        check_word(self.ownership, {"table", "weights"}, f"{source}: ownership")
+        check_word(self.guards.lost_policy, {"hold", "static", "quiesce"}, f"{source}: guards.lost_policy")
+        for i, endpoint in enumerate(self.listen):
+            check_endpoint(endpoint, f"{source}: listen[{i}]")
+        if self.guards.lost_seconds <= self.guards.stale_seconds:
+            raise ConfigError(f"{source}: guards.lost_seconds: must be more than guards.stale_seconds")
+        if self.ownership == "table" and not self.service:
+            raise ConfigError(f'{source}: service: ownership "table" needs at least one [[service]]')
+        seen: set[ServiceKey] = set()
+        for i, service in enumerate(self.service):
+            where = f"{source}: service[{i}]"
+            key = service_key(service, where)
+            if key in seen:
+                raise ConfigError(f"{where}.virtual: {key} is there twice")
+            seen.add(key)
+            to_service(service, where)
+            _check_destinations(service, where)
+
+
+def _check_destinations(service: ServiceConfig, where: str) -> None:
+    if service.thresholds is not None:
+        check_word(service.thresholds, {"static", "learned", "off"}, f"{where}.thresholds")
+    seen: set[DestinationKey] = set()
+    for j, destination in enumerate(service.destination):
+        here = f"{where}.destination[{j}]"
+        check_word(destination.pool, {"service", "spill"}, f"{here}.pool")
+        made = to_destination(destination, service, here)
+        if made.key in seen:
+            raise ConfigError(f"{here}.address: {made.key} is there twice")
+        seen.add(made.key)
+
+
+def service_key(service: ServiceConfig, where: str = "service") -> ServiceKey:
+    try:
+        return ServiceKey.parse(service.virtual)
+    except ValueError as error:
+        raise ConfigError(f"{where}.virtual: {error}") from None
+
+
+def default_scheduler(key: ServiceKey) -> str:
+    """`sed` looks at active connections only, and the kernel never counts a UDP flow as active: UDP gets `wrr`."""
+    return "wrr" if key.protocol == "udp" else "sed"
+
+
+def to_service(config: ServiceConfig, where: str = "service") -> Service:
+    """Raises ConfigError."""
+    key = service_key(config, where)
+    flags = ServiceFlags.PERSISTENT if config.persistence_seconds else ServiceFlags(0)
+    for i, word in enumerate(config.flags):
+        check_word(word, set(FLAG_WORDS), f"{where}.flags[{i}]")
+        flags |= FLAG_WORDS[word]
+    limit = 32 if key.family is Family.IPV4 else 128
+    if config.persistence_prefix is not None and config.persistence_prefix > limit:
+        raise ConfigError(f"{where}.persistence_prefix: {config.persistence_prefix} is more than {limit}")
+    return Service(
+        key=key,
+        scheduler=config.scheduler or default_scheduler(key),
+        flags=flags,
+        timeout_seconds=config.persistence_seconds,
+        netmask=config.persistence_prefix,
+    )
+
+
+def to_destination(config: DestinationConfig, service: ServiceConfig, where: str = "destination") -> Destination:
+    """Raises ConfigError."""
+    forward = config.forward if config.forward is not None else service.forward
+    check_word(forward, set(FORWARD_WORDS), f"{where}.forward")
+    check_word(config.tunnel, set(TUNNEL_WORDS), f"{where}.tunnel")
+    if config.upper and config.lower > config.upper:
+        raise ConfigError(f"{where}.lower: {config.lower} is more than upper, which is {config.upper}")
+    port = config.port if config.port is not None else service_key(service).port
+    return Destination(
+        key=DestinationKey(check_address(config.address, f"{where}.address"), port),
+        weight=config.weight,
+        forward=FORWARD_WORDS[forward],
+        upper=config.upper,
+        lower=config.lower,
+        tunnel_type=TUNNEL_WORDS[config.tunnel],
+        tunnel_port=config.tunnel_port,
+    )

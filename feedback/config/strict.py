@@ -1,0 +1,95 @@
+"""What every configuration file shares: strict TOML -> types, and errors of one line that name file, key and remedy.
+
+An unknown key, a wrong type or a value out of range is refused, and nothing is guessed. Reading the file is the only
+I/O here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from feedback.model import Address, parse_endpoint
+
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class ConfigError(ValueError):
+    """One line for the operator: `FILE: KEY.PATH: what was wrong, what was expected`."""
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class File(Strict, frozen=True):
+    """A whole file. `check` says what types alone cannot."""
+
+    def check(self, source: str) -> None:
+        """Raises ConfigError."""
+
+
+C = TypeVar("C", bound=File)
+
+
+def load(path: Path, kind: type[C]) -> C:
+    """Read and check a file. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file: see examples/ for one to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    return parse(text, kind, source=str(path))
+
+
+def parse(text: str, kind: type[C], source: str = "configuration") -> C:
+    """TOML text -> checked configuration. Raises ConfigError."""
+    try:
+        config = msgspec.convert(tomllib.loads(text), kind, dec_hook=_path_hook)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_readable(str(error))}") from None
+    config.check(source)
+    return config
+
+
+def _path_hook(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"Expected a path as a string, got {type(value).__name__}")
+
+
+def _readable(error: str) -> str:
+    """msgspec says `Expected `int`, got `str` - at `$.service[0].weight``; people read the place first."""
+    what, _, where = error.rpartition(" - at `$")
+    return f"{where.strip('.`')}: {what}" if what else error
+
+
+def check_address(text: str, where: str) -> Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ConfigError(f"{where}: {text!r} is not an IPv4 or IPv6 address") from None
+
+
+def check_word(word: str, words: Iterable[str], where: str) -> None:
+    if word not in set(words):
+        raise ConfigError(f"{where}: {word!r}: expected one of {', '.join(sorted(words))}")
+
+
+def check_endpoint(endpoint: str, where: str) -> None:
+    scheme, _, rest = endpoint.partition("://")
+    if scheme != "tcp":
+        raise ConfigError(f"{where}: {endpoint!r}: expected tcp://ADDRESS:PORT")
+    try:
+        parse_endpoint(rest)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {endpoint!r}: expected tcp://ADDRESS:PORT: {error}") from None
