@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from feedback.ipvs.difference import differs
 from feedback.model import (
     AddDestination,
     AddService,
@@ -21,7 +22,6 @@ from feedback.model import (
     RemoveDestination,
     Service,
     ServiceEntry,
-    ServiceFlags,
     SetDestination,
     SetService,
     Setting,
@@ -43,7 +43,7 @@ def reconcile_owned(
     edits: list[Edit] = []
     if entry is None:
         edits.append(AddService(service))
-    elif _differs(service, entry.service):
+    elif differs(service, entry.service):
         edits.append(SetService(service))
     there = {e.destination.key: e.destination for e in entry.destinations} if entry else {}
     for key, base in destinations.items():
@@ -64,17 +64,3 @@ def reconcile_weights(entry: ServiceEntry, settings: Mapping[DestinationKey, Set
         if setting is not None and with_setting(have, setting) != have:
             edits.append(SetDestination(entry.service.key, with_setting(have, setting)))
     return edits
-
-
-def _differs(wanted: Service, have: Service) -> bool:
-    """HASHED is the kernel's own flag, and a whole-address netmask can be written in two ways."""
-    return _comparable(wanted) != _comparable(have)
-
-
-def _comparable(service: Service) -> Service:
-    whole = 32 if service.key.family == "ipv4" else 128
-    return msgspec.structs.replace(
-        service,
-        flags=service.flags & ~ServiceFlags.HASHED,
-        netmask=service.netmask if service.netmask not in (None, whole) else None,
-    )
