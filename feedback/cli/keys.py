@@ -55,6 +55,17 @@ def new(path: Path) -> None:
 
 
 @keys.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("/etc/feedback/pair.key"))
+def pair(path: Path) -> None:
+    """Make the secret of a director pair: PATH (mode 0600). Copy it to the other director; there is nothing else."""
+    from feedback.ops import pair as store
+
+    with _one_line():
+        made = store.create(path)
+    click.echo(f"{made}: secret: copy it to the other director, and to nobody else", err=True)
+
+
+@keys.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @_json
 def show(path: Path, as_json: bool) -> None:

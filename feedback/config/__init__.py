@@ -13,10 +13,12 @@ from feedback.config.master import (
     to_service,
 )
 from feedback.config.strict import ConfigError, load, parse
+from feedback.config.sync import SYNC_PATH, SyncConfig
 
 __all__ = [
     "AGENT_PATH",
     "MASTER_PATH",
+    "SYNC_PATH",
     "AgentConfig",
     "ConfigError",
     "DestinationConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "MasterConfig",
     "MasterLink",
     "ServiceConfig",
+    "SyncConfig",
     "default_scheduler",
     "load",
     "parse",

@@ -94,7 +94,7 @@ def load_secret(path: Path) -> KeyPair:
     found = locate(path)
     # The manager guards its credentials by ACL, which shows as group permission in the mode: not ours to judge.
     if found == path:
-        _refuse_exposed(found)
+        refuse_exposed(found, f"`feedback keys new {_base(found)}` makes it")
     public, secret = _load(found)
     if secret is None:
         raise KeyFileError(f"{path}: holds only a public key: name the .key_secret file")
@@ -118,11 +118,12 @@ def locate(path: Path) -> Path:
     return found
 
 
-def _refuse_exposed(path: Path) -> None:
+def refuse_exposed(path: Path, remedy: str) -> None:
+    """Raises KeyFileError if the secret is not there (with the remedy) or others may read it."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        raise KeyFileError(f"{path}: no such file: `feedback keys new {_base(path)}` makes it") from None
+        raise KeyFileError(f"{path}: no such file: {remedy}") from None
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
     if mode & 0o077:
