@@ -35,7 +35,7 @@ ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 
 
 class Daemon:
-    """One master. `run()` returns when it is told to stop. Raises ConfigError, IpvsError, ControlError, LinkError."""
+    """One master. `run()` returns when it is told to stop. Raises ConfigError, IpvsError, ControlError, CurveError."""
 
     def __init__(self, path: Path, open_kernel: Callable[[str | None], Kernel] = Client) -> None:
         self._path, self._config = path, load(path, MasterConfig)

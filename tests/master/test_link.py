@@ -16,8 +16,9 @@ import zmq
 from feedback import wire
 from feedback.agent.uplink import State, Uplink
 from feedback.config import MasterLink
-from feedback.master.link import Link, LinkError
+from feedback.master.link import Link
 from feedback.ops import keys
+from feedback.ops.curve import CurveError
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
 
@@ -347,17 +348,17 @@ def test_a_callback_that_raises_does_not_stop_the_link(site: Site, peers: Peers)
 def test_a_port_in_use_is_one_clear_line(site: Site) -> None:
     async def scenario() -> None:
         async with site.link() as link:
-            with pytest.raises(LinkError) as caught:
+            with pytest.raises(CurveError) as caught:
                 async with site.link(link.endpoints[0]):
                     pass
-            assert str(caught.value).startswith(f"{link.endpoints[0]}: address already in use: another master?")
+            assert str(caught.value).startswith(f"{link.endpoints[0]}: address already in use: another daemon?")
 
     run(scenario())
 
 
 def test_an_address_that_is_not_ours_is_one_clear_line(site: Site) -> None:
     async def scenario() -> None:
-        with pytest.raises(LinkError, match=r"no interface here has this address"):
+        with pytest.raises(CurveError, match=r"no interface here has this address"):
             async with site.link("tcp://192.0.2.1:7433"):
                 pass
 

@@ -1,0 +1,143 @@
+"""What every CURVE socket of the daemons shares: who may connect, reading dry on the loop, binding with a clear error.
+
+Callers enforce ZAP's domain (`serve`), so that a missing Gate refuses everybody instead of admitting them. Plain sockets
+on the loop's readers, not zmq.asyncio: no future per message, which triples the rate. The trap is that ZMQ_FD is
+edge-triggered, and that a send eats edges too: every path that touches a socket must end by reading it dry (`Edges`).
+
+Source: RFC 26 (CurveZMQ), RFC 27 (ZAP), zmq_getsockopt(3) under ZMQ_FD.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import zmq
+import zmq.auth
+
+from feedback.ops.keys import KeyPair
+
+BATCH = 256  # messages before the loop gets its turn
+ZAP_DOMAIN = "feedback"
+
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+
+class CurveError(OSError):
+    """The endpoint cannot be opened: why, and what to do."""
+
+
+class Gate(zmq.auth.Authenticator):
+    """ZAP: CURVE with a key that `admits` knows, or nothing. `refuse` is told kind and reason. The User-Id of frames is
+    zmq.auth's default, the public key. One Gate for each context."""
+
+    def __init__(self, context: Context, admits: Callable[[str], bool], refuse: Callable[[str, str], None]) -> None:
+        super().__init__(context)
+        self._admits = admits
+        self._refuse = refuse
+        self.configure_curve_callback(ZAP_DOMAIN, self)
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        text = key.decode("ascii", "replace")
+        if self._admits(text):
+            return True
+        self._refuse("unknown_key", text)
+        return False
+
+    def answer(self, socket: Socket) -> None:
+        """Answer one request; raises zmq.Again if there is none."""
+        message = socket.recv_multipart(zmq.NOBLOCK)
+        if len(message) > 5 and message[5] != b"CURVE":  # the base class would let NULL pass
+            self._refuse("mechanism", f"{message[5][:16]!r} is not CURVE")
+            self._send_zap_reply(message[1], b"400", b"CURVE only")
+            return
+        _finish(self.handle_zap_message(message))
+
+
+def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that waits for nothing: our callback answers at once, so zmq.auth's handler never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("the ZAP handler waited: its answers would come out of order")
+
+
+class Edges:
+    """Sockets on the running loop, each read dry by its own `take`, which raises zmq.Again when nothing is left."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        self._drains: dict[int, Callable[[], None]] = {}
+
+    def watch(self, socket: Socket, take: Callable[[Socket], None]) -> None:
+        assert self._loop is not None
+        descriptor = int(socket.getsockopt(zmq.FD))
+
+        def drain() -> None:
+            if self._drains.get(descriptor) is not drain or self._loop is None:
+                return  # closed since this was scheduled
+            dry = False
+            try:
+                for _ in range(BATCH):
+                    take(socket)
+            except zmq.Again:
+                dry = True
+            finally:  # also when a callback raised: an edge that is not read dry never comes again
+                if not dry and self._loop is not None:
+                    self._loop.call_soon(drain)
+
+        self._drains[descriptor] = drain
+        self._loop.add_reader(descriptor, drain)
+        self._loop.call_soon(drain)  # what came before we watched made its edge already
+
+    def wake(self, socket: Socket) -> None:
+        """After a send outside a drain: it may have eaten the edge of what arrived meanwhile."""
+        drain = self._drains.get(int(socket.getsockopt(zmq.FD)))
+        if drain is not None and self._loop is not None:
+            self._loop.call_soon(drain)
+
+    def forget(self, socket: Socket) -> None:
+        descriptor = int(socket.getsockopt(zmq.FD))
+        if self._drains.pop(descriptor, None) is not None and self._loop is not None:
+            self._loop.remove_reader(descriptor)
+
+    def close(self) -> None:
+        if self._loop is not None:
+            for descriptor in self._drains:
+                self._loop.remove_reader(descriptor)
+        self._loop = None
+        self._drains.clear()
+
+
+def serve(socket: Socket, pair: KeyPair) -> None:
+    """Make the socket a CURVE server that nobody enters without a Gate."""
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    socket.zap_domain = ZAP_DOMAIN.encode()
+    socket.curve_publickey = pair.public.encode()
+    socket.curve_secretkey = pair.secret
+
+
+_BIND_HINTS = {
+    errno.EADDRINUSE: "another daemon? `ss -lntp` tells who listens there",
+    errno.EADDRNOTAVAIL: "no interface here has this address",
+    errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose another",
+}
+
+
+def bind(socket: Socket, endpoint: str) -> str:
+    """The endpoint as bound (with port 0 the one that the kernel chose). Raises CurveError."""
+    socket.ipv6 = "[" in endpoint  # an IPv4 address stays one, also where the kernel has no IPv6
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        number = error.errno or errno.EINVAL
+        hint = _BIND_HINTS.get(number, "expected tcp://ADDRESS:PORT")
+        raise CurveError(f"{endpoint}: {os.strerror(number).lower()}: {hint}") from None
+    return bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
