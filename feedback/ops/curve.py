@@ -1,6 +1,6 @@
 """What every CURVE socket of the daemons shares: who may connect, reading dry on the loop, binding with a clear error.
 
-Callers enforce ZAP's domain (`serve`), so that a missing Gate refuses everybody instead of admitting them. Plain sockets
+`serve` enforces ZAP's domain, so that a missing Gate refuses everybody instead of admitting them. Plain sockets
 on the loop's readers, not zmq.asyncio: no future per message, which triples the rate. The trap is that ZMQ_FD is
 edge-triggered, and that a send eats edges too: every path that touches a socket must end by reading it dry (`Edges`).
 

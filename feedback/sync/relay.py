@@ -1,0 +1,154 @@
+"""Relay: messages between the two directors over CURVE, in order, one stream at a time.
+
+Owns the sockets and nothing of what the messages mean (messages.py, replica.py). Each director listens on all links;
+the standby connects to the active one over the link that `follow` names. Only the peer's key gets in. A message that
+cannot be queued is refused to the caller (False), never dropped in silence; one that is too large cuts its sender off.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from feedback.ops import curve
+from feedback.ops.keys import KeyPair, PublicKey
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # a table of some 50,000 destinations
+QUEUE_MESSAGES = 4096
+
+_OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
+    (zmq.LINGER, 0),
+    (zmq.SNDHWM, QUEUE_MESSAGES),
+    (zmq.RCVHWM, QUEUE_MESSAGES),
+    (zmq.HANDSHAKE_IVL, 2000),
+    (zmq.HEARTBEAT_IVL, 500),
+    (zmq.HEARTBEAT_TIMEOUT, 2000),
+    (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
+)
+_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+
+OnRequest = Callable[[bytes, bytes], None]  # (route, message) of a follower
+OnStream = Callable[[bytes], None]  # a message of the one we follow
+
+
+class Relay:
+    """Open and close inside a running asyncio loop. `counters` has refusals by kind, and what was sent and taken."""
+
+    def __init__(
+        self, listen: Sequence[str], pair: KeyPair, peer: PublicKey, on_request: OnRequest, on_stream: OnStream
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.endpoints: tuple[str, ...] = ()
+        self.following: str | None = None
+        self._listen = tuple(listen)
+        self._pair, self._peer = pair, peer
+        self._on_request, self._on_stream = on_request, on_stream
+        self._context: curve.Context = zmq.Context()
+        self._gate = curve.Gate(self._context, lambda key: key == peer, lambda kind, _: self._count(kind))
+        self._router: curve.Socket | None = None
+        self._dealer: curve.Socket | None = None
+        self._monitor: curve.Socket | None = None
+        self._edges: curve.Edges | None = None
+
+    def open(self) -> None:
+        """Listen on every link. Raises CurveError."""
+        self._gate.start()
+        self._router = router = self._context.socket(zmq.ROUTER)
+        for option, value in _OPTIONS:
+            router.setsockopt(option, value)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a follower that went is an error, not silence
+        curve.serve(router, self._pair)
+        self._monitor = router.get_monitor_socket(_FAILED)
+        try:
+            self.endpoints = tuple(curve.bind(router, endpoint) for endpoint in self._listen)
+        except curve.CurveError:
+            self.close()
+            raise
+        self._edges = curve.Edges()
+        self._edges.watch(self._gate.zap_socket, self._gate.answer)
+        self._edges.watch(self._monitor, self._take_event)
+        self._edges.watch(router, self._take_request)
+
+    def close(self) -> None:
+        self.follow(None)
+        if self._edges is not None:
+            self._edges.close()
+        self._edges = None
+        if self._router is not None and self._monitor is not None:
+            self._router.disable_monitor()
+            self._monitor.close(linger=0)
+            self._router.close(linger=0)
+        self._router = self._monitor = None
+        self._gate.stop()
+        self._context.term()
+
+    def follow(self, endpoint: str | None) -> None:
+        """Connect to the active one at `endpoint`, afresh; None: to nobody. What was queued is gone."""
+        if self._dealer is not None:
+            if self._edges is not None:
+                self._edges.forget(self._dealer)
+            self._dealer.close(linger=0)
+            self._dealer = None
+        self.following = endpoint
+        if endpoint is None:
+            return
+        assert self._edges is not None
+        self._dealer = dealer = self._context.socket(zmq.DEALER)
+        for option, value in _OPTIONS:
+            dealer.setsockopt(option, value)
+        dealer.setsockopt(zmq.RECONNECT_IVL, 50)
+        dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        dealer.setsockopt(zmq.CONNECT_TIMEOUT, 1000)
+        dealer.ipv6 = "[" in endpoint
+        dealer.curve_serverkey = self._peer.encode()
+        dealer.curve_publickey = self._pair.public.encode()
+        dealer.curve_secretkey = self._pair.secret
+        dealer.connect(endpoint)
+        self._edges.watch(dealer, self._take_stream)
+
+    def ask(self, message: bytes) -> bool:
+        """To the one we follow. False if it cannot be queued now."""
+        return self._dealer is not None and self._send(self._dealer, [message])
+
+    def answer(self, route: bytes, message: bytes) -> bool:
+        """To a follower. False if it is gone or its queue is full."""
+        return self._router is not None and self._send(self._router, [route, message])
+
+    def _send(self, socket: curve.Socket, parts: list[bytes]) -> bool:
+        try:
+            socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.ZMQError:  # full, or gone (EHOSTUNREACH): the caller starts its session over
+            self.counters["unsent"] += 1
+            return False
+        finally:
+            if self._edges is not None:
+                self._edges.wake(socket)
+        self.counters["sent"] += 1
+        return True
+
+    def _take_request(self, socket: curve.Socket) -> None:
+        parts = socket.recv_multipart(zmq.NOBLOCK)
+        if len(parts) != 2:
+            self._count("malformed")
+            return
+        self.counters["requests"] += 1
+        self._on_request(parts[0], parts[1])
+
+    def _take_stream(self, socket: curve.Socket) -> None:
+        parts = socket.recv_multipart(zmq.NOBLOCK)
+        if socket is not self._dealer:
+            return  # of a link left meanwhile
+        if len(parts) != 1:
+            self._count("malformed")
+            return
+        self.counters["received"] += 1
+        self._on_stream(parts[0])
+
+    def _take_event(self, socket: curve.Socket) -> None:
+        socket.recv_multipart(zmq.NOBLOCK)
+        self._count("handshake")
+
+    def _count(self, kind: str) -> None:
+        self.counters[f"refused_{kind}"] += 1
