@@ -95,6 +95,7 @@ class MasterConfig(File, frozen=True):
     control: Path = Path("/run/feedback/master.sock")
     state: Path = Path("/var/lib/feedback/master.json")
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
+    role: Path | None = None  # the sync daemon's role file; none: this director is always the active one
     netns: str | None = None
     law: str = "capacity"
     service: tuple[ServiceConfig, ...] = ()

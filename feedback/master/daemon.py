@@ -28,6 +28,7 @@ from feedback.ops import systemd
 from feedback.ops.control import serve
 from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
+from feedback.ops.role import Role, RoleFile, RoleSaid
 from feedback.wire import Report
 
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
@@ -48,6 +49,8 @@ class Daemon:
         self._complaints: dict[str, float] = {}
         self._saved: State | None = None
         self._started = time.monotonic()
+        self._role_file = RoleFile(self._config.role) if self._config.role else None
+        self._role = RoleSaid(Role.ACTIVE)
 
     async def run(self) -> None:
         stop = asyncio.Event()
@@ -57,7 +60,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
             self._restore()
-            self._look()
+            if self._active():
+                self._look()
             async with contextlib.AsyncExitStack() as stack:
                 pair = load_secret(self._config.key)
                 self._link = Link(self._config.listen, pair, self._config.enrolled, self._receive)
@@ -78,14 +82,31 @@ class Daemon:
     async def _work(self, stop: asyncio.Event) -> None:
         watchdog, fed = systemd.watchdog_interval_seconds(), 0.0
         while not stop.is_set():
-            self._turn()
+            active = self._active()
+            if active:
+                self._turn()
             now = time.monotonic()
             if watchdog is not None and now - fed >= min(watchdog, 1.0):
                 systemd.watchdog()
                 systemd.status(self._status())
                 fed = now
+            turn = self._controller.next_timer() - now if active else self._config.interval_seconds
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), max(0.01, self._controller.next_timer() - now))
+                await asyncio.wait_for(stop.wait(), max(0.01, turn))
+
+    def _active(self) -> bool:
+        """Whether this director is the active one. A new active one begins as after a restart: with the state and the
+        weights that the other left, so that nothing makes a step."""
+        said = self._role_file.read() if self._role_file else self._role
+        if said != self._role:
+            self._log.info("role", role=said.role, reason=said.reason, peer=said.peer, term=said.term)
+            if said.role is Role.ACTIVE and self._role.role is not Role.ACTIVE:
+                self._controller, self._saved = Controller(self._config), None
+                self._restore()
+            self._role = said
+        if said.role is not Role.ACTIVE:
+            self._decision = None
+        return said.role is Role.ACTIVE
 
     def _restore(self) -> None:
         """A state that cannot be read is put aside, not overwritten."""
@@ -198,7 +219,7 @@ class Daemon:
 
     def _take_configuration(self) -> None:
         config = load(self._path, MasterConfig)
-        fixed = ("listen", "key", "enrolled", "control", "state", "netns")
+        fixed = ("listen", "key", "enrolled", "control", "state", "role", "netns")
         for name in fixed:
             if getattr(config, name) != getattr(self._config, name):
                 raise ConfigError(f"{self._path}: {name}: changes only with a restart")
@@ -207,6 +228,8 @@ class Daemon:
         self._log.info("reloaded", path=str(self._path))
 
     def _status(self) -> str:
+        if self._role.role is not Role.ACTIVE:
+            return f"standby: {self._role.reason}"
         states = Counter(
             str(d.member.trust) for s in (self._decision.services if self._decision else ()) for d in s.destinations
         )
@@ -215,6 +238,9 @@ class Daemon:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if request.get("command") != "status":
             return {"error": f"unknown command {request.get('command')!r}: expected status"}
+        if self._role.role is not Role.ACTIVE:
+            peer = self._role.peer or "the other director"
+            return {"error": f"this director is the standby: ask the active one, {peer} ({self._role.reason})"}
         if self._decision is None:
             return {"error": "just started: ask again in a second"}
         counters = dict(self._counters) | {f"link_{k}": v for k, v in self._link.counters.items()}

@@ -15,9 +15,10 @@ import zmq
 
 from feedback.ipvs import FakeKernel, NoIpvs
 from feedback.master.daemon import Daemon
-from feedback.model import SetDestination
+from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
 from feedback.ops import keys
-from feedback.ops.control import ask
+from feedback.ops.control import ControlError, ask
+from feedback.ops.role import Role, RoleFile, RoleSaid
 from feedback.wire import encode
 from tests.master.builders import VIRTUAL, report, rip
 
@@ -145,6 +146,36 @@ def test_somebody_elses_zero_stays_and_is_counted(site: Site) -> None:
         assert site.status()["services"][0]["destinations"][0]["state"] == "quiesced"
 
     run(site, work)
+
+
+def test_a_standby_writes_nothing_and_goes_on_with_what_the_active_one_left(site: Site) -> None:
+    role = RoleFile(site.directory / "role.json")
+    site.write(f'role = "{site.directory}/role.json"')
+
+    def work() -> None:
+        time.sleep(0.3)
+        assert site.kernel.snapshot().services == ()
+        with pytest.raises(ControlError, match="ask the active one"):
+            site.status()
+        # What the sync daemon mirrors from the active one: its services with their weights.
+        wanted = [Destination(rip(i), weight) for i, weight in ((1, 500), (2, 1500))]
+        mirrored = [AddService(Service(VIRTUAL, "sed")), *(AddDestination(VIRTUAL, d) for d in wanted)]
+        assert site.kernel.apply(mirrored) == ()
+        role.write(RoleSaid(Role.ACTIVE, "d1 is dead", "d1", 2))
+        until(lambda: answers(site))
+        time.sleep(0.3)
+        assert site.weights()[1] / site.weights()[0] == pytest.approx(3, rel=0.05)
+        role.write(RoleSaid(Role.STANDBY, "yielded", "d1", 3))
+        until(lambda: not answers(site))
+
+    run(site, work)
+
+
+def answers(site: Site) -> bool:
+    try:
+        return bool(site.status())
+    except ControlError:
+        return False
 
 
 def test_an_unknown_command_is_refused(site: Site) -> None:

@@ -1,0 +1,59 @@
+"""The role file: where the sync daemon says whether this director is the active one, and why.
+
+A file, not a question to a daemon: it stands while either daemon restarts or hangs, and then the role stays what it
+was, as the data path does. Written atomically by `feedback sync`, read by the master at each turn.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+
+class Role(StrEnum):
+    ACTIVE = "active"
+    STANDBY = "standby"
+
+
+class RoleSaid(msgspec.Struct, frozen=True):
+    """`peer` is the name of the other director, `term` the number of takeovers that led here."""
+
+    role: Role
+    reason: str = ""
+    peer: str = ""
+    term: int = 0
+
+
+UNSAID = RoleSaid(
+    Role.STANDBY, "the sync daemon has not said that this director is active: is `feedback sync` running?"
+)
+
+
+class RoleFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._said = UNSAID
+
+    def write(self, said: RoleSaid) -> None:
+        """Raises OSError."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(said) + b"\n")
+        new.replace(self._path)
+
+    def read(self) -> RoleSaid:
+        """What was said last; standby if nothing was, or nothing that can be read. Cheap where nothing changed."""
+        try:
+            found = self._path.stat()
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if seen != self._seen:
+                self._said = msgspec.json.decode(self._path.read_bytes(), type=RoleSaid)
+                self._seen = seen
+        except FileNotFoundError:
+            self._seen, self._said = None, UNSAID
+        except (OSError, msgspec.DecodeError) as error:
+            self._seen, self._said = None, RoleSaid(Role.STANDBY, f"{self._path}: cannot be read: {error}")
+        return self._said
