@@ -49,19 +49,40 @@ def of_snapshot(snapshot: Snapshot) -> Table:
 def of_edits(edits: Iterable[Edit]) -> Table:
     """The table that rules of -A and -a make in an empty kernel. Raises ValueError at any other edit, and at a
     destination whose service is not there before it."""
-    table: Table = {}
+    edits = tuple(edits)
+    if not all(isinstance(edit, AddService | AddDestination) for edit in edits):
+        raise ValueError("a saved table has only services (-A) and destinations (-a)")
+    return applied({}, edits)
+
+
+def applied(table: Table, edits: Iterable[Edit]) -> Table:
+    """What the table becomes. Raises ValueError where an edit names a service or destination that is not there."""
+    result = dict(table)
     for edit in edits:
-        match edit:
-            case AddService(service):
-                table[service.key] = Rules(service)
-            case AddDestination(key, destination) if key in table:
-                rules = table[key]
-                table[key] = msgspec.structs.replace(rules, destinations=(destination, *rules.destinations))
-            case AddDestination(key, destination):
-                raise ValueError(f"{key}: the rule of destination {destination.key} comes before its service's")
-            case _:
-                raise ValueError("a saved table has only services (-A) and destinations (-a)")
-    return table
+        if isinstance(edit, AddService | SetService):
+            known = result.get(edit.service.key, Rules(edit.service))
+            result[edit.service.key] = msgspec.structs.replace(known, service=edit.service)
+        elif edit.service not in result:
+            raise ValueError(f"{edit.service}: a rule comes before its service's")
+        elif isinstance(edit, RemoveService):
+            del result[edit.service]
+        else:
+            rules = result[edit.service]
+            result[edit.service] = msgspec.structs.replace(rules, destinations=_edited(rules.destinations, edit))
+    return result
+
+
+def _edited(
+    destinations: tuple[Destination, ...], edit: AddDestination | SetDestination | RemoveDestination
+) -> tuple[Destination, ...]:
+    key = edit.destination if isinstance(edit, RemoveDestination) else edit.destination.key
+    if isinstance(edit, AddDestination):
+        return (edit.destination, *(d for d in destinations if d.key != key))
+    if all(d.key != key for d in destinations):
+        raise ValueError(f"{edit.service}: there is no destination {key}")
+    if isinstance(edit, RemoveDestination):
+        return tuple(d for d in destinations if d.key != key)
+    return tuple(edit.destination if d.key == key else d for d in destinations)
 
 
 def difference(wanted: Table, have: Table, *, remove_services: bool = True) -> tuple[Edit, ...]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.ipvs import FakeKernel, text
-from feedback.ipvs.difference import difference, of_edits, of_snapshot
+from feedback.ipvs.difference import applied, difference, of_edits, of_snapshot
 from feedback.model import RemoveService, SetDestination
 
 WEB = "-A -t 10.0.0.100:80 -s sed\n-a -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 5\n"
@@ -50,7 +50,10 @@ def test_a_copy_has_the_order_of_the_original():
 
 @pytest.mark.parametrize(
     ("rules", "said"),
-    [("-a -t 10.0.0.100:80 -r 10.0.0.11:80\n", "before its service"), (WEB + "-D -t 10.0.0.100:80\n", "only services")],
+    [
+        ("-a -t 10.0.0.100:80 -r 10.0.0.11:80\n", "comes before its service"),
+        (WEB + "-D -t 10.0.0.100:80\n", "only services"),
+    ],
 )
 def test_rules_that_are_no_saved_table_are_refused(rules: str, said: str):
     with pytest.raises(ValueError, match=said):
@@ -79,3 +82,12 @@ def test_any_table_becomes_any_other_and_then_rests(have: dict, wanted: dict):
     assert {k: (r.service, set(r.destinations)) for k, r in result.items()} == {
         k: (r.service, set(r.destinations)) for k, r in target.items()
     }
+
+
+@given(have=tables, wanted=tables)
+def test_edits_say_what_the_table_becomes(have: dict, wanted: dict):
+    before = of_snapshot(kernel(written(have)).snapshot())
+    edits = difference(of_snapshot(kernel(written(wanted)).snapshot()), before)
+    made = kernel(written(have))
+    assert made.apply(edits) == ()
+    assert applied(before, edits) == of_snapshot(made.snapshot())

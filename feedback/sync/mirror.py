@@ -1,0 +1,69 @@
+"""Mirror: the active director's services on the standby, as rules text (`ipvsadm -S`) and then its differences.
+
+Pure. `Original` says what to send after each look at the active kernel; `Copy` holds what was received and says what
+the standby's kernel lacks, so that an edit of somebody else there lasts until the next look. Rules are text because
+that is what every LVS operator reads, and because feedback.ipvs.text already refuses what is malformed.
+Invariant: after a table and all changes in order, the copy is the original.
+"""
+
+from __future__ import annotations
+
+from feedback.ipvs import text
+from feedback.ipvs.difference import Table, applied, difference, of_edits, of_snapshot
+from feedback.model import Edit, Snapshot
+
+
+class MirrorError(ValueError):
+    """What was received is no table, or does not fit on the one before: why."""
+
+
+class Original:
+    """The active end."""
+
+    def __init__(self) -> None:
+        self._sent: Table | None = None
+
+    def start(self, snapshot: Snapshot) -> str:
+        """The whole table, for a new session."""
+        self._sent = of_snapshot(snapshot)
+        return text.format_table(snapshot)
+
+    def changes(self, snapshot: Snapshot) -> str:
+        """What changed since the last call; empty if nothing did, or nobody was sent the whole table."""
+        if self._sent is None:
+            return ""
+        now = of_snapshot(snapshot)
+        edits = difference(now, self._sent)
+        self._sent = now
+        return "".join(text.format_edit(edit) + "\n" for edit in edits)
+
+
+class Copy:
+    """The standby's end. Nothing is said of the kernel before the first whole table: an empty copy removes nothing."""
+
+    def __init__(self) -> None:
+        self._table: Table | None = None
+
+    def take_table(self, rules: str) -> None:
+        """Raises MirrorError; the copy is then what it was."""
+        try:
+            self._table = of_edits(text.parse(rules))
+        except ValueError as error:
+            raise MirrorError(f"the active director's table: {error}") from None
+
+    def take_changes(self, rules: str) -> None:
+        """Raises MirrorError; the copy is then what it was, and a whole table is needed."""
+        if self._table is None:
+            raise MirrorError("changes came before a table")
+        try:
+            self._table = applied(self._table, text.parse(rules))
+        except ValueError as error:
+            raise MirrorError(f"the active director's changes: {error}") from None
+
+    def edits(self, have: Snapshot) -> tuple[Edit, ...]:
+        """What makes the standby's kernel like the active one's."""
+        return () if self._table is None else difference(self._table, of_snapshot(have))
+
+    @property
+    def services(self) -> int:
+        return len(self._table or ())
