@@ -7,7 +7,16 @@ from typing import Annotated
 
 import msgspec
 
-from feedback.config.strict import ConfigError, File, Positive, Strict, check_address, check_endpoint, check_word
+from feedback.config.strict import (
+    ConfigError,
+    File,
+    Positive,
+    Strict,
+    check_address,
+    check_endpoint,
+    check_listen,
+    check_word,
+)
 from feedback.model import (
     THRESHOLD_MAX,
     WEIGHT_MAX,
@@ -84,6 +93,12 @@ class Guards(Strict, frozen=True):
     panic: Share = 0.5  # when at least this part of the fleet falls silent at once, everything is held
 
 
+class Http(Strict, frozen=True):
+    """The master's pages, read-only: metrics, probes, status. Empty: none."""
+
+    listen: str = "127.0.0.1:7480"
+
+
 class MasterConfig(File, frozen=True):
     """A director's master. With ownership `table` it makes the services below and owns them; with `weights` it takes
     the services that the kernel has (those below, or all if none is named) and touches weights and thresholds only."""
@@ -100,12 +115,15 @@ class MasterConfig(File, frozen=True):
     law: str = "capacity"
     service: tuple[ServiceConfig, ...] = ()
     guards: Guards = Guards()
+    http: Http = Http()
 
     def check(self, source: str) -> None:
         check_word(self.ownership, {"table", "weights"}, f"{source}: ownership")
         check_word(self.guards.lost_policy, {"hold", "static", "quiesce"}, f"{source}: guards.lost_policy")
         for i, endpoint in enumerate(self.listen):
             check_endpoint(endpoint, f"{source}: listen[{i}]")
+        if self.http.listen:
+            check_listen(self.http.listen, f"{source}: http.listen")
         if self.guards.lost_seconds <= self.guards.stale_seconds:
             raise ConfigError(f"{source}: guards.lost_seconds: must be more than guards.stale_seconds")
         if self.ownership == "table" and not self.service:

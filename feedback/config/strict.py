@@ -93,3 +93,11 @@ def check_endpoint(endpoint: str, where: str) -> None:
         parse_endpoint(rest)
     except ValueError as error:
         raise ConfigError(f"{where}: {endpoint!r}: expected tcp://ADDRESS:PORT: {error}") from None
+
+
+def check_listen(text: str, where: str) -> None:
+    """ADDRESS:PORT to listen at."""
+    try:
+        parse_endpoint(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None

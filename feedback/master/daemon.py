@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,14 @@ from feedback.master.controller import Controller, Decision
 from feedback.master.laws import UnknownLawError
 from feedback.master.link import Link
 from feedback.master.state import State, StateError
-from feedback.master.status import SCHEMA, of_decision
+from feedback.master.status import of_master
 from feedback.model import ServiceKey, Setting
 from feedback.ops import systemd
 from feedback.ops.control import serve
 from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
 from feedback.ops.role import Role, RoleFile, RoleSaid
+from feedback.web.view import View
 from feedback.wire import Report
 
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
@@ -48,7 +51,9 @@ class Daemon:
         self._logged: dict[tuple[str, str], float] = {}
         self._complaints: dict[str, float] = {}
         self._saved: State | None = None
-        self._started = time.monotonic()
+        self._started = self._turned_at = time.monotonic()
+        self._decided_at = self._started
+        self._reloaded: tuple[float, bool] | None = None
         self._role_file = RoleFile(self._config.role) if self._config.role else None
         self._role = RoleSaid(Role.ACTIVE)
 
@@ -69,11 +74,32 @@ class Daemon:
                 self._link.open()
                 server = await serve(self._config.control, self._answer)
                 stack.callback(self._close_control, server)
+                await self._open_pages(stack)
                 systemd.ready(self._status())
                 self._log.info("started", listen=" ".join(self._config.listen), ownership=self._config.ownership)
                 await self._work(stop)
         systemd.stopping("the weights stay as they are")
         self._log.info("stopped", note="the weights stay as they are")
+
+    async def _open_pages(self, stack: contextlib.AsyncExitStack) -> None:
+        """Weights matter more than pages: where these cannot be served, the master works without them."""
+        if not self._config.http.listen:
+            return
+        from feedback.web.server import Server
+
+        server = Server(self._view, partial(self._complain, "page"))
+        try:
+            await server.open(self._config.http.listen)
+        except OSError as error:
+            self._log.error("pages-failed", listen=self._config.http.listen, reason=error.strerror, note="none served")
+        stack.callback(server.close)
+
+    def _view(self) -> View:
+        now = time.monotonic()
+        return View(now - self._turned_at, self._decision_age(now), str(self._role.role), self._document())
+
+    def _decision_age(self, now: float) -> float | None:
+        return None if self._decision is None else now - self._decided_at
 
     def _close_control(self, server: asyncio.Server) -> None:
         server.close()
@@ -85,7 +111,7 @@ class Daemon:
             active = self._active()
             if active:
                 self._turn()
-            now = time.monotonic()
+            now = self._turned_at = time.monotonic()
             if watchdog is not None and now - fed >= min(watchdog, 1.0):
                 systemd.watchdog()
                 systemd.status(self._status())
@@ -152,7 +178,7 @@ class Daemon:
         self._note_failures(failed)
         self._note_changes(decision)
         self._note_foreign()
-        self._decision = decision
+        self._decision, self._decided_at = decision, time.monotonic()
         self._save()
 
     def _receive(self, report: Report, received_at: float) -> None:
@@ -210,16 +236,19 @@ class Daemon:
     def _reload(self) -> None:
         """SIGHUP: enrolments and configuration, each if it is good; a bad one leaves what was in force."""
         systemd.reloading()
+        good = True
         for take in (self._link.reload, self._take_configuration):
             try:
                 take()
             except (ConfigError, UnknownLawError, KeyFileError) as error:
                 self._log.error("reload-failed", reason=str(error), note="what was in force stays")
+                good = False
+        self._reloaded = (time.monotonic(), good)
         systemd.ready(self._status())
 
     def _take_configuration(self) -> None:
         config = load(self._path, MasterConfig)
-        fixed = ("listen", "key", "enrolled", "control", "state", "role", "netns")
+        fixed = ("listen", "key", "enrolled", "control", "state", "role", "netns", "http")
         for name in fixed:
             if getattr(config, name) != getattr(self._config, name):
                 raise ConfigError(f"{self._path}: {name}: changes only with a restart")
@@ -243,6 +272,19 @@ class Daemon:
             return {"error": f"this director is the standby: ask the active one, {peer} ({self._role.reason})"}
         if self._decision is None:
             return {"error": "just started: ask again in a second"}
-        counters = dict(self._counters) | {f"link_{k}": v for k, v in self._link.counters.items()}
-        uptime = round(time.monotonic() - self._started, 1)
-        return of_decision(self._decision) | {"uptime_seconds": uptime, "counters": counters, "schema": SCHEMA}
+        return self._document()()
+
+    def _document(self) -> Callable[[], dict[str, Any]]:
+        """What the control socket and the pages tell, to be made in any thread."""
+        now = time.monotonic()
+        facts: dict[str, Any] = {
+            "director": os.uname().nodename,
+            "role": str(self._role.role),
+            "role_reason": self._role.reason,
+            "uptime_seconds": round(now - self._started, 1),
+            "decision_age_seconds": self._decision_age(now),
+            "counters": dict(self._counters) | {f"link_{k}": v for k, v in self._link.counters.items()},
+        }
+        if self._reloaded is not None:
+            facts["reload"] = {"good": self._reloaded[1], "age_seconds": round(now - self._reloaded[0], 1)}
+        return partial(of_master, self._decision, facts)

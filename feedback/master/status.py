@@ -18,6 +18,11 @@ def of_decision(decision: Decision) -> dict[str, Any]:
     return {"schema": SCHEMA, "source": "master", "services": [_service(s) for s in decision.services]}
 
 
+def of_master(decision: Decision | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """A decision and what the master says of itself. For any thread: a decision is frozen."""
+    return of_decision(decision or Decision((), (), ())) | facts
+
+
 def of_snapshot(snapshot: Snapshot) -> dict[str, Any]:
     """What can be said without a master: the kernel's table."""
     return {"schema": SCHEMA, "source": "kernel", "services": [_bare(s) for s in snapshot.services]}
