@@ -1,0 +1,600 @@
+"""The shell of the addresses: adds and removes them, announces them, asks who has them, and hears what others say.
+
+Owns all sockets of that: one rtnetlink socket, and for each service interface a packet socket for ARP and one for IPv6,
+all opened beforehand in the namespace and held open, because a takeover has no time to open anything. Decides nothing:
+addresses.py and election.py do. Invariant: what could not be done is returned with its reason, address by address, and
+the rest is done all the same.
+
+What wakes us: the packet sockets belong to one protocol each, so a frame of the service's traffic over IPv4 never meets
+them, and a filter in the kernel drops all but statements about our addresses and targets; the process sleeps through
+everything else. Hand the object itself to the loop (`add_reader(network, ...)`): `fileno()` is an epoll that holds
+them all, and stays the same when a socket is opened anew because its interface was.
+
+Reach is kept simple: a target on a link of ours is asked by ARP or neighbour solicitation, which it answers whatever
+its firewall says; any other gets an ICMP echo from a raw socket, without retransmission.
+
+Capabilities: CAP_NET_ADMIN and CAP_NET_RAW (and CAP_SYS_ADMIN for another namespace than our own). Both are tried at
+the start, as a director must not learn at a takeover that it may not.
+Sources: man 7 packet, rtnetlink, netdevice; net/packet/af_packet.c, net/core/rtnetlink.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from feedback.ipvs import netlink
+from feedback.ipvs.namespace import within
+from feedback.sync import packets, rtnetlink
+from feedback.sync.addresses import PROTOCOL, Present, VirtualAddress, endangered
+from feedback.sync.packets import Address, Answer, Claim, Echo, Instruction
+
+ANSWER_SECONDS = 2.0
+RECEIVE_BYTES = 65536
+FRAME_BYTES = 2048
+FRAMES_AT_ONCE = 256  # then other work of the loop has its turn
+
+_SO_ATTACH_FILTER = 26
+_SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8910, 0x8913, 0x8927, 0x8933
+_IFF_UP, _IFF_RUNNING = 0x1, 0x40
+_ARPHRD_ETHER = 1
+_IFREQ_BYTES = 40
+
+
+class NetworkError(Exception):
+    """The network of this host is not as it must be; the text says what to do."""
+
+
+class NoInterface(NetworkError):  # noqa: N818 - the name says what happened
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no interface {name} here: `ip -brief link` lists them; correct the configuration")
+
+
+class NotEthernet(NetworkError):  # noqa: N818 - the name says what happened
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} is no Ethernet interface, and addresses are announced by ARP and neighbour discovery: "
+            "name the interface at which the clients' or the real servers' network is"
+        )
+
+
+class NotPermitted(NetworkError):  # noqa: N818 - the name says what happened
+    def __init__(self, what: str, capability: str) -> None:
+        super().__init__(
+            f"{what} is refused: it needs {capability}: run as root, or give the unit "
+            "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What could not be done with one address, and why."""
+
+    address: VirtualAddress | Address
+    reason: str
+
+
+class Network:
+    """The addresses of one director in one namespace (None is our own). Not for two threads at once.
+
+    `targets` are the addresses that `reach` will be asked about. `memory` is a file under /run in which kernels before
+    5.18 need us to remember which addresses are ours; it is not touched on others. Raises NetworkError, and NoNamespace
+    or NotPermitted of feedback.ipvs.
+    """
+
+    def __init__(
+        self,
+        wanted: Collection[VirtualAddress],
+        targets: Collection[Address] = (),
+        netns: str | None = None,
+        memory: Path | None = None,
+    ) -> None:
+        self.wanted = tuple(wanted)
+        self._netns = netns
+        self._heeded = frozenset({w.address for w in wanted} | set(targets))
+        self._memory = _Memory(memory)
+        self._ports: dict[str, _Port] = {}
+        self._echoes: dict[int, socket.socket] = {}
+        self._sequence = 0
+        self._epoll = select.epoll()
+        self._sources: dict[int, socket.socket] = {}
+        self._control: socket.socket | None = None
+        self._kernel: _Kernel | None = None
+        try:
+            self._open(targets)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, targets: Collection[Address]) -> None:
+        self._control = within(self._netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._kernel = _Kernel(self._netns)
+        if self._kernel.do([(rtnetlink.RTM_DELADDR, 0, rtnetlink.nobody())]).get(0) == errno.EPERM:
+            raise NotPermitted("changing addresses", "CAP_NET_ADMIN")
+        self.installed()
+        for interface in sorted({w.interface for w in self.wanted}):
+            self._port(interface)
+        for target in targets:  # opens what it needs
+            with contextlib.suppress(NetworkError, OSError):
+                self._way(target)
+
+    def close(self) -> None:
+        """The addresses stay."""
+        for port in self._ports.values():
+            port.close()
+        for sock in (*self._echoes.values(), self._control, self._kernel):
+            if sock is not None:
+                sock.close()
+        self._epoll.close()
+
+    # --- addresses ---------------------------------------------------------------------------------------------------
+
+    def installed(self) -> tuple[Present, ...]:
+        """All addresses of the namespace."""
+        return tuple(present for present, _ in self._present())
+
+    def add(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
+        """One that is there already is not refused, and whose it is does not change."""
+        assert self._kernel is not None
+        refusals, indexed = self._indexed(addresses)
+        if not self._kernel.keeps_protocol:
+            self._memory.add(address for address, _ in indexed)
+        flags = rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL
+        codes = self._kernel.do([(rtnetlink.RTM_NEWADDR, flags, rtnetlink.address_body(a, i)) for a, i in indexed])
+        return refusals + _refusals(indexed, codes, allowed={errno.EEXIST})
+
+    def remove(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
+        """One that is not there is not refused. Others that the kernel would delete along with them are put back in the
+        same breath."""
+        assert self._kernel is not None
+        _, indexed = self._indexed(addresses)  # without an interface there is no address
+        work = [(rtnetlink.RTM_DELADDR, 0, rtnetlink.address_body(a, i)) for a, i in indexed]
+        if any(a.prefix < a.address.max_prefixlen for a in addresses):
+            present = self._present()
+            staying = set(endangered(addresses, [p for p, _ in present]))
+            create = rtnetlink.NLM_F_CREATE
+            work += [(rtnetlink.RTM_NEWADDR, create, entry.body) for p, entry in present if p.address in staying]
+        codes = self._kernel.do(work)
+        if not self._kernel.keeps_protocol:
+            self._memory.discard(addresses)
+        return _refusals(indexed, codes, allowed={errno.EADDRNOTAVAIL, errno.ENODEV})
+
+    def _present(self) -> list[tuple[Present, rtnetlink.Entry]]:
+        assert self._kernel is not None
+        found = []
+        names: dict[int, str | None] = {}
+        for entry in self._kernel.addresses():
+            if entry.index not in names:
+                names[entry.index] = self._name(entry.index)
+            name = names[entry.index]
+            if name is None:
+                continue
+            try:
+                address = VirtualAddress(name, entry.address, entry.prefix)
+            except ValueError:
+                continue  # nobody could want it
+            ours = entry.protocol == PROTOCOL or (not self._kernel.keeps_protocol and address in self._memory)
+            found.append((Present(address, ours, entry.secondary), entry))
+        return found
+
+    def _indexed(
+        self, addresses: Collection[VirtualAddress]
+    ) -> tuple[tuple[Refusal, ...], list[tuple[VirtualAddress, int]]]:
+        refusals, indexed = [], []
+        for address in addresses:
+            try:
+                indexed.append((address, self._index(address.interface)))
+            except NetworkError as error:
+                refusals.append(Refusal(address, str(error)))
+        return tuple(refusals), indexed
+
+    # --- interfaces --------------------------------------------------------------------------------------------------
+
+    def macs(self) -> dict[str, str]:
+        """Of the service interfaces that are there, as they are now."""
+        found = {}
+        for interface in sorted({w.interface for w in self.wanted}):
+            with contextlib.suppress(NetworkError):
+                found[interface] = self._mac(interface)
+        return found
+
+    def link_up(self, interface: str) -> bool:
+        """It is there, up, and has a carrier."""
+        try:
+            flags: int = struct.unpack_from("=H", self._ioctl(_SIOCGIFFLAGS, interface), 16)[0]
+        except NetworkError:
+            return False
+        return flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING
+
+    def _index(self, interface: str) -> int:
+        index: int = struct.unpack_from("=i", self._ioctl(_SIOCGIFINDEX, interface), 16)[0]
+        return index
+
+    def _mac(self, interface: str) -> str:
+        answer = self._ioctl(_SIOCGIFHWADDR, interface)
+        if struct.unpack_from("=H", answer, 16)[0] != _ARPHRD_ETHER:
+            raise NotEthernet(interface)
+        return packets.mac_text(answer[18:24])
+
+    def _name(self, index: int) -> str | None:
+        request = struct.pack("=16si20x", b"", index)
+        try:
+            return fcntl.ioctl(self._control_socket, _SIOCGIFNAME, request)[:16].split(b"\0")[0].decode()
+        except OSError:
+            return None  # it has gone since
+
+    def _ioctl(self, what: int, interface: str) -> bytes:
+        try:
+            return fcntl.ioctl(self._control_socket, what, struct.pack(f"={_IFREQ_BYTES}s", interface.encode()))
+        except OSError:
+            raise NoInterface(interface) from None
+
+    @property
+    def _control_socket(self) -> socket.socket:
+        assert self._control is not None
+        return self._control
+
+    # --- saying and asking -------------------------------------------------------------------------------------------
+
+    def announce(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
+        """Tell everybody on the link that the addresses are here now: both forms of gratuitous ARP, or an unsolicited
+        neighbour advertisement. To be repeated: nobody confirms it."""
+        return self._send(addresses, _announcements)
+
+    def look(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
+        """Ask who has the addresses; answers come by `read`. An address that is refused has not been asked for: that it
+        is not answered says nothing."""
+        return self._send(addresses, _questions)
+
+    def reach(self, targets: Collection[Address]) -> tuple[Refusal, ...]:
+        """Ask the targets whether they are there; answers come by `read`, as Answer (on a link) or Echo."""
+        refusals = []
+        for target in targets:
+            try:
+                self._way(target)()
+            except (NetworkError, OSError) as error:
+                refusals.append(Refusal(target, _reason(error)))
+        return tuple(refusals)
+
+    def _send(
+        self, addresses: Collection[VirtualAddress], make: Callable[[_Port, str, VirtualAddress], Sequence[bytes]]
+    ) -> tuple[Refusal, ...]:
+        refusals = []
+        macs: dict[str, str] = {}
+        for address in addresses:
+            interface = address.interface
+            try:
+                if interface not in macs:
+                    macs[interface] = self._mac(interface)
+                frames = make(self._port(interface), macs[interface], address)
+                self._port(interface).send(address.address, frames)
+            except (NetworkError, OSError) as error:
+                refusals.append(Refusal(address, _reason(error, interface)))
+        return tuple(refusals)
+
+    def _way(self, target: Address) -> Callable[[], None]:
+        """What asks the target. Raises NetworkError, OSError."""
+        assert self._kernel is not None
+        route = self._kernel.route(target)
+        name = self._name(route.index)
+        if route.local or name is None:
+            raise NetworkError(f"{target} is an address of this host, which says nothing: name one beyond a link")
+        if not route.gateway:
+            with contextlib.suppress(NotEthernet):
+                mac, port = self._mac(name), self._port(name)
+                if isinstance(target, IPv6Address):
+                    return lambda: port.send(target, [packets.neighbour_solicitation(mac, port.link_local, target)])
+                source = route.source if isinstance(route.source, IPv4Address) else IPv4Address(0)
+                return lambda: port.send(target, [packets.arp_request(mac, source, target)])
+        sock = self._echo_socket(target)
+        return lambda: self._echo(sock, target)
+
+    def _echo(self, sock: socket.socket, target: Address) -> None:
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        sock.sendto(packets.echo_request(target, _identifier(), self._sequence), (str(target), 0))
+
+    # --- hearing -----------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Readable when there is something for `read`."""
+        return self._epoll.fileno()
+
+    def read(self) -> list[Answer | Claim | Echo]:
+        """What has come since, without waiting. Of our wanted addresses and targets only."""
+        heard: list[Answer | Claim | Echo] = []
+        for descriptor, _ in self._epoll.poll(0):
+            sock = self._sources.get(descriptor)
+            if sock is None:
+                continue
+            for data, sender in _datagrams(sock):
+                if sock.family != socket.AF_PACKET:
+                    heard.append(Echo(ip_address(sender[0].split("%")[0])))
+                    continue
+                said = packets.parse_frame(data)
+                if isinstance(said, Answer | Claim) and said.address in self._heeded:
+                    heard.append(said)
+        return heard
+
+    # --- sockets -----------------------------------------------------------------------------------------------------
+
+    def _port(self, interface: str) -> _Port:
+        """The open sockets of an interface; opened anew if another interface has the name now."""
+        index = self._index(interface)
+        port = self._ports.get(interface)
+        if port is not None and port.index == index:
+            return port
+        self._mac(interface)  # or it is no Ethernet
+        if port is not None:
+            self._forget(port)
+        return self._open_port(interface, index)
+
+    def _open_port(self, interface: str, index: int) -> _Port:
+        ipv4 = [a for a in self._heeded if isinstance(a, IPv4Address)]
+        ipv6 = [a for a in self._heeded if isinstance(a, IPv6Address)]
+        programs = {
+            packets.ETH_P_ARP: packets.arp_filter(ipv4),
+            packets.ETH_P_IPV6: packets.advertisement_filter(ipv6),
+        }
+        sockets, router = within(self._netns, lambda: (_packet_sockets(interface, programs), _is_router(interface)))
+        port = _Port(index, sockets, self._link_local(index), router)
+        self._ports[interface] = port
+        for sock in sockets.values():
+            self._listen(sock)
+        return port
+
+    def _forget(self, port: _Port) -> None:
+        for sock in port.sockets.values():
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(sock)
+            self._sources.pop(sock.fileno(), None)
+        port.close()
+
+    def _link_local(self, index: int) -> IPv6Address:
+        assert self._kernel is not None
+        for entry in self._kernel.addresses():
+            if entry.index == index and isinstance(entry.address, IPv6Address) and entry.address.is_link_local:
+                return entry.address
+        return packets.UNSPECIFIED[1]
+
+    def _echo_socket(self, target: Address) -> socket.socket:
+        if target.version not in self._echoes:
+            ipv6 = isinstance(target, IPv6Address)
+            sock = within(self._netns, lambda: _raw_icmp(ipv6))
+            self._echoes[target.version] = sock
+            self._listen(sock)
+        return self._echoes[target.version]
+
+    def _listen(self, sock: socket.socket) -> None:
+        self._sources[sock.fileno()] = sock
+        self._epoll.register(sock, select.EPOLLIN)
+
+
+@dataclass(slots=True)
+class _Port:
+    """The sockets of one interface, by protocol."""
+
+    index: int
+    sockets: dict[int, socket.socket]
+    link_local: IPv6Address
+    router: bool
+
+    def send(self, address: Address, frames: Sequence[bytes]) -> None:
+        sock = self.sockets[packets.ETH_P_IPV6 if isinstance(address, IPv6Address) else packets.ETH_P_ARP]
+        for frame in frames:
+            sock.send(frame)
+
+    def close(self) -> None:
+        for sock in self.sockets.values():
+            sock.close()
+
+
+def _announcements(port: _Port, mac: str, wanted: VirtualAddress) -> Sequence[bytes]:
+    if isinstance(wanted.address, IPv6Address):
+        return [packets.neighbour_advertisement(mac, wanted.address, port.router)]
+    return [packets.gratuitous_request(mac, wanted.address), packets.gratuitous_reply(mac, wanted.address)]
+
+
+def _questions(port: _Port, mac: str, wanted: VirtualAddress) -> Sequence[bytes]:
+    if isinstance(wanted.address, IPv6Address):
+        return [packets.neighbour_solicitation(mac, port.link_local, wanted.address)]
+    return [packets.arp_probe(mac, wanted.address)]
+
+
+class _Kernel:
+    """One rtnetlink socket, held open. `keeps_protocol`: this kernel was seen to keep IFA_PROTO (it sets it itself on
+    the addresses that it makes)."""
+
+    def __init__(self, netns: str | None) -> None:
+        self._netns = netns
+        self._sequence = 0
+        self.keeps_protocol = False
+        self._socket = within(netns, _netlink_socket)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def do(self, work: Sequence[tuple[int, int, bytes]]) -> dict[int, int]:
+        """(type, flags, body) messages in one datagram: done in order, each whatever became of those before. Returns
+        the errno of those that failed, by index. Raises NetworkError."""
+        if not work:
+            return {}
+        first, fence = self._next(len(work) + 1)
+        batch = [rtnetlink.message(kind, flags, first + n, body) for n, (kind, flags, body) in enumerate(work)]
+        failed = {}
+        for message in self._exchange(b"".join(batch) + netlink.fence(fence), first, fence):
+            if message.sequence == fence:
+                break
+            if message.kind == netlink.NLMSG_ERROR:
+                failed[message.sequence - first] = netlink.error_code(message)
+        return {index: code for index, code in failed.items() if code}
+
+    def addresses(self) -> list[rtnetlink.Entry]:
+        """Raises NetworkError."""
+        sequence, _ = self._next(1)
+        asked = rtnetlink.message(rtnetlink.RTM_GETADDR, netlink.NLM_F_DUMP, sequence, rtnetlink.everything())
+        found = []
+        for message in self._exchange(asked, sequence, sequence):
+            if message.kind in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
+                break
+            if message.kind == rtnetlink.RTM_NEWADDR:
+                found.append(rtnetlink.entry(message.body))
+        self.keeps_protocol = self.keeps_protocol or any(entry.protocol for entry in found)
+        return found
+
+    def route(self, target: Address) -> rtnetlink.Route:
+        """Raises NetworkError."""
+        sequence, _ = self._next(1)
+        asked = rtnetlink.message(rtnetlink.RTM_GETROUTE, 0, sequence, rtnetlink.route_body(target))
+        for message in self._exchange(asked, sequence, sequence):
+            if message.kind == rtnetlink.RTM_NEWROUTE:
+                return rtnetlink.route(message.body)
+            if message.kind == netlink.NLMSG_ERROR:
+                break
+        raise NetworkError(f"there is no route to {target}: see `ip route get {target}`")
+
+    def _next(self, count: int) -> tuple[int, int]:
+        """The first and last of `count` sequence numbers; 0 is the kernel's own."""
+        first = self._sequence % 0x7FFF_0000 + 1
+        self._sequence = first + count - 1
+        return first, self._sequence
+
+    def _exchange(self, data: bytes, first: int, last: int) -> Iterator[netlink.Message]:
+        """Answers as they come; the caller stops. After a failure the socket is new, what was done is unknown: ask."""
+        try:
+            self._socket.send(data)
+            while True:
+                for message in netlink.messages(self._socket.recv(RECEIVE_BYTES)):
+                    if first <= message.sequence <= last:  # or it is a late answer to another question
+                        yield message
+        except (OSError, ValueError) as error:
+            self._socket.close()
+            self._socket = within(self._netns, _netlink_socket)
+            raise NetworkError(f"the kernel's answer about addresses is lost: {_reason(error)}") from None
+
+
+class _Memory:
+    """Which addresses are ours, for a kernel that does not keep it. Without a file, until this process ends."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: set[str] | None = None
+
+    def __contains__(self, address: VirtualAddress) -> bool:
+        return str(address) in self._read()
+
+    def add(self, addresses: Iterator[VirtualAddress] | Collection[VirtualAddress]) -> None:
+        self._write(self._read() | {str(a) for a in addresses})
+
+    def discard(self, addresses: Collection[VirtualAddress]) -> None:
+        self._write(self._read() - {str(a) for a in addresses})
+
+    def _read(self) -> set[str]:
+        if self._known is None:
+            self._known = set()
+            if self._path is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    self._known = set(self._path.read_text(encoding="utf-8").splitlines())
+        return self._known
+
+    def _write(self, known: set[str]) -> None:
+        if known == self._known:
+            return
+        self._known = known
+        if self._path is not None:
+            new = self._path.with_suffix(".new")
+            new.write_text("".join(f"{line}\n" for line in sorted(known)), encoding="utf-8")
+            new.replace(self._path)
+
+
+# --- opening; all within the namespace -------------------------------------------------------------------------------
+
+
+def _netlink_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    # A blocking socket with kernel timeouts: settimeout() would cost a poll() before each call.
+    timeout = struct.pack("@ll", int(ANSWER_SECONDS), 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    sock.bind((0, 0))
+    return sock
+
+
+def _packet_sockets(interface: str, programs: dict[int, list[Instruction]]) -> dict[int, socket.socket]:
+    return {protocol: _packet_socket(interface, protocol, program) for protocol, program in programs.items()}
+
+
+def _packet_socket(interface: str, protocol: int, program: list[Instruction]) -> socket.socket:
+    try:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+    except PermissionError:
+        raise NotPermitted("sending and hearing ARP", "CAP_NET_RAW") from None
+    _attach(sock, program)  # before it is bound: nothing comes in unfiltered
+    sock.bind((interface, protocol))
+    return sock
+
+
+def _raw_icmp(ipv6: bool) -> socket.socket:
+    family, protocol = (socket.AF_INET6, 58) if ipv6 else (socket.AF_INET, 1)
+    try:
+        sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
+    except PermissionError:
+        raise NotPermitted("sending ICMP echoes", "CAP_NET_RAW") from None
+    _attach(sock, packets.echo_filter(_identifier(), ipv6))
+    return sock
+
+
+def _attach(sock: socket.socket, program: list[Instruction]) -> None:
+    code = ctypes.create_string_buffer(packets.pack_filter(program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))
+
+
+def _identifier() -> int:
+    return os.getpid() & 0xFFFF
+
+
+def _is_router(interface: str) -> bool:
+    """Whether this host calls itself a router there, in its own neighbour advertisements."""
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{interface}/forwarding").read_text(encoding="ascii").strip() != "0"
+    except OSError:
+        return False  # it has no IPv6
+
+
+def _datagrams(sock: socket.socket) -> Iterator[tuple[bytes, tuple[str, int]]]:
+    for _ in range(FRAMES_AT_ONCE):
+        try:
+            yield sock.recvfrom(FRAME_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENETDOWN, errno.ENODEV, errno.ENXIO):  # told once, when the interface goes
+                raise
+            return
+
+
+def _refusals(
+    indexed: Sequence[tuple[VirtualAddress, int]], codes: dict[int, int], allowed: Collection[int]
+) -> tuple[Refusal, ...]:
+    return tuple(
+        Refusal(indexed[n][0], f"the kernel says {os.strerror(code)}")
+        for n, code in codes.items()
+        if n < len(indexed) and code not in allowed
+    )
+
+
+def _reason(error: Exception, interface: str = "") -> str:
+    if isinstance(error, OSError):
+        if error.errno == errno.ENETDOWN:
+            return f"{interface or 'the interface'} is down"
+        return error.strerror or str(error)
+    return str(error)
