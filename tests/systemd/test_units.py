@@ -48,7 +48,7 @@ def test_exposure_is_small(unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "capabilities"), zip(UNITS, ("", "CAP_NET_ADMIN", "CAP_NET_ADMIN CAP_NET_RAW"), strict=True)
+    ("unit", "capabilities"), list(zip(UNITS, ("", "CAP_NET_ADMIN", "CAP_NET_ADMIN CAP_NET_RAW"), strict=True))
 )
 def test_capabilities_are_as_few_as_the_work_needs(unit: str, capabilities: str) -> None:
     found = options(unit)
