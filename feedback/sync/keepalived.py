@@ -43,22 +43,22 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class Fifo:
-    """Bytes in, notices of `instance` out. `malformed` counts lines that are none."""
+    """Bytes in, notices of `instance` out. `ignored` counts lines that say nothing to us."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
         self._rest = b""
-        self.malformed = 0
+        self.ignored = 0
 
     def feed(self, data: bytes) -> list[Notice]:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LINE_BYTES_MAX:
-            self._rest, self.malformed = b"", self.malformed + 1
+            self._rest, self.ignored = b"", self.ignored + 1
         found = []
         for line in lines:
             notice = parse(line.decode("ascii", "replace").strip())
             if notice is None:
-                self.malformed += bool(line.strip())
+                self.ignored += bool(line.strip())
             elif notice.name == self._instance:
                 found.append(notice)
         return found

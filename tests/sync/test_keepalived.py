@@ -29,7 +29,7 @@ def test_only_the_named_instance_is_heard() -> None:
     fifo = Fifo("VI_1")
     text = b'INSTANCE "VI_2" MASTER 1\nINSTANCE "VI_1" BACKUP 1\nnonsense\n'
     assert fifo.feed(text) == [Notice("VI_1", Vrrp.BACKUP, 1)]
-    assert fifo.malformed == 1
+    assert fifo.ignored == 1
 
 
 @given(st.lists(st.integers(1, 9)))
