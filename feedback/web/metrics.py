@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 import feedback
@@ -52,12 +53,14 @@ LINK = "link_"  # what the link counts of frames, by result
 
 
 def render(document: Document, now: float, accept: str = "") -> tuple[bytes, str]:
-    """The text and its content type, as the client's Accept wants it. `now` is the wall clock's."""
-    try:
-        encode, content_type = choose_encoder(accept)
-    except ValueError:  # a version that is not a number
-        encode, content_type = choose_encoder("")
-    return encode(_Status(document, now)), content_type
+    """The text and its content type: OpenMetrics where the client's Accept names it. `now` is the wall clock's.
+
+    The library's own negotiation raises at a version that is no number, and repeats the client's words in the answer.
+    """
+    status = _Status(document, now)
+    if "application/openmetrics-text" in accept:
+        return openmetrics.generate_latest(status), openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(status), "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Status(Collector):
