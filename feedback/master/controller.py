@@ -89,7 +89,7 @@ class Controller:
         for line, key in self._behind.get(address, ()):
             udp = line.service.key.protocol is Protocol.UDP  # the agent counts TCP only
             seen = msgspec.structs.replace(window, opened=None, completions=None) if udp else window
-            line.estimator.capacity(key).observe(seen)
+            line.observe(key, seen)
 
     def _index(self) -> None:
         """Which destinations stand behind each RIP."""

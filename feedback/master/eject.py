@@ -1,103 +1,188 @@
 """Eject: servers that fail fast. They look idle and attract everything; only weight 0 contains them.
 
-Owns the counting of failures and the times of ejection. Two signs: the application's own word (errors among its
-answers), and a port where nobody listens (resets sent, no connection opened). A server whose part of failures stands
-far out of the pool's is ejected, for longer each time, and comes back through slow start. Invariant: at most a third of
-the pool is out, at least one server may be; when more than that fails, the fault is not theirs.
+Owns the counting of failures, the times of ejection and the trials. Two signs: the application's own word (errors among
+its answers), and a port where nobody listens (resets sent, no connection opened). A server whose part of failures
+stands far out of the pool's is ejected, for longer each time. When its time is over it stands trial: the kernel lets
+it have a few connections, by an upper threshold that counts them, and only those. Failures send it out again, good
+answers let it back, through slow start.
 
-Source of the figures: Envoy's outlier detection and gRFC A50, with shorter times, since a return is a slow start.
+How many answers prove something is not a number but a test: that a server of half the limit would fail so often must be
+as unlikely as one in a million (the Chernoff bound of the binomial). Five failures of five do, or 12 of 20, or 25 % of
+120. Answers fade by time or by count, whichever is slower, so that neither a service of one request a second nor a
+crowded host, whose reports are late and few, keeps a failing server in.
+
+Invariants: at most a third of the pool is out or on trial, at least one server may be; when more than that fails, the
+fault is not theirs. A trial takes no more connections than its batch, and at each look as many as the kernel has
+forgotten since the last.
+
+Source of the figures: Envoy's outlier detection (five failures in a row, 30 s, longer each time) and gRFC A50, with
+shorter times, since a return is a trial and a slow start.
 """
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, log
 from statistics import median_low
+
+import msgspec
 
 from feedback.master.fleet import Window
 from feedback.master.pool import Member, Pool
-from feedback.model import DestinationKey
+from feedback.model import DestinationKey, Protocol
 
-MEMORY_SECONDS = 2.0  # failures are counted over about this time
-ANSWERS_MIN, ANSWERS_MIN_AGAIN = 20.0, 4.0  # seen before a first ejection, and before the next
+MEMORY_SECONDS, MEMORY_ANSWERS = 2.0, 40.0  # failures are counted over about so much, whichever is longer
+MEMORY_SECONDS_MAX = 60.0
 FAILING, TIMES_MEDIAN, ABOVE_MEDIAN = 0.10, 3.0, 0.05
+PROOF = log(1e6)
 EJECT_SECONDS, EJECT_SECONDS_MAX = 5.0, 60.0
 CLEAN_SECONDS = 20.0  # after so long without an ejection the times start anew
 RESETS_PER_OPENED = 10  # a dead port resets everything; clients that go away reset a few
+TRIAL_CONNECTIONS = 4  # a batch
+USED_SECONDS, UNUSED_SECONDS = 2.0, 10.0  # without a verdict: the next batch, after the last was used up or was not
+BATCHES = 3  # nobody says anything bad: back
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What the kernel may let a server have: `upper` connections, active and inactive, and once it has had them, no
+    more until fewer than `lower` are counted."""
+
+    upper: int
+    lower: int
 
 
 class Failures:
-    """Answers and failures of one server, fading over two seconds; and its ejections."""
+    """Answers and failures of one server, fading; its ejections and its trial."""
 
-    __slots__ = ("_seen", "answers", "failed", "times", "until")
+    __slots__ = ("answers", "batch", "batch_at", "failed", "pending", "times", "trial", "until", "used_at")
 
     def __init__(self) -> None:
         self.answers = self.failed = 0.0
         self.times, self.until = 0, 0.0
-        self._seen: Window | None = None
+        self.pending = False  # ejected, and not yet through a trial
+        self.trial: Trial | None = None
+        self.batch, self.batch_at = 0, 0.0
+        self.used_at: float | None = None
 
-    def count(self, window: Window | None, port: int) -> None:
-        if window is None or window is self._seen:
-            return
-        self._seen = window
-        keep = exp(-window.seconds / MEMORY_SECONDS)
-        answers, failed = _outcomes(window, port)
+    def count(self, window: Window, port: int, protocol: Protocol | None) -> None:
+        answers, failed = _outcomes(window, port, protocol)
+        age = min(window.seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS)
+        keep = exp(-max(age, window.seconds / MEMORY_SECONDS_MAX))
         self.answers, self.failed = self.answers * keep + answers, self.failed * keep + failed
 
     @property
     def part(self) -> float:
         return self.failed / self.answers if self.answers else 0.0
 
-    def enough(self) -> bool:
-        return self.answers >= (ANSWERS_MIN_AGAIN if self.times else ANSWERS_MIN)
+    def proves(self, limit: float) -> bool:
+        """Whether a server that fails half as often as the limit would hardly ever fail so often."""
+        part, usual = min(1.0, self.part), limit / 2
+        if part <= limit or usual >= 1:
+            return False
+        passed = (1 - part) * log((1 - part) / (1 - usual)) if part < 1 else 0.0
+        return self.answers * (part * log(part / usual) + passed) >= PROOF
+
+    def out(self, now: float) -> bool:
+        return self.until > now
 
     def eject(self, now: float) -> None:
         self.times += 1
         self.until = now + min(EJECT_SECONDS_MAX, EJECT_SECONDS * self.times)
+        self.pending, self.trial = True, None
         self.answers = self.failed = 0.0
 
     def forgive(self, now: float) -> None:
-        if self.times and now > self.until + CLEAN_SECONDS:
+        if self.times and not self.pending and now > self.until + CLEAN_SECONDS:
             self.times = 0
 
+    def begin_trial(self, counted: int, now: float) -> None:
+        """`counted` connections are there, active and inactive."""
+        self.answers = self.failed = 0.0
+        self.batch, self.batch_at, self.used_at = 1, now, None
+        self.trial = Trial(counted + TRIAL_CONNECTIONS, 1)
 
-def _outcomes(window: Window, port: int) -> tuple[float, float]:
-    """(answers, failures among them) in a window."""
+    def go_on(self, trial: Trial, counted: int, now: float) -> None:
+        """The next batch, if the last has told nothing. Until then the threshold follows what the kernel forgets."""
+        if self.used_at is None and counted >= trial.upper:
+            self.used_at = now
+        used = self.used_at is not None and now - self.used_at >= USED_SECONDS
+        if used or now - self.batch_at >= UNUSED_SECONDS:
+            self.batch, self.batch_at, self.used_at = self.batch + 1, now, None
+            # A raise opens a full one; newer kernels do so only where fewer than `lower` are counted.
+            self.trial = Trial(max(counted, trial.upper) + TRIAL_CONNECTIONS, counted + 1)
+        else:
+            self.trial = Trial(min(trial.upper, counted + TRIAL_CONNECTIONS), trial.lower)
+
+    def acquit(self) -> None:
+        self.pending, self.trial = False, None
+
+    def acquitted(self) -> bool:
+        good = self.answers - self.failed
+        return (good >= TRIAL_CONNECTIONS - 0.5 and good > self.failed) or self.batch > BATCHES
+
+    def convicted(self) -> bool:
+        return self.failed >= 1.5 and self.failed >= self.answers / 2
+
+
+def _outcomes(window: Window, port: int, protocol: Protocol | None) -> tuple[float, float]:
+    """(answers, failures among them) in a window. Where no application speaks, completed connections are answers."""
     answers = failed = 0.0
     for application in window.applications:
         if application.port in (0, port) and application.errors is not None:
             answers += max(application.completions or 0, application.errors)
             failed += application.errors
-    if window.resets and window.resets > RESETS_PER_OPENED * (window.opened or 0.0):
+    if not window.applications:
+        answers = max(0.0, window.completions or 0.0)
+    if protocol is not Protocol.UDP and window.resets > RESETS_PER_OPENED * (window.opened or 0.0):
         answers += window.resets
         failed += window.resets
     return answers, failed
 
 
 class Ejector:
-    """Who is out of one service's pool, and why."""
+    """Who is out of one service's pool or on trial, and why."""
 
     def __init__(self) -> None:
         self._failures: dict[DestinationKey, Failures] = {}
 
+    def observe(self, key: DestinationKey, window: Window, protocol: Protocol | None) -> None:
+        """Take each window of the agent's stream: several may come between two decisions, above all when late."""
+        self._failures.setdefault(key, Failures()).count(window, key.port, protocol)
+
     def ejected(self, pool: Pool, now: float) -> dict[DestinationKey, str]:
         """The reason for each server that is out now."""
-        found = {m.key: self._failures.get(m.key, Failures()) for m in pool.members}
+        found = {m.key: self._failures.get(m.key) or Failures() for m in pool.members}
         self._failures = found
         for m in pool.members:
-            found[m.key].count(m.window, m.key.port)
-            found[m.key].forgive(now)
+            self._judge(found[m.key], m, now)
         usual = median_low(f.part for f in found.values()) if found else 0.0
         limit = max(FAILING, TIMES_MEDIAN * usual + ABOVE_MEDIAN)
-        room = max(1, len(found) // 3) - sum(f.until > now for f in found.values()) if len(found) > 1 else 0
+        away = sum(f.out(now) or f.pending for f in found.values())
+        room = max(1, len(found) // 3) - away if len(found) > 1 else 0
         worst = sorted((m for m in pool.members if _may_go(m, found[m.key], now)), key=lambda m: -found[m.key].part)
-        for m in worst[: max(0, room)]:
-            if found[m.key].part > limit:
-                found[m.key].eject(now)
-        return {k: _text(f, now) for k, f in found.items() if f.until > now}
+        for m in [m for m in worst if found[m.key].proves(limit)][: max(0, room)]:
+            found[m.key].eject(now)
+        return {k: _text(f, now) for k, f in found.items() if f.out(now)}
+
+    def trials(self) -> dict[DestinationKey, Trial]:
+        """Who is on trial, as of the last look."""
+        return {k: f.trial for k, f in self._failures.items() if f.trial is not None}
+
+    def _judge(self, failures: Failures, member: Member, now: float) -> None:
+        counted = member.kernel.active + member.kernel.inactive if member.kernel else 0
+        if failures.trial is None:
+            if failures.pending and not failures.out(now):
+                failures.begin_trial(counted, now)
+        elif failures.convicted():
+            failures.eject(now)
+        elif failures.acquitted():
+            failures.acquit()
+        else:
+            failures.go_on(failures.trial, counted, now)
+        failures.forgive(now)
 
 
 def _may_go(member: Member, failures: Failures, now: float) -> bool:
-    return not member.quiesced and failures.until <= now and failures.enough()
+    return not member.quiesced and not failures.pending
 
 
 def _text(failures: Failures, now: float) -> str:

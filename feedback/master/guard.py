@@ -1,9 +1,9 @@
 """Guard: bounds that no law can cross. Shares in, shares out, each bound that acted named in the reasons.
 
-In this order: what the operator quiesced stays at 0; a server that fails fast is ejected; an agent that is silent
-freezes its server and then follows the policy for lost ones; a new or returning server starts slowly; a share changes
-by a bounded factor in a second; nobody in service gets less than the floor. When most of the fleet falls silent at once
-the fault is ours, and all is held.
+In this order: what the operator quiesced stays at 0; a server that fails fast is ejected, and comes back by a trial of
+a few connections; an agent that is silent freezes its server and then follows the policy for lost ones; a new or
+returning server starts slowly; a share changes by a bounded factor in a second; nobody in service gets less than the
+floor. When most of the fleet falls silent at once the fault is ours, and all is held.
 
 Invariants: no bound ever raises an operator's zero; a pool in which the operator left one server in service is never
 all zero; the shares that come out sum to 1 or are all 0.
@@ -16,10 +16,10 @@ from collections.abc import Mapping
 import msgspec
 
 from feedback.config import Guards
-from feedback.master.eject import Ejector
-from feedback.master.fleet import Trust
+from feedback.master.eject import TRIAL_CONNECTIONS, Ejector, Trial
+from feedback.master.fleet import Trust, Window
 from feedback.master.pool import Member, Pool, Share, Shares, normalised
-from feedback.model import DestinationKey, Reason
+from feedback.model import DestinationKey, Protocol, Reason
 
 RAMP_START = 0.1
 RAMP_HOT = 0.9  # a server that is this used does not get more yet
@@ -28,11 +28,13 @@ STATIC_SECONDS = 10.0  # a lost server's share goes to the static one over this 
 
 
 class Guarded(msgspec.Struct, frozen=True):
-    """`held`: whatever the kernel has stays. `ramp` is 1 outside slow start."""
+    """`held`: whatever the kernel has stays. `ramp` is 1 outside slow start. `trials` bound how many connections a
+    server may have; its share is the law's meanwhile, or sed would never choose it."""
 
     shares: Mapping[DestinationKey, Share]
     ramp: Mapping[DestinationKey, float]
     held: str = ""
+    trials: Mapping[DestinationKey, Trial] = {}
 
 
 class Guard:
@@ -46,22 +48,26 @@ class Guard:
         self._ejector = Ejector()
         self._at: float | None = None
 
+    def observe(self, key: DestinationKey, window: Window, protocol: Protocol | None) -> None:
+        """Take each window of the agent's stream."""
+        self._ejector.observe(key, window, protocol)
+
     def apply(self, pool: Pool, wanted: Shares, now: float) -> Guarded:
         seconds = 0.0 if self._at is None else max(0.0, now - self._at)
         if self._at is None:
             self._shares = _kernel_shares(pool)
         self._at = now
-        ejected = self._ejector.ejected(pool, now)
         held = self._panic(pool)
         if held:
-            return Guarded(normalised(wanted), self._ramp, held)
+            return Guarded(normalised(wanted), self._ramp, held, self._ejector.trials())
+        ejected, trials = self._ejector.ejected(pool, now), self._ejector.trials()
         zeros = self._zeros(pool, ejected)
         serving = [m for m in pool.members if m.key not in zeros]
         self._start_ramps(serving)
-        shares = normalised({m.key: wanted[m.key] for m in serving})
+        shares = normalised({m.key: _tried(wanted[m.key], m.key in trials) for m in serving})
         pinned: dict[DestinationKey, Share] = {}
         for member in serving:
-            share = self._pinned(member, shares[member.key], pool, seconds)
+            share = None if member.key in trials else self._pinned(member, shares[member.key], pool, seconds)
             if share is not None:
                 pinned[member.key] = share
         free = {k: self._bounded(k, s, seconds) for k, s in _around(pinned, shares).items()}
@@ -69,7 +75,7 @@ class Guard:
         shares = normalised(pinned | _around(pinned, free))
         self._shares = {k: s.value for k, s in shares.items()}
         out = shares | {k: Share(0.0, (Reason("guard", why, 0.0),)) for k, why in zeros.items()}
-        return Guarded(out, dict(self._ramp))
+        return Guarded(out, dict(self._ramp), trials=trials)
 
     def _panic(self, pool: Pool) -> str:
         """Why everything is held, or ''. Silence counts against those who were heard when all was well."""
@@ -148,6 +154,11 @@ class Guard:
         if share.value >= floor:
             return share
         return share.because("guard", f"floor: {100 * self._config.floor:g} % of an equal share", floor)
+
+
+def _tried(share: Share, on_trial: bool) -> Share:
+    text = f"on trial after its ejection: {TRIAL_CONNECTIONS} connections at a time, until they are answered well"
+    return share.because("guard", text) if on_trial else share
 
 
 def _around(

@@ -13,13 +13,13 @@ import msgspec
 from feedback.config import MasterConfig, ServiceConfig, to_destination
 from feedback.master.actuate import Actuator, Wanted, Weight, for_scheduler
 from feedback.master.estimate import Estimator
-from feedback.master.fleet import Fleet
+from feedback.master.fleet import Fleet, Window
 from feedback.master.guard import Guard, Guarded
 from feedback.master.laws import Law, load
 from feedback.master.limits import Limit, Limits
 from feedback.master.pool import Member, Pool, Role, Share, Shares
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
-from feedback.master.state import ServiceState
+from feedback.master.state import Cap, ServiceState
 from feedback.model import (
     Destination,
     DestinationEntry,
@@ -88,6 +88,7 @@ class Line:
         self._have: dict[DestinationKey, DestinationEntry] = {}
         self.written: dict[DestinationKey, int] = {}
         self.zeros: set[DestinationKey] = set()  # somebody else's
+        self._capped: dict[DestinationKey, Cap] = {}  # whose threshold is a trial's
         self.flow = 0.0
         self._counted: tuple[float, int] | None = None
 
@@ -95,12 +96,14 @@ class Line:
         """What a restarted master could not read from the kernel."""
         zeros = (str(k) for k, w in self.written.items() if w == 0 and k not in self.zeros)
         owners = {str(k): w for k, w in self._owners.items() if k in self._have}
-        return ServiceState(tuple(sorted(zeros)), owners if self.destinations is None else {})
+        capped = {str(k): cap for k, cap in self._capped.items()}
+        return ServiceState(tuple(sorted(zeros)), owners if self.destinations is None else {}, capped)
 
     def restore(self, state: ServiceState) -> None:
         """Before the first look at the kernel."""
         self.written = {DestinationKey.parse(k): 0 for k in state.zeros}
         self._remembered = {DestinationKey.parse(k): w for k, w in state.owners.items()}
+        self._capped = {DestinationKey.parse(k): cap for k, cap in state.capped.items()}
 
     def follow(self, entry: ServiceEntry) -> None:
         """Take over the kernel's record of a service that somebody else owns."""
@@ -108,12 +111,20 @@ class Line:
             self.actuator = for_scheduler(entry.service.scheduler, self.dead_band)
         self.service = entry.service
 
+    def observe(self, key: DestinationKey, window: Window) -> None:
+        """Take each window of the agent's stream: several may come between two decisions."""
+        self.estimator.capacity(key).observe(window)
+        self.guard.observe(key, window, self.service.key.protocol)
+
     def receive(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
         foreign = self._foreign(entry) if entry else []
         if self.entry is None and entry is not None:
             self._continue(entry)
         self.entry = entry
         self._have = {e.destination.key: e for e in entry.destinations} if entry else {}
+        self._capped = {
+            k: cap for k, cap in self._capped.items() if self._in_force(k) == (cap.our_upper, cap.our_lower)
+        }
         self.keys = tuple(self._have if self.destinations is None else self.destinations)
         self.estimator.keep(set(self.keys))
         for e in entry.destinations if entry else ():
@@ -181,7 +192,9 @@ class Line:
         if self.destinations is not None:
             return self.destinations[key]
         assert kernel is not None  # the keys of an adopted service are the kernel's
-        return msgspec.structs.replace(kernel.destination, weight=self._owners.get(key, kernel.destination.weight))
+        owners = msgspec.structs.replace(kernel.destination, weight=self._owners.get(key, kernel.destination.weight))
+        cap = self._capped.get(key)
+        return owners if cap is None else msgspec.structs.replace(owners, upper=cap.upper, lower=cap.lower)
 
     def _quiesced(self, key: DestinationKey, base: Destination, kernel: DestinationEntry | None) -> str:
         if self.destinations is not None and base.weight == 0:
@@ -200,6 +213,7 @@ class Line:
         bounds = self._limits.limits(pool, now, exact=bool(tiers), last=last, ramping=ramping)
         if guarded.held and tiers:  # an order needs no reports, and plain weights would use all tiers at once
             guarded = Guarded(_unquiesced(pool, guarded.shares), guarded.ramp)
+        bounds = bounds | self._trials(bounds, guarded)
         aims = Wanted(guarded.shares, tiers, bounds, ramping)
         weights = {} if guarded.held else self.actuator.weights(pool, aims, now)
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
@@ -211,6 +225,25 @@ class Line:
             edits = reconcile_weights(self.entry, settings) if self.entry else []
         self.written = {k: s.weight for k, s in settings.items()}
         return status, edits
+
+    def _in_force(self, key: DestinationKey) -> tuple[int, int] | None:
+        have = self._have.get(key)
+        return (have.destination.upper, have.destination.lower) if have else None
+
+    def _trials(self, bounds: Mapping[DestinationKey, Limit], guarded: Guarded) -> dict[DestinationKey, Limit]:
+        """A trial's threshold stands instead of the usual one, which is kept in mind and comes back after."""
+        found = {}
+        for key, cap in self._capped.items():
+            if key in bounds and (bounds[key].upper, bounds[key].lower) == (cap.our_upper, cap.our_lower):
+                found[key] = Limit(cap.upper, cap.lower, bounds[key].room, "as before the trial")
+        for key, trial in guarded.trials.items():
+            upper = min(trial.upper, bounds[key].upper or trial.upper)
+            limit = Limit(upper, min(trial.lower, upper), bounds[key].room, f"on trial: no more than {upper}, all told")
+            if have := self._in_force(key):
+                usual = self._capped.get(key) or Cap(*have)
+                self._capped[key] = Cap(usual.upper, usual.lower, limit.upper, limit.lower)
+            found[key] = limit
+        return found
 
     def _setting(self, member: Member, guarded: Guarded, weight: Weight | None, limit: Limit) -> Setting:
         share = guarded.shares[member.key]

@@ -1,7 +1,7 @@
 """State: the little that the kernel's table cannot tell a restarted master.
 
 A weight of 0 has no author in the kernel: without this, an ejection that outlives the master would be taken for the
-operator's word and stay for ever. And the weight that another owner of a service wanted is gone once ours is written.
+operator's word and stay for ever. And what another owner of a service wanted is gone once ours is written.
 Pure: the daemon keeps it in a file. What does not fit is refused with one line, and the master starts without it.
 """
 
@@ -18,11 +18,25 @@ class StateError(ValueError):
     """One line: what was wrong."""
 
 
+Number = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Cap(msgspec.Struct, frozen=True):
+    """A destination's thresholds before those of a trial, and those."""
+
+    upper: Number
+    lower: Number
+    our_upper: Number = 0
+    our_lower: Number = 0
+
+
 class ServiceState(msgspec.Struct, frozen=True):
-    """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each."""
+    """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each. `capped`: who
+    is on trial."""
 
     zeros: tuple[str, ...] = ()
-    owners: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
+    owners: dict[str, Number] = {}
+    capped: dict[str, Cap] = {}
 
 
 class State(msgspec.Struct, frozen=True):

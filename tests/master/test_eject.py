@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import pytest
 
 from feedback.config import Guards
-from feedback.master.eject import Ejector
+from feedback.master.eject import Ejector, Failures
 from feedback.master.fleet import ApplicationWindow, Window
 from feedback.master.guard import Guard
 from feedback.master.pool import Member, Pool
+from feedback.model import Protocol
 from tests.master.builders import member, pool, rip, shares
 
 
@@ -41,17 +44,25 @@ def seen(i: int, w: Window, **kw: str) -> Member:
     return msgspec.structs.replace(member(i, **kw), window=w)
 
 
+def told(ejector: Ejector | Guard, pool: Pool) -> Pool:
+    """The pool, after its members' windows were taken."""
+    for m in pool.members:
+        if m.window is not None:
+            ejector.observe(m.key, m.window, pool.service.key.protocol)
+    return pool
+
+
 def test_a_server_that_answers_with_errors_is_out_within_a_second() -> None:
     ejector, out = Ejector(), []
     for k in range(1, 6):
-        out.append(set(ejector.ejected(at(k / 5, 1.0, 0.0, 0.0, 0.0), k / 5)))
+        out.append(set(ejector.ejected(told(ejector, at(k / 5, 1.0, 0.0, 0.0, 0.0)), k / 5)))
     assert out[-1] == {rip(1)}
     assert {rip(1)} in out[:2]
 
 
 def test_a_few_answers_prove_nothing() -> None:
     ejector = Ejector()
-    assert not ejector.ejected(at(0.2, 1.0, 0.0, 0.0, answers=5), 0.2)
+    assert not ejector.ejected(told(ejector, at(0.2, 1.0, 0.0, 0.0, answers=4)), 0.2)
 
 
 def test_a_port_where_nobody_listens_is_out() -> None:
@@ -59,7 +70,7 @@ def test_a_port_where_nobody_listens_is_out() -> None:
     for k in range(1, 5):
         now = k / 5
         dead = seen(1, window(now, resets=20, opened=0.0))
-        out = ejector.ejected(pool(dead, *(seen(i, window(now)) for i in (2, 3))), now)
+        out = ejector.ejected(told(ejector, pool(dead, *(seen(i, window(now)) for i in (2, 3)))), now)
     assert set(out) == {rip(1)}
 
 
@@ -68,13 +79,46 @@ def test_clients_that_go_away_are_no_failure_of_the_server() -> None:
     for k in range(1, 50):
         now = k / 5
         aborted = seen(1, window(now, resets=30, opened=40.0))
-        assert not ejector.ejected(pool(aborted, *(seen(i, window(now)) for i in (2, 3))), now)
+        assert not ejector.ejected(told(ejector, pool(aborted, *(seen(i, window(now)) for i in (2, 3)))), now)
 
 
-def test_the_same_window_is_counted_once() -> None:
-    ejector, same = Ejector(), at(0.2, 1.0, 0.0, 0.0, answers=10)
-    for k in range(20):
-        assert not ejector.ejected(same, 0.2 + k / 100)
+def test_windows_that_come_late_and_together_all_count() -> None:
+    ejector = Ejector()
+    for k in range(1, 6):
+        told(ejector, at(k / 5, 1.0, 0.0, 0.0, answers=1))
+    assert set(ejector.ejected(at(1.0, 1.0, 0.0, 0.0), 1.0)) == {rip(1)}
+
+
+def test_a_service_of_an_answer_a_second_is_judged_too() -> None:
+    ejector, out = Ejector(), {}
+    for k in range(1, 10):
+        out = out or ejector.ejected(told(ejector, at(k, 1.0, 0.0, 0.0, answers=1)), k)
+    assert set(out) == {rip(1)}
+
+
+@pytest.mark.parametrize(
+    ("answers", "errors", "proven"),
+    [(5, 5, True), (4, 4, False), (20, 12, True), (20, 9, False), (120, 30, True), (120, 20, False), (2000, 250, True)],
+)
+def test_few_answers_must_be_striking_and_many_need_not(answers: int, errors: int, proven: bool) -> None:
+    failures = Failures()
+    failures.answers, failures.failed = answers, errors
+    assert failures.proves(0.10) is proven
+
+
+def test_what_hardly_fails_never_goes() -> None:
+    ejector, draw = Ejector(), random.Random(1)
+    for k in range(1, 20_000):
+        counts = [sum(draw.random() < 0.05 for _ in range(10)) for _ in range(4)]
+        told(ejector, pool(*(seen(i, window(k / 5, answers=10, errors=c)) for i, c in enumerate(counts, 1))))
+        assert not ejector.ejected(pool(*(member(i) for i in range(1, 5))), k / 5)
+
+
+def test_resets_of_the_host_say_nothing_of_udp() -> None:
+    ejector = Ejector()
+    for k in range(1, 50):
+        ejector.observe(rip(1), window(k / 5, resets=20, opened=0.0), Protocol.UDP)
+    assert not ejector.ejected(pool(*(member(i) for i in (1, 2, 3))), 10.0)
 
 
 def test_it_is_out_for_longer_each_time_and_the_times_start_anew_when_it_was_clean() -> None:
@@ -83,7 +127,8 @@ def test_it_is_out_for_longer_each_time_and_the_times_start_anew_when_it_was_cle
     def spell(now: float, errors: float) -> None:
         nonlocal until
         out = now < until
-        text = ejector.ejected(at(now, 0.0 if out else errors, 0.0, 0.0), now).get(rip(1), "")
+        pool = at(now, 0.0, 0.0, 0.0) if out else told(ejector, at(now, errors, 0.0, 0.0))
+        text = ejector.ejected(pool, now).get(rip(1), "")
         if text and not out:
             span = float(text.split("out for ")[1].split(" s")[0])
             spans.append(span)
@@ -102,32 +147,36 @@ def test_it_is_out_for_longer_each_time_and_the_times_start_anew_when_it_was_cle
 def test_when_everybody_fails_nobody_is_singled_out() -> None:
     ejector = Ejector()
     for k in range(1, 20):
-        assert not ejector.ejected(at(k / 5, 0.5, 0.5, 0.5, 0.5), k / 5)
+        assert not ejector.ejected(told(ejector, at(k / 5, 0.5, 0.5, 0.5, 0.5)), k / 5)
 
 
 def test_at_most_a_third_is_out() -> None:
     ejector = Ejector()
     for k in range(1, 20):
-        out = ejector.ejected(at(k / 5, 1.0, 0.9, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0), k / 5)
+        out = ejector.ejected(told(ejector, at(k / 5, 1.0, 0.9, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0)), k / 5)
     assert set(out) == {rip(1), rip(2)}
 
 
 def test_a_pool_of_one_keeps_its_server() -> None:
     ejector = Ejector()
     for k in range(1, 20):
-        assert not ejector.ejected(at(k / 5, 1.0), k / 5)
+        assert not ejector.ejected(told(ejector, at(k / 5, 1.0)), k / 5)
 
 
-def test_the_guard_gives_an_ejected_server_nothing_and_lets_it_back_slowly() -> None:
+def test_the_guard_gives_an_ejected_server_nothing_then_a_trial_then_a_slow_start() -> None:
     guard = Guard(Guards())
-    seen_shares = []
+    values, tried = [], []
     for k in range(1, 60):
         now = k / 5
-        out = guard.apply(at(now, 1.0 if now < 1 else 0.0, 0.0, 0.0), shares(1, 1, 1), now)
-        seen_shares.append(out.shares[rip(1)].value)
-    assert 0.0 in seen_shares
-    back = next(i for i in range(10, 59) if seen_shares[i - 1] == 0.0 and seen_shares[i] > 0)
-    assert 0 < seen_shares[back] < 0.1
+        out = guard.apply(told(guard, at(now, 1.0 if now < 1 else 0.0, 0.0, 0.0)), shares(1, 1, 1), now)
+        values.append(out.shares[rip(1)].value)
+        tried.append(rip(1) in out.trials)
+    back = next(i for i in range(10, 59) if values[i - 1] == 0.0 and values[i] > 0)
+    assert tried[back]
+    assert values[back] > 0.3  # or sed would never choose it: the threshold is what bounds it
+    after = tried.index(False, back)
+    assert 0 < values[after] < 0.1
+    assert values[-1] > values[after]
 
 
 def test_an_ejection_never_empties_what_the_operator_left() -> None:
@@ -136,5 +185,5 @@ def test_an_ejection_never_empties_what_the_operator_left() -> None:
         now = k / 5
         failing = seen(1, window(now, answers=20, errors=20))
         others = [seen(i, window(now, answers=20), quiesced="theirs") for i in (2, 3)]
-        out = guard.apply(pool(failing, *others), shares(1, 1, 1), now)
+        out = guard.apply(told(guard, pool(failing, *others)), shares(1, 1, 1), now)
         assert out.shares[rip(1)].value == pytest.approx(1.0)
