@@ -1,0 +1,427 @@
+"""The kernel's two sync threads, and our hands on both: we capture what the master says, inject what the peer says.
+
+Shell. Owns the threads, the sysctls they need and two sockets; knows nothing of sessions (replica.py) or of the peer.
+Both threads run on both directors always, on an interface that leads nowhere (`lo`), so that no role change stops one:
+stopping the master discards its open buffer. The master speaks to port 8848, the backup listens on 8849: a backup never
+hears its own master, and the capture socket never what we inject.
+
+Invariant: a plain `close` leaves threads, sysctls and connections as they are (what is in the kernel survives our
+restart); `uninstall` puts everything back as it was before the first `open`.
+
+**The push.** The master keeps a buffer that is not full for two to three seconds; a connection younger than that would
+die with its director. The kernel has no word for "send now", but it sends a full buffer, and the buffer is as small as
+we want. So we let it be small (MASTER_BYTES) and fill it with records of connections of our own, PUSH_RECORDS of them,
+often: `push`. A connection of ours is one that no service has: a record injected into our own backup, for the very
+packets that carry such records to it. Each of these packets is therefore first a packet of a connection (the master
+writes a record), then a sync message (the backup replaces the connection by a fresh one, because its destination is
+another, and so the next packet is worth a record again). Records of ours are recognised and taken out of what is
+captured. Nothing of it is in the table of services.
+
+Source: net/netfilter/ipvs/ip_vs_sync.c (sb_queue_tail, ip_vs_sync_conn_needed, ip_vs_proc_conn); facts measured on
+6.1 and 6.12.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import msgspec
+
+from feedback.ipvs import Client, IpvsError, Kernel, Refused, SyncDaemon, SyncRole, sysctl
+from feedback.ipvs.namespace import within
+from feedback.ipvs.sysctl import SysctlError, Value
+from feedback.sync import records
+from feedback.sync.pace import Pacer, Queue, parse_udp
+from feedback.sync.records import DatagramError, IpProtocol, Record
+from feedback.sync.replica import BACKUP_ID, MASTER_ID
+from feedback.sync.table import Book, Table, read_table
+
+GROUP = IPv4Address("224.0.0.81")
+MASTER_PORT, BACKUP_PORT = 8848, 8849
+PUSH_RECORDS = 8
+# One foreign record and ours do not fit into it together, so that ours always push it out.
+MASTER_BYTES = records.HEADER_BYTES + (1 + PUSH_RECORDS) * records.RECORD_BYTES - 1
+BACKUP_BYTES = records.DATAGRAM_BYTES_MAX
+PUSH_SECONDS = 0.1
+PUSH_DESTINATION = IPv4Address("127.88.48.81").packed  # nobody's: with the group before it, the mark of our records
+PUSH_MARK = GROUP.packed + PUSH_DESTINATION
+PUSH_EXPIRY_SECONDS = 60
+
+REFRESH_SECONDS = 10
+SOCK_BYTES = 4 * 1024 * 1024  # the kernel takes at most net.core.rmem_max, and doubles it
+CAPTURE_BYTES = 8 * 1024 * 1024
+DATAGRAMS_AT_ONCE = 256
+
+SO_RCVBUFFORCE, IP_MULTICAST_ALL = 33, 49
+
+# (0, 0) with a refresh period: a record at the first packet in ESTABLISHED (for UDP: at the first), then one whenever
+# the timer that the peer knows is off by the period. By packet counts idle and slow connections would go stale.
+SETTINGS: dict[str, Value] = {
+    "sync_threshold": (0, 0),
+    "sync_refresh_period": REFRESH_SECONDS,
+    "sync_retries": 0,  # our transport loses nothing in silence
+    "sync_version": 1,
+    "sync_persist_mode": 0,
+    "backup_only": 0,  # with both threads running it would switch the director off
+    "sync_sock_size": SOCK_BYTES,
+}
+
+
+class ReplicationError(Exception):
+    """The kernel's replication cannot be had; the text says what is in the way and what to do."""
+
+
+class Before(msgspec.Struct, frozen=True):
+    """What was there before us, kept in a file: sysctls. Of daemons there was none: somebody else's is an error."""
+
+    settings: dict[str, int | tuple[int, ...] | str]
+
+
+class Replication:
+    """Both threads of the namespace's kernel. `open` raises ReplicationError or an IpvsError; then `capture_fd` becomes
+    readable when the master has spoken. No method blocks but `table`, which is for a thread (`asyncio.to_thread`)."""
+
+    def __init__(
+        self,
+        netns: str | None = None,
+        interface: str = "lo",
+        *,
+        memory: Path | None = None,
+        kernel: Kernel | None = None,
+    ) -> None:
+        """`memory` is the file that remembers what was there before the first time."""
+        self.netns, self.interface, self.memory = netns, interface, memory
+        self.pacer = Pacer()
+        self.changes: tuple[str, ...] = ()  # what `open` had to do, for the log
+        self.unreadable = 0  # datagrams of our own kernel that were none
+        self.refused = 0  # injections that the kernel's stack did not take
+        self._kernel: Kernel | None = kernel
+        self._capture: socket.socket | None = None
+        self._inject: socket.socket | None = None
+        self._pushers: list[tuple[socket.socket, tuple[bytes, bytes]]] = []
+        self._pushed = 0
+        self._foreign = 0
+        self._udp: int | None = None
+
+    # --- threads and sysctls -----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Threads and sysctls as they should be, and the sockets."""
+        if self._kernel is None:
+            self._kernel = Client(self.netns)
+        self.changes = (*self._set_sysctls(), *self._start_threads(self._kernel))
+        within(self.netns, self._open_sockets)
+        self.pacer.capacity_bytes = within(self.netns, _capacity_bytes)
+
+    def close(self) -> None:
+        """Leaves the threads, the sysctls and every connection in place."""
+        for sock in (self._capture, self._inject, *(pusher for pusher, _ in self._pushers)):
+            if sock is not None:
+                sock.close()
+        self._capture = self._inject = None
+        self._pushers = []
+        if self._udp is not None:
+            os.close(self._udp)
+            self._udp = None
+        if isinstance(self._kernel, Client):
+            self._kernel.close()
+            self._kernel = None
+
+    def uninstall(self) -> tuple[str, ...]:
+        """Stop our threads and put the sysctls back; connections stay until they expire. Returns what was done."""
+        kernel = self._kernel or Client(self.netns)
+        done = []
+        for running in kernel.daemons():
+            if _ours(running, self.interface):
+                kernel.stop_daemon(running.role)
+                done.append(f"stopped the {running.role.name.lower()} sync thread on {running.interface}")
+        before = self._remembered()
+        for name, value in before.settings.items() if before else ():
+            sysctl.write(name, value, self.netns)
+            done.append(f"net.ipv4.vs.{name} is {_text(value)} again")
+        if self.memory is not None:
+            self.memory.unlink(missing_ok=True)
+        self.close()
+        return tuple(done)
+
+    def problems(self) -> tuple[str, ...]:
+        """What is not as `open` left it: a thread that was stopped, a sysctl that somebody changed. For `doctor`."""
+        assert self._kernel is not None
+        running = {daemon.role for daemon in self._kernel.daemons() if _ours(daemon, self.interface)}
+        found = [
+            f"the kernel's {role.name.lower()} sync thread does not run" for role in SyncRole if role not in running
+        ]
+        for name, wanted in SETTINGS.items():
+            try:
+                value = sysctl.read(name, self.netns)
+            except SysctlError:
+                continue
+            if value != wanted:
+                found.append(f"net.ipv4.vs.{name} is {_text(value)}, should be {_text(wanted)}")
+        return tuple(found)
+
+    def _set_sysctls(self) -> list[str]:
+        have = sysctl.read_all(self.netns)
+        if have.get("sync_ports", 1) != 1:
+            raise ReplicationError(
+                f"net.ipv4.vs.sync_ports is {have['sync_ports']}, and we hear one port: set it to 1 while no sync "
+                "daemon runs (ipvsadm --stop-daemon master; ipvsadm --stop-daemon backup)"
+            )
+        changed = {name: have[name] for name, value in SETTINGS.items() if name in have and have[name] != value}
+        self._remember(changed)
+        for name in changed:
+            sysctl.write(name, SETTINGS[name], self.netns)
+        return [f"net.ipv4.vs.{name}: {_text(old)} -> {_text(SETTINGS[name])}" for name, old in changed.items()]
+
+    def _start_threads(self, kernel: Kernel) -> list[str]:
+        running = {daemon.role: daemon for daemon in kernel.daemons()}
+        done = []
+        for wanted in _daemons(self.interface):
+            have = running.get(wanted.role)
+            role = wanted.role.name.lower()
+            if have is not None and not _ours(have, self.interface):
+                raise ReplicationError(
+                    f"a {role} sync thread runs already on {have.interface} with sync id {have.sync_id}, and the "
+                    "kernel has room for one: it is keepalived's (take lvs_sync_daemon out of its configuration), or "
+                    f"somebody started it by hand (ipvsadm --stop-daemon {role})"
+                )
+            if have is not None and _same(have, wanted):
+                continue
+            if have is not None:
+                kernel.stop_daemon(wanted.role)
+            try:
+                kernel.start_daemon(wanted)
+            except Refused as error:
+                if error.errno == errno.ENODEV:
+                    raise ReplicationError(f"there is no interface {self.interface}: set `interface`") from None
+                raise ReplicationError(f"{error}: is {self.interface} up, with an address?") from None
+            done.append(f"{'restarted' if have else 'started'} the {role} sync thread on {self.interface}")
+        return done
+
+    def _remember(self, changed: dict[str, Value]) -> None:
+        """Once: at a later start our own settings are what is there."""
+        if self.memory is None or self.memory.exists():
+            return
+        temporary = self.memory.with_suffix(".new")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(Before(changed))))
+        temporary.replace(self.memory)
+
+    def _remembered(self) -> Before | None:
+        if self.memory is None or not self.memory.exists():
+            return None
+        try:
+            return msgspec.json.decode(self.memory.read_bytes(), type=Before)
+        except msgspec.MsgspecError as error:
+            raise ReplicationError(f"{self.memory}: {error}: remove it, and set net.ipv4.vs by hand") from None
+
+    # --- capturing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def capture_fd(self) -> int:
+        assert self._capture is not None
+        return self._capture.fileno()
+
+    def read_captured(self, limit: int = DATAGRAMS_AT_ONCE) -> list[bytes]:
+        """What the master has said since the last time, at most `limit` of its datagrams, joined to larger ones and
+        addressed to a backup. Empty when there is nothing, or nothing but our own push."""
+        assert self._capture is not None
+        found = []
+        for _ in range(limit):
+            try:
+                datagram = self._capture.recv(65536)
+            except (BlockingIOError, InterruptedError):
+                break
+            if len(datagram) > 1 and datagram[1] != MASTER_ID:
+                continue
+            try:
+                readdressed = records.readdressed(datagram, BACKUP_ID)
+                if PUSH_MARK in datagram:
+                    found += _without_push(readdressed)
+                    continue
+            except DatagramError:
+                self.unreadable += 1
+                continue
+            self._foreign += 1
+            found.append(readdressed)
+        return records.joined(found, BACKUP_ID)
+
+    def push(self) -> bool:
+        """Make the master send what it has; to be called each PUSH_SECONDS on the active director. False if there was
+        no need: it sends by itself."""
+        busy, self._foreign = self._foreign > 1, 0
+        if busy:
+            return False
+        self._pushed += 1
+        for sock, datagrams in self._pushers:
+            try:
+                sock.send(datagrams[self._pushed & 1])
+            except OSError:
+                self.refused += 1
+        return True
+
+    # --- injecting ---------------------------------------------------------------------------------------------------
+
+    def backlog(self) -> Queue | None:
+        """The backup thread's receive queue and drops; None if the thread does not run."""
+        assert self._udp is not None
+        at = 0
+        while part := os.pread(self._udp, 65536, at):
+            found = parse_udp(part.decode("ascii", "replace"), GROUP, BACKUP_PORT)
+            if found is not None:
+                return found
+            at += len(part)
+        return None
+
+    def drops(self) -> int:
+        """Datagrams that the backup thread's socket has lost since we opened it."""
+        return self.pacer.lost
+
+    def inject(self, datagrams: Sequence[bytes]) -> int:
+        """Give the first of them to the kernel's backup, as many as it can take now; returns how many that were."""
+        assert self._inject is not None
+        if not datagrams or (queue := self.backlog()) is None:
+            return 0
+        self.pacer.observe(queue)
+        allowed = self.pacer.allowance(queue, max(map(len, datagrams)))
+        for done, datagram in enumerate(datagrams[:allowed]):
+            try:
+                self._inject.send(datagram)
+            except (BlockingIOError, InterruptedError):
+                return done
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise ReplicationError(f"{self.interface} takes no datagrams: {error.strerror}") from None
+                return done
+        return min(allowed, len(datagrams))
+
+    # --- the table ---------------------------------------------------------------------------------------------------
+
+    def table(self) -> Table:
+        """Every connection of the namespace as a record. Reading costs the square of the table's length (some 3 s for
+        100,000): for a thread, once a session. Raises an IpvsError."""
+        assert self._kernel is not None
+        book = Book(self._kernel.snapshot())
+        made = read_table(_lines(within(self.netns, _open_table)), book)
+        kept = tuple(record for record in made.records if record.destination != PUSH_DESTINATION)
+        return Table(kept, made.left_out)
+
+    # --- sockets -----------------------------------------------------------------------------------------------------
+
+    def _open_sockets(self) -> None:
+        """In the namespace, where they stay."""
+        try:
+            index = socket.if_nametoindex(self.interface)
+        except OSError:
+            raise ReplicationError(f"there is no interface {self.interface}: set `interface`") from None
+        self._capture = _capture_socket(index)
+        self._inject = _sending_socket(index)
+        for number in range(PUSH_RECORDS):
+            sock = _sending_socket(index)
+            self._pushers.append((sock, _push_datagrams(sock, number)))
+        self._udp = os.open("/proc/thread-self/net/udp", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _daemons(interface: str) -> tuple[SyncDaemon, SyncDaemon]:
+    return (
+        SyncDaemon(SyncRole.BACKUP, interface, BACKUP_ID, BACKUP_BYTES, GROUP, BACKUP_PORT, 1),
+        SyncDaemon(SyncRole.MASTER, interface, MASTER_ID, MASTER_BYTES, GROUP, MASTER_PORT, 1),
+    )
+
+
+def _ours(daemon: SyncDaemon, interface: str) -> bool:
+    sync_id = MASTER_ID if daemon.role is SyncRole.MASTER else BACKUP_ID
+    return daemon.interface == interface and daemon.sync_id == sync_id
+
+
+def _same(have: SyncDaemon, wanted: SyncDaemon) -> bool:
+    return (have.maxlen, have.port, have.group) == (wanted.maxlen, wanted.port, wanted.group)
+
+
+def _text(value: Value) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _capture_socket(index: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, CAPTURE_BYTES)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CAPTURE_BYTES)
+    sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
+    sock.bind((str(GROUP), MASTER_PORT))
+    member = struct.pack("=4s4si", GROUP.packed, bytes(4), index)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    return sock
+
+
+def _sending_socket(index: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index))
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+    loop = socket.if_indextoname(index) != "lo"  # what goes out of lo comes in by itself: with the loop on, twice
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(loop))
+    sock.connect((str(GROUP), BACKUP_PORT))
+    return sock
+
+
+def _push_datagrams(sock: socket.socket, number: int) -> tuple[bytes, bytes]:
+    """Two records of the connection that the socket's own packets are, with different destinations."""
+    address, port = sock.getsockname()
+    made = []
+    for destination_port in (1, 2):
+        record = Record(
+            IpProtocol.UDP,
+            1,  # local: the packet goes on as if nothing had been
+            0,
+            IPv4Address(address).packed,
+            port,
+            GROUP.packed,
+            BACKUP_PORT,
+            PUSH_DESTINATION,
+            destination_port,
+            timeout_seconds=PUSH_EXPIRY_SECONDS,
+        )
+        made += records.encode([record], BACKUP_ID)
+    return made[0], made[1]
+
+
+def _without_push(datagram: bytes) -> list[bytes]:
+    kept = [r for r in records.decode(datagram).records if r.destination != PUSH_DESTINATION]
+    return records.encode(kept, BACKUP_ID)
+
+
+def _open_table() -> int:
+    try:
+        return os.open("/proc/thread-self/net/ip_vs_conn_sync", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise IpvsError("there is no /proc/net/ip_vs_conn_sync") from None
+
+
+def _lines(fd: int) -> Iterable[str]:
+    """The lines without the title. Each read gives at most a page, whatever is asked for."""
+    rest, title = "", True
+    try:
+        while part := os.read(fd, 65536):
+            whole = rest + part.decode("ascii", "replace")
+            lines = whole.split("\n")
+            rest = lines.pop()
+            yield from lines[1:] if title else lines
+            title = False
+    finally:
+        os.close(fd)
+
+
+def _capacity_bytes() -> int:
+    """Of the backup thread's receive buffer. The limit is shown in the first namespace only."""
+    try:
+        most = int(Path("/proc/sys/net/core/rmem_max").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        most = 212_992
+    return 2 * min(SOCK_BYTES, most)
