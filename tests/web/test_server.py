@@ -155,46 +155,57 @@ def test_what_follows_a_request_on_the_same_connection_is_not_answered() -> None
         assert served(lambda port: raw(port, one * 50)).count(b"HTTP/1.1 200") == 1
 
 
-def test_slow_clients_keep_nobody_out_and_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("servers", [80, 30_000])  # the answer fits into the stream's buffer, or into no buffer
+def test_slow_clients_keep_nobody_out_and_are_cut_off(monkeypatch: pytest.MonkeyPatch, servers: int) -> None:
     """More of them than there are places, in each of the ways to be slow, while the loop's turns go on."""
-    monkeypatch.setattr(shell, "EXCHANGE_SECONDS", 1.0)
-    big = document(service("tcp:1.2.3.4:80", *(destination(f"10.0.{i // 250}.{i % 250}:80") for i in range(4000))))
+    monkeypatch.setattr(shell, "EXCHANGE_SECONDS", 2.0)
+    many = (destination(f"10.{i // 62500}.{i // 250 % 250}.{i % 250}:80") for i in range(servers))
+    big = document(service("tcp:1.2.3.4:80", *many))
     late: list[float] = []
 
     async def both() -> None:
         pages = Server(lambda: view(document=lambda: big), pytest.fail)
         _, port = await pages.open("127.0.0.1:0")
+        assert pages._server is not None
+        pages._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # its connections inherit it
         turns = asyncio.create_task(turn(late))
-        before = descriptors()
         try:
             await asyncio.to_thread(attack, port)
-            deadline = time.monotonic() + 5
-            while descriptors() > before:
-                assert time.monotonic() < deadline, "descriptors are left behind"
-                await asyncio.sleep(0.05)
         finally:
             turns.cancel()
             pages.close()
 
     def attack(port: int) -> None:
-        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS_MAX)]
-        dribbling = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS_MAX)]
-        for client in dribbling:
-            client.send(b"GET /status HTTP/1.1\r\nX:")
-        deaf = [socket.socket() for _ in range(4)]
-        for client in deaf:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.connect(("127.0.0.1", port))
-            client.send(b"GET /status.json HTTP/1.1\r\nHost: a\r\n\r\n")
+        before = descriptors()
+        clients = [slow(port, b"", 2 * CONNECTIONS_MAX), slow(port, b"GET /status HTTP/1.1\r\nX:", CONNECTIONS_MAX)]
+        clients += [
+            slow(port, b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % path, 2) for path in (b"status.json", b"status")
+        ]
+        ours = sum(len(group) for group in clients)
         began = time.monotonic()
         assert get(port, "/healthz")[0] == 200
         assert time.monotonic() - began < 1.0
-        time.sleep(2.0)  # past their deadline
-        for client in silent + dribbling + deaf:
-            client.close()
+        assert descriptors() - before - ours <= CONNECTIONS_MAX + 1
+        deadline = time.monotonic() + 8
+        while descriptors() - before > ours:
+            assert time.monotonic() < deadline, "descriptors are left behind"
+            time.sleep(0.05)
+        for group in clients:
+            for client in group:
+                client.close()
 
     asyncio.run(both())
     assert max(late) < 0.5
+
+
+def slow(port: int, said: bytes, count: int) -> list[socket.socket]:
+    """Clients that say this, and read nothing."""
+    clients = [socket.socket() for _ in range(count)]
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        client.send(said)
+    return clients
 
 
 def descriptors() -> int:
