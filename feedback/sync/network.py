@@ -332,6 +332,8 @@ class Network:
         index = self._index(interface)
         port = self._ports.get(interface)
         if port is not None and port.index == index:
+            if port.link_local.is_unspecified:  # a link that had just come up, or was down
+                port.link_local = self._link_local(index)
             return port
         self._mac(interface)  # or it is no Ethernet
         if port is not None:
