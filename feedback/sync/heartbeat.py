@@ -1,0 +1,279 @@
+"""The datagram by which a director says that it is alive: its fields, its bytes, and what proves that it is fresh.
+
+Owns: the layout, the keyed check over every byte, and the rules against replay. Knows no roles' meaning (election.py),
+no socket and no clock.
+
+Layout: 4 bytes magic, 1 byte protocol version, then fields that every version must keep where they are (role, flags,
+priority, term, boot id, sequence, echo), then 16 bytes of keyed BLAKE2b over everything else, then a MessagePack map
+(name, replica, MACs) that a version may change. So a peer of another version is told apart from a forger, proves that
+it is alive, and both sides still agree on who is active; only what the map carries is not understood.
+
+Freshness without clocks: a heartbeat echoes the boot id and the latest sequence that its sender heard from us, and we
+know when we sent that one. A recording can echo neither a boot id that did not exist nor a sequence that we had not
+sent. Invariant: no datagram changes what is known of the peer unless it was made less than `fresh_seconds` ago, after
+every other one that was believed. One without such an echo is a hello: it only makes us echo it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgpack
+import msgspec
+
+from feedback.wire import Name
+
+PROTOCOL = 1
+BYTES_MAX = 512
+TERM_MAX = 2**63 - 1
+MAGIC = b"LVSH"
+RETIRED_MAX = 16  # boot ids of the peer's earlier lives; older ones fail by their echo
+
+_HEADER = struct.Struct(">4sBBBxHxxQQQQQ")  # magic, version, role, flags, priority, term, boot, sequence, echo
+_CHECK_BYTES = 16
+_BODY_AT = _HEADER.size + _CHECK_BYTES
+
+Sequence = Annotated[int, msgspec.Meta(ge=0, le=TERM_MAX)]
+Mac = Annotated[bytes, msgspec.Meta(min_length=6, max_length=6)]
+Macs = Annotated[tuple[Mac, ...], msgspec.Meta(max_length=16)]
+
+
+class Role(StrEnum):
+    """What a director says of itself. UNDECIDED: it has just started, or doubts itself; it claims nothing, but where
+    it has the addresses it may soon go on as active."""
+
+    UNDECIDED = "undecided"
+    STANDBY = "standby"
+    ACTIVE = "active"
+
+
+class ReplicaState(StrEnum):
+    NONE = "none"
+    CATCHING_UP = "catching-up"
+    BEHIND = "behind"
+    COMPLETE = "complete"
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """How much of the active one's connection table a standby holds: `done` of `total` while it catches up."""
+
+    state: ReplicaState = ReplicaState.NONE
+    done: Sequence = 0
+    total: Sequence = 0
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
+    """`boot` is random for each start of the sender, `sequence` counts its heartbeats since; the same one goes over
+    every link. `term` is that of the sender's claim while it is active, else the highest it knows. `heard_boot` and
+    `heard_sequence` echo the latest heartbeat it got (0: none). `installed`: the VIPs are on its interfaces, whose
+    addresses are `macs`. `yields`: take over now, at my word; `forced`: even if you are not complete. `wishes`: please
+    hand over to me. `reach`: it could serve: its service interfaces are up, and it reaches at least one of its reach
+    targets (or has none). From a peer of another `version` come no name, replica or MACs."""
+
+    name: Name
+    boot: int
+    sequence: int
+    role: Role
+    term: int
+    priority: int
+    replica: Replica = Replica()
+    installed: bool = False
+    macs: tuple[bytes, ...] = ()
+    heard_boot: int = 0
+    heard_sequence: int = 0
+    yields: bool = False
+    forced: bool = False
+    wishes: bool = False
+    reach: bool = True
+    healthy: bool = True
+    version: int = PROTOCOL
+
+
+class HeartbeatError(ValueError):
+    """A datagram that is not taken. `kind` is the counter it goes into: oversized, malformed or forged."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class _Body(msgspec.Struct, frozen=True):
+    name: Name
+    replica: Replica
+    macs: Macs
+
+
+_ROLES = (Role.UNDECIDED, Role.STANDBY, Role.ACTIVE)
+_FLAGS = ("installed", "yields", "forced", "wishes", "reach", "healthy")
+
+
+def derive_key(secret: bytes) -> bytes:
+    """The key of the heartbeats of one pair, from the secret that both directors hold (at least 16 bytes)."""
+    if len(secret) < 16:
+        raise ValueError(f"the pair's secret has {len(secret)} bytes: at least 16 are needed")
+    return hashlib.blake2b(secret, digest_size=32, person=b"lvsf-heartbeat").digest()
+
+
+def encode(heartbeat: Heartbeat, key: bytes) -> bytes:
+    """Raises ValueError for a heartbeat that no peer would take."""
+    flags = sum(1 << bit for bit, name in enumerate(_FLAGS) if getattr(heartbeat, name))
+    header = _HEADER.pack(
+        MAGIC,
+        heartbeat.version,
+        _ROLES.index(heartbeat.role),
+        flags,
+        heartbeat.priority,
+        heartbeat.term,
+        heartbeat.boot,
+        heartbeat.sequence,
+        heartbeat.heard_boot,
+        heartbeat.heard_sequence,
+    )
+    replica = (heartbeat.replica.state.value, heartbeat.replica.done, heartbeat.replica.total)
+    body: bytes = msgpack.packb({"name": heartbeat.name, "replica": replica, "macs": heartbeat.macs})
+    if _BODY_AT + len(body) > BYTES_MAX:
+        raise ValueError(f"a heartbeat of {_BODY_AT + len(body)} bytes: at most {BYTES_MAX} are taken")
+    return header + _check(header, body, key) + body
+
+
+def decode(data: bytes, key: bytes) -> Heartbeat:
+    """The heartbeat in a datagram whose check is right, of whatever version. Raises HeartbeatError."""
+    if len(data) > BYTES_MAX:
+        raise HeartbeatError("oversized", f"{len(data)} bytes, at most {BYTES_MAX} are taken")
+    if len(data) < _BODY_AT or data[:4] != MAGIC:
+        raise HeartbeatError("malformed", "not a heartbeat")
+    header, check, body = data[: _HEADER.size], data[_HEADER.size : _BODY_AT], data[_BODY_AT:]
+    if not hmac.compare_digest(check, _check(header, body, key)):
+        raise HeartbeatError("forged", "made without the pair's secret, or changed on its way")
+    _, version, role, flags, priority, term, boot, sequence, heard_boot, heard_sequence = _HEADER.unpack(header)
+    same = version == PROTOCOL
+    if not boot or max(term, sequence, heard_sequence) > TERM_MAX or (same and role >= len(_ROLES)):
+        raise HeartbeatError("malformed", "a field is out of its range")
+    content = _body(body) if same else _Body("unknown", Replica(), ())
+    return Heartbeat(
+        name=content.name,
+        boot=boot,
+        sequence=sequence,
+        role=_ROLES[role] if role < len(_ROLES) else Role.UNDECIDED,
+        term=term,
+        priority=priority,
+        replica=content.replica,
+        macs=content.macs,
+        heard_boot=heard_boot,
+        heard_sequence=heard_sequence,
+        version=version,
+        **{name: bool(flags & 1 << bit) for bit, name in enumerate(_FLAGS)},
+    )
+
+
+def _check(header: bytes, body: bytes, key: bytes) -> bytes:
+    return hashlib.blake2b(header + body, key=key, digest_size=_CHECK_BYTES).digest()
+
+
+def _body(data: bytes) -> _Body:
+    try:
+        raw: Any = msgpack.unpackb(data, strict_map_key=True)
+        state, done, total = raw["replica"]
+        raw["replica"] = {"state": state, "done": done, "total": total}
+        return msgspec.convert(raw, _Body)
+    except Exception as error:  # msgpack raises its own, ValueError, RecursionError; a wrong shape Key- and TypeError
+        raise HeartbeatError("malformed", str(error)) from None
+
+
+class Verdict(StrEnum):
+    """What a heartbeat proves. Only FRESH ones count; DUPLICATE is the normal case of several links, and shows that
+    this link works; the others are counted by these names."""
+
+    FRESH = "fresh"
+    DUPLICATE = "duplicate"
+    HELLO = "hello"
+    REPLAYED = "replayed"
+    OLD_BOOT = "old-boot"
+    REFLECTED = "reflected"
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """One link: the last sequence that came over it, and when a proven one last did."""
+
+    link: str
+    sequence: int
+    at: float
+
+
+class Window(msgspec.Struct):
+    """What we sent lately and what we heard, of one peer. Every value in it is immutable: a shallow copy is a copy."""
+
+    boot: int
+    fresh_seconds: float
+    silence_seconds: float
+    sent: tuple[tuple[int, float], ...] = ()
+    peer_boot: int = 0  # of the last proven heartbeat
+    peer_sequence: int = 0
+    heard_at: float = float("-inf")
+    echo_boot: int = 0
+    echo_sequence: int = 0
+    links: tuple[Heard, ...] = ()
+    retired: tuple[int, ...] = ()
+
+    def send(self, sequence: int, now: float) -> None:
+        recent = tuple((s, at) for s, at in self.sent if now - at <= self.fresh_seconds)
+        self.sent = (*recent, (sequence, now))
+
+    def forget(self) -> None:
+        """Believe nothing that was sent before now: what we sent proves nothing any more, and nobody was heard."""
+        self.sent, self.heard_at = (), float("-inf")
+
+    def receive(self, heartbeat: Heartbeat, link: str, now: float) -> Verdict:
+        if heartbeat.boot == self.boot:
+            return Verdict.REFLECTED
+        if heartbeat.boot in self.retired:
+            return Verdict.OLD_BOOT
+        proven = self._proves(heartbeat, now)
+        if heartbeat.boot != self.peer_boot:
+            return self._adopt(heartbeat, link, now) if proven else self._greet(heartbeat, now)
+        heard = next((h for h in self.links if h.link == link), Heard(link, -1, float("-inf")))
+        if heartbeat.sequence <= heard.sequence:
+            return Verdict.REPLAYED
+        self._note(Heard(link, heartbeat.sequence, now if proven else heard.at))
+        self._echo(heartbeat)
+        if not proven:
+            return Verdict.HELLO
+        if heartbeat.sequence <= self.peer_sequence:
+            return Verdict.DUPLICATE
+        self.peer_sequence, self.heard_at = heartbeat.sequence, now
+        return Verdict.FRESH
+
+    def _proves(self, heartbeat: Heartbeat, now: float) -> bool:
+        if heartbeat.heard_boot != self.boot:
+            return False
+        return any(s == heartbeat.heard_sequence and now - at <= self.fresh_seconds for s, at in self.sent)
+
+    def _adopt(self, heartbeat: Heartbeat, link: str, now: float) -> Verdict:
+        """The peer's next life. The one before is over for good."""
+        if self.peer_boot:
+            self.retired = (*self.retired, self.peer_boot)[-RETIRED_MAX:]
+        self.links = tuple(Heard(h.link, -1, h.at) for h in self.links)
+        self.peer_boot, self.peer_sequence, self.heard_at = heartbeat.boot, heartbeat.sequence, now
+        self._note(Heard(link, heartbeat.sequence, now))
+        self._echo(heartbeat)
+        return Verdict.FRESH
+
+    def _greet(self, heartbeat: Heartbeat, now: float) -> Verdict:
+        """A boot id that proved nothing yet is echoed, but never in place of a peer that is proven and heard."""
+        if now - self.heard_at <= self.silence_seconds:
+            return Verdict.HELLO
+        if heartbeat.boot == self.echo_boot and heartbeat.sequence < self.echo_sequence:
+            return Verdict.REPLAYED
+        self._echo(heartbeat)
+        return Verdict.HELLO
+
+    def _echo(self, heartbeat: Heartbeat) -> None:
+        if heartbeat.boot != self.echo_boot or heartbeat.sequence > self.echo_sequence:
+            self.echo_boot, self.echo_sequence = heartbeat.boot, heartbeat.sequence
+
+    def _note(self, heard: Heard) -> None:
+        self.links = (*(h for h in self.links if h.link != heard.link), heard)
