@@ -63,9 +63,7 @@ class Server:
         task = asyncio.current_task()
         assert task is not None
         self._clients[task] = writer
-        writer.transport.set_write_buffer_limits(
-            0
-        )  # so that drain() waits for the last byte, and the deadline covers it
+        writer.transport.set_write_buffer_limits(0)  # drain() then waits for the last byte, under the deadline
         try:
             async with asyncio.timeout(EXCHANGE_SECONDS):
                 await self._exchange(reader, writer)
