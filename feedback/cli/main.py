@@ -11,6 +11,7 @@ from feedback import __version__
 COMMANDS = {
     "agent": ("feedback.cli.agent:agent", "Run the agent of a real server, or check its configuration."),
     "master": ("feedback.cli.master:master", "Run the master of a director, or check its configuration."),
+    "sync": ("feedback.cli.sync:sync", "Run this director's part of a pair, hand over, check, resync."),
     "show": ("feedback.cli.show:show", "Show services and destinations with load, target and age."),
     "explain": ("feedback.cli.show:explain", "Say why a destination has its weight."),
     "keys": ("feedback.cli.keys:keys", "Make, show, enroll, list and revoke keys."),

@@ -79,7 +79,6 @@ class SyncConfig(File, frozen=True):
     role: Path = Path("/run/feedback/role.json")
     state: Path = Path("/var/lib/feedback/sync.json")
     master_state: Path | None = Path("/var/lib/feedback/master.json")
-    netns: str | None = None
     timing: Timing = Timing()
     replication: ReplicationConfig = ReplicationConfig()
     keepalived: KeepalivedConfig = KeepalivedConfig()

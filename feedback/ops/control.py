@@ -78,8 +78,8 @@ def _answers(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Ask the daemon at `path`. Raises NotRunningError if nobody is there, ControlError with what it said otherwise."""
+def ask(path: Path, request: dict[str, Any], daemon: str = "feedback master") -> dict[str, Any]:
+    """Ask the `daemon` at `path`. Raises NotRunningError if nobody is there, else ControlError with what it said."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(TIMEOUT_SECONDS)
@@ -89,7 +89,7 @@ def ask(path: Path, request: dict[str, Any]) -> dict[str, Any]:
     except PermissionError:
         raise ControlError(f"{path}: permission denied: run as root or as a member of its group") from None
     except (FileNotFoundError, ConnectionRefusedError):
-        raise NotRunningError(f"{path}: no daemon answers: is `feedback master` running?") from None
+        raise NotRunningError(f"{path}: no daemon answers: is `{daemon}` running?") from None
     except OSError as error:
         raise ControlError(f"{path}: {error}") from None
     try:

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from feedback.config.sync import LinkConfig
-from feedback.ipvs.namespace import within
 from feedback.model import parse_endpoint
 
 DATAGRAM_BYTES_MAX = 2048
@@ -32,11 +31,10 @@ class LinkError(OSError):
 class Links:
     """Open and close inside a running asyncio loop."""
 
-    def __init__(self, links: Sequence[LinkConfig], on_datagram: OnDatagram, netns: str | None = None) -> None:
+    def __init__(self, links: Sequence[LinkConfig], on_datagram: OnDatagram) -> None:
         self.counters: Counter[str] = Counter()
         self._configs = tuple(links)
         self._on_datagram = on_datagram
-        self._netns = netns
         self._sockets: list[socket.socket] = []
         self._peers = [_sockaddr(link.peer) for link in links]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,7 +50,7 @@ class Links:
         self._loop = asyncio.get_running_loop()
         try:
             for index, link in enumerate(self._configs):
-                made = within(self._netns, lambda link=link: _open(link))  # type: ignore[misc]
+                made = _open(link)
                 self._sockets.append(made)
                 self._loop.add_reader(made.fileno(), self._read, index)
         except OSError:

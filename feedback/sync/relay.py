@@ -37,7 +37,12 @@ class Relay:
     """Open and close inside a running asyncio loop. `counters` has refusals by kind, and what was sent and taken."""
 
     def __init__(
-        self, listen: Sequence[str], pair: KeyPair, peer: PublicKey, on_request: OnRequest, on_stream: OnStream
+        self,
+        listen: Sequence[str],
+        pair: KeyPair,
+        peer: PublicKey,
+        on_request: OnRequest,
+        on_stream: OnStream,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.endpoints: tuple[str, ...] = ()

@@ -1,0 +1,420 @@
+"""The sync daemon's shell: hands what arrives to the election, performs what it decides, and answers the commands.
+
+One asyncio loop. Heartbeats, answers to looks and timers go to the election first; everything slow (the connection
+table, the snapshot of services) is done in threads, because a late heartbeat is a false alarm on the other side. The
+watchdog is fed by the loop that sends heartbeats. Stopping leaves addresses, services and connections as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from feedback.config import ConfigError, SyncConfig, load
+from feedback.ipvs import Client
+from feedback.ops import pair, systemd
+from feedback.ops.control import serve
+from feedback.ops.logs import Log
+from feedback.ops.role import RoleFile
+from feedback.sync import doctor, heartbeat, report
+from feedback.sync.addresses import VirtualAddress, foreign, foreign_advice
+from feedback.sync.carrier import TURN_SECONDS, Carrier
+from feedback.sync.election import Election, Notice, Settings, Transition
+from feedback.sync.heartbeat import HeartbeatError, Role
+from feedback.sync.links import DATAGRAM_BYTES_MAX, Links
+from feedback.sync.network import Network
+from feedback.sync.packets import Answer, Claim
+from feedback.sync.relay import Relay
+from feedback.sync.replication import Replication
+from feedback.sync.tenure import Tenure
+from feedback.sync.transitions import (
+    AnnounceAgain,
+    Decision,
+    Look,
+    PrepareHandover,
+    Resume,
+    SendHeartbeat,
+    StepDown,
+    TakeOver,
+)
+
+LOOK_AROUND_SECONDS = 0.5  # between looks at our own interfaces and reach targets
+REACH_SECONDS = 1.6  # a target that did not answer for so long is not reached
+LINK_SECONDS = 0.2  # a link silent for so long is left, if another is heard
+EVENTS_KEPT = 1000
+ERROR_LOG_SECONDS = 10.0
+
+
+def now() -> float:
+    """Seconds that go on while the machine is suspended: one that slept knows it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Daemon:
+    """One director of a pair. `run()` returns when it is told to stop. Raises ConfigError, KeyFileError, IpvsError,
+    LinkError, CurveError, NetworkError, ReplicationError, ControlError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._config = path, load(path, SyncConfig)
+        c = self._config
+        secret = pair.load(c.secret)
+        self._key = secret.derive("heartbeat")
+        self._log = Log("sync")
+        self._boot = int.from_bytes(os.urandom(7), "big") + 1
+        wanted = tuple(VirtualAddress.parse(a.address, a.interface) for a in c.address)
+        self._by_text = {str(w.address): w for w in wanted}
+        self._targets = {ip_address(text): float("-inf") for text in c.reach}
+        self._election = Election(_settings(c, tuple(self._by_text)), c.name, self._boot, now())
+        self._links = Links(c.link, self._take_datagram)
+        self._counters: Counter[str] = Counter()
+        self._events: list[dict[str, Any]] = []
+        self._numbered = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._handover: dict[str, Any] = {"state": "none", "reason": "none was asked for"}
+        self._handover_at = 0.0
+        self._complaints: dict[str, float] = {}
+        self._wanted, self._secret = wanted, secret
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        sys.setswitchinterval(0.001)  # threads that decode tables must not hold up a heartbeat
+        c = self._config
+        with contextlib.ExitStack() as stack:
+            self._network = Network(self._wanted, tuple(self._targets), memory=c.role.with_suffix(".addresses"))
+            stack.callback(self._network.close)
+            self._tenure = Tenure(self._network, RoleFile(c.role), c.peer, now)
+            kernel = stack.enter_context(Client())
+            self._replication = self._open_replication()
+            if self._replication is not None:
+                stack.callback(self._replication.close)
+            r = c.replication
+            self._carrier = Carrier(
+                f"{self._boot:x}",
+                kernel,
+                self._replication,
+                mirror=r.mirror,
+                master_state=c.master_state,
+                clock=now,
+            )
+            self._relay = Relay(
+                [f"tcp://{link.local}" for link in c.link],
+                self._secret.director(c.name),
+                self._secret.director(c.peer).public,
+                self._carrier.on_request,
+                self._carrier.on_stream,
+            )
+            self._relay.open()
+            stack.callback(self._relay.close)
+            self._carrier.open(self._relay)
+            stack.callback(self._carrier.close)
+            self._links.open()
+            stack.callback(self._links.close)
+            loop.add_reader(self._network, self._take_frames)
+            stack.callback(loop.remove_reader, self._network)
+            server = await serve(c.control, self._answer)
+            stack.callback(c.control.unlink, missing_ok=True)
+            stack.callback(server.close)
+            self._look_around()
+            self._advance()
+            systemd.ready(self._summary())
+            self._log.info("started", name=c.name, peer=c.peer, links=len(c.link), addresses=len(c.address))
+            await self._work(stop)
+            if self._timer is not None:
+                self._timer.cancel()
+        systemd.stopping("addresses, services and connections stay as they are")
+        self._log.info("stopped", note="addresses, services and connections stay as they are")
+
+    def _open_replication(self) -> Replication | None:
+        r = self._config.replication
+        if r.mode != "relay":
+            return None
+        replication = Replication(interface=r.interface, memory=self._config.state.with_suffix(".before"))
+        replication.open()
+        for change in replication.changes:
+            self._log.info("replication", change=change)
+        return replication
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        watchdog, fed, looked = systemd.watchdog_interval_seconds(), 0.0, now()
+        while not stop.is_set():
+            at = now()
+            self._carrier.turn(at)
+            self._tell_replica(at)
+            self._tenure.handle_timer(at)
+            if at - looked >= LOOK_AROUND_SECONDS:
+                looked = at
+                self._look_around()
+                self._follow()
+            self._advance()
+            if watchdog is not None and at - fed >= min(watchdog, 1.0):
+                systemd.watchdog()
+                systemd.status(self._summary())
+                fed = at
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), TURN_SECONDS)
+
+    # --- what arrives ------------------------------------------------------------------------------------------------
+
+    def _take_datagram(self, link: int, datagram: bytes) -> None:
+        try:
+            if len(datagram) >= DATAGRAM_BYTES_MAX:
+                raise HeartbeatError("oversized", "longer than any heartbeat")
+            beat = heartbeat.decode(datagram, self._key)
+        except HeartbeatError as error:
+            self._election.receive_refused(error.kind)
+            return
+        self._election.receive_heartbeat(beat, self._links.name(link), now())
+        self._advance()
+
+    def _take_frames(self) -> None:
+        at = now()
+        for said in self._network.read():
+            if said.address in self._targets:
+                self._targets[said.address] = at
+                self._election.receive_reach(str(said.address), True, at)
+            elif isinstance(said, Answer):
+                self._election.receive_answer(str(said.address), _mac(said.mac), at)
+            elif isinstance(said, Claim):
+                self._election.receive_claim(str(said.address), _mac(said.mac), at)
+        self._advance()
+
+    def _look_around(self) -> None:
+        """Our own interfaces, addresses and reach targets."""
+        at = now()
+        macs = self._network.macs()
+        self._election.receive_macs(tuple(_mac(mac) for mac in dict.fromkeys(macs.values())))
+        for interface in {w.interface for w in self._wanted}:
+            self._election.receive_interface(interface, self._network.link_up(interface), at)
+        if self._tenure.active or self._election.role is Role.STANDBY:
+            self._tenure.mend()
+        self._election.receive_installed(self._tenure.installed())
+        for target, heard in self._targets.items():
+            if at - heard > REACH_SECONDS:
+                self._election.receive_reach(str(target), False, at)
+        if self._targets:
+            self._network.reach(tuple(self._targets))
+
+    def _tell_replica(self, at: float) -> None:
+        condition, done, total = self._carrier.replica(at)
+        self._election.receive_replica(heartbeat.Replica(report.REPLICA_STATES[condition], done, total), at)
+
+    # --- what is decided ---------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Perform what is due, and be called again when the next is."""
+        while self._election.next_timer() <= (at := now()):
+            for decision in self._election.handle_timer(at):
+                self._perform(decision, at)
+            self._note_events()
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = max(0.0, self._election.next_timer() - at)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._advance)
+
+    def _perform(self, decision: Decision, at: float) -> None:
+        match decision:
+            case SendHeartbeat():
+                self._links.send(heartbeat.encode(self._election.heartbeat(at), self._key))
+            case Look(addresses):
+                for refusal in self._network.look([self._by_text[a] for a in addresses]):
+                    self._complain("look", refusal.reason)
+            case TakeOver(reason, term) | Resume(reason, term):
+                resumed = isinstance(decision, Resume)
+                self._tenure.begin(reason, term, at, resumed=resumed)
+                self._election.receive_installed(True)
+                self._carrier.lead()
+                self._log.info("resumed" if resumed else "took-over", reason=reason, term=term, act_ms=self._act_ms())
+            case StepDown(reason):
+                self._tenure.end(reason, self._election.status(at).term)
+                self._election.receive_installed(self._tenure.installed())
+                self._follow()
+                self._log.info("stepped-down", reason=reason)
+            case AnnounceAgain(reason):
+                self._tenure.announce_again(at)
+                self._log.warning("announced-again", reason=reason)
+            case PrepareHandover():
+                asyncio.get_running_loop().create_task(self._hand_over())
+
+    async def _hand_over(self) -> None:
+        reason = await self._carrier.settle()
+        if reason is None:
+            self._election.receive_handed_over(now())
+            self._advance()
+        else:
+            self._log.error("handover-stuck", reason=reason)
+            self._handover["reason"] = reason
+
+    def _follow(self) -> None:
+        """Be the end that the role asks for: over the link heard last, where the one in use has fallen silent."""
+        at = now()
+        status = self._election.status(at)
+        if status.role is Role.ACTIVE:
+            self._carrier.lead()
+            return
+        peer = status.peer
+        if peer is None or not peer.alive or peer.role is not Role.ACTIVE:
+            if status.role is Role.STANDBY and self._tenure.active is False and self._carrier.following is None:
+                self._carrier.follow(None)
+            return
+        heard = {link.link: link.age_seconds for link in status.links if link.age_seconds is not None}
+        ways = {f"tcp://{link.peer}": heard.get(link.local, float("inf")) for link in self._config.link}
+        if ways.get(self._carrier.following or "", float("inf")) > LINK_SECONDS:
+            self._carrier.follow(min(ways, key=lambda way: ways[way]))
+
+    def _note_events(self) -> None:
+        while (event := self._election.next_event()) is not None:
+            self._numbered += 1
+            told = report.of_event(event, self._numbered, now(), time.time())
+            self._events = [*self._events[-EVENTS_KEPT + 1 :], told]
+            if isinstance(event, Transition):
+                self._log.info("transition", old=event.old, new=event.new, cause=event.event, reason=event.reason)
+                self._note_handover(event)
+                self._tenure_follows()
+            elif isinstance(event, Notice):
+                self._log.warning("notice", text=event.text)
+
+    def _tenure_follows(self) -> None:
+        """The role file for transitions that move no address, and the link for a peer that became active."""
+        if not self._tenure.active:
+            status = self._election.status(now())
+            self._tenure.stand_by(status.reason, status.term)
+        self._follow()
+
+    def _note_handover(self, event: Transition) -> None:
+        if self._handover["state"] != "under way":
+            return
+        role = self._election.role
+        if role is not Role.ACTIVE:
+            took = 1000 * (now() - self._handover_at)
+            self._handover |= {"state": "done", "reason": event.reason, "took_ms": round(took, 1)}
+        elif event.new == "active":
+            self._handover |= {"state": "failed", "reason": self._handover.get("reason") or event.reason}
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """SIGHUP: what can change while running; a bad file leaves what was in force."""
+        systemd.reloading()
+        try:
+            config = load(self._path, SyncConfig)
+            for name in SyncConfig.__struct_fields__:
+                if name not in {"priority", "failback", "failback_seconds"} and getattr(config, name) != getattr(
+                    self._config, name
+                ):
+                    raise ConfigError(f"{self._path}: {name}: changes only with a restart, which moves no traffic")
+            self._config = config
+            self._election.settings = _settings(config, tuple(self._by_text))
+            self._log.info("reloaded", path=str(self._path))
+        except ConfigError as error:
+            self._log.error("reload-failed", reason=str(error), note="what was in force stays")
+        systemd.ready(self._summary())
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        match request.get("command"):
+            case "status":
+                return self._status()
+            case "events":
+                since = request.get("since", -1)
+                return {"events": [e for e in self._events if not isinstance(since, int) or e["number"] > since]}
+            case "handover":
+                return self._start_handover(force=request.get("force") is True)
+            case "handover-state":
+                return dict(self._handover)
+            case "resync":
+                reason = self._carrier.resync()
+                return {"started": True} if reason is None else {"error": reason}
+            case "doctor":
+                return self._examine()
+            case other:
+                return {"error": f"unknown command {other!r}: expected status, events, handover, resync or doctor"}
+
+    def _start_handover(self, *, force: bool) -> dict[str, Any]:
+        at = now()
+        if self._election.role is not Role.ACTIVE:
+            return {"error": f"this director is the standby: ask the active one, {self._config.peer}"}
+        reason = self._election.request_handover(at, force)
+        if reason is not None:
+            return {"error": f"not handed over: {reason}"}
+        self._handover_at = at
+        self._handover = {"state": "under way", "reason": "", "peer": self._config.peer}
+        self._advance()
+        return {"started": True}
+
+    def _status(self) -> dict[str, Any]:
+        at = now()
+        status = self._election.status(at)
+        return report.of_status(
+            status,
+            self._config,
+            at,
+            replica=self._carrier.status(at),
+            installed={str(p.address.address) for p in self._network.installed()},
+            act_ms=self._act_ms(),
+            counters={
+                "links": dict(self._links.counters),
+                "relay": dict(self._relay.counters),
+                "daemon": dict(self._counters),
+            },
+        )
+
+    def _examine(self) -> dict[str, Any]:
+        present = self._network.installed()
+        facts = doctor.Facts(
+            status=self._status(),
+            limitation=self._election.limitation(),
+            problems=self._replication.problems() if self._replication else (),
+            foreign=tuple(foreign_advice(f) for f in foreign(self._wanted, present)),
+            replicates=self._config.replication.mode != "off",
+        )
+        findings = doctor.examine(facts)
+        told = [{"level": str(f.level), "what": f.what, "mend": f.mend} for f in findings]
+        return {"schema": report.SCHEMA, "findings": told, "verdict": doctor.verdict(findings)}
+
+    def _act_ms(self) -> float | None:
+        seconds = self._tenure.acted_seconds
+        return None if seconds is None else round(1000 * seconds, 2)
+
+    def _summary(self) -> str:
+        status = self._election.status(now())
+        return f"{status.state}: {status.reason}"
+
+    def _complain(self, kind: str, text: str) -> None:
+        self._counters[kind] += 1
+        at = now()
+        if at - self._complaints.get(kind, -ERROR_LOG_SECONDS) >= ERROR_LOG_SECONDS:
+            self._complaints[kind] = at
+            self._log.error(f"{kind}-failed", reason=text)
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _settings(config: SyncConfig, addresses: tuple[str, ...]) -> Settings:
+    t = config.timing
+    return Settings(
+        peer=config.peer,
+        addresses=addresses,
+        priority=config.priority,
+        interval_seconds=t.interval_seconds,
+        suspect_intervals=t.missed,
+        look_seconds=t.look_seconds,
+        looks=t.looks,
+        start_seconds=t.start_seconds,
+        fail_back=config.failback,
+        fail_back_seconds=config.failback_seconds,
+    )

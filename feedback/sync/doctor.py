@@ -1,0 +1,99 @@
+"""Would a takeover work now? Each reason why not, with what mends it. Pure: facts in, findings out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Level(StrEnum):
+    ERROR = "error"  # a takeover would fail, or lose something
+    WARNING = "warning"  # it works now, and something is not as it should be
+
+
+class Finding(msgspec.Struct, frozen=True):
+    level: Level
+    what: str
+    mend: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the daemon knows. `status` is that of `sync status`; `limitation` why this director could not serve;
+    `problems` of the kernel's replication; `foreign` advice on addresses that are not ours."""
+
+    status: dict[str, Any]
+    limitation: str | None = None
+    problems: Sequence[str] = ()
+    foreign: Sequence[str] = ()
+    replicates: bool = True
+
+
+def examine(facts: Facts) -> tuple[Finding, ...]:
+    """The findings, the worst first."""
+    found = [*_pair(facts), *_replica(facts), *_host(facts)]
+    return tuple(sorted(found, key=lambda f: f.level is not Level.ERROR))
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    errors = sum(f.level is Level.ERROR for f in findings)
+    if errors:
+        return f"a takeover now would fail or lose connections: {errors} reason{'s' * (errors > 1)} above"
+    return "a takeover would work now" + (", with the remarks above" if findings else "")
+
+
+def _pair(facts: Facts) -> list[Finding]:
+    s = facts.status
+    peer, found = s["peer"], []
+    if peer["age_seconds"] is None:
+        what = f"{peer['name']} was never heard: there is nobody to take over"
+        return [Finding(Level.ERROR, what, f"on {peer['name']}: systemctl status feedback-sync; the same pair.key?")]
+    if not peer["alive"]:
+        what = f"{peer['name']} has not been heard for {peer['age_seconds']:.1f} s"
+        found.append(Finding(Level.ERROR, what, f"on {peer['name']}: systemctl status feedback-sync; then the links"))
+    if peer["version_differs"]:
+        what = f"{peer['name']} speaks heartbeat protocol {peer['version']}"
+        found.append(Finding(Level.ERROR, what, "install the same version of lvs-feedback on both"))
+    roles = {s["role"], peer["role"]}
+    if "active" not in roles:
+        found.append(Finding(Level.ERROR, "neither director is active", f"the reason here: {s['reason']}"))
+    silent = [link for link in s["links"] if not link["up"]]
+    for link in silent:
+        level = Level.ERROR if len(silent) == len(s["links"]) else Level.WARNING
+        found.append(
+            Finding(level, f"link {link['local']} to {link['peer']} is silent", "cable, switch, firewall (UDP)?")
+        )
+    if len(s["links"]) == 1:
+        what = "there is one link: a cut cable leaves only the look at the addresses between two active directors"
+        found.append(Finding(Level.WARNING, what, "add a second [[link]] over another cable or network"))
+    return found
+
+
+def _replica(facts: Facts) -> list[Finding]:
+    s = facts.status
+    if not facts.replicates:
+        what = "connections are not replicated: every one is cut at a takeover"
+        return [Finding(Level.WARNING, what, 'set mode = "relay" in [replication]')]
+    where, state = (
+        (s["peer"]["name"], s["peer"]["replica"]) if s["role"] == "active" else ("here", s["replica"]["text"])
+    )
+    if state != "complete" and s["peer"]["age_seconds"] is not None:
+        what = f"the replica {where} is not complete: {state}"
+        return [Finding(Level.ERROR, what, "wait; if it stays so: feedback sync resync on the standby")]
+    return []
+
+
+def _host(facts: Facts) -> list[Finding]:
+    found = []
+    if facts.limitation is not None:
+        found.append(
+            Finding(Level.ERROR, f"this director could not serve: {facts.limitation}", "ip -brief link; reach")
+        )
+    for problem in facts.problems:
+        found.append(Finding(Level.ERROR, problem, "systemctl restart feedback-sync puts it back; who changed it?"))
+    for advice in facts.foreign:
+        what, _, mend = advice.partition(": ")
+        found.append(Finding(Level.ERROR, what, mend or advice))
+    return found
