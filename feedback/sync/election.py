@@ -67,8 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     From death to decision: `suspect_intervals` intervals, then `looks` looks of `look_seconds`: 0.13 s, and 0.03 s more
     where timers come 10 ms late. `watch_seconds`: between looks while somebody answers; `contest_seconds`: between
     looks of an active one that does not hear its peer; `claim_seconds`: how long it defends its addresses against one
-    that it superseded. `start_seconds`: how long a director that has no addresses waits for a peer, `resume_seconds` one that
-    has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference, `yield_seconds`: for
+    that it superseded. `start_seconds`: how long a director that has no addresses waits for a peer, `resume_seconds`
+    one that has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference, `yield_seconds`: for
     the peer to take over. `hold_seconds`: between handovers that nobody asked for; `unreached_seconds`: how long the
     reach targets must be silent for one. `repeat_seconds`: until a decision that had no effect is said again."""
 
@@ -237,7 +237,8 @@ class Election:
     def receive_heartbeat(self, heartbeat: Heartbeat, link: str, now: float) -> None:
         """A decoded heartbeat. What proves nothing is counted and has no effect."""
         now = self._advance(now)
-        if heartbeat.version == PROTOCOL and heartbeat.name not in (self.settings.peer, self.name):
+        reflected = heartbeat.boot == self._m.window.boot
+        if heartbeat.version == PROTOCOL and heartbeat.name != self.settings.peer and not reflected:
             return self.receive_refused("name")
         verdict = self._m.window.receive(heartbeat, link, now)
         if verdict is Verdict.FRESH:
