@@ -59,7 +59,8 @@ def render(document: Document, now: float, accept: str = "") -> tuple[bytes, str
     """
     status = _Status(document, now)
     if "application/openmetrics-text" in accept:
-        return openmetrics.generate_latest(status), openmetrics.CONTENT_TYPE_LATEST
+        encode: Any = openmetrics.generate_latest  # without types in the library
+        return encode(status), openmetrics.CONTENT_TYPE_LATEST
     return generate_latest(status), "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -121,12 +122,15 @@ def _of_servers(servers: list[tuple[list[str], dict[str, Any]]], now: float) -> 
         yield family
     reported = _family("real_server_last_report_timestamp_seconds", "When its load was last sampled.", SERVER_LABELS)
     state = _family("real_server_state", "1 for the state that it is in.", (*SERVER_LABELS, "state"))
+    checked = _family("real_server_check_up", "Whether its health check passes.", SERVER_LABELS)
     for labels, d in servers:
+        if d.get("check") and d["check"]["up"] is not None:
+            checked.add_metric(labels, d["check"]["up"])
         if d.get("age_seconds") is not None:
             reported.add_metric(labels, now - d["age_seconds"])
         for word in STATES if d["state"] in STATES else (*STATES, d["state"]):
             state.add_metric([*labels, word], d["state"] == word)
-    yield from (reported, state)
+    yield from (reported, state, checked)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -107,7 +107,8 @@ def _server(virtual: str, d: dict[str, Any], why: str) -> Iterator[str]:
     name = f"{virtual}/{d['address']}"
     anchor = quote(name, safe="")
     wrong = d["weight"] is None or bool(trouble(d))
-    yield f'<article id="{anchor}" class="{"look" if wrong else "fine"}">'
+    kind = "look" if wrong else "quiet" if d["state"] == "quiesced" else "fine"
+    yield f'<article id="{anchor}" class="{kind}">'
     yield f'<h3>{_t(d["address"])} <span class="state">{_t(d["state"])}</span></h3><dl>'
     yield _meter("share", d["share"], f"{100 * d['share']:.1f} %, weight {_or_dash(d['weight'])}")
     if d.get("utilisation") is not None:
@@ -116,6 +117,8 @@ def _server(virtual: str, d: dict[str, Any], why: str) -> Iterator[str]:
         used = 1 - d["memory_available"]
         yield _meter("memory", used, f"{100 * used:.0f} %")
     yield f"<dt>open</dt><dd>{_t(d['active'])} active, {_t(d['inactive'])} inactive{_threshold(d)}</dd>"
+    if d.get("check"):
+        yield f"<dt>check</dt><dd>{_t(d['check']['text'])}</dd>"
     yield "</dl>"
     yield from _reasons(d, name, anchor, name == why)
     yield "</article>"

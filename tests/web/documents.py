@@ -75,8 +75,8 @@ def troubled() -> dict[str, Any]:
     return document(
         service(
             "tcp:10.0.0.100:80",
-            destination("10.0.0.11:80"),
-            destination("10.0.0.12:80", state="lost", age_seconds=42.0),
+            destination("10.0.0.11:80", check={"up": True, "text": "200 in 3 ms"}),
+            destination("10.0.0.12:80", state="lost", age_seconds=42.0, check={"up": None, "text": "not yet"}),
             destination("10.0.0.13:80", weight=0, target_weight=0, share=0.0, reasons=zero),
             destination("10.0.0.14:80", state="quiesced", weight=0, target_weight=0, share=0.0),
         ),
