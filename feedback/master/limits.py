@@ -10,7 +10,11 @@ with the room from sizing.py. The kernel counts closed connections (inactive) as
 added. Where they are more than the room, a threshold is only as good as the last look: it is rewritten at each, and
 taken away while the server is calm, when it would cost writes and help nobody. Behind a tier (`exact`) a threshold is
 what switches to the next one: there it is the room and nothing more, and follows the inactive ones at each look, near
-the edge to the connection.
+the edge to the connection. So it is where memory is what runs out: a connection too many costs all that are there, so
+that bound has no margin, and stays in slow start, in doubt about the capacity, and however many closed ones there are.
+
+A scheduler that itself counts active connections (`counted`: ovf, whose weight is the room) needs a threshold only
+where order and capacity disagree, for its weights are both.
 
 Invariants: lower <= upper; a destination that the kernel holds for full is not opened by a rewrite while it is full; a
 pool that is not saturated never refuses by our thresholds.
@@ -28,6 +32,7 @@ from math import ceil, inf, sqrt
 
 import msgspec
 
+from feedback.master.estimate import Estimate
 from feedback.master.fleet import Trust
 from feedback.master.pool import Member, Pool
 from feedback.master.sizing import Room, Sizing, utilisation
@@ -44,6 +49,8 @@ SATURATED = 0.88
 HEADROOM = 1.3
 UNMEASURED = "nothing measured yet: the threshold stays"
 EDGE = 0.8  # of the threshold: from here on an exact one is exact
+COUNTED = "no threshold: the weight is the number of connections"
+SMALLER, STILL_SMALLER = 0.75, 0.9  # than the room of one behind: a threshold is needed below, and until
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -71,6 +78,7 @@ class Limits:
         self._sizing = Sizing(latency_seconds)
         self._ours: dict[DestinationKey, list[tuple[int, int]]] = {}
         self._on: set[DestinationKey] = set()  # where a learned one can help: hysteresis
+        self._tight: set[DestinationKey] = set()  # where memory could run out: hysteresis
         self._full: set[DestinationKey] = set()  # what the kernel holds for full, as far as can be seen
         self._written_at: dict[DestinationKey, float] = {}
 
@@ -81,28 +89,32 @@ class Limits:
         *,
         exact: bool = False,
         last: Collection[DestinationKey] = (),
+        counted: Mapping[DestinationKey, int] | None = None,
         ramping: Collection[DestinationKey] = (),
     ) -> dict[DestinationKey, Limit]:
         """A limit for each member. `exact`: tiers rest on them, and behind those of `last` there is none, so that only
-        memory may make them refuse. `ramping`: who is in slow start."""
+        memory may make them refuse. `counted`: the tiers, where the scheduler itself counts active connections.
+        `ramping`: who is in slow start."""
         self._sizing.observe(pool, now)
         self._look(pool)
         out: dict[DestinationKey, Limit] = {}
         aims: dict[DestinationKey, _Aim] = {}
+        rooms = {m.key: self._sizing.room(m, exact=exact) for m in pool.members}
+        enough = _enough_by_weight(pool, rooms, counted) if counted else frozenset()
         for m in pool.members:
-            room = self._sizing.room(m)
-            if self._mode == "learned" and not self._typed(m):
-                why = self._useless(pool, m, room, exact, ramping)
-                if not why and m.key in last and room is not None and room.connections != room.memory_bound:
-                    why = "nobody comes behind it, and a refusal would help nobody"
-                if room is not None and not why:
-                    aims[m.key] = _aim(m, room, exact)
-                elif why == UNMEASURED:  # after a restart ours are still there
-                    out[m.key] = Limit(*_in_force(m)[:2], room.connections if room else 0, why)
-                else:
-                    out[m.key] = Limit(room=room.connections if room else 0, text=f"no threshold: {why}")
-            else:
+            room = rooms[m.key]
+            if self._mode != "learned" or self._typed(m):
                 out[m.key] = self._given(m, room)
+            elif m.key in enough:
+                out[m.key] = Limit(room=room.connections if room else 0, text=COUNTED)
+            else:
+                aim = self._learned(pool, m, room, exact=exact, last=m.key in last, ramping=m.key in ramping)
+                if isinstance(aim, _Aim):
+                    aims[m.key] = aim
+                elif aim == UNMEASURED:  # after a restart ours are still there
+                    out[m.key] = Limit(*_in_force(m)[:2], room.connections if room else 0, aim)
+                else:
+                    out[m.key] = Limit(room=room.connections if room else 0, text=f"no threshold: {aim}")
         aims = self._opened(pool, aims, out, exact)
         for m in pool.members:
             if m.key in aims:
@@ -135,6 +147,7 @@ class Limits:
         keys = {m.key for m in pool.members}
         self._ours = {k: v for k, v in self._ours.items() if k in keys}
         self._on &= keys
+        self._tight &= keys
         self._full &= keys
         for m in pool.members:
             upper, lower, total = _in_force(m)
@@ -143,36 +156,51 @@ class Limits:
             elif not upper or total < (lower or upper - (upper >> 2)):
                 self._full.discard(m.key)
 
-    def _useless(
-        self, pool: Pool, member: Member, room: Room | None, exact: bool, ramping: Collection[DestinationKey]
-    ) -> str:
-        """Why a learned threshold cannot help here, or ''."""
-        why = self._never(pool, member, room)
-        if not why and not exact:
-            why = self._not_now(member, room, ramping)
-        self._on.discard(member.key) if why else self._on.add(member.key)
-        return why
-
-    def _never(self, pool: Pool, member: Member, room: Room | None) -> str:
+    def _learned(
+        self, pool: Pool, member: Member, room: Room | None, *, exact: bool, last: bool, ramping: bool
+    ) -> _Aim | str:
+        """What is wanted, or why a learned threshold cannot help here."""
         if pool.service.persistent:
             return "a persistent service's clients pass it by"
         if pool.service.key.protocol is Protocol.UDP:
             return "UDP flows are never active and count for five minutes"
-        if room is None or member.estimate is None or not member.estimate.samples:
-            return UNMEASURED
-        return ""
+        why = self._useless(member, room, exact=exact, last=last, ramping=ramping)
+        tight = self._is_tight(member, room)
+        if room is None or (why and not tight):
+            return why
+        return _aim(member, room, exact=exact, by_load=not why, tight=tight)
 
-    def _not_now(self, member: Member, room: Room | None, ramping: Collection[DestinationKey]) -> str:
-        assert room is not None and member.estimate is not None
+    def _useless(self, member: Member, room: Room | None, *, exact: bool, last: bool, ramping: bool) -> str:
+        """Why one by load cannot help here, or ''."""
+        if room is None or member.estimate is None or not member.estimate.samples:
+            why = UNMEASURED
+        elif exact:
+            why = "nobody comes behind it, and a refusal would help nobody" if last else ""
+        else:
+            why = self._not_now(member, room, member.estimate, ramping)
+        self._on.discard(member.key) if why else self._on.add(member.key)
+        return why
+
+    def _not_now(self, member: Member, room: Room, estimate: Estimate, ramping: bool) -> str:
         on = member.key in self._on
-        if member.key in ramping:
+        if ramping:
             return "slow start"
-        if member.estimate.deviation > (UNCERTAIN if on else CERTAIN):
-            return f"capacity is known to ±{100 * member.estimate.deviation:.0f} % only"
-        opened = member.kernel.active if member.kernel else 0
+        if estimate.deviation > (UNCERTAIN if on else CERTAIN):
+            return f"capacity is known to ±{100 * estimate.deviation:.0f} % only"
+        opened = _open_and_closed(member)[0]
         if _many_closed(member, room) and opened < (CALM if on else BUSY) * room.connections:
             return f"{opened} open connections of {room.connections}, and many closed ones that would count"
         return ""
+
+    def _is_tight(self, member: Member, room: Room | None) -> bool:
+        """Whether memory could run out: it is the tighter bound, or half of what it allows is open."""
+        if room is None or room.memory_bound is None:
+            self._tight.discard(member.key)
+            return False
+        part = CALM if member.key in self._tight else BUSY
+        tight = room.memory_bound <= room.connections or _open_and_closed(member)[0] >= part * room.memory_bound
+        self._tight.add(member.key) if tight else self._tight.discard(member.key)
+        return tight
 
     def _opened(
         self,
@@ -241,21 +269,43 @@ def _many_closed(member: Member, room: Room) -> bool:
     return member.kernel is not None and member.kernel.inactive > MANY_INACTIVE * room.connections
 
 
-def _aim(member: Member, room: Room, exact: bool) -> _Aim:
-    closed = member.kernel.inactive if member.kernel else 0
-    hysteresis = max(1, int(HYSTERESIS * room.connections))
-    follows = not exact and _many_closed(member, room)
-    if exact:
-        upper = room.connections + closed
-        text = f"{room.text}, and {closed} closed ones"
+def _enough_by_weight(
+    pool: Pool, rooms: Mapping[DestinationKey, Room | None], tiers: Mapping[DestinationKey, int]
+) -> frozenset[DestinationKey]:
+    """Who needs no threshold where a weight is a number of connections: all but those in front of a larger one."""
+    sizes = {m.key: room.connections if (room := rooms[m.key]) else 0 for m in pool.members}
+    behind = {
+        k: max((n for other, n in sizes.items() if tiers.get(other, 0) > tiers.get(k, 0)), default=0) for k in sizes
+    }
+    parts = {m.key: STILL_SMALLER if _in_force(m)[0] else SMALLER for m in pool.members}
+    return frozenset(k for k, n in sizes.items() if n >= parts[k] * behind[k])
+
+
+def _aim(member: Member, room: Room, *, exact: bool, by_load: bool, tight: bool) -> _Aim:
+    """By load, by memory where that is tight, or by the tighter of both."""
+    closed = _open_and_closed(member)[1]
+    closing = ceil(member.estimate.rate * LOOK_SECONDS) if closed and member.estimate else 0
+    memory = inf if room.memory_bound is None else room.memory_bound + closed + closing
+    loaded, follows = _by_load(member, room, exact) if by_load else (inf, False)
+    if tight and memory <= loaded:
+        text = f"memory for {room.memory_bound} connections, and {closed} closed ones"
+        upper, follows = memory, True
     else:
-        rate = member.estimate.rate if member.estimate else 0.0
-        seconds = LOOK_SECONDS if follows else INTERVAL_SECONDS
-        growth = rate * seconds + (0.0 if follows else 3 * sqrt(closed)) if closed else 0.0
-        upper = ceil(room.connections + 2 * sqrt(room.connections) + closed + growth)
-        text = f"{room.text}, with a margin and {closed} closed ones"
-    allowed = inf if room.memory_bound is None else room.memory_bound + closed
-    return _Aim(_limit(upper, hysteresis, room.connections, text), allowed, follows)
+        upper, text = loaded, f"{room.text}, {'and' if exact else 'with a margin and'} {closed} closed ones"
+    hysteresis = max(1, int(HYSTERESIS * room.connections))
+    return _Aim(_limit(int(upper), hysteresis, room.connections, text), memory, follows)
+
+
+def _by_load(member: Member, room: Room, exact: bool) -> tuple[float, bool]:
+    """The threshold, and whether it has to follow the closed connections at each look."""
+    closed = _open_and_closed(member)[1]
+    if exact:
+        return room.connections + closed, False
+    follows = _many_closed(member, room)
+    rate = member.estimate.rate if member.estimate else 0.0
+    seconds = LOOK_SECONDS if follows else INTERVAL_SECONDS
+    growth = rate * seconds + (0.0 if follows else 3 * sqrt(closed)) if closed else 0.0
+    return ceil(room.connections + 2 * sqrt(room.connections) + closed + growth), follows
 
 
 def _limit(upper: int, hysteresis: int, room: int, text: str) -> Limit:

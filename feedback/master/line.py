@@ -210,7 +210,8 @@ class Line:
         guarded = self.guard.apply(pool, wanted, now)
         ramping = frozenset(guarded.ramp)
         last = _last(pool, wanted) if tiers else frozenset()
-        bounds = self._limits.limits(pool, now, exact=bool(tiers), last=last, ramping=ramping)
+        counted = {m.key: wanted[m.key].tier for m in pool.members} if self.service.scheduler == "ovf" else None
+        bounds = self._limits.limits(pool, now, exact=bool(tiers), last=last, counted=counted, ramping=ramping)
         if guarded.held and tiers:  # an order needs no reports, and plain weights would use all tiers at once
             guarded = Guarded(_unquiesced(pool, guarded.shares), guarded.ramp)
         bounds = bounds | self._trials(bounds, guarded)

@@ -6,6 +6,10 @@ and what connections last while the pool is not busy (people think between reque
 grow with the queue and bound nothing. **Memory**: what is free, but for a reserve, over what a connection costs, which
 is the slope of memory used against connections established.
 
+In a tier that fills one server after another (`exact`) a number learned too small hurts: those behind are given what
+the first could take. There what a server has open now, over how busy it is, bounds the room from below while it is not
+saturated; and nothing bounds it before anything was measured in the pool.
+
 Knows no threshold and no kernel. Source: Netflix's concurrency-limits and Envoy's gradient controller search for this
 number by its effect on latency; the agents tell the capacity, so it needs no search.
 """
@@ -29,6 +33,9 @@ CONNECTIONS_PER_CORE_MIN = 2
 MEMORY_SECONDS = 60.0
 MEMORY_RESERVE = 0.05  # of the total
 SPREAD_MIN, CORRELATION_MIN = 5.0, 0.5  # connections; what a slope must rest on
+UNKNOWN_PER_CORE, UNKNOWN_MIN = 1000, 1000  # connections, where nothing at all is known
+USE_SECONDS = 2.0
+USED_MIN, BUSY, SATURATED = 0.25, 0.88, 0.96
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -82,6 +89,8 @@ class Sizing:
         self._residence = 0.0
         self._at: float | None = None
         self._memory: dict[DestinationKey, _Memory] = {}
+        self._use: dict[DestinationKey, tuple[float, float]] = {}  # open connections and utilisation, over two seconds
+        self._measured = False
 
     def observe(self, pool: Pool, now: float) -> None:
         seconds = 0.0 if self._at is None else max(0.0, now - self._at)
@@ -95,13 +104,18 @@ class Sizing:
         for m in pool.members:
             if m.window is not None:
                 self._memory[m.key].observe(m.window)
+        self._measured = any(m.estimate is not None and m.estimate.samples > 0 for m in pool.members)
+        blend = 1 - exp(-seconds / USE_SECONDS)
+        self._use = {m.key: _blended(self._use.get(m.key, (0.0, 0.0)), _open_and_used(m), blend) for m in pool.members}
 
-    def room(self, member: Member) -> Room | None:
+    def room(self, member: Member, *, exact: bool = False) -> Room | None:
         """None while nothing is known of the server."""
         estimate = member.estimate
         if estimate is None:
             return None
         count, text = self._by_load(estimate)
+        if exact:
+            count, text = self._by_use(member, estimate, count, text)
         bound = self._by_memory(member)
         if bound is not None and bound < count:
             return Room(max(1, bound), bound, f"memory for {bound} connections")
@@ -116,13 +130,38 @@ class Sizing:
         count = max(least, ceil(estimate.capacity * residence))
         return count, f"{estimate.capacity:.1f}/s of {residence:.2f} s each are {count} connections"
 
+    def _by_use(self, member: Member, estimate: Estimate, count: int, text: str) -> tuple[int, str]:
+        if not self._measured:
+            count = max(UNKNOWN_MIN, ceil(UNKNOWN_PER_CORE * estimate.cores))
+            return count, f"nothing measured yet in this pool: {count} connections"
+        opened, used = self._use.get(member.key, (0.0, 0.0))
+        least = int(opened / max(used, USED_MIN) * _trusted(max(used, estimate.utilisation)))
+        if least <= count:
+            return count, text
+        return least, f"{opened:.0f} open connections use {100 * used:.0f} % of it: {least} at least"
+
     def _by_memory(self, member: Member) -> int | None:
+        """The window is older than the kernel's count: connections opened since then have not used their memory yet."""
         window = member.window
         each = self._memory[member.key].per_connection() if member.key in self._memory else None
-        if window is None or each is None or member.kernel is None:
+        if window is None or window.established is None or each is None or member.kernel is None:
             return None
         free = (window.memory_available - MEMORY_RESERVE) * window.memory_total
-        return max(0, member.kernel.active + int(free / each))
+        return max(0, min(member.kernel.active, window.established) + int(free / each))
+
+
+def _open_and_used(member: Member) -> tuple[float, float]:
+    return member.kernel.active if member.kernel else 0.0, member.estimate.utilisation if member.estimate else 0.0
+
+
+def _blended(before: tuple[float, float], now: tuple[float, float], blend: float) -> tuple[float, float]:
+    return before[0] + blend * (now[0] - before[0]), before[1] + blend * (now[1] - before[1])
+
+
+def _trusted(used: float) -> float:
+    """How far open connections over utilisation tell what a server can hold: once it is saturated, both grow for ever
+    and their ratio with them."""
+    return max(0.0, min(1.0, (SATURATED - used) / (SATURATED - BUSY)))
 
 
 def utilisation(estimates: Iterable[Estimate | None]) -> float:

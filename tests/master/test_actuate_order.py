@@ -79,6 +79,19 @@ def test_ovf_falls_at_once_and_rises_slowly() -> None:
     assert at(5.5, 49, 100) == 99
 
 
+def test_ovf_rises_at_once_where_a_server_is_nearly_full() -> None:
+    """The next one would be given what this one can take."""
+    actuator = for_scheduler("ovf", 0.05)
+
+    def at(now: float, have: int, active: int) -> int:
+        wanted = Wanted(shares(1.0), limits=rooms(100))
+        return values(actuator.weights(having(have, active=active), wanted, now))[0]
+
+    assert at(0.0, 1, 0) == 99
+    assert at(1.0, 50, 37) == 50
+    assert at(1.2, 50, 38) == 99
+
+
 def test_lblc_weights_are_what_servers_can_hold() -> None:
     out = for_scheduler("lblc", 0.05).weights(having(0, 0), Wanted(shares(0.25, 0.75), limits=rooms(50, 150)), 0.0)
     assert values(out) == [50, 150]

@@ -19,6 +19,7 @@ from feedback.model import (
     AddDestination,
     AddService,
     Destination,
+    DestinationKey,
     Protocol,
     Service,
     ServiceFlags,
@@ -210,6 +211,49 @@ def test_memory_bounds_the_room_by_what_a_connection_costs() -> None:
     assert "memory" in room.text
 
 
+def filling(sizing: Sizing, *, capacity: float = 4000, inactive: int = 0) -> Member:
+    """A server with room for fifty connections of a megabyte more, beside the hundred that it has."""
+    m = member(1, capacity=capacity)
+    for k in range(200):
+        n = 50 + 50 * (k // 25 % 2)
+        w = window(k / 5, established=n, used=800_000_000 + n * 1_000_000)
+        m = msgspec.structs.replace(member(1, capacity=capacity, active=n, inactive=inactive), window=w)
+        sizing.observe(pool(m), k / 5)
+    return m
+
+
+def test_connections_that_are_newer_than_the_report_do_not_raise_what_memory_allows() -> None:
+    sizing = Sizing(0.25)
+    m = filling(sizing)
+    assert m.kernel is not None
+    more = msgspec.structs.replace(m, kernel=msgspec.structs.replace(m.kernel, active=140))
+    before, after = sizing.room(m), sizing.room(more)
+    assert before is not None and after is not None
+    assert after.memory_bound == before.memory_bound
+
+
+@pytest.mark.parametrize("deviation", [0.05, 0.4])
+@pytest.mark.parametrize("ramping", [False, True])
+@pytest.mark.parametrize("inactive", [0, 20, 5000])
+def test_what_memory_allows_is_a_bound_without_a_margin_and_is_never_withdrawn(
+    inactive: int, ramping: bool, deviation: float
+) -> None:
+    limits = learned()
+    m = uncertain(filling(limits._sizing, inactive=inactive), deviation)
+    out = limits.limits(pool(m), 40.0, ramping={m.key} if ramping else ())[m.key]
+    closing = 400 if inactive else 0  # 2,000 a second, a fifth of a second
+    assert out.upper == pytest.approx(150 + inactive + closing, abs=6)
+    assert "memory" in out.text
+
+
+def test_memory_that_is_far_away_costs_no_threshold_where_none_is_needed_by_load() -> None:
+    limits = learned()
+    m = uncertain(filling(limits._sizing, capacity=20), 0.4)
+    assert m.kernel is not None
+    calm = msgspec.structs.replace(m, kernel=msgspec.structs.replace(m.kernel, active=10))
+    assert limits.limits(pool(calm), 40.0)[m.key].upper == 0
+
+
 def test_memory_that_does_not_follow_connections_bounds_nothing() -> None:
     draw = random.Random(1)
     sizing = Sizing(0.25)
@@ -221,6 +265,52 @@ def test_memory_that_does_not_follow_connections_bounds_nothing() -> None:
     room = sizing.room(m)
     assert room is not None
     assert room.memory_bound is None
+
+
+def counting(limits: Limits, *members: Member) -> dict[DestinationKey, Limit]:
+    """Behind a scheduler whose weights are counts, one tier a member."""
+    tiers = {m.key: n for n, m in enumerate(members)}
+    return limits.limits(pool(*members), 0.0, exact=True, counted=tiers)
+
+
+def test_a_scheduler_that_counts_needs_a_threshold_only_in_front_of_a_larger_server() -> None:
+    out = counting(learned(), member(1, capacity=400), member(2, capacity=800), member(3, capacity=700))
+    assert {k for k, limit in out.items() if limit.upper} == {rip(1)}
+    assert [out[rip(i)].room for i in (1, 2, 3)] == [100, 200, 175]
+
+
+@pytest.mark.parametrize("upper", [0, 100])
+def test_whether_one_is_needed_there_has_a_hysteresis(upper: int) -> None:
+    first = having(member(1, capacity=400), upper, upper)
+    out = counting(learned(), first, member(2, capacity=500))
+    assert (out[rip(1)].upper > 0) is (upper > 0)
+
+
+def unmeasured(m: Member) -> Member:
+    assert m.estimate is not None
+    return msgspec.structs.replace(m, estimate=msgspec.structs.replace(m.estimate, samples=0))
+
+
+def test_before_anything_is_measured_in_a_pool_the_first_is_not_held_back() -> None:
+    first, second = unmeasured(member(1, capacity=20)), member(2, capacity=20)
+    assert counting(learned(), first, unmeasured(second))[rip(1)].room >= 1000
+    assert counting(learned(), first, second)[rip(1)].room == 5
+
+
+@pytest.mark.parametrize(
+    ("active", "utilisation", "room"),
+    [(50, 0.5, 100), (50, 0.1, 200), (50, 0.92, 27), (50, 0.97, 25), (0, 0.0, 25), (5, 0.5, 25)],
+)
+def test_a_server_that_is_not_saturated_can_hold_what_its_use_says(active: int, utilisation: float, room: int) -> None:
+    """The estimate says 25: learned while connections were still building up, say."""
+    sizing = Sizing(0.25)
+    m = member(1, capacity=100, active=active, utilisation=utilisation)
+    for k in range(100):
+        sizing.observe(pool(m, flow=10_000), k / 5)
+    known, plain = sizing.room(m, exact=True), sizing.room(m)
+    assert known is not None and plain is not None
+    assert known.connections == pytest.approx(room, abs=1)
+    assert plain.connections == 25
 
 
 class Server:

@@ -5,14 +5,15 @@ higher weight. Then the weight carries the order and the upper threshold the cap
 servers behind are held below the preferred one, as the order is what was asked for. Weights are distinct: among equals
 the head of the list would take all.
 
-Weights that fall are written at once; those that rise, by more than the dead band and every 5 s at most.
+Weights that fall are written at once; those that rise, by more than the dead band and every 5 s at most, but at once
+where a server is nearly full: the next one would be given what this one can take.
 Source: ip_vs_ovf.c. It admits active <= weight, i.e. weight + 1 connections.
 """
 
 from __future__ import annotations
 
 from feedback.master.actuate.tiers import in_order, is_tiered
-from feedback.master.actuate.weight import Wanted, Weight, Weights, current, never_active
+from feedback.master.actuate.weight import Wanted, Weight, Weights, active, current, never_active
 from feedback.master.pool import Member, Pool
 from feedback.model import DestinationKey
 
@@ -21,6 +22,7 @@ UDP = "ovf counts active connections, and UDP has none: the first takes all"
 
 class Count:
     SECONDS_MIN = 5.0
+    NEARLY_FULL = 0.75  # of its weight
 
     def __init__(self, dead_band: float) -> None:
         self._dead_band = dead_band
@@ -54,9 +56,10 @@ class Count:
 
     def _kept(self, member: Member, aim: int, rested: bool) -> int:
         have = current(member)
-        if have and have < aim and (not rested or aim - have <= self._dead_band * have):
-            return have
-        return aim
+        if not have or aim <= have:
+            return aim
+        waits = not rested and active(member) < self.NEARLY_FULL * have
+        return have if waits or aim - have <= self._dead_band * have else aim
 
     def _bound(self, ranked: list[Member], wanted: Wanted, out: dict[DestinationKey, Weight]) -> None:
         """A weight above the room needs a threshold; without one, it and all behind it come down."""
