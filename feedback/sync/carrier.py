@@ -190,6 +190,7 @@ class Carrier:
         if self._following is None:
             self._replica.lost(now, "the active director cannot be reached")
             return
+        LOG.info("following", endpoint=self._following)
         self._transport.ask(messages.encode(self._replica.begin(now)))
 
     def on_stream(self, data: bytes) -> None:
@@ -406,7 +407,7 @@ class Carrier:
         sender = self._sender.status() if self._sender else None
         return {
             "text": text,
-            "condition": "original" if self._leading else str(s.condition),
+            "state": "original" if self._leading else str(s.condition),
             "reason": s.reason,
             "since_seconds": round(now - s.since, 3),
             "injected": s.injected,

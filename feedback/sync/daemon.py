@@ -272,8 +272,9 @@ class Daemon:
             return
         heard = {link.link: link.age_seconds for link in status.links if link.age_seconds is not None}
         ways = {f"tcp://{link.peer}": heard.get(link.local, float("inf")) for link in self._config.link}
-        if ways.get(self._carrier.following or "", float("inf")) > LINK_SECONDS:
-            self._carrier.follow(min(ways, key=lambda way: ways[way]))
+        best = min(ways, key=lambda way: ways[way])
+        if ways.get(self._carrier.following or "", float("inf")) > LINK_SECONDS >= ways[best]:
+            self._carrier.follow(best)
 
     def _note_events(self) -> None:
         while (event := self._election.next_event()) is not None:

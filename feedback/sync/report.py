@@ -10,6 +10,7 @@ from feedback.sync.heartbeat import PROTOCOL, Replica, ReplicaState, Role
 from feedback.sync.replica import Condition
 
 SCHEMA = 1
+LINK_SECONDS = 0.5  # a link that is silent for longer is down
 
 REPLICA_STATES = {
     Condition.ABSENT: ReplicaState.NONE,
@@ -39,7 +40,7 @@ def of_status(
     counters: dict[str, Any],
 ) -> dict[str, Any]:
     """`installed`: the addresses that this host has."""
-    heard = {link.link: link for link in status.links}
+    heard = {link.link: link.age_seconds for link in status.links}
     return {
         "schema": SCHEMA,
         "name": status.name,
@@ -54,8 +55,8 @@ def of_status(
             {
                 "local": link.local,
                 "peer": link.peer,
-                "up": (found := heard.get(link.local)) is not None and found.up,
-                "age_seconds": None if found is None else found.age_seconds,
+                "up": (age := heard.get(link.local)) is not None and age < LINK_SECONDS,
+                "age_seconds": age,
             }
             for link in config.link
         ],
