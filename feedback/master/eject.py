@@ -7,9 +7,10 @@ it have a few connections, by an upper threshold that counts them, and only thos
 answers let it back, through slow start.
 
 How many answers prove something is not a number but a test: that a server of half the limit would fail so often must be
-as unlikely as one in a million (the Chernoff bound of the binomial). Five failures of five do, or 12 of 20, or 25 % of
-120. Answers fade by time or by count, whichever is slower, so that neither a service of one request a second nor a
-crowded host, whose reports are late and few, keeps a failing server in.
+as unlikely as one in a million (the Chernoff bound of the binomial), over the most striking of all stretches that end
+now: a good past proves nothing. Five failures of five do, or 12 of 20, or 25 % of 120. Answers are kept for as long as
+they are few, so that neither a service of one request a second nor a crowded host, whose reports are late and few,
+keeps a failing server in.
 
 Invariants: at most a third of the pool is out or on trial, at least one server may be; when more than that fails, the
 fault is not theirs. A trial takes no more connections than its batch, and at each look as many as the kernel has
@@ -21,6 +22,7 @@ shorter times, since a return is a trial and a slow start.
 
 from __future__ import annotations
 
+from collections import deque
 from math import exp, log
 from statistics import median_low
 
@@ -30,14 +32,15 @@ from feedback.master.fleet import Window
 from feedback.master.pool import Member, Pool
 from feedback.model import DestinationKey, Protocol
 
-MEMORY_SECONDS, MEMORY_ANSWERS = 2.0, 40.0  # failures are counted over about so much, whichever is longer
+MEMORY_SECONDS, MEMORY_ANSWERS = 2.0, 40.0  # what is usual is counted over about so much, whichever is longer
 MEMORY_SECONDS_MAX = 60.0
+STRETCH = 64  # windows with answers
 FAILING, TIMES_MEDIAN, ABOVE_MEDIAN = 0.10, 3.0, 0.05
 PROOF = log(1e6)
 EJECT_SECONDS, EJECT_SECONDS_MAX = 5.0, 60.0
 CLEAN_SECONDS = 20.0  # after so long without an ejection the times start anew
 RESETS_PER_OPENED = 10  # a dead port resets everything; clients that go away reset a few
-TRIAL_CONNECTIONS = 4  # a batch
+TRIAL_CONNECTIONS = 2  # a batch
 USED_SECONDS, UNUSED_SECONDS = 2.0, 10.0  # without a verdict: the next batch, after the last was used up or was not
 BATCHES = 3  # nobody says anything bad: back
 
@@ -53,10 +56,11 @@ class Trial(msgspec.Struct, frozen=True):
 class Failures:
     """Answers and failures of one server, fading; its ejections and its trial."""
 
-    __slots__ = ("answers", "batch", "batch_at", "failed", "pending", "times", "trial", "until", "used_at")
+    __slots__ = ("answers", "batch", "batch_at", "failed", "last", "pending", "times", "trial", "until", "used_at")
 
     def __init__(self) -> None:
         self.answers = self.failed = 0.0
+        self.last: deque[tuple[float, float]] = deque(maxlen=STRETCH)  # (answers, failures among them)
         self.times, self.until = 0, 0.0
         self.pending = False  # ejected, and not yet through a trial
         self.trial: Trial | None = None
@@ -68,18 +72,27 @@ class Failures:
         age = min(window.seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS)
         keep = exp(-max(age, window.seconds / MEMORY_SECONDS_MAX))
         self.answers, self.failed = self.answers * keep + answers, self.failed * keep + failed
+        if answers:
+            self.last.append((answers, failed))
+
+    def forget(self) -> None:
+        self.answers = self.failed = 0.0
+        self.last.clear()
 
     @property
     def part(self) -> float:
         return self.failed / self.answers if self.answers else 0.0
 
     def proves(self, limit: float) -> bool:
-        """Whether a server that fails half as often as the limit would hardly ever fail so often."""
-        part, usual = min(1.0, self.part), limit / 2
-        if part <= limit or usual >= 1:
+        """Whether a server that fails half as often as the limit would hardly ever fail as often as this one does."""
+        if not self.failed or limit >= 1:
             return False
-        passed = (1 - part) * log((1 - part) / (1 - usual)) if part < 1 else 0.0
-        return self.answers * (part * log(part / usual) + passed) >= PROOF
+        answers = failed = 0.0
+        for more, of_them in reversed(self.last):
+            answers, failed = answers + more, failed + of_them
+            if failed > limit * answers and _surprise(answers, failed, limit / 2) >= PROOF:
+                return True
+        return False
 
     def out(self, now: float) -> bool:
         return self.until > now
@@ -88,7 +101,7 @@ class Failures:
         self.times += 1
         self.until = now + min(EJECT_SECONDS_MAX, EJECT_SECONDS * self.times)
         self.pending, self.trial = True, None
-        self.answers = self.failed = 0.0
+        self.forget()
 
     def forgive(self, now: float) -> None:
         if self.times and not self.pending and now > self.until + CLEAN_SECONDS:
@@ -96,7 +109,7 @@ class Failures:
 
     def begin_trial(self, counted: int, now: float) -> None:
         """`counted` connections are there, active and inactive."""
-        self.answers = self.failed = 0.0
+        self.forget()
         self.batch, self.batch_at, self.used_at = 1, now, None
         self.trial = Trial(counted + TRIAL_CONNECTIONS, 1)
 
@@ -121,6 +134,13 @@ class Failures:
 
     def convicted(self) -> bool:
         return self.failed >= 1.5 and self.failed >= self.answers / 2
+
+
+def _surprise(answers: float, failed: float, usual: float) -> float:
+    """-log of a bound of the probability that one who fails `usual` of all would fail so many or more."""
+    part = min(1.0, failed / answers)
+    passed = (1 - part) * log((1 - part) / (1 - usual)) if part < 1 else 0.0
+    return answers * (part * log(part / usual) + passed)
 
 
 def _outcomes(window: Window, port: int, protocol: Protocol | None) -> tuple[float, float]:

@@ -158,14 +158,19 @@ def test_a_server_without_a_past_gets_no_more_than_its_share_under_sed_with_long
     assert part_of(placed, 3, 50, 60) == pytest.approx(0.25, abs=0.06)
 
 
-def test_wrr_rests_until_the_reset_of_its_cursor_does_not_show() -> None:
-    actuator = Flow(dead_band=0.05)
-    first = pool(*(member(i, weight=16) for i in (1, 2)), flow=100.0)
-    assert [w.value for w in actuator.weights(first, Wanted(shares(0.75, 0.25)), 0.0).values()] == [24, 8]
-    second = pool(member(1, weight=24), member(2, weight=8), flow=100.0)
-    resting = actuator.weights(second, Wanted(shares(0.25, 0.75)), 0.5)
-    assert [w.value for w in resting.values()] == [24, 8]
-    assert [w.value for w in actuator.weights(second, Wanted(shares(0.25, 0.75)), 1.1).values()] == [8, 24]
+@pytest.mark.parametrize(("first", "connections"), [(0.25, 5.0), (0.6875, 8.0), (0.718, 16.0)])
+def test_wrr_rests_until_a_write_mends_more_than_the_reset_of_its_cursor_costs(
+    first: float, connections: float
+) -> None:
+    actuator, flow = Flow(dead_band=0.0), 100.0
+    even = pool(*(member(i, weight=16) for i in (1, 2)), flow=flow)
+    assert [w.value for w in actuator.weights(even, Wanted(shares(0.75, 0.25)), 0.0).values()] == [24, 8]
+    have = pool(member(1, weight=24), member(2, weight=8), flow=flow)
+    wanted = Wanted(shares(first, 1 - first))
+    rest = 2 * connections / flow
+    assert [w.value for w in actuator.weights(have, wanted, 0.9 * rest).values()] == [24, 8]
+    aims = [max(1, round(32 * first)), max(1, round(32 * (1 - first)))]
+    assert [w.value for w in actuator.weights(have, wanted, 1.3 * rest).values()] == pytest.approx(aims, abs=1)
 
 
 def test_wrr_takes_from_a_server_where_connections_pile_up_before_any_report_says_so() -> None:

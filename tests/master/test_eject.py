@@ -102,8 +102,21 @@ def test_a_service_of_an_answer_a_second_is_judged_too() -> None:
 )
 def test_few_answers_must_be_striking_and_many_need_not(answers: int, errors: int, proven: bool) -> None:
     failures = Failures()
-    failures.answers, failures.failed = answers, errors
+    failures.count(window(1.0, answers=answers, errors=errors), 80, Protocol.TCP)
     assert failures.proves(0.10) is proven
+
+
+def test_a_good_past_does_not_hide_what_it_does_now() -> None:
+    failures = Failures()
+    for k in range(1, 100):
+        failures.count(window(k / 5, answers=30), 80, Protocol.TCP)
+    for k in range(100, 103):
+        assert not failures.proves(0.10)
+        failures.count(window(k / 5, answers=2, errors=2), 80, Protocol.TCP)
+    assert failures.proves(0.10)
+    for k in range(103, 106):
+        failures.count(window(k / 5, answers=30), 80, Protocol.TCP)
+    assert not failures.proves(0.10)
 
 
 def test_what_hardly_fails_never_goes() -> None:

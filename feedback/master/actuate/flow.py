@@ -26,15 +26,18 @@ def _waiting(pool: Pool, member: Member) -> float:
 
 
 class Flow:
-    """wrr: connections in proportion to the weight, in bursts of their differences: mean 16, 1..64. All edits at once,
-    and only after so many connections that the reset of the cursor does not show."""
+    """wrr: connections in proportion to the weight, in bursts of their differences: mean 16, 1..64. All edits at once.
+
+    With C connections a server between writes, the reset of the cursor misplaces 1 / (2 C) of a share, in favour of the
+    head of the list. So weights rest until a write mends more than it costs: the worse they are, the sooner.
+    """
 
     MEAN, LIMIT = 16, 64
-    CONNECTIONS_PER_SERVER, SECONDS_MAX = 50, 30.0
+    REST_LEAST, REST_MOST, SECONDS_MAX = 5.0, 50.0, 30.0  # connections a server
 
     MEAN_SECONDS = 0.3  # what waits is averaged over this time
     FEW = 1.0  # below about so many, their number says nothing
-    GAIN, LEAST, MOST = 0.7, 0.2, 1.2
+    GAIN, LEAST, MOST = 1.0, 0.2, 1.2
 
     def __init__(self, dead_band: float) -> None:
         self._at: float | None = None
@@ -49,7 +52,7 @@ class Flow:
         if not changed:
             return aims
         switch = any(not current(m) or not aims[m.key].value for m in changed)
-        if not switch and not self._rested(pool, now):
+        if not switch and not self._rested(pool, aims, now):
             return {m.key: Weight(current(m) or 0, "resting: a write resets the round robin") for m in pool.members}
         self._written_at = now
         return aims
@@ -75,8 +78,16 @@ class Flow:
             shares[m.key] = Share(max(TINY, value), wanted.shares[m.key].reasons)
         return msgspec.structs.replace(wanted, shares=normalised(shares))
 
-    def _rested(self, pool: Pool, now: float) -> bool:
+    def _rested(self, pool: Pool, aims: Weights, now: float) -> bool:
         if self._written_at is None:
             return True
         seconds = now - self._written_at
-        return seconds >= self.SECONDS_MAX or seconds * pool.flow >= self.CONNECTIONS_PER_SERVER * len(pool.members)
+        rest = min(self.REST_MOST, max(self.REST_LEAST, 0.5 / max(1e-9, _misplaced(pool, aims))))
+        return seconds >= self.SECONDS_MAX or seconds * pool.flow >= rest * len(pool.members)
+
+
+def _misplaced(pool: Pool, aims: Weights) -> float:
+    """The part of the connections that goes to the wrong server under the weights in force."""
+    have = {m.key: float(current(m) or 0) for m in pool.members}
+    total, wanted = sum(have.values()) or 1.0, sum(w.value for w in aims.values()) or 1
+    return sum(abs(have[k] / total - w.value / wanted) for k, w in aims.items()) / 2
