@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # What the lab's kernel, its network and the peers need, and a compiler for hosts whose CPU state outgrew that kernel.
-PACKAGES := python3-venv user-mode-linux kmod iproute2 ipvsadm systemd procps gcc libc6-dev
+PACKAGES := python3-venv user-mode-linux kmod iproute2 ipvsadm keepalived systemd procps gcc libc6-dev
 
 .PHONY: help setup packages demo test check format bench clean
 .DEFAULT_GOAL := help

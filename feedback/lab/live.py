@@ -50,9 +50,10 @@ class Follower:
     def seconds(self) -> float | None:
         """Of load so far, by the guest's clock; None before it begins."""
         start = next((event.at for event in self.events if event.what == "start"), None)
-        if start is None or not self.samples:
+        last = self.samples[-1].at if self.samples else self.records[-1].intended if self.records else None
+        if start is None or last is None:
             return None
-        return max(0.0, self.samples[-1].at - start)
+        return max(0.0, last - start)
 
     def state(self) -> str:
         return self.events[-1].what if self.events else "set up"

@@ -1,7 +1,7 @@
 """Makes a topology real, and removes it: namespaces, cables, addresses, sysctls.
 
-Owns all calls of `ip`. Must not know of services or workloads. A start of `ip` costs 10 ms in the guest: one batch for
-each namespace.
+Owns all calls of `ip` and `tc`. Must not know of services or workloads. A start of `ip` costs 10 ms in the guest:
+one batch for each namespace.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from feedback.lab import topology as plan
@@ -25,14 +25,18 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def build(topology: Topology) -> None:
     """Raises LabError."""
-    _batch(plan.wiring(topology))
-    _batch(plan.switching(topology), topology.switch)
+    batch(plan.wiring(topology))
+    batch(plan.switching(topology), topology.switch)
     for node in topology.nodes:
-        namespace = topology.namespace(node.name)
-        with entered(namespace):
-            for path, value in plan.settings(topology, node).items():
-                Path("/proc/sys", path).write_text(value, encoding="ascii")
-        _batch(plan.addressing(topology, node), namespace)
+        settle(topology.namespace(node.name), plan.settings(topology, node), plan.addressing(topology, node))
+
+
+def settle(namespace: str, settings: Mapping[str, str], addressing: list[str]) -> None:
+    """sysctls first: some are copied to an interface when it comes up. Raises LabError."""
+    with entered(namespace):
+        for path, value in settings.items():
+            Path("/proc/sys", path).write_text(value, encoding="ascii")
+    batch(addressing, namespace)
 
 
 def remove_run(run: str) -> None:
@@ -44,11 +48,17 @@ def remove_run(run: str) -> None:
 
 def run_ip(namespace: str, *arguments: str) -> None:
     """One `ip` command in a namespace. Raises LabError."""
-    _batch([" ".join(arguments)], namespace)
+    batch([" ".join(arguments)], namespace)
 
 
-def _batch(lines: list[str], namespace: str | None = None) -> None:
-    command = ["ip", *(["-n", namespace] if namespace else []), "-batch", "-"]
+def run_tc(namespace: str, arguments: str) -> None:
+    """One `tc` command in a namespace. Raises LabError."""
+    batch([arguments], namespace, "tc")
+
+
+def batch(lines: list[str], namespace: str | None = None, program: str = "ip") -> None:
+    """Lines for `ip -batch`. Raises LabError."""
+    command = [program, *(["-n", namespace] if namespace else []), "-batch", "-"]
     done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -25,17 +25,18 @@ def draw(path: Path, title: str, traces: Mapping[str, Trace], quotas: Sequence[f
         from matplotlib.figure import Figure
     except ImportError:
         raise LabError("no picture: pip install 'lvs-feedback[lab]' brings matplotlib") from None
-    figure = Figure(figsize=(4.6 * len(traces) + 1, 8.5), layout="constrained")
+    rows = 3 if quotas else 1  # without real servers of known size there are no weights to show: a pair's scenario
+    figure = Figure(figsize=(4.6 * len(traces) + 1, 2.5 * rows + 1), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(3, len(traces), sharex=True, sharey="row", squeeze=False)
+    axes = figure.subplots(rows, len(traces), sharex=True, sharey="row", squeeze=False)
     for column, (variant, trace) in enumerate(traces.items()):
         start = trace.moment("start")
-        top = axes[0][column]
-        top.set_title(variant)
-        _weights(top, trace, start, len(quotas))
-        _utilisation(axes[1][column], trace, start, quotas)
-        _latency(axes[2][column], trace, start)
-        for row in range(3):
+        axes[0][column].set_title(variant)
+        if quotas:
+            _weights(axes[0][column], trace, start, len(quotas))
+            _utilisation(axes[1][column], trace, start, quotas)
+        _latency(axes[-1][column], trace, start)
+        for row in range(rows):
             _events(axes[row][column], trace, start)
     _label(axes)
     figure.savefig(path)
@@ -77,10 +78,11 @@ def _events(axis: Any, trace: Trace, start: float) -> None:
 
 
 def _label(axes: Any) -> None:
-    for row, text in enumerate(("weight, part of the sum", "CPU in use, part of the quota", "latency, ms, by second")):
+    texts = ("weight, part of the sum", "CPU in use, part of the quota", "latency, ms, by second")
+    for row, text in enumerate(texts[-len(axes) :]):
         axes[row][0].set_ylabel(text)
         axes[row][0].grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8, loc="upper left")
-    axes[2][0].legend(fontsize=8, loc="upper left")
-    for axis in axes[2]:
+    for row in {0, len(axes) - 1}:
+        axes[row][0].legend(fontsize=8, loc="upper left")
+    for axis in axes[-1]:
         axis.set_xlabel("seconds of load")

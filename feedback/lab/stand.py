@@ -19,6 +19,7 @@ import msgspec
 
 from feedback.ipvs import Client, Timeouts
 from feedback.lab import cgroup, network, recorder
+from feedback.lab.error import LabError
 from feedback.lab.process import Processes
 from feedback.lab.topology import RealServer, Topology
 from feedback.lab.workload.burn import calibrate
@@ -42,8 +43,40 @@ READY_SECONDS = 20.0
 LEAD_SECONDS = 0.5  # from the client's start to its first request
 
 
-class Stand:
-    """Use as a context manager. Raises LabError where something does not come up."""
+class Scene:
+    """What every stand has: processes, and a file of events. Use as a context manager."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.processes = Processes(output / "logs")
+
+    def __exit__(self, *_: object) -> None:
+        self.processes.stop_all()
+
+    def sleep_until(self, moment: float) -> None:
+        """Watches the processes meanwhile. Raises LabError if one has ended."""
+        while (left := moment - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            self.processes.check()
+
+    def event(self, what: str, at: float | None = None, **details: Any) -> None:
+        line = json.dumps({"what": what, "at": time.monotonic() if at is None else at, **details})
+        with (self.output / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def wait_until_listening(self, name: str, namespace: str, port: int) -> None:
+        """Raises LabError."""
+        deadline = time.monotonic() + READY_SECONDS
+        with network.entered(namespace):
+            while not _listening(port):
+                self.processes.check()
+                if time.monotonic() > deadline:
+                    raise LabError(f"{name} does not listen after {READY_SECONDS:.0f} s")
+                time.sleep(0.02)
+
+
+class Stand(Scene):
+    """Raises LabError where something does not come up."""
 
     def __init__(
         self,
@@ -54,11 +87,10 @@ class Stand:
         turns_per_ms: float = 0.0,
         connection_bytes: int = 0,
     ) -> None:
+        super().__init__(output)
         self.topology = topology
-        self.output = output
         self.connection_bytes = connection_bytes
         self.words = Path(tempfile.mkdtemp(prefix="words-"))  # under TMPDIR, which goes with the run
-        self.processes = Processes(output / "logs")
         self.turns_per_ms = turns_per_ms or calibrate()
         network.build(topology)
         self.groups = {server.name: self._make_group(server, period_us) for server in topology.servers}
@@ -78,7 +110,7 @@ class Stand:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.processes.stop_all()
+        super().__exit__()
         self.ipvs.close()
 
     # The service and its destinations.
@@ -188,33 +220,18 @@ class Stand:
 
     def wait_for_servers(self) -> None:
         """Until each HTTP server listens. Raises LabError."""
-        deadline = time.monotonic() + READY_SECONDS
         for server in self.topology.servers:
-            with network.entered(self.topology.namespace(server.name)):
-                while not _listening(self.topology.port):
-                    self.processes.check()
-                    if time.monotonic() > deadline:
-                        raise TimeoutError(f"{server.name} does not listen after {READY_SECONDS:.0f} s")
-                    time.sleep(0.02)
+            self.wait_until_listening(server.name, self.topology.namespace(server.name), self.topology.port)
 
     def release(self, name: str) -> float:
         return self.processes.signal(name, signal.SIGCONT)
 
-    # Time and events.
-
-    def sleep_until(self, moment: float) -> None:
-        """Watches the processes meanwhile. Raises LabError if one has ended."""
-        while (left := moment - time.monotonic()) > 0:
-            time.sleep(min(left, 0.5))
-            self.processes.check()
-
-    def event(self, what: str, at: float | None = None, **details: Any) -> None:
-        line = json.dumps({"what": what, "at": time.monotonic() if at is None else at, **details})
-        with (self.output / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
 
 def _listening(port: int) -> bool:
     """State 0A is LISTEN; of this thread's namespace (/proc/net would be the thread leader's)."""
-    table = Path("/proc/thread-self/net/tcp").read_text(encoding="ascii")
-    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in table.splitlines()[1:])
+    lines = [line.split() for table in ("tcp", "tcp6") for line in _rows(Path("/proc/thread-self/net", table))]
+    return any(fields[1].endswith(f":{port:04X}") and fields[3] == "0A" for fields in lines)
+
+
+def _rows(table: Path) -> list[str]:
+    return table.read_text(encoding="ascii").splitlines()[1:] if table.exists() else []

@@ -7,7 +7,10 @@ from importlib import import_module
 from feedback.lab.error import LabError
 from feedback.lab.scenarios.scenario import Scenario
 
-NAMES = ("hog", "join", "memory", "blackhole", "overload", "overflow", "spillover", "silence")
+NAMES = (
+    *("hog", "join", "memory", "blackhole", "overload", "overflow", "spillover", "silence"),
+    *("takeover", "handover", "latejoin", "splitlinks", "restart"),
+)
 
 
 def named(name: str) -> Scenario:

@@ -67,11 +67,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """All that a variant has left in its output directory."""
+    """All that a variant has left in its output directory. What only the pair's scenarios leave is read from there."""
 
     records: list[Record]
     samples: list[Sample]
     events: list[Event]
+    output: Path = Path()
 
     @staticmethod
     def read(output: Path) -> Trace:
@@ -79,6 +80,7 @@ class Trace:
             records.read(output / "client.records"),
             read_samples(output / "samples.jsonl")[0],
             read_events(output / "events.jsonl"),
+            output,
         )
 
     def moment(self, what: str) -> float:

@@ -1,0 +1,114 @@
+"""What can happen to a director: death, a cut cable, deafness, blindness to the other; and that it is healed.
+
+Death is prepared: sockets, requests and process ids are there before, so that the links go down and everything dies
+within a few milliseconds, which is nothing beside a scheduler's turn. Links first: a process that sees its parent die
+may say an orderly goodbye (keepalived's children do, and delete the services), which a dead machine does not. Children
+first for the same reason. The cables are pulled at the switch's end, so that addresses stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+
+from feedback.lab import network
+from feedback.lab.network import NAMESPACES
+from feedback.lab.pair.topology import DIRECTORS, HEARTBEATS, Node, Pair, heartbeat_interface
+
+SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
+IFF_UP = 1
+REQUEST = struct.Struct("16sH22x")
+PRIORITY = 50
+
+
+class Link:
+    """One interface in one namespace, to be set down and up without a process."""
+
+    def __init__(self, namespace: str, name: str) -> None:
+        with network.entered(namespace):
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        answer = fcntl.ioctl(self.socket, SIOCGIFFLAGS, REQUEST.pack(name.encode(), 0))
+        flags = REQUEST.unpack(answer)[1]
+        self.off = REQUEST.pack(name.encode(), flags & ~IFF_UP)
+        self.on = REQUEST.pack(name.encode(), flags | IFF_UP)
+
+    def cut(self) -> None:
+        fcntl.ioctl(self.socket, SIOCSIFFLAGS, self.off)
+
+    def heal(self) -> None:
+        fcntl.ioctl(self.socket, SIOCSIFFLAGS, self.on)
+
+
+def service_links(pair: Pair, director: Node) -> list[Link]:
+    return [Link(pair.switch, director.name), Link(pair.switch, f"{director.name}-back")]
+
+
+def heartbeat_links(pair: Pair, director: Node = DIRECTORS[0]) -> list[Link]:
+    namespace = pair.namespace(director.name)
+    return [Link(namespace, heartbeat_interface(i)) for i in range(len(HEARTBEATS))]
+
+
+class Death:
+    """Of all processes and cables of one director. `prepare` and then `strike`."""
+
+    def __init__(self, pair: Pair, director: Node) -> None:
+        self.links = [*service_links(pair, director), *heartbeat_links(pair, director)]
+        self.victims = processes_in(pair.namespace(director.name))
+
+    def strike(self) -> tuple[float, float]:
+        """The moment of death, when the first cable was pulled, and how many seconds it all took."""
+        _prioritise(PRIORITY)
+        try:
+            died = time.monotonic()
+            for link in self.links:
+                link.cut()
+            for pid in self.victims:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return died, time.monotonic() - died
+        finally:
+            _prioritise(0)
+
+
+def _prioritise(priority: int) -> None:
+    with contextlib.suppress(PermissionError):
+        policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
+
+
+def processes_in(namespace: str) -> list[int]:
+    """All processes of a network namespace, the youngest first."""
+    wanted = (NAMESPACES / namespace).stat().st_ino
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (path / "ns" / "net").stat().st_ino == wanted:
+                found.append(int(path.name))
+    return sorted(found, reverse=True)
+
+
+def deafen(pair: Pair, deaf: Node, to: Node) -> None:
+    """From now on one director hears nothing of the other on the service networks; the other still hears it."""
+    namespace = pair.namespace(deaf.name)
+    for interface, mac in (("eth0", to.mac), ("eth1", to.back_mac)):
+        network.run_tc(namespace, f"qdisc add dev {interface} ingress")
+        rule = f"protocol all prio 1 flower src_mac {mac.hex(':')} action drop"
+        network.run_tc(namespace, f"filter add dev {interface} ingress {rule}")
+
+
+def undeafen(pair: Pair, deaf: Node) -> None:
+    for interface in ("eth0", "eth1"):
+        network.run_tc(pair.namespace(deaf.name), f"qdisc del dev {interface} ingress")
+
+
+def isolate(pair: Pair, on: bool) -> None:
+    """The switches carry nothing between the directors; both reach everybody else."""
+    for director in DIRECTORS:
+        for port in (director.name, f"{director.name}-back"):
+            network.run_ip(pair.switch, "link", "set", port, "type", "bridge_slave", "isolated", "on" if on else "off")

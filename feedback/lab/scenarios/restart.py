@@ -1,0 +1,105 @@
+"""Daemons killed, restarted and stopped for seconds, first on the standby, then on the active director, under load.
+
+    killed    SIGKILL, and started again a second later, as systemd does
+    upgraded  SIGTERM, and started again at once
+    frozen    SIGSTOP for five seconds, then SIGCONT
+
+A daemon is not the data path: no connection may be lost, no new one refused, and no role may change.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from feedback.lab.job import Job
+from feedback.lab.pair import figures as pair_figures
+from feedback.lab.pair.directors import Directors, directors
+from feedback.lab.pair.stand import PairStand
+from feedback.lab.pair.topology import DIRECTORS, Node, pair
+from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.scenarios.takeover import CONNECTIONS, begin, end, plan
+
+BEFORE_SECONDS = 2.0
+AWAY_SECONDS = 1.0
+FROZEN_SECONDS = 5.0
+BACK_SECONDS = 3.0  # after each, so that it may come up and be watched
+STEPS = {"killed": AWAY_SECONDS, "upgraded": 0.0, "frozen": FROZEN_SECONDS}
+
+
+class Restart:
+    name = "restart"
+    summary = "our daemons killed, upgraded and frozen under load, on the standby and on the active director"
+    variants = ("feedback", "keepalived_fast")
+    seconds = BEFORE_SECONDS + 2 * (sum(STEPS.values()) + len(STEPS) * BACK_SECONDS) + 2
+    seconds_least = seconds
+    quotas = ()
+    law = "capacity"
+    scheduler = "wlc"
+
+    def run(self, job: Job, output: Path) -> None:
+        options = Options.of(job)
+        with PairStand(pair(job.run), output) as stand:
+            both = directors(stand, job.variant)
+            start = begin(stand, both, plan(options))
+            stand.event("visits", found=stand.visit())
+            moment = start + BEFORE_SECONDS
+            for director in reversed(DIRECTORS):
+                for step, seconds in STEPS.items():
+                    stand.sleep_until(moment)
+                    _do(stand, both, step, director, seconds)
+                    moment += seconds + BACK_SECONDS
+            stand.sleep_until(moment)
+            stand.mark_cpu("busy to")
+            end(stand, both)
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        found: Figures = {}
+        for variant, trace in traces.items():
+            made = pair_figures.common(trace)
+            seen = pair_figures.read_looks(trace)
+            start, finish = trace.moment("start"), trace.moment("end")
+            made["lost"] = made["established"] - made["survived"]
+            made["errors"] = _refused(trace)
+            made["role_changes"] = pair_figures.role_changes(seen, start, finish)
+            made["both_active_ms"] = pair_figures.both_active_ms(seen, start, finish)
+            found |= pair_figures.named(variant, made)
+        return found
+
+    def failures(self, figures: Figures) -> list[str]:
+        return [
+            *shortfall(figures, "established", least=CONNECTIONS),
+            *shortfall(figures, "errors", most=0),
+            *shortfall(figures, "lost", most=0),
+            *shortfall(figures, "udp_lost", most=0),
+            *shortfall(figures, "role_changes", most=0),
+            *shortfall(figures, "both_active_ms", most=0),
+        ]
+
+
+def _do(stand: PairStand, both: Directors, step: str, director: Node, seconds: float) -> None:
+    """New connections are opened while the daemon is away, and after it is back."""
+    stand.event(f"{step} {director.name}")
+    if step == "frozen":
+        moment = both.freeze(director)
+    else:
+        moment = both.kill(director, signal.SIGKILL if step == "killed" else signal.SIGTERM)
+    if seconds:
+        stand.event("visits", found=stand.visit())
+    stand.sleep_until(moment + seconds)
+    stand.event(f"{director.name} back")
+    if step == "frozen":
+        both.thaw(director)
+    else:
+        both.start(director)
+    stand.event("visits", found=stand.visit())
+
+
+def _refused(trace: Trace) -> int:
+    """New connections that nobody answered."""
+    visits = [event.details["found"] for event in trace.events if event.what == "visits"]
+    return sum(answer.startswith("nobody") for found in visits for answer in found.values())
+
+
+SCENARIO = Restart()
