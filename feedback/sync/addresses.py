@@ -5,7 +5,7 @@ servers' gateway. Knows no netlink and no role but `active`. Invariant: `plan` i
 depends on what is wanted and what is there, never on what was done before), and what we did not add is never removed.
 
 Whose an address is. The kernel keeps a protocol number with each address (IFA_PROTO, Linux 5.18 and later), which says
-who made it; ours is `PROTOCOL`: `ip address show proto 251` lists what is ours. It lives and dies with the address, so
+who made it; ours is `PROTOCOL` (`ip address show proto 251`, in a recent iproute2). It lives and dies with the address:
 a daemon that was killed, upgraded or restarted finds its own, and no file can be stale. An older kernel forgets it;
 there the shell keeps a file under /run, written before an address is added: after a boot it is gone, and so are they.
 

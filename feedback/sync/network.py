@@ -28,8 +28,9 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -40,11 +41,14 @@ from feedback.sync.addresses import PROTOCOL, Present, VirtualAddress, endangere
 from feedback.sync.packets import Address, Answer, Claim, Echo, Instruction
 
 ANSWER_SECONDS = 2.0
+USABLE_SECONDS = 0.05
+YIELDS = 50
 RECEIVE_BYTES = 65536
 FRAME_BYTES = 2048
+SEND_BUFFER_BYTES = 4 * 1024 * 1024
 FRAMES_AT_ONCE = 256  # then other work of the loop has its turn
 
-_SO_ATTACH_FILTER = 26
+_SO_ATTACH_FILTER, _SO_SNDBUFFORCE = 26, 32
 _SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8910, 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _ARPHRD_ETHER = 1
@@ -101,7 +105,8 @@ class Network:
     ) -> None:
         self.wanted = tuple(wanted)
         self._netns = netns
-        self._heeded = frozenset({w.address for w in wanted} | set(targets))
+        # As frames say them, without the interface of a link-local target; to what we were given.
+        self._heeded = {_bare(a): a for a in (*(w.address for w in wanted), *targets)}
         self._memory = _Memory(memory)
         self._ports: dict[str, _Port] = {}
         self._echoes: dict[int, socket.socket] = {}
@@ -144,14 +149,41 @@ class Network:
         return tuple(present for present, _ in self._present())
 
     def add(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
-        """One that is there already is not refused, and whose it is does not change."""
+        """One that is there already is not refused, and whose it is does not change. Those that are not refused answer
+        when this returns."""
         assert self._kernel is not None
         refusals, indexed = self._indexed(addresses)
         if not self._kernel.keeps_protocol:
             self._memory.add(address for address, _ in indexed)
         flags = rtnetlink.NLM_F_CREATE | rtnetlink.NLM_F_EXCL
-        codes = self._kernel.do([(rtnetlink.RTM_NEWADDR, flags, rtnetlink.address_body(a, i)) for a, i in indexed])
-        return refusals + _refusals(indexed, codes, allowed={errno.EEXIST})
+        work = [(rtnetlink.RTM_NEWADDR, flags, rtnetlink.address_body(a, i)) for a, i in indexed]
+        try:
+            codes = self._kernel.do(work)
+        except NetworkError as error:
+            return refusals + tuple(Refusal(address, str(error)) for address, _ in indexed)
+        refusals += _refusals(indexed, codes, allowed={errno.EEXIST})
+        failed = {refusal.address for refusal in refusals}
+        return refusals + self._await(address for address, _ in indexed if address not in failed)
+
+    def _await(self, added: Iterable[VirtualAddress]) -> tuple[Refusal, ...]:
+        """The kernel makes an IPv6 address usable (its route, its multicast group) in a work queue, even without
+        duplicate address detection. A client that heard the announcement earlier would have its first packet forwarded
+        or dropped, and wait for its retransmission. It takes until the queue's thread has the processor: let it."""
+        assert self._kernel is not None
+        refusals = []
+        end = time.monotonic() + USABLE_SECONDS
+        asked = 0
+        for address in added:
+            while address.address.version == 6 and not self._kernel.is_local(address.address):
+                if time.monotonic() > end:
+                    refusals.append(Refusal(address, "it is added, but the kernel does not use it yet"))
+                    break
+                asked += 1
+                if asked < YIELDS:  # a sleep may take a whole tick
+                    os.sched_yield()
+                else:  # of a higher scheduling class than the queue's thread, yielding is not enough
+                    time.sleep(0.0005)
+        return tuple(refusals)
 
     def remove(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
         """One that is not there is not refused. Others that the kernel would delete along with them are put back in the
@@ -159,15 +191,21 @@ class Network:
         assert self._kernel is not None
         _, indexed = self._indexed(addresses)  # without an interface there is no address
         work = [(rtnetlink.RTM_DELADDR, 0, rtnetlink.address_body(a, i)) for a, i in indexed]
-        if any(a.prefix < a.address.max_prefixlen for a in addresses):
-            present = self._present()
-            staying = set(endangered(addresses, [p for p, _ in present]))
-            create = rtnetlink.NLM_F_CREATE
-            work += [(rtnetlink.RTM_NEWADDR, create, entry.body) for p, entry in present if p.address in staying]
-        codes = self._kernel.do(work)
+        try:
+            if any(a.prefix < a.address.max_prefixlen for a in addresses):
+                work += self._mending(addresses)
+            codes = self._kernel.do(work)
+        except NetworkError as error:
+            return tuple(Refusal(address, str(error)) for address in addresses)
         if not self._kernel.keeps_protocol:
             self._memory.discard(addresses)
         return _refusals(indexed, codes, allowed={errno.EADDRNOTAVAIL, errno.ENODEV})
+
+    def _mending(self, going: Collection[VirtualAddress]) -> list[tuple[int, int, bytes]]:
+        present = self._present()
+        staying = set(endangered(going, [p for p, _ in present]))
+        create = rtnetlink.NLM_F_CREATE
+        return [(rtnetlink.RTM_NEWADDR, create, entry.body) for p, entry in present if p.address in staying]
 
     def _present(self) -> list[tuple[Present, rtnetlink.Entry]]:
         assert self._kernel is not None
@@ -285,19 +323,29 @@ class Network:
     def _way(self, target: Address) -> Callable[[], None]:
         """What asks the target. Raises NetworkError, OSError."""
         assert self._kernel is not None
+        if _bare(target) not in self._heeded:
+            raise NetworkError(f"{target} was not named as a target at the start: its answer would not be heard")
+        if scope := getattr(target, "scope_id", None):
+            return self._question(scope, target, None)
+        if target.is_link_local:
+            raise NetworkError(f"{target} is on every link: name the interface too, as in {target}%eth0")
         route = self._kernel.route(target)
         name = self._name(route.index)
         if route.local or name is None:
             raise NetworkError(f"{target} is an address of this host, which says nothing: name one beyond a link")
         if not route.gateway:
             with contextlib.suppress(NotEthernet):
-                mac, port = self._mac(name), self._port(name)
-                if isinstance(target, IPv6Address):
-                    return lambda: port.send(target, [packets.neighbour_solicitation(mac, port.link_local, target)])
-                source = route.source if isinstance(route.source, IPv4Address) else IPv4Address(0)
-                return lambda: port.send(target, [packets.arp_request(mac, source, target)])
+                return self._question(name, target, route.source)
         sock = self._echo_socket(target)
         return lambda: self._echo(sock, target)
+
+    def _question(self, interface: str, target: Address, source: Address | None) -> Callable[[], None]:
+        mac, port = self._mac(interface), self._port(interface)
+        if isinstance(target, IPv6Address):
+            frame = packets.neighbour_solicitation(mac, port.link_local, target)
+        else:
+            frame = packets.arp_request(mac, source if isinstance(source, IPv4Address) else IPv4Address(0), target)
+        return lambda: port.send(target, [frame])
 
     def _echo(self, sock: socket.socket, target: Address) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFF
@@ -310,8 +358,9 @@ class Network:
         return self._epoll.fileno()
 
     def read(self) -> list[Answer | Claim | Echo]:
-        """What has come since, without waiting. Of our wanted addresses and targets only."""
+        """What others have said since, without waiting. Of our wanted addresses and targets only."""
         heard: list[Answer | Claim | Echo] = []
+        own: set[str] | None = None
         for descriptor, _ in self._epoll.poll(0):
             sock = self._sources.get(descriptor)
             if sock is None:
@@ -321,8 +370,10 @@ class Network:
                     heard.append(Echo(ip_address(sender[0].split("%")[0])))
                     continue
                 said = packets.parse_frame(data)
-                if isinstance(said, Answer | Claim) and said.address in self._heeded:
-                    heard.append(said)
+                own = set(self.macs().values()) if own is None else own
+                # Our own announcement comes back where a switch or a bond reflects it.
+                if isinstance(said, Answer | Claim) and said.address in self._heeded and said.mac not in own:
+                    heard.append(replace(said, address=self._heeded[said.address]))
         return heard
 
     # --- sockets -----------------------------------------------------------------------------------------------------
@@ -464,6 +515,12 @@ class _Kernel:
                 break
         raise NetworkError(f"there is no route to {target}: see `ip route get {target}`")
 
+    def is_local(self, address: Address) -> bool:
+        try:
+            return self.route(address).local
+        except NetworkError:
+            return False
+
     def _next(self, count: int) -> tuple[int, int]:
         """The first and last of `count` sequence numbers; 0 is the kernel's own."""
         first = self._sequence % 0x7FFF_0000 + 1
@@ -494,10 +551,10 @@ class _Memory:
     def __contains__(self, address: VirtualAddress) -> bool:
         return str(address) in self._read()
 
-    def add(self, addresses: Iterator[VirtualAddress] | Collection[VirtualAddress]) -> None:
+    def add(self, addresses: Iterable[VirtualAddress]) -> None:
         self._write(self._read() | {str(a) for a in addresses})
 
-    def discard(self, addresses: Collection[VirtualAddress]) -> None:
+    def discard(self, addresses: Iterable[VirtualAddress]) -> None:
         self._write(self._read() - {str(a) for a in addresses})
 
     def _read(self) -> set[str]:
@@ -541,6 +598,8 @@ def _packet_socket(interface: str, protocol: int, program: list[Instruction]) ->
     except PermissionError:
         raise NotPermitted("sending and hearing ARP", "CAP_NET_RAW") from None
     _attach(sock, program)  # before it is bound: nothing comes in unfiltered
+    with contextlib.suppress(PermissionError):  # hundreds of announcements at once
+        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
     sock.bind((interface, protocol))
     return sock
 
@@ -558,6 +617,10 @@ def _raw_icmp(ipv6: bool) -> socket.socket:
 def _attach(sock: socket.socket, program: list[Instruction]) -> None:
     code = ctypes.create_string_buffer(packets.pack_filter(program))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))
+
+
+def _bare(address: Address) -> Address:
+    return ip_address(address.packed)
 
 
 def _identifier() -> int:

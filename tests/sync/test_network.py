@@ -73,6 +73,10 @@ class Site:
         for host in self.hosts:
             until(functools.partial(self.settled, host), f"{host} has no link-local address")
 
+    def link_local(self, host: str) -> str:
+        words = self.ask(host, "-6", "-brief", "address", "show", "dev", "eth0", "scope", "link").split()
+        return words[2].split("/")[0]
+
     def settled(self, host: str) -> bool:
         """A link that has just come up has its link-local address, and the route to others', a moment later."""
         return "fe80::" in self.ask(host, "address")
@@ -255,6 +259,32 @@ def test_an_address_that_is_removed_falls_silent_and_works_again_when_it_is_back
     assert d1.add(WANTED) == ()
     for pinger in pingers:
         pinger.until()
+
+
+def test_a_packet_that_still_comes_to_the_old_director_is_passed_on_to_the_new_one(site: Site) -> None:
+    """Between the removal and the announcement, or where the announcement was lost: if it forwards, as directors do."""
+    d1, d2 = site.network("d1"), site.network("d2")
+    for name in ("ip_forward", "conf/all/send_redirects", "conf/eth0/send_redirects"):
+        value = "1" if name == "ip_forward" else "0"
+        within(site.netns("d1"), functools.partial(Path("/proc/sys/net/ipv4", name).write_text, value))
+    d1.add([VIP])
+    pinger = site.pinger(VIP.address)
+    pinger.until()
+    site.pinger(CLIENT, "d2").until()  # or it asks for the client, as the VIP, and that is an announcement in itself
+    d1.remove([VIP])
+    d2.add([VIP])
+    pinger.until()
+    assert site.neighbour(VIP.address) == site.mac("d1")
+
+
+def test_an_ipv6_address_answers_when_add_returns(site: Site) -> None:
+    d1, pinger = site.network("d1"), site.pinger(VIP6.address)
+    d1.add([VIP6])
+    pinger.until()
+    for _ in range(20):
+        d1.remove([VIP6])
+        d1.add([VIP6])
+        assert pinger.once(1.0)
 
 
 def test_the_ipv6_address_is_no_source_of_the_directors_own_connections(site: Site) -> None:
@@ -470,21 +500,27 @@ def test_targets_on_the_link_and_behind_a_router_are_reached(site: Site) -> None
     beyond, beyond6 = ip_address("192.0.2.1"), ip_address("2001:db8:1::1")
     site.ip("client", f"address add {beyond}/32 dev lo", f"address add {beyond6}/128 dev lo")
     site.ip("d2", f"route add {beyond} via {CLIENT}", f"route add {beyond6} via {CLIENT6}")
-    targets = (CLIENT, CLIENT6, beyond, beyond6)
+    local = ip_address(site.link_local("client") + "%eth0")
+    targets = (CLIENT, CLIENT6, local, beyond, beyond6)
     d2 = site.network("d2", (VIP,), targets=targets)
     assert d2.reach(targets) == ()
     mac = site.mac("client")
-    assert set(heard(d2, 4)) == {Answer(CLIENT, mac), Answer(CLIENT6, mac), Echo(beyond), Echo(beyond6)}
+    on_link = {Answer(target, mac) for target in targets[:3]}
+    assert set(heard(d2, 5)) == on_link | {Echo(beyond), Echo(beyond6)}
     site.ip("switch", "link set client down")
     assert d2.reach(targets) == ()
     assert heard(d2, 1, 0.1) == []
 
 
 def test_a_target_that_cannot_be_asked_is_told(site: Site) -> None:
-    d2 = site.network("d2", (VIP,))
-    own, nowhere = d2.reach([ip_address("10.0.0.3"), ip_address("192.0.2.1")])
-    assert own.reason == "10.0.0.3 is an address of this host, which says nothing: name one beyond a link"
-    assert nowhere.reason == "there is no route to 192.0.2.1: see `ip route get 192.0.2.1`"
+    own, nowhere, bare, unnamed = map(ip_address, ("10.0.0.3", "192.0.2.1", "fe80::1", "10.0.0.77"))
+    d2 = site.network("d2", (VIP,), targets=[own, nowhere, bare])
+    assert [refusal.reason for refusal in d2.reach([own, nowhere, bare, unnamed])] == [
+        "10.0.0.3 is an address of this host, which says nothing: name one beyond a link",
+        "there is no route to 192.0.2.1: see `ip route get 192.0.2.1`",
+        "fe80::1 is on every link: name the interface too, as in fe80::1%eth0",
+        "10.0.0.77 was not named as a target at the start: its answer would not be heard",
+    ]
 
 
 # --- what is missing -------------------------------------------------------------------------------------------------
