@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -119,3 +120,12 @@ def test_promtool_has_nothing_to_complain_of(made: dict[str, Any]) -> None:
         ["promtool", "check", "metrics"], input=text(made), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_each_metric_and_each_alert_is_explained() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    rules = (Path(__file__).parents[2] / "contrib" / "prometheus" / "feedback.rules.yml").read_text()
+    names = {f.name.removeprefix("feedback_") for f in parse_text(text(troubled()))}
+    names -= {"real_server_lower_threshold_connections"}  # named with the upper one
+    alerts = re.findall(r"alert: (\w+)", rules)
+    assert [name for name in (*names, *alerts) if name not in docs] == []
