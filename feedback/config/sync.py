@@ -50,8 +50,7 @@ class ReplicationConfig(Strict, frozen=True):
 
     mode: str = "relay"
     interface: Annotated[str, msgspec.Meta(min_length=1, max_length=15)] = "lo"
-    mirror: bool = True  # services, weights and thresholds too; false where something else makes them on both
-    refresh_seconds: Annotated[int, msgspec.Meta(ge=1, le=300)] = 10
+    mirror: bool | None = None  # services, weights and thresholds too; absent: unless keepalived makes them on both
 
 
 class KeepalivedConfig(Strict, frozen=True):
@@ -82,6 +81,10 @@ class SyncConfig(File, frozen=True):
     timing: Timing = Timing()
     replication: ReplicationConfig = ReplicationConfig()
     keepalived: KeepalivedConfig = KeepalivedConfig()
+
+    @property
+    def mirrors(self) -> bool:
+        return self.engine == "heartbeat" if self.replication.mirror is None else self.replication.mirror
 
     def check(self, source: str) -> None:
         check_word(self.engine, ENGINES, f"{source}: engine")

@@ -19,16 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from feedback.config import ConfigError, SyncConfig, load
-from feedback.ipvs import Client
+from feedback.ipvs import Client, Kernel
 from feedback.ops import pair, systemd
 from feedback.ops.control import serve
 from feedback.ops.logs import Log
+from feedback.ops.role import Role as SaidRole
 from feedback.ops.role import RoleFile
-from feedback.sync import doctor, heartbeat, report
+from feedback.sync import doctor, heartbeat, multicast, report
 from feedback.sync.addresses import VirtualAddress, foreign, foreign_advice
 from feedback.sync.carrier import TURN_SECONDS, Carrier
 from feedback.sync.election import Election, Notice, Settings, Transition
+from feedback.sync.engine import Engine, Following
 from feedback.sync.heartbeat import HeartbeatError, Role
+from feedback.sync.keepalived import Fifo
 from feedback.sync.links import DATAGRAM_BYTES_MAX, Links
 from feedback.sync.network import Network
 from feedback.sync.packets import Answer, Claim
@@ -72,7 +75,8 @@ class Daemon:
         wanted = tuple(VirtualAddress.parse(a.address, a.interface) for a in c.address)
         self._by_text = {str(w.address): w for w in wanted}
         self._targets = {ip_address(text): float("-inf") for text in c.reach}
-        self._election = Election(_settings(c, tuple(self._by_text)), c.name, self._boot, now())
+        self._fifo = Fifo(c.keepalived.instance)
+        self._engine = self._make_engine()
         self._links = Links(c.link, self._take_datagram)
         self._counters: Counter[str] = Counter()
         self._events: list[dict[str, Any]] = []
@@ -96,17 +100,17 @@ class Daemon:
         with contextlib.ExitStack() as stack:
             self._network = Network(self._wanted, tuple(self._targets), memory=c.role.with_suffix(".addresses"))
             stack.callback(self._network.close)
-            self._tenure = Tenure(self._network, RoleFile(c.role), c.peer, now)
+            moves = self._network if c.engine == "heartbeat" else None
+            self._tenure = Tenure(moves, RoleFile(c.role), c.peer, now)
             kernel = stack.enter_context(Client())
-            self._replication = self._open_replication()
+            self._replication = self._open_replication(kernel)
             if self._replication is not None:
                 stack.callback(self._replication.close)
-            r = c.replication
             self._carrier = Carrier(
                 f"{self._boot:x}",
                 kernel,
                 self._replication,
-                mirror=r.mirror,
+                mirror=c.mirrors,
                 master_state=c.master_state,
                 clock=now,
             )
@@ -125,6 +129,11 @@ class Daemon:
             stack.callback(self._links.close)
             loop.add_reader(self._network, self._take_frames)
             stack.callback(loop.remove_reader, self._network)
+            fifo = self._open_fifo()
+            if fifo is not None:
+                stack.callback(os.close, fifo)
+                loop.add_reader(fifo, self._take_notices, fifo)
+                stack.callback(loop.remove_reader, fifo)
             server = await serve(c.control, self._answer)
             stack.callback(c.control.unlink, missing_ok=True)
             stack.callback(server.close)
@@ -138,8 +147,41 @@ class Daemon:
         systemd.stopping("addresses, services and connections stay as they are")
         self._log.info("stopped", note="addresses, services and connections stay as they are")
 
-    def _open_replication(self) -> Replication | None:
+    def _make_engine(self) -> Engine:
+        c = self._config
+        settings = _settings(c, tuple(self._by_text))
+        if c.engine == "heartbeat":
+            return Election(settings, c.name, self._boot, now())
+        # keepalived says only what changes: a restarted daemon goes on with what was said before.
+        before = RoleFile(c.role).read().role is SaidRole.ACTIVE
+        return Following(settings, c.name, self._boot, now(), active=before)
+
+    def _open_fifo(self) -> int | None:
+        """keepalived's FIFO, open for writing too: so it never ends, and keeps what is said while nobody reads."""
+        if not isinstance(self._engine, Following):
+            return None
+        path = self._config.keepalived.fifo
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+            return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError(f"keepalived.fifo: {path}: {error.strerror}") from None
+
+    def _take_notices(self, fifo: int) -> None:
+        assert isinstance(self._engine, Following)
+        with contextlib.suppress(BlockingIOError):
+            for word in self._fifo.feed(os.read(fifo, 4096)):
+                self._engine.receive_notice(word, now())
+        self._advance()
+
+    def _open_replication(self, kernel: Kernel) -> Replication | None:
         r = self._config.replication
+        if r.mode == "multicast":
+            self._log.warning("replication", note=multicast.WARNING)
+            for change in multicast.ensure(kernel, r.interface):
+                self._log.info("replication", change=change)
         if r.mode != "relay":
             return None
         replication = Replication(interface=r.interface, memory=self._config.state.with_suffix(".before"))
@@ -175,9 +217,9 @@ class Daemon:
                 raise HeartbeatError("oversized", "longer than any heartbeat")
             beat = heartbeat.decode(datagram, self._key)
         except HeartbeatError as error:
-            self._election.receive_refused(error.kind)
+            self._engine.receive_refused(error.kind)
             return
-        self._election.receive_heartbeat(beat, self._links.name(link), now())
+        self._engine.receive_heartbeat(beat, self._links.name(link), now())
         self._advance()
 
     def _take_frames(self) -> None:
@@ -185,62 +227,62 @@ class Daemon:
         for said in self._network.read():
             if said.address in self._targets:
                 self._targets[said.address] = at
-                self._election.receive_reach(str(said.address), True, at)
+                self._engine.receive_reach(str(said.address), True, at)
             elif isinstance(said, Answer):
-                self._election.receive_answer(str(said.address), _mac(said.mac), at)
+                self._engine.receive_answer(str(said.address), _mac(said.mac), at)
             elif isinstance(said, Claim):
-                self._election.receive_claim(str(said.address), _mac(said.mac), at)
+                self._engine.receive_claim(str(said.address), _mac(said.mac), at)
         self._advance()
 
     def _look_around(self) -> None:
         """Our own interfaces, addresses and reach targets."""
         at = now()
         macs = self._network.macs()
-        self._election.receive_macs(tuple(_mac(mac) for mac in dict.fromkeys(macs.values())))
+        self._engine.receive_macs(tuple(_mac(mac) for mac in dict.fromkeys(macs.values())))
         for interface in {w.interface for w in self._wanted}:
-            self._election.receive_interface(interface, self._network.link_up(interface), at)
-        if self._tenure.active or self._election.role is Role.STANDBY:
+            self._engine.receive_interface(interface, self._network.link_up(interface), at)
+        if self._tenure.active or self._engine.role is Role.STANDBY:
             self._tenure.mend()
-        self._election.receive_installed(self._tenure.installed())
+        self._engine.receive_installed(self._tenure.installed())
         for target, heard in self._targets.items():
             if at - heard > REACH_SECONDS:
-                self._election.receive_reach(str(target), False, at)
+                self._engine.receive_reach(str(target), False, at)
         if self._targets:
             self._network.reach(tuple(self._targets))
 
     def _tell_replica(self, at: float) -> None:
         condition, done, total = self._carrier.replica(at)
-        self._election.receive_replica(heartbeat.Replica(report.REPLICA_STATES[condition], done, total), at)
+        self._engine.receive_replica(heartbeat.Replica(report.REPLICA_STATES[condition], done, total), at)
 
     # --- what is decided ---------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         """Perform what is due, and be called again when the next is."""
-        while self._election.next_timer() <= (at := now()):
-            for decision in self._election.handle_timer(at):
+        while self._engine.next_timer() <= (at := now()):
+            for decision in self._engine.handle_timer(at):
                 self._perform(decision, at)
             self._note_events()
         if self._timer is not None:
             self._timer.cancel()
-        delay = max(0.0, self._election.next_timer() - at)
+        delay = max(0.0, self._engine.next_timer() - at)
         self._timer = asyncio.get_running_loop().call_later(delay, self._advance)
 
     def _perform(self, decision: Decision, at: float) -> None:
         match decision:
             case SendHeartbeat():
-                self._links.send(heartbeat.encode(self._election.heartbeat(at), self._key))
+                self._links.send(heartbeat.encode(self._engine.heartbeat(at), self._key))
             case Look(addresses):
                 for refusal in self._network.look([self._by_text[a] for a in addresses]):
                     self._complain("look", refusal.reason)
             case TakeOver(reason, term) | Resume(reason, term):
                 resumed = isinstance(decision, Resume)
                 self._tenure.begin(reason, term, at, resumed=resumed)
-                self._election.receive_installed(True)
+                self._engine.receive_installed(True)
                 self._carrier.lead()
                 self._log.info("resumed" if resumed else "took-over", reason=reason, term=term, act_ms=self._act_ms())
             case StepDown(reason):
-                self._tenure.end(reason, self._election.status(at).term)
-                self._election.receive_installed(self._tenure.installed())
+                self._tenure.end(reason, self._engine.status(at).term)
+                self._engine.receive_installed(self._tenure.installed())
                 self._follow()
                 self._log.info("stepped-down", reason=reason)
             case AnnounceAgain(reason):
@@ -252,7 +294,7 @@ class Daemon:
     async def _hand_over(self) -> None:
         reason = await self._carrier.settle()
         if reason is None:
-            self._election.receive_handed_over(now())
+            self._engine.receive_handed_over(now())
             self._advance()
         else:
             self._log.error("handover-stuck", reason=reason)
@@ -261,7 +303,7 @@ class Daemon:
     def _follow(self) -> None:
         """Be the end that the role asks for: over the link heard last, where the one in use has fallen silent."""
         at = now()
-        status = self._election.status(at)
+        status = self._engine.status(at)
         if status.role is Role.ACTIVE:
             self._carrier.lead()
             return
@@ -277,7 +319,7 @@ class Daemon:
             self._carrier.follow(best)
 
     def _note_events(self) -> None:
-        while (event := self._election.next_event()) is not None:
+        while (event := self._engine.next_event()) is not None:
             self._numbered += 1
             told = report.of_event(event, self._numbered, now(), time.time())
             self._events = [*self._events[-EVENTS_KEPT + 1 :], told]
@@ -291,14 +333,14 @@ class Daemon:
     def _tenure_follows(self) -> None:
         """The role file for transitions that move no address, and the link for a peer that became active."""
         if not self._tenure.active:
-            status = self._election.status(now())
+            status = self._engine.status(now())
             self._tenure.stand_by(status.reason, status.term)
         self._follow()
 
     def _note_handover(self, event: Transition) -> None:
         if self._handover["state"] != "under way":
             return
-        role = self._election.role
+        role = self._engine.role
         if role is not Role.ACTIVE:
             took = 1000 * (now() - self._handover_at)
             self._handover |= {"state": "done", "reason": event.reason, "took_ms": round(took, 1)}
@@ -318,7 +360,7 @@ class Daemon:
                 ):
                     raise ConfigError(f"{self._path}: {name}: changes only with a restart, which moves no traffic")
             self._config = config
-            self._election.settings = _settings(config, tuple(self._by_text))
+            self._engine.settings = _settings(config, tuple(self._by_text))
             self._log.info("reloaded", path=str(self._path))
         except ConfigError as error:
             self._log.error("reload-failed", reason=str(error), note="what was in force stays")
@@ -345,9 +387,9 @@ class Daemon:
 
     def _start_handover(self, *, force: bool) -> dict[str, Any]:
         at = now()
-        if self._election.role is not Role.ACTIVE:
+        if self._engine.role is not Role.ACTIVE:
             return {"error": f"this director is the standby: ask the active one, {self._config.peer}"}
-        reason = self._election.request_handover(at, force)
+        reason = self._engine.request_handover(at, force)
         if reason is not None:
             return {"error": f"not handed over: {reason}"}
         self._handover_at = at
@@ -357,7 +399,7 @@ class Daemon:
 
     def _status(self) -> dict[str, Any]:
         at = now()
-        status = self._election.status(at)
+        status = self._engine.status(at)
         return report.of_status(
             status,
             self._config,
@@ -376,8 +418,8 @@ class Daemon:
         present = self._network.installed()
         facts = doctor.Facts(
             status=self._status(),
-            limitation=self._election.limitation(),
-            problems=self._replication.problems() if self._replication else (),
+            limitation=self._engine.limitation(),
+            problems=self._problems(),
             foreign=tuple(foreign_advice(f) for f in foreign(self._wanted, present)),
             replicates=self._config.replication.mode != "off",
         )
@@ -385,12 +427,17 @@ class Daemon:
         told = [{"level": str(f.level), "what": f.what, "mend": f.mend} for f in findings]
         return {"schema": report.SCHEMA, "findings": told, "verdict": doctor.verdict(findings)}
 
+    def _problems(self) -> tuple[str, ...]:
+        if self._config.replication.mode == "multicast":
+            return (multicast.WARNING,)
+        return self._replication.problems() if self._replication else ()
+
     def _act_ms(self) -> float | None:
         seconds = self._tenure.acted_seconds
         return None if seconds is None else round(1000 * seconds, 2)
 
     def _summary(self) -> str:
-        status = self._election.status(now())
+        status = self._engine.status(now())
         return f"{status.state}: {status.reason}"
 
     def _complain(self, kind: str, text: str) -> None:
