@@ -15,6 +15,7 @@ COMMANDS = {
     "show": ("feedback.cli.show:show", "Show services and destinations with load, target and age."),
     "explain": ("feedback.cli.show:explain", "Say why a destination has its weight."),
     "keys": ("feedback.cli.keys:keys", "Make, show, enroll, list and revoke keys."),
+    "record": ("feedback.cli.record:record", "Record what agents and kernel say, to be replayed with another law."),
     "simulate": ("feedback.cli.simulate:simulate", "Try laws on a model of a pool, beside an oracle."),
     "lab": ("feedback.cli.lab:lab", "Run a whole LVS cluster on this machine, on a real kernel."),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
     "--replay",
     "recording",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A recording instead of a case: the weights that each --law would have written, beside those recorded.",
+    help="A recording (`feedback record`) instead of a case: what each --law would have done, beside what was.",
 )
 @click.option(
     "--law",
@@ -54,7 +55,7 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="So many seeds; their mean.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes at a time.")
 @click.option("--late/--no-late", default=True, help="`capacity` once more with twice the delay of reports.")
-@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw the p99s; .svg, .png or .pdf.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw it; .svg, .png or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
 def simulate(
     list_cases: bool,
@@ -83,7 +84,7 @@ def simulate(
         _list()
         return
     if recording is not None:
-        _replay(recording, laws, as_json=as_json)
+        _replay(recording, laws, picture, as_json=as_json)
         return
     cases = _cases(names, files, suite=suite)
     seeds_taken = range(seed, seed + seeds)
@@ -164,22 +165,31 @@ def _tell(results: Results, seeds: list[int], picture: Path | None, *, as_json: 
         click.echo(json.dumps(to_json(results, checked, seeds)))
 
 
-def _replay(path: Path, laws: tuple[str, ...], *, as_json: bool) -> None:
+def _replay(path: Path, laws: tuple[str, ...], picture: Path | None, *, as_json: bool) -> None:
     from rich.console import Console
 
     from feedback.master.laws import UnknownLawError
-    from feedback.simulate.recording import RecordingError, read
+    from feedback.master.recording import RecordingError, read
+    from feedback.simulate.picture import NoPictureError, draw_histories
     from feedback.simulate.replay import recorded, replay
     from feedback.simulate.report import replay_as_json, replay_table
+    from feedback.simulate.tape import lines
 
     try:
-        entries = list(read(path.read_text(encoding="utf-8").splitlines(), str(path)))
-        histories = [recorded(entries), *(replay(entries, law) for law in laws or ("capacity",))]
+        histories = [recorded(read(lines(path), str(path)))]
+        histories += [replay(read(lines(path), str(path)), law) for law in laws or ("capacity",)]
     except (RecordingError, UnknownLawError) as error:
         raise Failure(str(error)) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path}: cannot be read: {error}") from None
+    except (OSError, UnicodeDecodeError, zlib.error) as error:
+        raise Failure(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not histories[0].moments:
+        raise Failure(f"{path}: there is no look at the kernel in it")
     Console(stderr=as_json, width=None if sys.stdout.isatty() else 160).print(replay_table(histories))
+    if picture is not None:
+        try:
+            click.echo(f"picture: {draw_histories(picture, histories)}", err=as_json)
+        except (NoPictureError, OSError, ValueError) as error:
+            raise Failure(str(error)) from None
     if as_json:
         click.echo(json.dumps(replay_as_json(histories)))
 

@@ -23,11 +23,13 @@ from feedback.master import state
 from feedback.master.controller import Controller, Decision
 from feedback.master.laws import UnknownLawError
 from feedback.master.link import Link
+from feedback.master.recording import line
 from feedback.master.state import State, StateError
 from feedback.master.status import of_master
-from feedback.model import ServiceKey, Setting
+from feedback.model import ServiceKey, Setting, Snapshot
 from feedback.ops import systemd
-from feedback.ops.control import serve
+from feedback.ops.control import Answer, serve
+from feedback.ops.feed import Feed
 from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
 from feedback.ops.role import Role, RoleFile, RoleSaid
@@ -36,6 +38,7 @@ from feedback.wire import Report
 
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
 ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
+RECORDERS_MAX = 4
 
 
 class Daemon:
@@ -51,6 +54,7 @@ class Daemon:
         self._logged: dict[tuple[str, str], float] = {}
         self._complaints: dict[str, float] = {}
         self._saved: State | None = None
+        self._recorders: list[Feed] = []
         self._started = self._turned_at = time.monotonic()
         self._decided_at = self._started
         self._reloaded: tuple[float, bool] | None = None
@@ -162,7 +166,23 @@ class Daemon:
             self._complain("state", f"{path}: cannot be written: {error.strerror}")
 
     def _look(self) -> None:
-        self._controller.receive_kernel(self._kernel.snapshot(), time.monotonic())
+        snapshot, now = self._kernel.snapshot(), time.monotonic()
+        self._record(snapshot, now)
+        self._controller.receive_kernel(snapshot, now)
+
+    def _record(self, what: Report | Snapshot, now: float) -> None:
+        """To those who asked for it; costs nothing while nobody does."""
+        self._recorders = [feed for feed in self._recorders if feed.open]
+        if self._recorders:
+            said = line(now, what)
+            for feed in self._recorders:
+                feed.put(said)
+
+    def _start_recording(self) -> Answer:
+        if len(self._recorders) >= RECORDERS_MAX:
+            return {"error": f"{RECORDERS_MAX} recordings are being made already"}
+        self._recorders.append(Feed())
+        return self._recorders[-1]
 
     def _turn(self) -> None:
         """One look, one decision, one send. A kernel that cannot be asked is said so and asked again."""
@@ -182,6 +202,7 @@ class Daemon:
         self._save()
 
     def _receive(self, report: Report, received_at: float) -> None:
+        self._record(report, received_at)
         refused = self._controller.receive_report(report, received_at)
         self._counters["reports_refused" if refused else "reports"] += 1
 
@@ -264,12 +285,15 @@ class Daemon:
         )
         return ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "no destination yet"
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request.get("command") != "status":
-            return {"error": f"unknown command {request.get('command')!r}: expected status"}
+    def _answer(self, request: dict[str, Any]) -> Answer:
+        command = request.get("command")
+        if command not in ("status", "record"):
+            return {"error": f"unknown command {command!r}: expected status or record"}
         if self._role.role is not Role.ACTIVE:
             peer = self._role.peer or "the other director"
             return {"error": f"this director is the standby: ask the active one, {peer} ({self._role.reason})"}
+        if command == "record":
+            return self._start_recording()
         if self._decision is None:
             return {"error": "just started: ask again in a second"}
         return self._document()()

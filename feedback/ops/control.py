@@ -1,4 +1,5 @@
-"""Control: the Unix socket where the commands ask a daemon. One JSON line in, one JSON line out, then it closes.
+"""Control: the Unix socket where the commands ask a daemon. One JSON line in, one JSON line out, then it closes. Where
+the answer is a feed, its lines follow until one side has had enough.
 
 File permissions are the access control: the socket is made 0660. A stale socket file of a dead daemon is replaced; one
 where somebody answers is not.
@@ -10,14 +11,19 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from feedback.ops.feed import Feed
 
 REQUEST_BYTES_MAX = 64 * 1024
 TIMEOUT_SECONDS = 5.0
 
-Handler = Callable[[dict[str, Any]], dict[str, Any]]
+FEED_SECONDS = 30.0  # without a line: the daemon is stuck
+
+Answer: TypeAlias = dict[str, Any] | Feed
+Handler = Callable[[dict[str, Any]], Answer]
 
 
 class ControlError(Exception):
@@ -49,20 +55,39 @@ def _make_room(path: Path) -> None:
 
 
 def _client(handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), TIMEOUT_SECONDS)
-            writer.write(json.dumps(_handled(handler, line)).encode() + b"\n")
-            await asyncio.wait_for(writer.drain(), TIMEOUT_SECONDS)
+            answer = _handled(handler, line)
+            if isinstance(answer, Feed):
+                await _feed(writer, answer)
+            else:
+                await _write(writer, json.dumps(answer).encode() + b"\n")
         except (TimeoutError, ValueError, OSError):
             pass  # a client that went away, stalls or sends too much loses its answer, nothing else
         finally:
             writer.close()
 
-    return answer
+    return serve_one
 
 
-def _handled(handler: Handler, line: bytes) -> dict[str, Any]:
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    writer.write(data)
+    await asyncio.wait_for(writer.drain(), TIMEOUT_SECONDS)
+
+
+async def _feed(writer: asyncio.StreamWriter, feed: Feed) -> None:
+    try:
+        await _write(writer, b'{"feed": true}\n')
+        async for batch in feed.batches():
+            await _write(writer, batch)
+    except asyncio.CancelledError:
+        pass  # the daemon stops: the reader sees the end of the line
+    finally:
+        feed.close()
+
+
+def _handled(handler: Handler, line: bytes) -> Answer:
     try:
         request = json.loads(line)
     except ValueError:
@@ -80,20 +105,45 @@ def _answers(path: Path) -> bool:
 
 def ask(path: Path, request: dict[str, Any], daemon: str = "feedback master") -> dict[str, Any]:
     """Ask the `daemon` at `path`. Raises NotRunningError if nobody is there, else ControlError with what it said."""
+    return next(_lines(path, request, daemon))[0]
+
+
+def follow(path: Path, request: dict[str, Any], daemon: str = "feedback master") -> Iterator[bytes]:
+    """The lines of a feed, as they come, each with its newline. Raises as `ask` does, and where it ends by itself."""
+    lines = _lines(path, request, daemon)
+    next(lines)
+    for _, line in lines:
+        if not line.endswith(b"\n"):
+            break
+        if line.startswith(b'{"end"'):
+            raise ControlError(f"{path}: the daemon ended it: {json.loads(line)['end']}")
+        yield line
+    raise ControlError(f"{path}: the daemon has gone")
+
+
+def _lines(path: Path, request: dict[str, Any], daemon: str) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """The first line as an answer, then those of the feed."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(TIMEOUT_SECONDS)
             connection.connect(str(path))
             connection.sendall(json.dumps(request).encode() + b"\n")
-            data = b"".join(iter(lambda: connection.recv(65536), b""))
+            with connection.makefile("rb") as lines:
+                yield _answer(path, lines.readline()), b""
+                connection.settimeout(FEED_SECONDS)
+                for line in lines:
+                    yield {}, line
     except PermissionError:
         raise ControlError(f"{path}: permission denied: run as root or as a member of its group") from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunningError(f"{path}: no daemon answers: is `{daemon}` running?") from None
     except OSError as error:
         raise ControlError(f"{path}: {error}") from None
+
+
+def _answer(path: Path, line: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(data)
+        answer = json.loads(line)
     except ValueError:
         raise ControlError(f"{path}: the daemon's answer is not JSON") from None
     if not isinstance(answer, dict) or "error" in answer:

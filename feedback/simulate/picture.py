@@ -1,4 +1,5 @@
-"""A picture of a suite: p99 over the oracle's, a row for each policy and a column for each case.
+"""Pictures. Of a suite: p99 over the oracle's, a row for each policy and a column for each case. Of a replayed
+recording: each destination's part of its service over time, a panel for each law.
 
 Reads results; decides nothing. matplotlib is an optional dependency (lvs-feedback[lab]).
 """
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from feedback.simulate.policy import ORACLE, Policy
+from feedback.simulate.replay import History
 from feedback.simulate.report import over_oracle
 from feedback.simulate.verdict import Results
 
 WORST = 10.0  # the colour scale ends here
+NAMED = 12  # destinations: more have no room in a legend
 
 
 class NoPictureError(Exception):
@@ -23,12 +26,8 @@ class NoPictureError(Exception):
 
 def draw(path: Path, results: Results) -> Path:
     """The suffix of `path` tells the form. Raises NoPictureError."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise NoPictureError("no picture: pip install 'lvs-feedback[lab]' brings matplotlib") from None
     policies, cases = _policies(results), list(results)
-    figure = Figure(figsize=(2.6 + 0.85 * len(cases), 1.6 + 0.34 * len(policies)), layout="constrained")
+    figure = _figure(2.6 + 0.85 * len(cases), 1.6 + 0.34 * len(policies))
     axis = figure.subplots()
     axis.set_title("p99 over the oracle's on the same scheduler")
     ratios = [[over_oracle(p, results[c]) if p in results[c] else None for c in cases] for p in policies]
@@ -37,6 +36,32 @@ def draw(path: Path, results: Results) -> Path:
     axis.set_yticks(range(len(policies)), [p.name for p in policies])
     figure.savefig(path)
     return path
+
+
+def draw_histories(path: Path, histories: Sequence[History]) -> Path:
+    """The suffix of `path` tells the form. Raises NoPictureError."""
+    figure = _figure(9.0, 1.2 + 2.0 * len(histories))
+    panels = figure.subplots(len(histories), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    start = min((h.moments[0].at for h in histories if h.moments), default=0.0)
+    for panel, history in zip(panels, histories, strict=True):
+        panel.set_title(history.law, loc="left", fontsize=9)
+        panel.set_ylabel("part, %")
+        for key in histories[0].weights:
+            points = [(m.at - start, 100 * m.parts[key]) for m in history.moments if key in m.parts]
+            panel.plot([at for at, _ in points], [part for _, part in points], linewidth=1, label=str(key[1]))
+    panels[-1].set_xlabel("seconds")
+    if len(histories[0].weights) <= NAMED:
+        panels[0].legend(fontsize=7, ncols=4)
+    figure.savefig(path)
+    return path
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise NoPictureError("no picture: pip install 'lvs-feedback[lab]' brings matplotlib") from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _policies(results: Results) -> list[Policy]:

@@ -1,65 +1,166 @@
-"""Replay: a recording fed to a controller with another law, and the weights that it would have written.
+"""Replay: a recording fed to a controller with another law: the weights that it would have written, and what they mean.
 
 The controller sees the first recorded weights and then those that it wrote itself, so that it does not take the
-recorded law for somebody else's edits; but a recorded weight of 0 is kept, whoever wrote it. It cannot show what the
-traffic would have done: connections and load are those of the weights that were in force.
+recorded law for somebody else's edits; but a recorded weight of 0 is kept, whoever wrote it. Connections and load are
+those of the weights that were in force: nobody can know what other weights would have made of them. What can be said is
+how much of each server a law would have used: its part of the recorded flow, over the capacity that the recorded
+reports show. `Ruler` measures that capacity, by the product's own estimate, once for all laws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from math import nan
 
 import msgspec
 
 from feedback.config import MasterConfig
 from feedback.master import Controller
+from feedback.master.line import ServiceStatus
+from feedback.master.recording import Entry
 from feedback.model import DestinationEntry, DestinationKey, ServiceEntry, ServiceKey, SetDestination, Snapshot
-from feedback.simulate.recording import Entry
 from feedback.wire import Report
 
-RECORDED = "recorded"
+RECORDED, LAW = "recorded", "capacity"
+COUNTED_SECONDS = 4.0  # the kernel's counters move every 2 s
 Key = tuple[ServiceKey, DestinationKey]
+Parts = Mapping[Key, float]
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """From `at` on: each destination's part of its service, and what of its capacity that would use (1: all)."""
+
+    at: float
+    parts: dict[Key, float]
+    used: dict[Key, float]
 
 
 class History(msgspec.Struct, frozen=True):
-    """Of one law: the weight of each destination whenever it changed, as (moment, weight)."""
+    """Of one law: the weight of each destination whenever it changed, as (moment, weight); and what that means."""
 
     law: str
     weights: dict[Key, list[tuple[float, int]]]
+    moments: list[Moment]
 
     @property
     def writes(self) -> int:
         """Changes after the first look."""
         return sum(len(changes) - 1 for changes in self.weights.values())
 
+    @property
+    def seconds(self) -> float:
+        return self.moments[-1].at - self.moments[0].at if self.moments else 0.0
+
+    def part(self, key: Key) -> float:
+        """The mean over the time. NaN where nothing is known."""
+        return self._mean([m.parts.get(key, nan) for m in self.moments])
+
+    @property
+    def hottest(self) -> float:
+        """What would be used of the most used server, its mean over the time."""
+        return self._mean([max(m.used.values(), default=nan) for m in self.moments])
+
+    @property
+    def overloaded(self) -> float:
+        """The part of the time in which some server would be sent more than it can complete."""
+        return self._mean([float(any(u > 1 for u in m.used.values())) if m.used else nan for m in self.moments])
+
+    def _mean(self, values: list[float]) -> float:
+        spans = [b.at - a.at for a, b in zip(self.moments, self.moments[1:], strict=False)]
+        known = [(v, s) for v, s in zip(values, spans, strict=False) if v == v]
+        total = sum(s for _, s in known)
+        return sum(v * s for v, s in known) / total if total else nan
+
+
+class Ruler:
+    """What each server could complete and how much came, by what was recorded."""
+
+    def __init__(self) -> None:
+        self._controller = Controller(MasterConfig(ownership="weights", law=LAW))
+
+    def receive(self, report: Report, at: float) -> None:
+        self._controller.receive_report(report, at)
+
+    def used(self, snapshot: Snapshot, at: float, parts: Parts) -> dict[Key, float]:
+        self._controller.receive_kernel(snapshot, at)
+        self._controller.foreign_edits.clear()
+        found = {}
+        for service in self._controller.decide(at).services:
+            for d in service.destinations:
+                key, estimate = (service.service.key, d.member.key), d.member.estimate
+                if estimate is not None and estimate.samples and not estimate.held and key in parts:
+                    found[key] = parts[key] * service.flow / max(1e-9, estimate.capacity)
+        return found
+
 
 def recorded(entries: Iterable[Entry]) -> History:
-    """The weights that were in force."""
-    history = History(RECORDED, {})
+    """What was in force: the weights, and where connections really went."""
+    history, ruler = History(RECORDED, {}, []), Ruler()
+    counted = _Counted()
     for entry in entries:
-        if isinstance(entry.what, Snapshot):
-            _note(history, entry.at, entry.what)
+        if isinstance(entry.what, Report):
+            ruler.receive(entry.what, entry.at)
+            continue
+        _note(history, entry.at, entry.what)
+        parts = counted.parts(entry.what, entry.at)
+        history.moments.append(Moment(entry.at, parts, ruler.used(entry.what, entry.at, parts)))
     return history
 
 
 def replay(entries: Iterable[Entry], law: str) -> History:
     """Decides at each look at the kernel, as the master does. Raises UnknownLawError."""
-    controller = Controller(MasterConfig(ownership="weights", law=law))
-    history = History(law, {})
+    controller, ruler = Controller(MasterConfig(ownership="weights", law=law)), Ruler()
+    history = History(law, {}, [])
     written: dict[Key, tuple[int, int, int]] = {}  # weight, upper, lower
     for entry in entries:
         if isinstance(entry.what, Report):
             controller.receive_report(entry.what, entry.at)
+            ruler.receive(entry.what, entry.at)
             continue
         seen = _overlaid(entry.what, written)
         _note(history, entry.at, seen)
         controller.receive_kernel(seen, entry.at)
         controller.foreign_edits.clear()
-        for edit in controller.decide(entry.at).edits:
+        decision = controller.decide(entry.at)
+        parts = _shares(decision.services)
+        history.moments.append(Moment(entry.at, parts, ruler.used(entry.what, entry.at, parts)))
+        for edit in decision.edits:
             if isinstance(edit, SetDestination):
                 made = edit.destination
                 written[edit.service, made.key] = made.weight, made.upper, made.lower
     return history
+
+
+def _shares(services: Iterable[ServiceStatus]) -> dict[Key, float]:
+    """Each setting says what part it stands for; a weight says that only under some schedulers."""
+    found: dict[Key, float] = {}
+    for service in services:
+        total = sum(d.setting.share for d in service.destinations) or 1.0
+        found |= {(service.service.key, d.member.key): d.setting.share / total for d in service.destinations}
+    return found
+
+
+class _Counted:
+    """Where connections went, by the kernel's counters over the last seconds."""
+
+    def __init__(self) -> None:
+        self._looks: list[tuple[float, dict[Key, int]]] = []
+
+    def parts(self, snapshot: Snapshot, at: float) -> dict[Key, float]:
+        counts = {
+            (s.service.key, e.destination.key): e.counters.connections
+            for s in snapshot.services
+            for e in s.destinations
+        }
+        self._looks.append((at, counts))
+        while len(self._looks) > 1 and self._looks[1][0] <= at - COUNTED_SECONDS:
+            self._looks.pop(0)
+        before = self._looks[0][1]
+        grown = {k: max(0, n - before.get(k, n)) for k, n in counts.items()}
+        totals: dict[ServiceKey, int] = {}
+        for (service, _), n in grown.items():
+            totals[service] = totals.get(service, 0) + n
+        return {k: n / totals[k[0]] for k, n in grown.items() if totals[k[0]]}
 
 
 def _overlaid(snapshot: Snapshot, written: dict[Key, tuple[int, int, int]]) -> Snapshot:

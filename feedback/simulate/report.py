@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.table import Table
 
-from feedback.model import ServiceKey
 from feedback.simulate.policy import Policy
 from feedback.simulate.replay import History
 from feedback.simulate.verdict import Check, Figures, Results
@@ -84,26 +83,20 @@ def as_json(results: Results, checks: Sequence[Check], seeds: Sequence[int]) -> 
 
 
 def replay_table(histories: Sequence[History]) -> Table:
-    """Parts of the pool in per cent at the end, for each destination under each law."""
-    made = Table(title="the part of its service that each destination would have at the end, in per cent")
+    """For each destination its part of its service, mean over the recording, in per cent; and what that comes to."""
+    made = Table(title="what would have happened: parts of the service in per cent, means over the recording")
     made.add_column("destination")
     for history in histories:
-        made.add_column(f"{history.law} ({history.writes} writes)", justify="right")
-    totals = [_totals(history) for history in histories]
+        made.add_column(history.law, justify="right")
     for key in histories[0].weights:
-        parts = [
-            100 * h.weights[key][-1][1] / (total.get(key[0]) or 1) if key in h.weights else None
-            for h, total in zip(histories, totals, strict=True)
-        ]
-        made.add_row(f"{key[0]} {key[1]}", *(_number(part, 1.0, 1) for part in parts))
+        made.add_row(f"{key[0]} {key[1]}", *(_number(h.part(key), 100.0, 1) for h in histories))
+    made.add_section()
+    made.add_row("hottest server used %", *(_number(h.hottest, 100.0, 0) for h in histories))
+    made.add_row("time with one overloaded %", *(_number(h.overloaded, 100.0, 1) for h in histories))
+    made.add_row(
+        "writes a minute", *(_number(60 * h.writes / h.seconds if h.seconds else None, 1.0, 0) for h in histories)
+    )
     return made
-
-
-def _totals(history: History) -> dict[ServiceKey, int]:
-    totals: dict[ServiceKey, int] = {}
-    for (service, _), changes in history.weights.items():
-        totals[service] = totals.get(service, 0) + changes[-1][1]
-    return totals
 
 
 def replay_as_json(histories: Sequence[History]) -> dict[str, Any]:
@@ -112,6 +105,13 @@ def replay_as_json(histories: Sequence[History]) -> dict[str, Any]:
         "laws": {
             h.law: {
                 "writes": h.writes,
+                "seconds": round(h.seconds, 3),
+                "hottest": _plain(h.hottest),
+                "overloaded": _plain(h.overloaded),
+                "parts": {
+                    f"{service} {destination}": _plain(h.part((service, destination)))
+                    for service, destination in h.weights
+                },
                 "weights": {
                     f"{service} {destination}": changes for (service, destination), changes in h.weights.items()
                 },

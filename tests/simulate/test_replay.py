@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from feedback.cli.main import main
+from feedback.master.recording import Entry, RecordingError, line, read
 from feedback.model import Edit, Snapshot
 from feedback.simulate import traffic
 from feedback.simulate.draws import generator
 from feedback.simulate.policy import Feedback, Policy
-from feedback.simulate.recording import Entry, RecordingError, line, read
 from feedback.simulate.replay import recorded, replay
 from feedback.simulate.world import World
 from feedback.wire import Report
@@ -48,7 +48,7 @@ def entries() -> list[Entry]:
 
 
 def test_what_is_written_is_read(entries: list[Entry]) -> None:
-    assert list(read([line(e) for e in entries], "r")) == entries
+    assert list(read([line(e.at, e.what) for e in entries], "r")) == entries
 
 
 def test_the_same_law_decides_the_same_again(entries: list[Entry]) -> None:
@@ -92,7 +92,7 @@ def test_what_is_no_recording_is_one_line(text: str, words: str) -> None:
 
 def test_the_command_shows_both_histories(entries: list[Entry], tmp_path: Path) -> None:
     path = tmp_path / "day.jsonl"
-    path.write_text("".join(line(e) + "\n" for e in entries))
+    path.write_bytes(b"".join(line(e.at, e.what) for e in entries))
     answer = CliRunner().invoke(main, ["simulate", "--replay", str(path), "--law", "static", "--json"])
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout.splitlines()[-1])

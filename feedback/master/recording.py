@@ -1,14 +1,13 @@
 """Recording: what a controller was told, as JSON lines: `{"at": 1.5, "report": ...}` or `{"at": 1.6, "kernel": ...}`.
 
 A report is as on the wire; of the kernel's table what the pipeline reads is kept. Moments are the director's monotonic
-seconds and never run backwards. Pure: lines in, lines out. Invariant: reading what was written gives the same entries.
+seconds and never run backwards. The master writes it while somebody asks for it (`feedback record`), `feedback simulate
+--replay` reads it. Pure: lines in, lines out. Invariant: reading what was written gives the same entries.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import msgspec
 
@@ -56,22 +55,22 @@ class _Service(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     destinations: tuple[_Destination, ...]
 
 
-class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     at: float
     report: Report | None = None
     kernel: tuple[_Service, ...] | None = None
 
 
-def line(entry: Entry) -> str:
-    """Without the newline."""
-    if isinstance(entry.what, Report):
-        found: Any = {"at": entry.at, "report": msgspec.to_builtins(entry.what)}
+def line(at: float, what: Report | Snapshot) -> bytes:
+    """With the newline."""
+    if isinstance(what, Report):
+        found = _Line(at, report=what)
     else:
-        found = {"at": entry.at, "kernel": [msgspec.to_builtins(_plain(s)) for s in entry.what.services]}
-    return json.dumps(found, separators=(",", ":"))
+        found = _Line(at, kernel=tuple(_plain(s) for s in what.services))
+    return msgspec.json.encode(found) + b"\n"
 
 
-def read(lines: Iterable[str], source: str) -> Iterator[Entry]:
+def read(lines: Iterable[str | bytes], source: str) -> Iterator[Entry]:
     """Raises RecordingError."""
     before = float("-inf")
     for number, text in enumerate(lines, 1):

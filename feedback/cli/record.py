@@ -1,0 +1,100 @@
+"""`feedback record`: what agents and kernel tell the master, into a file, for `feedback simulate --replay`."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import click
+
+from feedback.cli.errors import Failure, Unreachable
+from feedback.cli.show import control_option
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
+FLUSH_SECONDS = 2.0
+TELL_SECONDS = 10.0
+MEGABYTE = 1_000_000
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or 90s, 10m, 1.5h, 1d."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
+        if found is None or float(found[1]) <= 0:
+            self.fail(f"{value!r}: expected a duration as 90s, 10m or 1h", param, ctx)
+        return float(found[1]) * UNITS[found[2]]
+
+
+@click.command()
+@click.option(
+    "--output",
+    "-o",
+    "path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="A new file; compressed if its name ends in .gz (a tenth of the size).",
+)
+@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="For so long.")
+@click.option("--max-size", type=click.IntRange(1, 100_000), default=500, show_default=True, help="MB; stops there.")
+@control_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def record(path: Path, seconds: float, max_size: int, control: Path, as_json: bool) -> None:
+    """Record what agents and the kernel tell the master, to be replayed with another law.
+
+    The master goes on as it does; a recorder that is too slow is cut off and not waited for. Ctrl-C ends it, and what
+    is there can be used; so it can after a full disk. `feedback simulate --replay FILE --law LAW` reads it.
+    """
+    from feedback.ops.control import ControlError, NotRunningError, follow
+    from feedback.simulate.tape import FullError, Tape
+
+    began, count, why = time.monotonic(), 0, ""
+    lines = follow(control, {"command": "record"})
+    try:
+        first = next(lines)  # before there is a file
+        with Tape(path, max_size * MEGABYTE) as tape:
+            tape.put(first)
+            count = 1
+            flushed = told = began
+            for line in lines:
+                tape.put(line)
+                count += 1
+                now = time.monotonic()
+                if now - flushed >= FLUSH_SECONDS:
+                    tape.flush()
+                    flushed = now
+                if now - told >= TELL_SECONDS:
+                    click.echo(f"{now - began:6.0f} s  {count} entries, {tape.written / MEGABYTE:.1f} MB", err=True)
+                    told = now
+                if now - began >= seconds:
+                    break
+    except NotRunningError as error:
+        raise Unreachable(str(error)) from None
+    except (ControlError, FullError) as error:
+        why = str(error)
+    except FileExistsError:
+        raise Failure(f"{path}: is there already: choose another name") from None
+    except OSError as error:
+        raise Failure(f"{path}: cannot be written: {error.strerror}") from None
+    except KeyboardInterrupt:
+        click.echo("", err=True)
+    _tell(path, time.monotonic() - began, count, why, as_json=as_json)
+
+
+def _tell(path: Path, seconds: float, count: int, why: str, *, as_json: bool) -> None:
+    if not count:
+        raise Failure(why or "nothing was recorded")
+    size = path.stat().st_size
+    if as_json:
+        found = {"path": str(path), "seconds": round(seconds, 1), "entries": count, "bytes": size, "ended_early": why}
+        click.echo(json.dumps(found))
+    else:
+        click.echo(f"{path}: {seconds:.0f} s, {count} entries, {size / MEGABYTE:.1f} MB")
+    if why:
+        raise Failure(f"ended early: {why}; what is there can be replayed")
