@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -73,6 +73,7 @@ class ServiceConfig(Strict, frozen=True):
     scheduler: str | None = None
     forward: str = "route"
     law: str = "capacity"
+    law_options: dict[str, Any] = msgspec.field(default_factory=dict)  # what the law takes: docs/laws.md
     persistence_seconds: Annotated[int, msgspec.Meta(ge=0, le=86400 * 31)] = 0
     persistence_prefix: Annotated[int, msgspec.Meta(ge=0, le=128)] | None = None
     flags: tuple[str, ...] = ()

@@ -47,6 +47,7 @@ class Controller:
     def reconfigure(self, config: MasterConfig) -> None:
         """Take a new configuration. Services that did not change keep all that was learned. Raises as the constructor
         does, and then nothing has changed."""
+        _check_laws(config)
         for service in config.service:
             self._owned(service, config)
         before, named = self._lines, self._named
@@ -62,8 +63,7 @@ class Controller:
         self._config = config
         self._adopts = config.ownership == "weights"
         self._named = {service_key(s): s for s in config.service}
-        for name in {config.law, *(s.law for s in config.service)}:
-            load(name)
+        _check_laws(config)
         if not self._adopts:
             for key, service in self._named.items():
                 if key not in self._lines:
@@ -154,3 +154,10 @@ class Controller:
     def next_timer(self) -> float:
         """When `decide` wants to be called again, in the caller's `now`."""
         return self._timer
+
+
+def _check_laws(config: MasterConfig) -> None:
+    """Raises UnknownLawError or ConfigError."""
+    load(config.law)
+    for i, service in enumerate(config.service):
+        load(service.law, service.law_options, f"service[{i}].law_options")

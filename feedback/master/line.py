@@ -76,7 +76,7 @@ class Line:
         self.destinations = destinations
         self._owners: dict[DestinationKey, int] = {}  # the other owner's last weight that was not ours
         self._remembered: dict[DestinationKey, int] = {}  # the same, from before a restart
-        self.law: Law = load(law)
+        self.law: Law = load(law, named.law_options if named else None)
         self._roles = _roles(named) if named else {}
         self._limits = _limits(self.law, named or ServiceConfig(virtual=str(service.key)))
         self.estimator = Estimator()

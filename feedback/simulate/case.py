@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -77,7 +77,8 @@ class Case(_Strict, frozen=True, kw_only=True):
     requests come at `requests_per_second`. `past`: closed connections of the time before the start are remembered,
     spread as equal weights would have, and held ones come back at the start, all at once. `own_known`: the agent knows
     the service's own cgroup. `application`: servers tell completions and errors. `thresholds` as in the service's
-    configuration, `kernel` whose way with them. `event_seconds` is the moment from which convergence counts."""
+    configuration, `kernel` whose way with them. `law_options`: for each law by its name, as in the configuration.
+    `event_seconds` is the moment from which convergence counts."""
 
     name: Name
     summary: str = ""
@@ -100,6 +101,7 @@ class Case(_Strict, frozen=True, kw_only=True):
     past: bool = False
     thresholds: Literal["static", "learned", "off"] | None = None
     kernel: Overload = Overload.UNTIL_6_1_176
+    law_options: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     report_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
     delay_seconds: Seconds = 0.05
     noise: Ratio = 0.02

@@ -7,14 +7,16 @@ and for `wrr` it is a round robin without bursts: what those schedulers would be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
+from typing import Any
 
 import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig
 from feedback.master import Controller
 from feedback.model import Edit, SetDestination, Snapshot
+from feedback.simulate.case import Case
 from feedback.simulate.director import Director
 from feedback.wire import Report
 
@@ -79,8 +81,14 @@ class Oracle(Nobody):
 class Feedback(Nobody):
     """The real controller, adopting a service that it does not own."""
 
-    def __init__(self, law: str, virtual: str = "tcp:10.0.0.100:80", thresholds: str | None = None) -> None:
-        service = ServiceConfig(virtual=virtual, law=law, thresholds=thresholds)
+    def __init__(
+        self,
+        law: str,
+        virtual: str = "tcp:10.0.0.100:80",
+        thresholds: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        service = ServiceConfig(virtual=virtual, law=law, law_options=dict(options or {}), thresholds=thresholds)
         config = MasterConfig(ownership="weights", law=law, service=(service,))
         self.interval_seconds = config.interval_seconds
         self.controller = Controller(config)
@@ -98,8 +106,12 @@ class Feedback(Nobody):
         return decision.edits, [shares.get(key, 0.0) for key in order]
 
 
-def make(policy: Policy, virtual: str, thresholds: str | None) -> Nobody:
-    """`virtual` and `thresholds` as in the configuration of the service. Raises UnknownLawError."""
+def make(policy: Policy, virtual: str, case: Case) -> Nobody:
+    """`virtual` as in the configuration of the service. Raises UnknownLawError or ConfigError."""
     if policy.law == PLAIN:
         return Nobody()
-    return Oracle() if policy.law == ORACLE else Feedback(policy.law, virtual, thresholds)
+    return (
+        Oracle()
+        if policy.law == ORACLE
+        else Feedback(policy.law, virtual, case.thresholds, case.law_options.get(policy.law))
+    )

@@ -38,7 +38,7 @@ class World:
         self.servers = [Server(s.cores, s.speed) for s in case.servers]
         self.director = _director(case, policy)
         self.agents = [Agent(case, s, _address(i), i) for i, s in enumerate(self.servers)]
-        self.driver = make(policy, str(self.director.service.key), case.thresholds)
+        self.driver = make(policy, str(self.director.service.key), case)
         self.trace = TraceBuilder(case, traffic.at)
         self._calendar: list[tuple[Any, ...]] = []
         self._number = 0

@@ -1,14 +1,18 @@
 """Laws: observations of a pool -> shares. One file a law; a law knows no scheduler, no weight and no clock.
 
-A law is any class that takes no argument and has `shares(pool, now)`. Others are found by the entry point group
-`feedback.laws`.
+A law is any class that can be made without an argument and has `shares(pool, now)`. Others are found by the entry point
+group `feedback.laws`. One that can be adjusted has a struct `Options` (options.py) and takes it as its argument.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
+
+from feedback.config import ConfigError
 from feedback.master.pool import Pool, Shares
 
 
@@ -28,9 +32,23 @@ def names() -> list[str]:
     return sorted({e.name for e in entry_points(group="feedback.laws")})
 
 
-def load(name: str) -> Law:
-    """Raises UnknownLawError."""
+def load(name: str, options: Mapping[str, Any] | None = None, where: str = "law_options") -> Law:
+    """A fresh law. `options` are as in the configuration at `where`. Raises UnknownLawError or ConfigError."""
     for entry in entry_points(group="feedback.laws", name=name):
-        law: Law = entry.load()()
+        kind = entry.load()
+        law: Law = kind(_converted(name, kind, options, where)) if options else kind()
         return law
     raise UnknownLawError(f"law {name!r}: expected one of {', '.join(names())}")
+
+
+def _converted(name: str, kind: Any, options: Mapping[str, Any], where: str) -> msgspec.Struct:
+    schema: type[msgspec.Struct] | None = getattr(kind, "Options", None)
+    if schema is None:
+        raise ConfigError(f"{where}: law {name!r} has no options")
+    try:
+        return msgspec.convert(dict(options), schema)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).rpartition(" - at `$")
+        key = path.rstrip("`") if what else ""
+        known = f" (law {name!r} has {', '.join(schema.__struct_fields__)})" if "unknown field" in str(error) else ""
+        raise ConfigError(f"{where}{key}: {what or error}{known}") from None

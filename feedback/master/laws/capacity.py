@@ -8,7 +8,12 @@ things.
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+
 from feedback.master.estimate import Estimate
+from feedback.master.laws.options import Options
 from feedback.master.laws.strain import Strain
 from feedback.master.pool import Member, Pool, Share, Shares
 from feedback.model import DestinationKey, Reason
@@ -16,17 +21,29 @@ from feedback.model import DestinationKey, Reason
 HOT = 0.88  # mean utilisation of the pool above which capacities freeze
 
 
+class CapacityOptions(Options, frozen=True):
+    """Over this mean utilisation of the pool, capacities freeze."""
+
+    hot_utilisation: Annotated[float, msgspec.Meta(ge=0.5, le=1)] = HOT
+
+
+DEFAULTS = CapacityOptions()
+
+
 class Capacity:
-    def __init__(self) -> None:
+    Options = CapacityOptions
+
+    def __init__(self, options: CapacityOptions = DEFAULTS) -> None:
+        self._hot = options.hot_utilisation
         self._frozen: dict[DestinationKey, float] = {}
         self._strains: dict[DestinationKey, Strain] = {}
 
     def shares(self, pool: Pool, now: float) -> Shares:
         known = {m.key: m.estimate for m in pool.members if m.estimate is not None}
-        hot = _utilisation(known) > HOT
+        hot = _utilisation(known) > self._hot
         shares = {m.key: _share(m, known) for m in pool.members}
         if hot and self._frozen.keys() == shares.keys():
-            text = f"the whole pool is over {100 * HOT:.0f} % used: capacities stay as they were"
+            text = f"the whole pool is over {100 * self._hot:.0f} % used: capacities stay as they were"
             shares = {k: s.because("law", text, self._frozen[k]) for k, s in shares.items()}
         else:
             self._frozen = {k: s.value for k, s in shares.items()}

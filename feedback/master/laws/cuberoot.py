@@ -20,12 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import cbrt
+from typing import Annotated
+
+import msgspec
 
 from feedback.master.laws.cycle import Cycle, Observed, mean
+from feedback.master.laws.options import Gain, Options, Ratio, Seconds
 from feedback.master.pool import Member, Pool, Share, Shares
 from feedback.model import DestinationKey
 
-COEFFICIENTS = {"input": 0.1, "cpu": 0.4, "memory": 0.1, "process": 0.1, "response": 0.3}
 TARGET = 0.95
 ADJUSTMENT = 5.0  # A
 SCALE = 10.0
@@ -34,9 +37,36 @@ THRESHOLD = 1.0
 INDEX_MAX = 8.0
 
 
+class Coefficients(Options, frozen=True):
+    """Of the indices; they need not sum to 1, as what is not known hands its own to the others."""
+
+    input: Gain = 0.1
+    cpu: Gain = 0.4
+    memory: Gain = 0.1
+    process: Gain = 0.1
+    response: Gain = 0.3
+
+
+class CubeRootOptions(Options, frozen=True):
+    """`adjustment` is A; a weight stays within `scale` times the static one; `threshold` is in units of weight."""
+
+    interval_seconds: Seconds = INTERVAL_SECONDS
+    target: Ratio = TARGET
+    adjustment: Gain = ADJUSTMENT
+    scale: Annotated[float, msgspec.Meta(gt=1, le=1000)] = SCALE
+    threshold: Gain = THRESHOLD
+    coefficients: Coefficients = Coefficients()
+
+
+DEFAULTS = CubeRootOptions()
+
+
 class CubeRoot:
-    def __init__(self) -> None:
-        self._cycle = Cycle(INTERVAL_SECONDS)
+    Options = CubeRootOptions
+
+    def __init__(self, options: CubeRootOptions = DEFAULTS) -> None:
+        self._options = options
+        self._cycle = Cycle(options.interval_seconds)
         self._shares: dict[DestinationKey, Share] = {}
 
     def shares(self, pool: Pool, now: float) -> Shares:
@@ -47,30 +77,33 @@ class CubeRoot:
             inputs, responses = _inputs(seen), _responses(pool, seen)
             for member in pool.members:
                 if member.key in seen:
-                    load = aggregate(_indices(seen[member.key], inputs.get(member.key), responses.get(member.key)))
-                    self._shares[member.key] = _adjusted(member, self._shares[member.key].value, load)
+                    indices = _indices(seen[member.key], inputs.get(member.key), responses.get(member.key))
+                    load = aggregate(indices, self._options.coefficients)
+                    self._shares[member.key] = _adjusted(member, self._shares[member.key].value, load, self._options)
         return dict(self._shares)
 
 
-def adjusted(weight: float, load: float, default: float) -> float:
+def adjusted(weight: float, load: float, default: float, options: CubeRootOptions = DEFAULTS) -> float:
     """w' of the formula above."""
-    return min(SCALE * default, max(default, weight + ADJUSTMENT * cbrt(TARGET - load)))
+    moved = weight + options.adjustment * cbrt(options.target - load)
+    return min(options.scale * default, max(default, moved))
 
 
-def aggregate(indices: Mapping[str, float]) -> float:
-    """AGGREGATE_LOAD of the indices that are known (one at least)."""
-    return sum(COEFFICIENTS[k] * v for k, v in indices.items()) / sum(COEFFICIENTS[k] for k in indices)
+def aggregate(indices: Mapping[str, float], coefficients: Coefficients = DEFAULTS.coefficients) -> float:
+    """AGGREGATE_LOAD of the indices that are known (one at least); 0 where none of them counts."""
+    parts = {k: float(getattr(coefficients, k)) for k in indices}
+    return sum(parts[k] * v for k, v in indices.items()) / (sum(parts.values()) or 1.0)
 
 
 def _default(member: Member) -> Share:
     return Share(float(member.base.weight)).because("law", "nothing reported yet: the default weight")
 
 
-def _adjusted(member: Member, weight: float, load: float) -> Share:
+def _adjusted(member: Member, weight: float, load: float, options: CubeRootOptions) -> Share:
     default = float(member.base.weight)
-    new = adjusted(weight, load, default)
-    kept = default <= weight <= SCALE * default and abs(new - weight) <= THRESHOLD
-    text = f"aggregate load {load:.2f}, target {TARGET:g}: {weight:.1f} {'kept' if kept else f'-> {new:.1f}'}"
+    new = adjusted(weight, load, default, options)
+    kept = default <= weight <= options.scale * default and abs(new - weight) <= options.threshold
+    text = f"aggregate load {load:.2f}, target {options.target:g}: {weight:.1f} {'kept' if kept else f'-> {new:.1f}'}"
     return Share(weight if kept else new).because("law", text)
 
 

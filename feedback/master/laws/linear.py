@@ -14,6 +14,7 @@ point where the small one is hotter than the large one, and with any delay they 
 from __future__ import annotations
 
 from feedback.master.laws.cycle import Cycle, mean
+from feedback.master.laws.options import Options, Seconds
 from feedback.master.pool import Member, Pool, Share, Shares
 from feedback.model import DestinationKey
 
@@ -21,9 +22,18 @@ INTERVAL_SECONDS = 1.0
 HEALTH_MAX, HEALTH_MIN = 100.0, 1.0
 
 
+class LinearOptions(Options, frozen=True):
+    interval_seconds: Seconds = INTERVAL_SECONDS
+
+
+DEFAULTS = LinearOptions()
+
+
 class Linear:
-    def __init__(self) -> None:
-        self._cycle = Cycle(INTERVAL_SECONDS)
+    Options = LinearOptions
+
+    def __init__(self, options: LinearOptions = DEFAULTS) -> None:
+        self._cycle = Cycle(options.interval_seconds)
         self._busy: dict[DestinationKey, float] = {}
 
     def shares(self, pool: Pool, now: float) -> Shares:

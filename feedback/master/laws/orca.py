@@ -17,7 +17,12 @@ pool; a neighbour's use of the CPU counts as this service's; the penalty is too 
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+
 from feedback.master.laws.cycle import Cycle, Observed, mean
+from feedback.master.laws.options import Gain, Options, Seconds
 from feedback.master.pool import Member, Pool, Share, Shares
 from feedback.model import DestinationKey
 
@@ -27,18 +32,28 @@ UPDATE_SECONDS = 1.0
 ERROR_UTILISATION_PENALTY = 1.0
 
 
+class OrcaOptions(Options, frozen=True):
+    """As in gRFC A58, under the same names but for the units."""
+
+    update_seconds: Seconds = UPDATE_SECONDS
+    blackout_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = BLACKOUT_SECONDS
+    expiration_seconds: Seconds = EXPIRATION_SECONDS
+    error_utilisation_penalty: Gain = ERROR_UTILISATION_PENALTY
+
+
 class _Endpoint:
     """One destination's weight, since when there has been one, and when it was last updated."""
 
-    __slots__ = ("since", "text", "updated_at", "weight")
+    __slots__ = ("options", "since", "text", "updated_at", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, options: OrcaOptions) -> None:
+        self.options = options
         self.weight, self.updated_at, self.text = 0.0, 0.0, ""
         self.since: float | None = None
 
     def update(self, seen: Observed, now: float) -> None:
         qps, utilisation, errors = seen.completions or 0.0, _utilisation(seen), _errors(seen)
-        new = weight(qps, utilisation, errors)
+        new = weight(qps, utilisation, errors, self.options.error_utilisation_penalty)
         if new <= 0:
             return  # A report that says nothing is no report.
         self.since = now if self.since is None else self.since
@@ -48,15 +63,21 @@ class _Endpoint:
     def known(self, now: float) -> float | None:
         if self.since is None:
             return None
-        if now - self.updated_at >= EXPIRATION_SECONDS:
+        if now - self.updated_at >= self.options.expiration_seconds:
             self.since = None
             return None
-        return self.weight if now - self.since >= BLACKOUT_SECONDS else None
+        return self.weight if now - self.since >= self.options.blackout_seconds else None
+
+
+DEFAULTS = OrcaOptions()
 
 
 class Orca:
-    def __init__(self) -> None:
-        self._cycle = Cycle(UPDATE_SECONDS)
+    Options = OrcaOptions
+
+    def __init__(self, options: OrcaOptions = DEFAULTS) -> None:
+        self._options = options
+        self._cycle = Cycle(options.update_seconds)
         self._endpoints: dict[DestinationKey, _Endpoint] = {}
         self._shares: dict[DestinationKey, Share] = {}
 
@@ -72,7 +93,7 @@ class Orca:
     def _endpoint(self, member: Member) -> _Endpoint:
         """Anew after it was out of service, as after a reconnect."""
         kept = self._endpoints.get(member.key)
-        return _Endpoint() if kept is None or member.quiesced else kept
+        return _Endpoint(self._options) if kept is None or member.quiesced else kept
 
     def _update(self, now: float) -> dict[DestinationKey, Share]:
         known = {k: w for k, e in self._endpoints.items() if (w := e.known(now)) is not None}
@@ -85,16 +106,20 @@ class Orca:
 
 def _share(endpoint: _Endpoint, known: float | None, average: float) -> Share:
     if known is None:
-        why = "reports expired or not yet 10 s old" if endpoint.weight else "no load reported"
+        why = (
+            f"reports expired or not yet {endpoint.options.blackout_seconds:g} s old"
+            if endpoint.weight
+            else "no load reported"
+        )
         return Share(average).because("law", f"{why}: the mean weight")
     return Share(known).because("law", endpoint.text)
 
 
-def weight(qps: float, utilisation: float, errors: float) -> float:
+def weight(qps: float, utilisation: float, errors: float, penalty: float = ERROR_UTILISATION_PENALTY) -> float:
     """The formula above, `errors` being eps / qps; 0 where it cannot be told."""
     if qps <= 0 or utilisation <= 0:
         return 0.0
-    return qps / (utilisation + errors * ERROR_UTILISATION_PENALTY)
+    return qps / (utilisation + errors * penalty)
 
 
 def _utilisation(seen: Observed) -> float:

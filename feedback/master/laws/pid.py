@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from feedback.master.laws.cycle import Cycle, Observed, in_loop, mean
+from feedback.master.laws.options import Gain, Options, Seconds
 from feedback.master.pool import Member, Pool, Share, Shares
 from feedback.model import DestinationKey
 
@@ -34,12 +35,25 @@ WEIGHT_MIN, WEIGHT_MAX = 0.05, 20.0
 IDLE, SATURATED = 0.02, 0.95
 
 
+class PidOptions(Options, frozen=True):
+    """Gains are parts of the weight for an error that is a part of the mean, for each turn."""
+
+    interval_seconds: Seconds = INTERVAL_SECONDS
+    proportional: Gain = PROPORTIONAL
+    integral: Gain = INTEGRAL
+    derivative: Gain = DERIVATIVE
+
+
+DEFAULTS = PidOptions()
+
+
 class Loop:
     """One server's controller, in the form that gives a change: no sum to wind up but the weight itself."""
 
-    __slots__ = ("_before", "_last")
+    __slots__ = ("_before", "_last", "_options")
 
-    def __init__(self) -> None:
+    def __init__(self, options: PidOptions = DEFAULTS) -> None:
+        self._options = options
         self._last: float | None = None
         self._before: float | None = None
 
@@ -48,7 +62,9 @@ class Loop:
         last = error if self._last is None else self._last
         before = last if self._before is None else self._before
         self._last, self._before = error, last
-        change = PROPORTIONAL * (error - last) + INTEGRAL * error + DERIVATIVE * (error - 2 * last + before)
+        gains = self._options
+        change = gains.proportional * (error - last) + gains.integral * error
+        change += gains.derivative * (error - 2 * last + before)
         return max(-STEP_MAX, min(STEP_MAX, change))
 
     def rest(self) -> None:
@@ -57,8 +73,11 @@ class Loop:
 
 
 class Pid:
-    def __init__(self) -> None:
-        self._cycle = Cycle(INTERVAL_SECONDS)
+    Options = PidOptions
+
+    def __init__(self, options: PidOptions = DEFAULTS) -> None:
+        self._options = options
+        self._cycle = Cycle(options.interval_seconds)
         self._loops: dict[DestinationKey, Loop] = {}
         self._shares: dict[DestinationKey, Share] = {}
 
@@ -76,7 +95,7 @@ class Pid:
         middle = mean([float(m.base.weight) for m in pool.members if m.base.weight]) or 1.0
         kept = self._shares
         self._shares = {m.key: kept.get(m.key) or _static(m, middle) for m in pool.members}
-        self._loops = {m.key: self._loops.get(m.key) or Loop() for m in pool.members}
+        self._loops = {m.key: self._loops.get(m.key) or Loop(self._options) for m in pool.members}
 
     def _turn(self, pool: Pool, seen: Mapping[DestinationKey, Observed]) -> None:
         used = utilisations({m.key: seen[m.key] for m in pool.members if m.key in seen and in_loop(m)})

@@ -18,11 +18,13 @@ below an index of 1.5 it swings.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
 from feedback.master.fleet import Trust
 from feedback.master.laws.cycle import Cycle, Observed, mean
+from feedback.master.laws.options import Gain, Options, Ratio, Seconds
 from feedback.master.pool import Member, Pool, Share, Shares
 from feedback.model import DestinationKey
 
@@ -41,20 +43,42 @@ class Columns(msgspec.Struct, frozen=True):
     system: float | None = None
 
 
-PROPORTIONS = Columns(active=0.5, new=0.5, port=0.0, system=0.0)
+class ColumnOptions(Options, frozen=True):
+    """The manual's proportions, in parts or per cent: what counts is their ratio."""
+
+    active: Gain = 50.0
+    new: Gain = 50.0
+    port: Gain = 0.0
+    system: Gain = 0.0
+
+
+class ProportionsOptions(Options, frozen=True):
+    interval_seconds: Seconds = INTERVAL_SECONDS
+    weight_bound: Annotated[int, msgspec.Meta(ge=2, le=100)] = WEIGHT_BOUND
+    smoothing: Annotated[float, msgspec.Meta(ge=1, le=1000)] = SMOOTHING
+    sensitivity: Ratio = SENSITIVITY
+    proportions: ColumnOptions = ColumnOptions()
+
+
+DEFAULTS = ProportionsOptions()
 
 
 class Proportions:
-    def __init__(self, proportions: Columns = PROPORTIONS, smoothing: float = SMOOTHING) -> None:
-        self._proportions, self._smoothing = proportions, smoothing
-        self._cycle = Cycle(INTERVAL_SECONDS)
+    Options = ProportionsOptions
+
+    def __init__(self, options: ProportionsOptions = DEFAULTS) -> None:
+        self._options = options
+        given = msgspec.structs.asdict(options.proportions)
+        total = sum(given.values()) or 1.0
+        self._proportions = Columns(**{k: v / total for k, v in given.items()})
+        self._cycle = Cycle(options.interval_seconds)
         self._smooth: dict[DestinationKey, float] = {}  # before rounding, or a high index would never move anything
         self._shares: dict[DestinationKey, Share] = {}
 
     def shares(self, pool: Pool, now: float) -> Shares:
-        self._smooth = {m.key: self._smooth.get(m.key, WEIGHT_BOUND / 2) for m in pool.members}
+        self._smooth = {m.key: self._smooth.get(m.key, self._options.weight_bound / 2) for m in pool.members}
         known = self._shares
-        self._shares = {m.key: known.get(m.key) or _first() for m in pool.members}
+        self._shares = {m.key: known.get(m.key) or _first(self._options.weight_bound) for m in pool.members}
         seen = self._cycle.turn(pool, now)
         if seen is not None:
             self._manage(pool, seen)
@@ -62,7 +86,7 @@ class Proportions:
 
     def _manage(self, pool: Pool, seen: Mapping[DestinationKey, Observed]) -> None:
         if all(m.trust is Trust.LOST for m in pool.members):
-            self._smooth = dict.fromkeys(self._smooth, WEIGHT_BOUND / 2)
+            self._smooth = dict.fromkeys(self._smooth, self._options.weight_bound / 2)
             text = "no server is heard of: everybody half the weightbound"
             self._shares = {k: Share(w).because("law", text) for k, w in self._smooth.items()}
             return
@@ -72,16 +96,17 @@ class Proportions:
             for key, good in goodness({k: getattr(c, column) for k, c in measured.items()}).items():
                 worth[key] += proportion * good
         for key, before in self._smooth.items():
-            self._smooth[key] = smoothed(before, WEIGHT_BOUND / 2 * worth[key], self._smoothing)
+            self._smooth[key] = smoothed(before, self._options.weight_bound / 2 * worth[key], self._options.smoothing)
         self._publish(measured)
 
     def _publish(self, measured: Mapping[DestinationKey, Columns]) -> None:
         """Integers, if they differ enough from those in force."""
-        new = {k: float(min(WEIGHT_BOUND, max(1, round(w)))) for k, w in self._smooth.items()}
+        bound = self._options.weight_bound
+        new = {k: float(min(bound, max(1, round(w)))) for k, w in self._smooth.items()}
         now = {k: self._shares[k].value for k in new}
-        if sum(abs(new[k] - now[k]) for k in new) <= SENSITIVITY * sum(now.values()):
+        if sum(abs(new[k] - now[k]) for k in new) <= self._options.sensitivity * sum(now.values()):
             return
-        self._shares = {k: Share(w).because("law", _text(measured[k], now[k], w)) for k, w in new.items()}
+        self._shares = {k: Share(w).because("law", _text(measured[k], now[k], w, bound)) for k, w in new.items()}
 
 
 def goodness(column: Mapping[DestinationKey, float | None]) -> dict[DestinationKey, float]:
@@ -96,8 +121,8 @@ def smoothed(weight: float, wanted: float, index: float) -> float:
     return weight + (wanted - weight) / max(1.0, index)
 
 
-def _first() -> Share:
-    return Share(WEIGHT_BOUND / 2).because("law", "half the weightbound to begin with")
+def _first(bound: int) -> Share:
+    return Share(bound / 2).because("law", "half the weightbound to begin with")
 
 
 def _measured(member: Member, seen: Observed | None) -> Columns:
@@ -107,7 +132,7 @@ def _measured(member: Member, seen: Observed | None) -> Columns:
     return Columns(active, seen.opened, seen.application_latency, seen.busy)
 
 
-def _text(measured: Columns, before: float, weight: float) -> str:
+def _text(measured: Columns, before: float, weight: float, bound: int) -> str:
     """As the manager's report: the weights now and new, and the columns they come from."""
     columns = ", ".join(f"{k} {v:.4g}" for k, v in msgspec.structs.asdict(measured).items() if v is not None)
-    return f"{columns or 'nothing measured'}: {before:.0f} -> {weight:.0f} of {WEIGHT_BOUND}"
+    return f"{columns or 'nothing measured'}: {before:.0f} -> {weight:.0f} of {bound}"

@@ -21,9 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import dist, sqrt
+from typing import Annotated
+
+import msgspec
 
 from feedback.master.laws.ahp import priorities
 from feedback.master.laws.cycle import Cycle, Observed, in_loop, mean
+from feedback.master.laws.options import Gain, Options, Seconds
 from feedback.master.pool import Member, Pool, Share, Shares
 from feedback.model import DestinationKey
 
@@ -44,9 +48,25 @@ STEP = 1.25
 FACTOR_MAX = 16.0  # how far a weight gets from the static one
 
 
+class TopsisOptions(Options, frozen=True):
+    """The gates: a coefficient of variation, uneven rounds in a row, a quiet time; and how far one step goes."""
+
+    interval_seconds: Seconds = INTERVAL_SECONDS
+    imbalance: Gain = IMBALANCE
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=1000)] = ROUNDS
+    quiet_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = QUIET_SECONDS
+    step: Annotated[float, msgspec.Meta(gt=1, le=16)] = STEP
+
+
+DEFAULTS = TopsisOptions()
+
+
 class Topsis:
-    def __init__(self) -> None:
-        self._cycle = Cycle(INTERVAL_SECONDS)
+    Options = TopsisOptions
+
+    def __init__(self, options: TopsisOptions = DEFAULTS) -> None:
+        self._options = options
+        self._cycle = Cycle(options.interval_seconds)
         self._factors: dict[DestinationKey, float] = {}  # of the static weight
         self._texts: dict[DestinationKey, str] = {}
         self._uneven = 0  # rounds in a row
@@ -67,17 +87,18 @@ class Topsis:
     def _round(self, pool: Pool, seen: Mapping[DestinationKey, Observed], now: float) -> None:
         rows = {m.key: criteria(seen[m.key]) for m in pool.members if m.key in seen and in_loop(m)}
         scores, spread = closeness(rows), imbalance(rows)
-        self._uneven = self._uneven + 1 if spread > IMBALANCE else 0
+        self._uneven = self._uneven + 1 if spread > self._options.imbalance else 0
         self._texts = {k: f"score {s:.2f}: {_described(rows[k])}" for k, s in scores.items()}
-        quiet = self._moved_at is not None and now - self._moved_at < QUIET_SECONDS
-        if self._uneven < ROUNDS or quiet:
+        quiet = self._moved_at is not None and now - self._moved_at < self._options.quiet_seconds
+        if self._uneven < self._options.rounds or quiet:
             return
         self._move(scores, now)
 
     def _move(self, scores: Mapping[DestinationKey, float], now: float) -> None:
         """One step for the server that is furthest from the mean, of those that may move."""
         middle = mean(list(scores.values()))
-        steps = {k: STEP if s > middle else 1 / STEP for k, s in scores.items() if s != middle and k != self._moved}
+        step = self._options.step
+        steps = {k: step if s > middle else 1 / step for k, s in scores.items() if s != middle and k != self._moved}
         steps = {k: s for k, s in steps.items() if 1 / FACTOR_MAX <= self._factors[k] * s <= FACTOR_MAX}
         if not steps:
             return

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from feedback.master.fleet import Trust
-from feedback.master.laws.proportions import Columns, Proportions, goodness, smoothed
+from feedback.master.laws.proportions import ColumnOptions, Proportions, ProportionsOptions, goodness, smoothed
 from tests.master.builders import rip
 from tests.master.laws.watched import application, later, pool, values, watched, window
 
-SYSTEM_ONLY = Columns(0.0, 0.0, 0.0, 1.0)
+SYSTEM_ONLY = ColumnOptions(active=0, new=0, system=100)
 
 
 def test_goodness_is_one_at_the_mean() -> None:
@@ -45,13 +45,15 @@ def test_system_and_port_have_a_say_when_they_are_given_one() -> None:
     members = pool(
         watched(1, window(0.0, busy=0.9, applications=said[0])), watched(2, window(0.0, busy=0.3, applications=said[1]))
     )
-    assert values(Proportions(SYSTEM_ONLY, 1.0), members, 0.0) == [5, 15]  # 2 - 0.9/0.6 = 0.5
-    assert values(Proportions(Columns(0.0, 0.0, 1.0, 0.0), 1.0), members, 0.0) == [15, 5]  # 2 - 0.01/0.02
+    system = ProportionsOptions(proportions=SYSTEM_ONLY, smoothing=1.0)
+    assert values(Proportions(system), members, 0.0) == [5, 15]  # 2 - 0.9/0.6 = 0.5
+    port = ProportionsOptions(proportions=ColumnOptions(active=0, new=0, port=1), smoothing=1.0)
+    assert values(Proportions(port), members, 0.0) == [15, 5]  # 2 - 0.01/0.02
 
 
 def test_weights_stay_in_1_to_weightbound() -> None:
     members = pool(watched(1, window(0.0, busy=1.0)), watched(2, window(0.0, busy=0.0)))
-    assert values(Proportions(SYSTEM_ONLY, 1.0), members, 0.0) == [1, 20]
+    assert values(Proportions(ProportionsOptions(proportions=SYSTEM_ONLY, smoothing=1.0)), members, 0.0) == [1, 20]
 
 
 def test_sensitivity_five_percent_of_the_total() -> None:
@@ -60,14 +62,14 @@ def test_sensitivity_five_percent_of_the_total() -> None:
     def of(hot: int) -> list[float]:
         busy = [0.6] * hot + [0.4] * hot + [0.5] * (20 - 2 * hot)
         members = [watched(i, window(0.0, busy=b)) for i, b in enumerate(busy, 1)]
-        return values(Proportions(SYSTEM_ONLY, 2.0), pool(*members), 0.0)
+        return values(Proportions(ProportionsOptions(proportions=SYSTEM_ONLY, smoothing=2.0)), pool(*members), 0.0)
 
     assert of(5) == [10] * 20
     assert of(6) == [9] * 6 + [11] * 6 + [10] * 8
 
 
 def test_a_high_index_still_arrives() -> None:
-    law = Proportions(SYSTEM_ONLY, 5.0)
+    law = Proportions(ProportionsOptions(proportions=SYSTEM_ONLY, smoothing=5.0))
     members = pool(watched(1, window(0.0, busy=0.4)), watched(2, window(0.0, busy=0.6)))
     for turn in range(40):
         values(law, later(members, 2.0 * turn), 2.0 * turn)
@@ -75,7 +77,7 @@ def test_a_high_index_still_arrives() -> None:
 
 
 def test_all_down_is_half_the_weightbound_for_everybody() -> None:
-    law = Proportions(SYSTEM_ONLY)
+    law = Proportions(ProportionsOptions(proportions=SYSTEM_ONLY))
     values(law, pool(watched(1, window(0.0, busy=0.9)), watched(2, window(0.0, busy=0.1))), 0.0)
     gone = [watched(i, window(0.0), trust=Trust.LOST) for i in (1, 2)]
     assert values(law, pool(*gone), 20.0) == [10, 10]
