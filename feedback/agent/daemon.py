@@ -26,11 +26,13 @@ import zmq
 
 from feedback import config as configuration
 from feedback import wire
+from feedback.agent.agentcheck import AgentCheck
 from feedback.agent.load import Load
+from feedback.agent.responder import Responder
 from feedback.agent.signals.files import SignalError
 from feedback.agent.signals.sampler import Sampler
 from feedback.agent.uplink import State, Uplink
-from feedback.config import AgentConfig, ConfigError
+from feedback.config import AgentCheckConfig, AgentConfig, ConfigError
 from feedback.ops import keys, logs, systemd
 from feedback.ops.keys import KeyFileError, KeyPair
 
@@ -83,10 +85,25 @@ class Running:
         self.load = Load(
             config.name, config.addresses, os.urandom(8).hex(), config.interval_seconds, config.idle_interval_seconds
         )
+        self.agent_check: AgentCheck | None = None
+        self.responder: Responder | None = None
+        if config.agent_check is not None:
+            self._open_agent_check(config.agent_check)
+
+    def _open_agent_check(self, config: AgentCheckConfig) -> None:
+        self.agent_check = AgentCheck(config.smoothing_seconds)
+        try:
+            self.responder = Responder(config.listen, config.networks(), self.agent_check.answer)
+        except SignalError:
+            self.close()
+            raise
 
     def report(self, now: float) -> float:
         """Sample and send: how long until the next. Raises SignalError."""
-        report = self.load.report(self.sampler.sample())
+        sample = self.sampler.sample()
+        report = self.load.report(sample)
+        if self.agent_check is not None:
+            self.agent_check.observe(sample)
         data = wire.encode(report)
         for uplink in self.uplinks:
             uplink.tick(now)
@@ -97,6 +114,8 @@ class Running:
         for uplink in self.uplinks:
             uplink.close()
         self.sampler.close()
+        if self.responder is not None:
+            self.responder.close()
 
 
 class Daemon:
@@ -168,9 +187,17 @@ class Daemon:
 
     def _wait(self, due: float) -> bool:
         """Wait until due, or less. True if pressure set in while reports were rare."""
+        responder = self._running.responder
+        if responder is not None:
+            due = min(due, responder.due())
         timeout_ms = max(0, math.ceil((due - time.monotonic()) * 1000))
+        found = self._poll.poll(timeout_ms)
+        if responder is not None:
+            mine = [descriptor for descriptor, _ in found if responder.owns(descriptor)]
+            found = [(descriptor, events) for descriptor, events in found if descriptor not in mine]
+            responder.turn(mine, time.monotonic())
         woken = False
-        for descriptor, events in self._poll.poll(timeout_ms):
+        for descriptor, events in found:
             if descriptor == self._wakeup:
                 os.read(self._wakeup, 512)
             elif events & (select.POLLERR | select.POLLNVAL):
@@ -211,6 +238,8 @@ class Daemon:
         self._trigger = self._running.sampler.trigger
         if self._trigger is not None:
             self._poll.register(self._trigger, select.POLLPRI)
+        if self._running.responder is not None:
+            self._running.responder.attach(self._poll)
 
     def _unwatch_trigger(self) -> None:
         if self._trigger is not None:

@@ -1,6 +1,6 @@
 """Configuration: one file for each daemon, TOML, strict. What a key means is said in docs/configuration.md."""
 
-from feedback.config.agent import AGENT_PATH, AgentConfig, MasterLink
+from feedback.config.agent import AGENT_PATH, AgentCheckConfig, AgentConfig, MasterLink
 from feedback.config.master import (
     MASTER_PATH,
     DestinationConfig,
@@ -19,6 +19,7 @@ __all__ = [
     "AGENT_PATH",
     "MASTER_PATH",
     "SYNC_PATH",
+    "AgentCheckConfig",
     "AgentConfig",
     "ConfigError",
     "DestinationConfig",

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import msgspec
 
-from feedback.config.strict import ConfigError, File, Strict, check_address, check_endpoint
+from feedback.config.strict import (
+    ConfigError,
+    File,
+    Network,
+    Strict,
+    check_address,
+    check_endpoint,
+    check_listen,
+    check_network,
+)
 from feedback.wire import Name
 
 AGENT_PATH = Path("/etc/feedback/agent.toml")
@@ -18,6 +27,18 @@ class MasterLink(Strict, frozen=True):
 
     endpoint: str
     public_key: Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
+
+
+class AgentCheckConfig(Strict, frozen=True):
+    """Where HAProxy's agent-check is answered: an explicit address (3333 is the usual port), and who may ask, since the
+    protocol has no authentication."""
+
+    listen: str
+    allow: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
+    smoothing_seconds: Annotated[float, msgspec.Meta(ge=0.2, le=60)] = 3.0
+
+    def networks(self) -> tuple[Network, ...]:
+        return tuple(check_network(text, f"agent_check.allow[{i}]") for i, text in enumerate(self.allow))
 
 
 class AgentConfig(File, frozen=True):
@@ -35,6 +56,7 @@ class AgentConfig(File, frozen=True):
     service_cgroup: Path | None = None
     ports: Annotated[tuple[int, ...], msgspec.Meta(max_length=64)] = ()
     socket: Path | None = None
+    agent_check: AgentCheckConfig | None = None
 
     def check(self, source: str) -> None:
         for i, text in enumerate(self.addresses):
@@ -46,3 +68,7 @@ class AgentConfig(File, frozen=True):
                 raise ConfigError(f"{source}: ports[{i}]: {port} is not in 1..65535")
         if self.service_cgroup is not None and self.cgroup is None:
             raise ConfigError(f"{source}: service_cgroup: needs cgroup, the directory that bounds it")
+        if self.agent_check is not None:
+            check_listen(self.agent_check.listen, f"{source}: agent_check.listen")
+            for i, text in enumerate(self.agent_check.allow):
+                check_network(text, f"{source}: agent_check.allow[{i}]")

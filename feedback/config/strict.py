@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
 from feedback.model import Address, parse_endpoint
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -101,3 +103,11 @@ def check_listen(text: str, where: str) -> None:
         parse_endpoint(text)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def check_network(text: str, where: str) -> Network:
+    """An address or a network in CIDR form."""
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}: expected an address or a network like 10.0.1.0/24") from None
