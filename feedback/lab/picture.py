@@ -17,6 +17,7 @@ BIN_SECONDS = 1.0
 SMOOTH_SAMPLES = 10
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ee6677", "#aa3377", "#ccbb44")  # Paul Tol's: told apart by everybody
 LATENCY_FLOOR_MS = 1.0
+UNDRAWN = ("start", "end", "visits", "busy from", "busy to", "notice")
 
 
 def draw(path: Path, title: str, traces: Mapping[str, Trace], quotas: Sequence[float]) -> Path:
@@ -72,7 +73,7 @@ def _latency(axis: Any, trace: Trace, start: float) -> None:
 
 def _events(axis: Any, trace: Trace, start: float) -> None:
     for event in trace.events:
-        if event.what not in ("start", "end"):
+        if event.what not in UNDRAWN and event.at >= start:
             axis.axvline(event.at - start, color="#bbbbbb", linewidth=1)
             axis.annotate(event.what, (event.at - start, 1), xycoords=("data", "axes fraction"), fontsize=7, va="top")
 

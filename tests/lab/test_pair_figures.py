@@ -104,8 +104,9 @@ GOOD = [Stream(i, "talk", "route4", 160, 160, 0.03) for i in range(1000)]
 
 
 def test_takeover_splits_the_time_at_the_decision_and_names_the_peer(tmp_path: Path) -> None:
-    events = {"start": 0.0, "death": 1.0, "decided": 1.13, "end": 2.0}
+    events = {"start": 0.0, "death": 1.0, "end": 2.0}
     made = trace(tmp_path, events, everywhere((0, D1), (1, 0), (1.14, D2), until=2), GOOD)
+    made.events.append(Event("transition", 1.13, {"director": "d2", "old": "looking", "new": "active"}))
     found = takeover.SCENARIO.figures({"feedback": made, "keepalived": made}, Options(seconds=20))
     assert found["vip_ms"] == pytest.approx(141)
     assert (found["detect_ms"], found["act_ms"]) == (pytest.approx(130), pytest.approx(11))

@@ -1,6 +1,5 @@
 """What open connections say and hear: plans, bytes, and that client and server of the lab agree on them."""
 
-import json
 import os
 import signal
 import socket
@@ -96,26 +95,10 @@ def listens(port: int) -> bool:
 
 
 class Client:
-    def __init__(self, port: int, output: Path) -> None:
-        target = Target("loop", "127.0.0.1", port, ("127.0.0.1", "127.0.0.2"))
-        plan = Plan(
-            (target,),
-            40,
-            1,
-            idle=0.25,
-            mute=0.25,
-            rate=400,
-            downloads=2,
-            download_rate=400_000,
-            download_seconds=0.5,
-            udp=target,
-            udp_flows=2,
-            patience_seconds=2,
-        )
+    def __init__(self, plan: Plan, output: Path) -> None:
         self.output = output
         command = [sys.executable, "-m", "feedback.lab.workload.talker", plan.encode(), str(output)]
         self.process = subprocess.Popen(command)
-        self.wait_for("ready")
 
     def wait_for(self, name: str) -> None:
         deadline = time.monotonic() + 10
@@ -133,12 +116,38 @@ class Client:
         assert self.process.wait(20) == 0
         return streams.read(self.output / "client.streams")
 
+    def __enter__(self) -> "Client":
+        self.wait_for("ready")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def crowd(port: int) -> Plan:
+    target = Target("loop", "127.0.0.1", port, ("127.0.0.1", "127.0.0.2"))
+    return Plan(
+        (target,),
+        40,
+        1,
+        idle=0.25,
+        mute=0.25,
+        rate=400,
+        downloads=2,
+        download_rate=400_000,
+        download_seconds=0.5,
+        udp=target,
+        udp_flows=2,
+        patience_seconds=2,
+    )
+
 
 def test_every_byte_of_every_stream_comes_back(port: int, server: subprocess.Popen[bytes], tmp_path: Path) -> None:
-    client = Client(port, tmp_path)
-    time.sleep(0.6)
-    client.wake()
-    found = client.finish()
+    with Client(crowd(port), tmp_path) as client:
+        time.sleep(0.6)
+        client.wake()
+        found = client.finish()
     assert Counter(s.kind for s in found) == {"talk": 20, "idle": 10, "mute": 10, "download": 2, "udp": 2}
     assert all(s.survived for s in found)
     for stream in found:
@@ -153,11 +162,11 @@ def test_every_byte_of_every_stream_comes_back(port: int, server: subprocess.Pop
 def test_a_dead_server_is_seen_by_every_stream_that_says_something(
     port: int, server: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    client = Client(port, tmp_path)
-    server.kill()
-    time.sleep(0.5)
-    client.wake()
-    found = client.finish()
+    with Client(crowd(port), tmp_path) as client:
+        server.kill()
+        time.sleep(0.5)
+        client.wake()
+        found = client.finish()
     assert not [s for s in found if s.survived and s.kind != "udp"]
     assert {s.error for s in found if s.kind == "talk"} <= {"closed", "ECONNRESET", "EPIPE"}
 
@@ -165,12 +174,12 @@ def test_a_dead_server_is_seen_by_every_stream_that_says_something(
 def test_a_stalled_server_is_seen_as_the_gap_of_those_that_talked(
     port: int, server: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    client = Client(port, tmp_path)
-    time.sleep(0.3)
-    os.kill(server.pid, signal.SIGSTOP)
-    time.sleep(0.5)
-    os.kill(server.pid, signal.SIGCONT)
-    found = client.finish()
+    with Client(crowd(port), tmp_path) as client:
+        time.sleep(0.3)
+        os.kill(server.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(server.pid, signal.SIGCONT)
+        found = client.finish()
     gaps = sorted(s.gap_seconds for s in found if s.kind == "talk")
     assert all(s.survived for s in found if s.kind == "talk")
     assert 0.3 < gaps[len(gaps) // 2] < 0.8
@@ -198,17 +207,9 @@ def test_a_byte_that_is_another_one_is_no_survival(port: int, tmp_path: Path) ->
             assert time.monotonic() < deadline
             time.sleep(0.02)
         target = Target("loop", "127.0.0.1", port, ("127.0.0.1",))
-        plan = Plan((target,), 1, 1, patience_seconds=0.2)
-        command = [sys.executable, "-m", "feedback.lab.workload.talker", plan.encode(), str(tmp_path)]
-        client = subprocess.Popen(command)
-        deadline = time.monotonic() + 10
-        while not (tmp_path / "client.ready").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        client.send_signal(signal.SIGUSR2)
-        assert client.wait(10) == 0
+        with Client(Plan((target,), 1, 1, patience_seconds=0.2), tmp_path) as client:
+            [stream] = client.finish()
     finally:
         liar.kill()
         liar.wait()
-    [line] = (tmp_path / "client.streams").read_text(encoding="utf-8").splitlines()
-    assert Stream(*json.loads(line)).error == "corrupt"
+    assert stream.error == "corrupt"

@@ -94,17 +94,17 @@ def processes_in(namespace: str) -> list[int]:
 
 
 def deafen(pair: Pair, deaf: Node, to: Node) -> None:
-    """From now on one director hears nothing of the other on the service networks; the other still hears it."""
-    namespace = pair.namespace(deaf.name)
-    for interface, mac in (("eth0", to.mac), ("eth1", to.back_mac)):
-        network.run_tc(namespace, f"qdisc add dev {interface} ingress")
+    """From now on one director hears nothing of the other on the service networks; the other still hears it. At the
+    switch: what is dropped in the director itself would still be heard by whoever listens to everything."""
+    for port, mac in ((deaf.name, to.mac), (f"{deaf.name}-back", to.back_mac)):
+        network.run_tc(pair.switch, f"qdisc add dev {port} clsact")
         rule = f"protocol all prio 1 flower src_mac {mac.hex(':')} action drop"
-        network.run_tc(namespace, f"filter add dev {interface} ingress {rule}")
+        network.run_tc(pair.switch, f"filter add dev {port} egress {rule}")
 
 
 def undeafen(pair: Pair, deaf: Node) -> None:
-    for interface in ("eth0", "eth1"):
-        network.run_tc(pair.namespace(deaf.name), f"qdisc del dev {interface} ingress")
+    for port in (deaf.name, f"{deaf.name}-back"):
+        network.run_tc(pair.switch, f"qdisc del dev {port} clsact")
 
 
 def isolate(pair: Pair, on: bool) -> None:

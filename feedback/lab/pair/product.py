@@ -6,20 +6,17 @@ is the one seam. Must not know what a scenario shows.
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
-
-import zmq.utils.z85
 
 from feedback.lab.error import LabError
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, FLOATING, HEARTBEATS, Node, heartbeat_address
-from feedback.ops import control
+from feedback.ops import control, pair
 from feedback.ops.control import ControlError, NotRunningError
 
 COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
@@ -33,16 +30,17 @@ class Product:
     def __init__(self, stand: PairStand) -> None:
         self.stand = stand
         self.directory = Path(tempfile.mkdtemp(prefix="pair-"))  # under TMPDIR, which goes with the run
-        secret = self.directory / "pair.key"
-        secret.touch(0o600)
-        secret.write_bytes(zmq.utils.z85.encode(secrets.token_bytes(32)) + b"\n")
+        secret = pair.create(self.directory / "pair.key")
         for director in DIRECTORS:
             (self.directory / f"{director.name}.toml").write_text(self.configuration(director, secret), "utf-8")
 
     def configuration(self, director: Node, secret: Path) -> str:
         own = DIRECTORS.index(director)
         peer = DIRECTORS[1 - own]
-        paths = {key: self.directory / f"{director.name}-{key}" for key in ("control", "role", "state", "master_state")}
+        paths = {
+            "control": self.control(director),
+            **{key: self.directory / f"{director.name}-{key}.json" for key in ("role", "state", "master_state")},
+        }
         links = "".join(
             f'[[link]]\nlocal = "{heartbeat_address(own, i)}:{PORT}"\npeer = "{heartbeat_address(1 - own, i)}:{PORT}"\n'
             for i in range(len(HEARTBEATS))
@@ -56,6 +54,9 @@ class Product:
             f'name = "{director.name}"\npeer = "{peer.name}"\nsecret = "{secret}"\npriority = {150 - 50 * own}\n'
             f"reach = [{reach}]\n" + "".join(f'{key} = "{path}"\n' for key, path in paths.items()) + links + addresses
         )
+
+    def control(self, director: Node) -> Path:
+        return self.directory / f"{director.name}.sock"
 
     # Daemons.
 
@@ -81,11 +82,14 @@ class Product:
 
     # What they say.
 
-    def status(self, director: Node) -> dict[str, Any] | None:
-        """Its answer to `feedback sync status --json`, or None while it does not answer."""
-        with contextlib.suppress(NotRunningError, ControlError):
-            return control.ask(self.directory / f"{director.name}-control", {"command": "status"})
-        return None
+    def ask(self, director: Node, command: str) -> dict[str, Any] | None:
+        """Its answer, or None while it does not answer. Raises LabError where it refuses."""
+        try:
+            return control.ask(self.control(director), {"command": command})
+        except NotRunningError:
+            return None
+        except ControlError as error:
+            raise LabError(f"{director.name}: {command}: {error}") from None
 
     def wait_until_active(self, director: Node) -> float:
         self.stand.wait_for_owner(director)
@@ -96,11 +100,29 @@ class Product:
         return self.stand.wait_for(f"{director.name} is complete", lambda: self.complete(director), READY_SECONDS)
 
     def complete(self, director: Node) -> bool:
-        status = self.status(director)
+        status = self.ask(director, "status")
         return bool(status and status["replica"]["state"] == "complete")
 
     def hand_over(self) -> float:
-        raise LabError("not yet")
+        """`feedback sync handover` on the first. Returns the moment at which it was asked."""
+        first = DIRECTORS[0]
+        asked = time.monotonic()
+        self.ask(first, "handover")
+
+        def done() -> bool:
+            state = self.ask(first, "handover-state") or {}
+            if state.get("state") == "failed":
+                raise LabError(f"not handed over: {state['reason']}")
+            return state.get("state") == "done"
+
+        self.stand.wait_for("the handover is done", done, READY_SECONDS)
+        return asked
 
     def tell(self) -> None:
-        pass
+        """Every transition of the daemons that still live. Their clock stands still never; nor does the lab's, which
+        is not suspended: they are the same."""
+        for director in DIRECTORS:
+            answer = self.ask(director, "events") or {"events": []}
+            for event in answer["events"]:
+                told = {key: value for key, value in event.items() if key not in ("at", "monotonic", "number")}
+                self.stand.event(event["kind"], event["monotonic"], director=director.name, **told)

@@ -117,7 +117,10 @@ def plan(options: Options, *, idle: float = 0.2) -> Plan:
 
 def decision(trace: Trace, died: float, vip_ms: float) -> Figures:
     """The standby's own word of when it decided, between the death that it saw and the VIP that answered."""
-    decided = next((event.at for event in trace.events if event.what == "decided" and event.at >= died), math.inf)
+    decided = min(
+        (e.at for e in trace.events if e.what == "transition" and e.details["new"] == "active" and e.at >= died),
+        default=math.inf,
+    )
     detect_ms = 1000 * (decided - died)
     return {"detect_ms": detect_ms, "act_ms": vip_ms - detect_ms}
 
