@@ -7,7 +7,7 @@
 | `wlc` | a stock with two minutes of memory | memory.py | largest 20,000 | each tick |
 | `lblc`, `lblcr` | a stock and a limit | locality.py | what a server can hold | 10 %, every 5 s |
 | `twos` | a number of lots | draw.py | mean 64, at most 256 | dead band |
-| `wrr` | a flow | flow.py | mean 16, 1..64 | dead band, after 50 connections a server |
+| `wrr` | a flow | flow.py | mean 16, 1..64 | dead band, after 5 to 50 connections a server |
 | `mh` | places in a table | table.py | largest 63, no common divisor | 10 %, every 10 s |
 | `sh` | buckets | table.py | sum 256 | 10 %, every 60 s |
 | `fo` | a rank | order.py | 1..n | another is better by 20 % for 10 s |
