@@ -155,7 +155,14 @@ def decode(data: bytes) -> Message:
 def _refusal(data: bytes, text: str) -> MessageError:
     """Another version's greeting may have other fields: then say that, not which field is wrong."""
     if len(data) <= SMALL_BYTES_MAX:
-        raw: Any = msgspec.msgpack.decode(data)
+        try:
+            raw: Any = msgspec.msgpack.decode(data)
+        except (
+            msgspec.DecodeError,
+            RecursionError,
+            UnicodeDecodeError,
+        ):  # the typed decoder stopped before it came there
+            return MessageError("malformed", text)
         if isinstance(raw, list) and raw[:1] in (["hello"], ["welcome"]):
             version = raw[1] if len(raw) > 1 else None
             if isinstance(version, int) and version != PROTOCOL:

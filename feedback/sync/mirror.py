@@ -51,14 +51,16 @@ class Copy:
         except ValueError as error:
             raise MirrorError(f"the active director's table: {error}") from None
 
-    def take_changes(self, rules: str) -> None:
-        """Raises MirrorError; the copy is then what it was, and a whole table is needed."""
+    def take_changes(self, rules: str) -> tuple[Edit, ...]:
+        """The changes as edits. Raises MirrorError; the copy is then what it was, and a whole table is needed."""
         if self._table is None:
             raise MirrorError("changes came before a table")
         try:
-            self._table = applied(self._table, text.parse(rules))
+            edits = text.parse(rules)
+            self._table = applied(self._table, edits)
         except ValueError as error:
             raise MirrorError(f"the active director's changes: {error}") from None
+        return edits
 
     def edits(self, have: Snapshot) -> tuple[Edit, ...]:
         """What makes the standby's kernel like the active one's."""
