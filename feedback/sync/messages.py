@@ -161,7 +161,7 @@ def _refusal(data: bytes, text: str) -> MessageError:
             msgspec.DecodeError,
             RecursionError,
             UnicodeDecodeError,
-        ):  # the typed decoder stopped before it came there
+        ):  # behind the wrong type
             return MessageError("malformed", text)
         if isinstance(raw, list) and raw[:1] in (["hello"], ["welcome"]):
             version = raw[1] if len(raw) > 1 else None
