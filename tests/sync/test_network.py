@@ -279,6 +279,7 @@ def test_a_packet_that_still_comes_to_the_old_director_is_passed_on_to_the_new_o
 
 def test_an_ipv6_address_answers_when_add_returns(site: Site) -> None:
     d1, pinger = site.network("d1"), site.pinger(VIP6.address)
+    within(site.netns("d1"), lambda: Path("/proc/sys/net/ipv6/conf/eth0/accept_dad").write_text("1"))
     d1.add([VIP6])
     pinger.until()
     for _ in range(20):
@@ -464,6 +465,14 @@ def test_the_peers_announcement_is_heard(site: Site) -> None:
     d1.announce(WANTED)
     assert set(heard(d2, 5)) == {Claim(wanted.address, site.mac("d1")) for wanted in WANTED}
     assert d1.read() == []  # not by itself
+
+
+def test_an_own_announcement_that_comes_back_is_not_heard_as_somebody_elses(site: Site) -> None:
+    d1, d2 = site.network("d1"), site.network("d2")
+    reflected = [packets.gratuitous_request(site.mac("d2"), VIP.address)]
+    d1._port("eth0").send(VIP.address, reflected)
+    until(lambda: d2._epoll.poll(0) != [], "the frame did not come back")
+    assert d2.read() == []
 
 
 def test_no_traffic_wakes_the_listener(site: Site) -> None:
