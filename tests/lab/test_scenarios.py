@@ -158,11 +158,12 @@ def test_a_scenario_too_short_for_its_figures_is_refused(tmp_path: Path) -> None
         runner.run("hog", tmp_path, options=Options(seconds=5))
 
 
-@pytest.mark.xfail(strict=False, reason="open: on a crowded host the ejection sometimes comes late or never")
 @pytest.mark.lab(on="host")
 def test_blackhole_finds_the_failing_server_by_its_own_word(tmp_path: Path) -> None:
     # Another guest runs beside this one and both crowd the host: that it is found is shown here, how fast by `lab run`.
-    # Left alone it would draw more than half of all connections.
-    result = runner.run("blackhole", tmp_path / "output", options=Options(seconds=12), only=["feedback"])
+    # Equal weights, so that its part of the requests does not hang on what was learned: under sed a smaller weight may
+    # draw one request a second, and five failures, which it takes, then are five seconds.
+    options = Options(seconds=12, law="static")
+    result = runner.run("blackhole", tmp_path / "output", options=options, only=["feedback"])
     assert result.figures["ejected_ms"] < 5_000
-    assert result.figures["error_share_feedback"] < 0.2
+    assert result.figures["error_share_feedback"] < 0.1

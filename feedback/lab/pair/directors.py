@@ -120,9 +120,10 @@ class KernelDirectors:
         """Nobody decided anything."""
 
 
-def directors(stand: PairStand, variant: str) -> Directors:
+def directors(stand: PairStand, variant: str, *, masters: bool = False) -> Directors:
+    """With `masters` the product's other daemon runs too."""
     if variant == "feedback":
-        return Product(stand)
+        return Product(stand, masters=masters)
     if variant == "kernel":
         return KernelDirectors(stand)
     return KeepalivedDirectors(stand, variant)

@@ -14,32 +14,39 @@ from pathlib import Path
 from typing import Any
 
 from feedback.lab.error import LabError
+from feedback.lab.pair import topology
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, FLOATING, HEARTBEATS, Node, heartbeat_address
-from feedback.ops import control, pair
+from feedback.model import Protocol
+from feedback.ops import control, keys, pair
 from feedback.ops.control import ControlError, NotRunningError
 
 COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
 PORT = 7434
+MASTER_PORT = 7433
 READY_SECONDS = 20.0
 
 
 class Product:
-    """Both daemons. The services are made by hand on the first director; the second has them from there."""
+    """The sync daemons; with `masters` also a master on each director, which adjusts the services that it finds. The
+    services are made by hand on the first director; the second has them from there."""
 
-    def __init__(self, stand: PairStand) -> None:
+    def __init__(self, stand: PairStand, *, masters: bool = False) -> None:
         self.stand = stand
+        self.daemons = ("sync", "master") if masters else ("sync",)
         self.directory = Path(tempfile.mkdtemp(prefix="pair-"))  # under TMPDIR, which goes with the run
         secret = pair.create(self.directory / "pair.key")
         for director in DIRECTORS:
-            (self.directory / f"{director.name}.toml").write_text(self.configuration(director, secret), "utf-8")
+            (self.directory / f"{director.name}-sync.toml").write_text(self.sync(director, secret), "utf-8")
+            if masters:
+                (self.directory / f"{director.name}-master.toml").write_text(self.master(director), "utf-8")
 
-    def configuration(self, director: Node, secret: Path) -> str:
+    def sync(self, director: Node, secret: Path) -> str:
         own = DIRECTORS.index(director)
         peer = DIRECTORS[1 - own]
         paths = {
             "control": self.control(director),
-            **{key: self.directory / f"{director.name}-{key}.json" for key in ("role", "state", "master_state")},
+            **{key: self._own(director, f"{key}.json") for key in ("role", "state", "master_state")},
         }
         links = "".join(
             f'[[link]]\nlocal = "{heartbeat_address(own, i)}:{PORT}"\npeer = "{heartbeat_address(1 - own, i)}:{PORT}"\n'
@@ -55,30 +62,45 @@ class Product:
             f"reach = [{reach}]\n" + "".join(f'{key} = "{path}"\n' for key, path in paths.items()) + links + addresses
         )
 
+    def master(self, director: Node) -> str:
+        """No agent is there: it has nothing to say, and must go on having nothing to say however often it starts."""
+        _public, key, _text = keys.create(self._own(director, "key"))
+        enrolled = self._own(director, "agents")
+        enrolled.mkdir()
+        tcp = [service.key for service in topology.services() if service.key.protocol is Protocol.TCP]
+        return (
+            f'listen = ["tcp://{director.front}:{MASTER_PORT}"]\nkey = "{key}"\nenrolled = "{enrolled}"\n'
+            f'control = "{self._own(director, "master.sock")}"\nownership = "weights"\n'
+            f'role = "{self._own(director, "role.json")}"\nstate = "{self._own(director, "master_state.json")}"\n'
+            + "".join(f'[[service]]\nvirtual = "{key}"\n' for key in tcp)
+        )
+
     def control(self, director: Node) -> Path:
-        return self.directory / f"{director.name}.sock"
+        return self._own(director, "sync.sock")
+
+    def _own(self, director: Node, name: str) -> Path:
+        return self.directory / f"{director.name}-{name}"
 
     # Daemons.
-
-    @staticmethod
-    def name(director: Node) -> str:
-        return f"{director.name}-sync"
 
     def start(self, director: Node) -> None:
         if director == DIRECTORS[0] and not self.stand.ipvs[director.name].services():
             self.stand.make_services(director)
-        command = [*COMMAND, "sync", "--config", str(self.directory / f"{director.name}.toml")]
-        namespace = self.stand.pair.namespace(director.name)
-        self.stand.processes.start(self.name(director), command, namespace=namespace)
+        for daemon, name in self._names(director):
+            command = [*COMMAND, daemon, "--config", str(self._own(director, f"{daemon}.toml"))]
+            self.stand.processes.start(name, command, namespace=self.stand.pair.namespace(director.name))
 
     def kill(self, director: Node, how: signal.Signals = signal.SIGKILL) -> float:
-        return self.stand.processes.kill(self.name(director), how)
+        return min(self.stand.processes.kill(name, how) for _daemon, name in self._names(director))
 
     def freeze(self, director: Node) -> float:
-        return self.stand.processes.signal(self.name(director), signal.SIGSTOP)
+        return min(self.stand.processes.signal(name, signal.SIGSTOP) for _daemon, name in self._names(director))
 
     def thaw(self, director: Node) -> float:
-        return self.stand.processes.signal(self.name(director), signal.SIGCONT)
+        return min(self.stand.processes.signal(name, signal.SIGCONT) for _daemon, name in self._names(director))
+
+    def _names(self, director: Node) -> list[tuple[str, str]]:
+        return [(daemon, f"{director.name}-{daemon}") for daemon in self.daemons]
 
     # What they say.
 

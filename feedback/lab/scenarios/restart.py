@@ -4,7 +4,8 @@
     upgraded  SIGTERM, and started again at once
     frozen    SIGSTOP for five seconds, then SIGCONT
 
-A daemon is not the data path: no connection may be lost, no new one refused, and no role may change.
+Each time both the sync daemon and the master of the director. A daemon is not the data path: no connection may be lost,
+no new one refused, and no role may change.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Restart:
     def run(self, job: Job, output: Path) -> None:
         options = Options.of(job)
         with PairStand(pair(job.run), output) as stand:
-            both = directors(stand, job.variant)
+            both = directors(stand, job.variant, masters=True)
             start = begin(stand, both, plan(options))
             stand.event("visits", found=stand.visit())
             moment = start + BEFORE_SECONDS
