@@ -14,10 +14,11 @@ from feedback.lab.figures import percentile, utilisation
 from feedback.lab.scenarios.scenario import Trace
 
 BIN_SECONDS = 1.0
+SHORT_BIN_SECONDS = 0.1  # a takeover is over in a fifth of a second
 SMOOTH_SAMPLES = 10
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ee6677", "#aa3377", "#ccbb44")  # Paul Tol's: told apart by everybody
 LATENCY_FLOOR_MS = 1.0
-UNDRAWN = ("start", "end", "visits", "busy from", "busy to", "notice")
+UNDRAWN = ("start", "established", "end", "visits", "busy from", "busy to", "transition", "notice")
 
 
 def draw(path: Path, title: str, traces: Mapping[str, Trace], quotas: Sequence[float]) -> Path:
@@ -36,10 +37,14 @@ def draw(path: Path, title: str, traces: Mapping[str, Trace], quotas: Sequence[f
         if quotas:
             _weights(axes[0][column], trace, start, len(quotas))
             _utilisation(axes[1][column], trace, start, quotas)
-        _latency(axes[-1][column], trace, start)
+        if quotas:
+            _latency(axes[-1][column], trace, start, BIN_SECONDS, (0.5, 0.99))
+        else:
+            _latency(axes[-1][column], trace, start, SHORT_BIN_SECONDS, (0.5, 1.0))
         for row in range(rows):
             _events(axes[row][column], trace, start)
     _label(axes)
+    axes[-1][0].set_ylim(bottom=LATENCY_FLOOR_MS)  # last: it ends the scaling, which all columns share
     figure.savefig(path)
     return path
 
@@ -58,17 +63,17 @@ def _utilisation(axis: Any, trace: Trace, start: float, quotas: Sequence[float])
         axis.plot([at - start for at, _ in points], [used for _, used in points], color=COLOURS[i % len(COLOURS)])
 
 
-def _latency(axis: Any, trace: Trace, start: float) -> None:
+def _latency(axis: Any, trace: Trace, start: float, width: float, fractions: tuple[float, float]) -> None:
     bins: dict[int, list[float]] = {}
     for record in trace.records:
-        bins.setdefault(int((record.intended - start) / BIN_SECONDS), []).append(1000 * record.latency_seconds)
+        if record.intended >= start:
+            bins.setdefault(int((record.intended - start) / width), []).append(1000 * record.latency_seconds)
     times = sorted(bins)
-    middles = [(time + 0.5) * BIN_SECONDS for time in times]
-    for fraction, style in ((0.5, ":"), (0.99, "-")):
+    middles = [(time + 0.5) * width for time in times]
+    for fraction, style in zip(fractions, (":", "-"), strict=True):
         values = [percentile(bins[time], fraction) for time in times]
-        axis.plot(middles, values, style, color="black", label=f"p{fraction * 100:g}")
+        axis.plot(middles, values, style, color="black", label="longest" if fraction == 1 else f"p{fraction * 100:g}")
     axis.set_yscale("log")
-    axis.set_ylim(bottom=LATENCY_FLOOR_MS)
 
 
 def _events(axis: Any, trace: Trace, start: float) -> None:
@@ -79,7 +84,7 @@ def _events(axis: Any, trace: Trace, start: float) -> None:
 
 
 def _label(axes: Any) -> None:
-    texts = ("weight, part of the sum", "CPU in use, part of the quota", "latency, ms, by second")
+    texts = ("weight, part of the sum", "CPU in use, part of the quota", "latency, ms")
     for row, text in enumerate(texts[-len(axes) :]):
         axes[row][0].set_ylabel(text)
         axes[row][0].grid(alpha=0.3)
