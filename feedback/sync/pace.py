@@ -28,14 +28,14 @@ class Queue(msgspec.Struct, frozen=True):
     drops: int
 
 
-def parse_udp(text: str, group: IPv4Address, port: int) -> Queue | None:
-    """The line of /proc/net/udp for the socket bound to this address, or None if there is none."""
+def parse_udp(text: str, group: IPv4Address, port: int, ours: int = 0) -> Queue | None:
+    """The line of /proc/net/udp for the socket bound to this address that is not ours (by its inode), or None."""
     # An address is printed as the kernel's own integer: 224.0.0.81 is 510000E0 where bytes are little-endian.
-    wanted = tuple(f" {int.from_bytes(packed, 'big'):08X}:{port:04X} " for packed in (group.packed, group.packed[::-1]))
+    wanted = tuple(f"{int.from_bytes(packed, 'big'):08X}:{port:04X}" for packed in (group.packed, group.packed[::-1]))
     for line in text.splitlines():
-        if wanted[0] in line or wanted[1] in line:
+        if wanted[0] in line or wanted[1] in line:  # or connected to it: then it stands in the next column
             words = line.split()
-            if len(words) >= 13:
+            if len(words) >= 13 and words[1] in wanted and words[9] != str(ours):
                 return Queue(int(words[4].partition(":")[2], 16), int(words[12]))
     return None
 

@@ -23,10 +23,12 @@ Source: net/netfilter/ipvs/ip_vs_sync.c (sb_queue_tail, ip_vs_sync_conn_needed, 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -37,7 +39,7 @@ from feedback.ipvs import Client, IpvsError, Kernel, Refused, SyncDaemon, SyncRo
 from feedback.ipvs.namespace import within
 from feedback.ipvs.sysctl import SysctlError, Value
 from feedback.sync import records
-from feedback.sync.pace import Pacer, Queue, parse_udp
+from feedback.sync.pace import Pacer, Queue, charge, parse_udp
 from feedback.sync.records import DatagramError, IpProtocol, Record
 from feedback.sync.replica import BACKUP_ID, MASTER_ID
 from feedback.sync.table import Book, Table, read_table
@@ -52,13 +54,32 @@ PUSH_SECONDS = 0.1
 PUSH_DESTINATION = IPv4Address("127.88.48.81").packed  # nobody's: with the group before it, the mark of our records
 PUSH_MARK = GROUP.packed + PUSH_DESTINATION
 PUSH_EXPIRY_SECONDS = 60
+_PUSH_WORD = f" {PUSH_DESTINATION.hex().upper()} "  # as the table shows it
 
 REFRESH_SECONDS = 10
 SOCK_BYTES = 4 * 1024 * 1024  # the kernel takes at most net.core.rmem_max, and doubles it
-CAPTURE_BYTES = 8 * 1024 * 1024
+CAPTURE_BYTES = 32 * 1024 * 1024
+ECHO_BYTES = 4 * 1024 * 1024
+IN_FLIGHT_MAX = 200  # datagrams between our send and the sockets: well under net.core.netdev_max_backlog (1000)
+IN_FLIGHT_SECONDS = 0.5  # what has not arrived by then is lost
 DATAGRAMS_AT_ONCE = 256
 
-SO_RCVBUFFORCE, IP_MULTICAST_ALL = 33, 49
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, IP_MULTICAST_ALL = 26, 33, 49
+SOL_PACKET, PACKET_STATISTICS, ETH_P_ALL = 263, 6, 3
+IP_UDP_BYTES = 28  # the headers before the master's words; it sends no IP options
+# Classic BPF (code, true, false, operand): an outgoing packet, UDP, to the group, to the master's port.
+_CAPTURE_FILTER = (
+    (0x28, 0, 0, 0xFFFFF004),  # the packet's type
+    (0x15, 0, 7, 4),
+    (0x30, 0, 0, 9),
+    (0x15, 0, 5, socket.IPPROTO_UDP),
+    (0x20, 0, 0, 16),
+    (0x15, 0, 3, int(GROUP)),
+    (0x28, 0, 0, 22),
+    (0x15, 0, 1, MASTER_PORT),
+    (0x06, 0, 0, 0x40000),
+    (0x06, 0, 0, 0),
+)
 
 # (0, 0) with a refresh period: a record at the first packet in ESTABLISHED (for UDP: at the first), then one whenever
 # the timer that the peer knows is off by the period. By packet counts idle and slow connections would go stale.
@@ -100,7 +121,10 @@ class Replication:
         self.pacer = Pacer()
         self.changes: tuple[str, ...] = ()  # what `open` had to do, for the log
         self.unreadable = 0  # datagrams of our own kernel that were none
-        self.refused = 0  # injections that the kernel's stack did not take
+        self.refused = 0  # pushes that the kernel's stack did not take
+        self.mute = 0  # pushes since the master was last heard
+        self.lost_on_the_way = 0  # injected datagrams that reached no socket
+        self.lost_captured = 0  # datagrams of the master that we were too slow to read
         self._kernel: Kernel | None = kernel
         self._capture: socket.socket | None = None
         self._inject: socket.socket | None = None
@@ -108,6 +132,9 @@ class Replication:
         self._pushed = 0
         self._foreign = 0
         self._udp: int | None = None
+        self._echo: socket.socket | None = None
+        self._echo_inode = 0
+        self._in_flight, self._longest, self._echoed_at = 0, records.DATAGRAM_BYTES, 0.0
 
     # --- threads and sysctls -----------------------------------------------------------------------------------------
 
@@ -121,10 +148,10 @@ class Replication:
 
     def close(self) -> None:
         """Leaves the threads, the sysctls and every connection in place."""
-        for sock in (self._capture, self._inject, *(pusher for pusher, _ in self._pushers)):
+        for sock in (self._capture, self._inject, self._echo, *(pusher for pusher, _ in self._pushers)):
             if sock is not None:
                 sock.close()
-        self._capture = self._inject = None
+        self._capture = self._inject = self._echo = None
         self._pushers = []
         if self._udp is not None:
             os.close(self._udp)
@@ -234,7 +261,7 @@ class Replication:
         found = []
         for _ in range(limit):
             try:
-                datagram = self._capture.recv(65536)
+                datagram = self._capture.recv(65536)[IP_UDP_BYTES:]
             except (BlockingIOError, InterruptedError):
                 break
             if len(datagram) > 1 and datagram[1] != MASTER_ID:
@@ -242,6 +269,7 @@ class Replication:
             try:
                 readdressed = records.readdressed(datagram, BACKUP_ID)
                 if PUSH_MARK in datagram:
+                    self.mute = 0
                     found += _without_push(readdressed)
                     continue
             except DatagramError:
@@ -251,6 +279,14 @@ class Replication:
             found.append(readdressed)
         return records.joined(found, BACKUP_ID)
 
+    def captured_losses(self) -> int:
+        """Datagrams of the master that we were too slow to read, since `open`: after such a loss the standby needs the
+        whole table again. To be asked now and then."""
+        assert self._capture is not None
+        counted = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading sets it to zero
+        self.lost_captured += struct.unpack("=II", counted)[1]
+        return self.lost_captured
+
     def push(self) -> bool:
         """Make the master send what it has; to be called each PUSH_SECONDS on the active director. False if there was
         no need: it sends by itself."""
@@ -258,6 +294,7 @@ class Replication:
         if busy:
             return False
         self._pushed += 1
+        self.mute += 1
         for sock, datagrams in self._pushers:
             try:
                 sock.send(datagrams[self._pushed & 1])
@@ -268,37 +305,72 @@ class Replication:
     # --- injecting ---------------------------------------------------------------------------------------------------
 
     def backlog(self) -> Queue | None:
-        """The backup thread's receive queue and drops; None if the thread does not run."""
+        """The backup thread's receive queue, with what is under way to it, and its drops, with what was lost on the
+        way; None if the thread does not run."""
         assert self._udp is not None
+        self._read_echo()
         at = 0
         while part := os.pread(self._udp, 65536, at):
-            found = parse_udp(part.decode("ascii", "replace"), GROUP, BACKUP_PORT)
+            found = parse_udp(part.decode("ascii", "replace"), GROUP, BACKUP_PORT, self._echo_inode)
             if found is not None:
-                return found
+                return Queue(found.bytes + self._in_flight * charge(self._longest), found.drops + self.lost_on_the_way)
             at += len(part)
         return None
 
-    def drops(self) -> int:
-        """Datagrams that the backup thread's socket has lost since we opened it."""
-        return self.pacer.lost
-
     def inject(self, datagrams: Sequence[bytes]) -> int:
-        """Give the first of them to the kernel's backup, as many as it can take now; returns how many that were."""
+        """Give the first of them to the kernel's backup, as many as it can take now; returns how many that were. None
+        is no error: try again in a millisecond."""
         assert self._inject is not None
         if not datagrams or (queue := self.backlog()) is None:
             return 0
         self.pacer.observe(queue)
-        allowed = self.pacer.allowance(queue, max(map(len, datagrams)))
-        for done, datagram in enumerate(datagrams[:allowed]):
+        self._longest = max(map(len, datagrams))
+        allowed = min(self.pacer.allowance(queue, self._longest), IN_FLIGHT_MAX - self._in_flight, len(datagrams))
+        done = 0
+        for datagram in datagrams[: max(0, allowed)]:
             try:
                 self._inject.send(datagram)
             except (BlockingIOError, InterruptedError):
-                return done
+                break
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise ReplicationError(f"{self.interface} takes no datagrams: {error.strerror}") from None
-                return done
-        return min(allowed, len(datagrams))
+                if error.errno == errno.ENOBUFS:
+                    break
+                raise ReplicationError(f"{self.interface} takes no datagrams: {error.strerror}") from None
+            done += 1
+        self._sent(done)
+        return done
+
+    def drops(self) -> int:
+        """Datagrams that were lost before the backup thread read them, since `open`. Counted at each look."""
+        queue = self.backlog()
+        if queue is not None:
+            self.pacer.observe(queue)
+        return self.pacer.lost
+
+    def _sent(self, datagrams: int) -> None:
+        if datagrams and not self._in_flight:
+            self._echoed_at = time.monotonic()
+        self._in_flight += datagrams
+
+    def _read_echo(self) -> None:
+        """Sends return before the datagram has reached a socket, and what the receive path drops in between nobody
+        counts; so we listen to ourselves."""
+        assert self._echo is not None
+        echoed = 0
+        while True:
+            try:
+                self._echo.recv(1)
+            except (BlockingIOError, InterruptedError):
+                break
+            echoed += 1
+        if not self._in_flight:
+            return
+        now = time.monotonic()
+        if echoed:
+            self._in_flight, self._echoed_at = max(0, self._in_flight - echoed), now
+        elif now - self._echoed_at > IN_FLIGHT_SECONDS:
+            self.lost_on_the_way += self._in_flight
+            self._in_flight = 0
 
     # --- the table ---------------------------------------------------------------------------------------------------
 
@@ -307,9 +379,7 @@ class Replication:
         100,000): for a thread, once a session. Raises an IpvsError."""
         assert self._kernel is not None
         book = Book(self._kernel.snapshot())
-        made = read_table(_lines(within(self.netns, _open_table)), book)
-        kept = tuple(record for record in made.records if record.destination != PUSH_DESTINATION)
-        return Table(kept, made.left_out)
+        return read_table(_lines(within(self.netns, _open_table)), book)
 
     # --- sockets -----------------------------------------------------------------------------------------------------
 
@@ -321,6 +391,8 @@ class Replication:
             raise ReplicationError(f"there is no interface {self.interface}: set `interface`") from None
         self._capture = _capture_socket(index)
         self._inject = _sending_socket(index)
+        self._echo = _echo_socket(index)
+        self._echo_inode = os.fstat(self._echo.fileno()).st_ino
         for number in range(PUSH_RECORDS):
             sock = _sending_socket(index)
             self._pushers.append((sock, _push_datagrams(sock, number)))
@@ -348,17 +420,38 @@ def _text(value: Value) -> str:
 
 
 def _capture_socket(index: int) -> socket.socket:
+    """What the master's thread sends, tapped on its way out: before the receive path, which may drop without a word
+    (net.core.netdev_max_backlog). What the tap itself loses is counted."""
+    try:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+    except PermissionError:
+        raise ReplicationError("a packet socket is refused: the unit needs CAP_NET_RAW too") from None
+    program = b"".join(struct.pack("=HBBI", *step) for step in _CAPTURE_FILTER)
+    buffer = ctypes.create_string_buffer(program)
+    filters = struct.pack("@HP", len(_CAPTURE_FILTER), ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
+    _enlarge(sock, CAPTURE_BYTES)
+    sock.bind((socket.if_indextoname(index), ETH_P_ALL))  # copies of what goes out are for taps of all protocols only
+    return sock
+
+
+def _echo_socket(index: int) -> socket.socket:
+    """A member of the backup's group and port: it gets each datagram in the same moment as the backup's own socket."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, CAPTURE_BYTES)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CAPTURE_BYTES)
+    _enlarge(sock, ECHO_BYTES)
     sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
-    sock.bind((str(GROUP), MASTER_PORT))
+    sock.bind((str(GROUP), BACKUP_PORT))
     member = struct.pack("=4s4si", GROUP.packed, bytes(4), index)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
     return sock
+
+
+def _enlarge(sock: socket.socket, size: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def _sending_socket(index: int) -> socket.socket:
@@ -367,6 +460,8 @@ def _sending_socket(index: int) -> socket.socket:
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
     loop = socket.if_indextoname(index) != "lo"  # what goes out of lo comes in by itself: with the loop on, twice
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(loop))
+    if not loop:  # else the kernel picks one of any interface, maybe a virtual one, and is cut off when that moves
+        sock.bind(("127.0.0.1", 0))
     sock.connect((str(GROUP), BACKUP_PORT))
     return sock
 
@@ -412,7 +507,7 @@ def _lines(fd: int) -> Iterable[str]:
             whole = rest + part.decode("ascii", "replace")
             lines = whole.split("\n")
             rest = lines.pop()
-            yield from lines[1:] if title else lines
+            yield from (line for line in (lines[1:] if title else lines) if _PUSH_WORD not in line)
             title = False
     finally:
         os.close(fd)

@@ -141,7 +141,7 @@ def read_line(line: str, book: Book) -> Record | str:
         return "unknown destination"
     if client_port == 0:
         state = _TEMPLATE_STATES.get(state_word)
-        flags = placement.flags | TEMPLATE
+        flags = placement.flags | TEMPLATE | INACTIVE  # as the kernel itself sends them; not counted as either
     else:
         state, inactive = _state(protocol, state_word)
         flags = placement.flags | INACTIVE if inactive else placement.flags
