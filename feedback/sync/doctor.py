@@ -76,9 +76,9 @@ def _replica(facts: Facts) -> list[Finding]:
     if not facts.replicates:
         what = "connections are not replicated: every one is cut at a takeover"
         return [Finding(Level.WARNING, what, 'set mode = "relay" in [replication]')]
-    where, state = (
-        (s["peer"]["name"], s["peer"]["replica"]) if s["role"] == "active" else ("here", s["replica"]["text"])
-    )
+    where, state = "here", s["replica"]["text"]
+    if s["role"] == "active":
+        where, state = f"on {s['peer']['name']}", s["peer"]["replica"]
     if state != "complete" and s["peer"]["age_seconds"] is not None:
         what = f"the replica {where} is not complete: {state}"
         return [Finding(Level.ERROR, what, "wait; if it stays so: feedback sync resync on the standby")]

@@ -40,7 +40,7 @@ class Tenure:
         self.acted_seconds: float | None = None  # the last takeover: from the decision to addresses announced
         self._network, self._role, self._peer, self._clock = network, role, peer, clock
         self._since = 0.0
-        self._due = float("inf")
+        self._next = 0.0  # announcement, after `since`
         self._said: RoleSaid | None = None
 
     def begin(self, reason: str, term: int, now: float, *, resumed: bool = False) -> None:
@@ -51,7 +51,7 @@ class Tenure:
             self._tell(self._network.announce(self._network.wanted))
         if not resumed:
             self.acted_seconds = self._clock() - now
-        self.active, self._since, self._due = True, now, now + next_announcement(0.0)
+        self.active, self._since, self._next = True, now, next_announcement(0.0)
         self.say(Role.ACTIVE, reason, term)
 
     def end(self, reason: str, term: int) -> None:
@@ -61,7 +61,7 @@ class Tenure:
             self._tell(self._network.remove(plan(self._network.wanted, present, active=False).remove))
             for found in foreign(self._network.wanted, present):
                 LOG.error("address-foreign", reason=foreign_advice(found))
-        self.active, self._due = False, float("inf")
+        self.active = False
         self.say(Role.STANDBY, reason, term)
 
     def stand_by(self, reason: str, term: int) -> None:
@@ -71,17 +71,18 @@ class Tenure:
     def announce_again(self, now: float) -> None:
         if self.active and self._network is not None:
             self._tell(self._network.announce(self._network.wanted))
-            self._since = now
-            self._due = now + next_announcement(0.0)
+            self._since, self._next = now, next_announcement(0.0)
 
     def next_timer(self) -> float:
-        return self._due
+        return self._since + self._next if self.active else float("inf")
 
     def handle_timer(self, now: float) -> None:
-        """The scheduled announcements."""
-        if self.active and self._network is not None and now >= self._due:
-            self._tell(self._network.announce(self._network.wanted))
-            self._due = self._since + next_announcement(now - self._since)
+        """The scheduled announcements; those that are overdue are one."""
+        if self._network is None or now < self.next_timer():
+            return
+        self._tell(self._network.announce(self._network.wanted))
+        while self.next_timer() <= now:
+            self._next = next_announcement(self._next)
 
     def installed(self) -> bool:
         """Whether all addresses are on this host."""
