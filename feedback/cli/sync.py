@@ -139,7 +139,7 @@ def resync(control: Path, wait: bool, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("connections", total=None)
-        while (replica := _ask(control, "status")["replica"])["condition"] != "complete":
+        while (replica := _ask(control, "status")["replica"])["state"] != "complete":
             progress.update(bar, total=replica["total"] or None, completed=replica["injected"])
             if time.monotonic() > deadline:
                 raise Failure(f"not complete after {timeout:g} s: {replica['text']}")
