@@ -74,14 +74,15 @@ class State(_Message, tag="state", frozen=True, array_like=True):
 
 
 class TableBegin(_Message, tag="begin", frozen=True, array_like=True):
-    """The whole connection table follows, so many connections, mixed with the live stream."""
+    """The whole connection table follows, so many connections, mixed with the live stream. Numbered as records are."""
 
     session: Count
+    sequence: Count
     total: Count
 
 
 class Records(_Message, tag="records", frozen=True, array_like=True):
-    """One sync datagram. Live and bulk ones are numbered together, 1, 2, ... from the session's beginning."""
+    """One sync datagram. Live and bulk ones, begin and end are numbered together: 1, 2, ... in each session."""
 
     session: Count
     sequence: Count
@@ -90,7 +91,7 @@ class Records(_Message, tag="records", frozen=True, array_like=True):
 
 
 class TableEnd(_Message, tag="end", frozen=True, array_like=True):
-    """The table has been sent: so many connections in fact. `sequence` is that of the last message of records."""
+    """The table has been sent: so many connections in fact. Numbered as records are."""
 
     session: Count
     sequence: Count
@@ -98,7 +99,7 @@ class TableEnd(_Message, tag="end", frozen=True, array_like=True):
 
 
 class Alive(_Message, tag="alive", frozen=True, array_like=True):
-    """Nothing new: the last message of records had this sequence."""
+    """Nothing new: the last numbered message had this sequence."""
 
     session: Count
     sequence: Count

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import islice
 
 import msgspec
 
@@ -82,11 +83,11 @@ class Status(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Waiting:
-    """A datagram on its way into the kernel."""
+    """A numbered message that waits for its turn: a datagram for the kernel, or the beginning or the end of a table."""
 
     sequence: int
-    bulk: bool
-    datagram: bytes
+    message: Records | TableBegin | TableEnd
+    datagram: bytes = b""
 
 
 class Replica:
@@ -135,19 +136,19 @@ class Replica:
                 self._welcome, self.peer_boot = True, message.boot
             case Refused():
                 self._fail(now, message.reason)
-            case TableBegin():
-                self._total, self._table_injected = message.total, 0
-            case Records():
-                self._take_records(message, now)
-            case TableEnd():
-                if self._follows(message.sequence, now):
-                    self._total, self._ended = message.total, True
+            case TableBegin() | Records() | TableEnd():
+                self._take_numbered(message, now)
             case Alive():
                 self._follows(message.sequence, now)
 
     def take(self, limit: int) -> list[bytes]:
         """The next datagrams for the kernel, at most so many; they wait until `injected` says that they are in."""
-        return [self._waiting[i].datagram for i in range(min(limit, len(self._waiting)))]
+        taken = []
+        for waiting in islice(self._waiting, limit):
+            if not waiting.datagram:
+                break
+            taken.append(waiting.datagram)
+        return taken
 
     def injected(self, datagrams: int) -> None:
         """The first so many of those taken were accepted by the socket."""
@@ -158,8 +159,20 @@ class Replica:
             self._datagrams += 1
             self._connections += held
             self._session_injected += held
-            if waiting.bulk:
+            if isinstance(waiting.message, Records) and waiting.message.bulk:
                 self._table_injected += held
+        self._pass_marks()
+
+    def _pass_marks(self) -> None:
+        """The beginning and the end of a table mean something when everything before them is in the kernel."""
+        while self._waiting and not self._waiting[0].datagram:
+            waiting = self._waiting.popleft()
+            self._done = waiting.sequence
+            match waiting.message:
+                case TableBegin(total=total):
+                    self._total, self._table_injected = total, 0
+                case TableEnd(total=total):
+                    self._total, self._ended = total, True
 
     def observed(self, queued_bytes: int, new_drops: int, now: float) -> None:
         """What the kernel's socket shows: bytes that its thread has not read yet, and datagrams lost since the last
@@ -190,12 +203,15 @@ class Replica:
         self._fail(now, reason)
 
     def status(self, now: float) -> Status:
-        if self._condition is Condition.COMPLETE and now - self._last_word > SILENCE_SECONDS:
-            self._leave(now, f"no word from the active director for {SILENCE_SECONDS:g} s")
+        """A silence is a condition of its own: it heals by itself if the next word shows that nothing was missed."""
+        condition, since, reason = self._condition, self._since, self._reason
+        if condition is Condition.COMPLETE and now - self._last_word > SILENCE_SECONDS:
+            condition, since = Condition.BEHIND, self._last_word + SILENCE_SECONDS
+            reason = f"no word from the active director for {SILENCE_SECONDS:g} s"
         return Status(
-            condition=self._condition,
-            since=self._since,
-            reason=self._reason,
+            condition=condition,
+            since=since,
+            reason=reason,
             injected=self._table_injected,
             total=self._total,
             sessions=self.session,
@@ -217,22 +233,25 @@ class Replica:
     def _last_word(self) -> float:
         return self._began if self._heard is None else self._heard
 
-    def _take_records(self, message: Records, now: float) -> None:
+    def _take_numbered(self, message: Records | TableBegin | TableEnd, now: float) -> None:
         if self._restart:
             return  # it all comes again
         if not self._follows(message.sequence - 1, now):
             return
         self._sequence = message.sequence
-        try:
-            datagram = records.readdressed(message.datagram, BACKUP_ID)
-        except DatagramError as error:
-            self._malformed += 1
-            self._fail(now, f"a malformed datagram from the active director: {error}")
-            return
+        datagram = b""
+        if isinstance(message, Records):
+            try:
+                datagram = records.readdressed(message.datagram, BACKUP_ID)
+            except DatagramError as error:
+                self._malformed += 1
+                self._fail(now, f"a malformed datagram from the active director: {error}")
+                return
         if len(self._waiting) >= 2 * WINDOW:
             self._fail(now, "the active director sends more than it may")
             return
-        self._waiting.append(_Waiting(message.sequence, message.bulk, datagram))
+        self._waiting.append(_Waiting(message.sequence, message, datagram))
+        self._pass_marks()
 
     def _follows(self, sequence: int, now: float) -> bool:
         if sequence == self._sequence and self._welcome:
@@ -278,6 +297,7 @@ class _Table:
     """What is left of the table to be sent."""
 
     records: Sequence[Record]
+    begun: bool = False
     at: int = 0
     sent: int = 0
     datagrams: deque[bytes] = field(default_factory=deque)
@@ -298,7 +318,6 @@ class Sender:
         self._live: deque[bytes] = deque()
         self._table: _Table | None = None
         self._newer: set[tuple[int, bytes, int, bytes, int]] | None = None
-        self._opening: list[Message] = []
         self._sequence = self._acked = 0
         self._spoke = self._progressed = now
         self._total = self._reached = self._superseded = self._live_sent = self._bulk_sent = 0
@@ -315,7 +334,6 @@ class Sender:
         """The whole table, or at a handover the difference to what was sent before; after `reading()`."""
         self._table = _Table(table)
         self._total, self._reached, self._table_sent = len(table), 0, False
-        self._opening.append(TableBegin(self.session, len(table)))
 
     def live(self, datagrams: Iterable[bytes]) -> None:
         """Datagrams of the kernel's master, addressed to the peer's backup."""
@@ -356,8 +374,6 @@ class Sender:
         while self._live and self._unacknowledged < WINDOW:
             messages.append(self._numbered(self._live.popleft(), bulk=False))
             self._live_sent += 1
-        messages += self._opening
-        self._opening = []
         if self._table is not None:
             self._add_bulk(self._table, messages)
         if not messages and now - self._spoke >= ALIVE_SECONDS:
@@ -401,13 +417,20 @@ class Sender:
         return self._sequence - self._acked
 
     def _numbered(self, datagram: bytes, *, bulk: bool) -> Records:
+        return Records(self.session, self._next(), bulk, datagram)
+
+    def _next(self) -> int:
         self._sequence += 1
-        return Records(self.session, self._sequence, bulk, datagram)
+        return self._sequence
 
     def _add_bulk(self, table: _Table, messages: list[Message]) -> None:
         while self._unacknowledged < BULK_WINDOW:
+            if not table.begun:
+                table.begun = True
+                messages.append(TableBegin(self.session, self._next(), len(table.records)))
+                continue
             if not table.datagrams and not self._encode_some(table):
-                messages.append(TableEnd(self.session, self._sequence, table.sent))
+                messages.append(TableEnd(self.session, self._next(), table.sent))
                 self._table, self._newer, self._table_sent = None, None, True
                 return
             datagram = table.datagrams.popleft()
