@@ -36,6 +36,7 @@ HELD_ABOVE, HELD_BELOW = 3.0, 1.5  # mean residence in seconds
 DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
 AVAILABLE_SECONDS = 0.2
 SATURATED = 0.95
+POOL_SATURATED = 0.88
 NEARLY_FULL, FULL = 0.8, 0.95
 IDLE = 0.02  # below this utilisation the ratio is noise
 
@@ -70,6 +71,7 @@ class Capacity:
         self.offset: float | None = None  # known difference from the pool's mean level
         self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
         self._active = 0
+        self._first_active: int | None = None  # of this sample
         self._count: int | None = None  # the director's, at the last look
         self._last: Window | None = None
         self._available: float | None = None
@@ -92,6 +94,8 @@ class Capacity:
         used = _used(window)
         self._follow(window, used)
         if self.held:
+            if self._first_active is None:
+                self._first_active = self._active
             self._accumulate(window, used, self._active * window.seconds)
         elif window.completions is not None:
             self._accumulate(window, used, window.completions)
@@ -155,11 +159,17 @@ class Capacity:
         if self._seconds < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
             return
         n, busy = self._counted, self._busy_seconds
-        variance = self._variance(n, busy, window.grain_seconds)
+        variance = self._variance(n, busy, window.grain_seconds) + (self._growth(n) if self.held else 0.0)
         if variance > SAMPLE_VARIANCE_MAX and self._seconds < SAMPLE_SECONDS_MAX:
             return
         self._sample(n, busy, variance)
         self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
+        self._first_active = None
+
+    def _growth(self, n: float) -> float:
+        """Open connections that become more or fewer are not yet those that go with the present load."""
+        mean = n / self._seconds
+        return ((self._active - (self._first_active or 0)) / mean) ** 2 if mean > 0 else 0.0
 
     def _variance(self, n: float, busy: float, grain: float) -> float:
         """Of ln(completions / busy): counting (costs vary: CV 1.5), ticks of the CPU counters, sampling jitter."""
@@ -172,6 +182,8 @@ class Capacity:
     def _sample(self, n: float, busy: float, variance: float) -> None:
         if n >= 3 and busy / self._allotment > IDLE:
             sample = log(n / busy)
+            if self.held and self.filter.samples and busy > SATURATED * self._allotment and sample > self.filter.level:
+                return  # a queue: open connections of a saturated server say at most what it can hold
             if not self.filter.samples:
                 self._start(sample, variance)
             self.filter.update(sample, variance, self._seconds)
@@ -188,6 +200,10 @@ class Capacity:
             self.filter.start(sample, variance)
         else:
             self.filter.start(prior, PRIOR_VARIANCE if self.offset is None else KERNEL_VARIANCE)
+
+    @property
+    def utilisation(self) -> float:
+        return self._utilisation
 
     @property
     def window(self) -> Window | None:
@@ -254,12 +270,17 @@ class Estimator:
         return self._capacities[key]
 
     def residence(self, seconds: float) -> None:
-        """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis."""
-        if seconds > HELD_ABOVE or seconds < HELD_BELOW:
+        """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis. In a
+        saturated pool they last because they queue: that tells nothing of them."""
+        if (seconds > HELD_ABOVE and not self._saturated()) or seconds < HELD_BELOW:
             self._held = seconds > HELD_ABOVE
             self._forget_mean()
             for capacity in self._capacities.values():
                 capacity.hold(self._held)
+
+    def _saturated(self) -> bool:
+        used = [c.utilisation for c in self._capacities.values() if c.window is not None]
+        return bool(used) and sum(used) / len(used) > POOL_SATURATED
 
     def keep(self, keys: set[DestinationKey]) -> None:
         """Forget destinations that are gone."""

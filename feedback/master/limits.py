@@ -44,6 +44,7 @@ INTERVAL_SECONDS = 1.0  # at most so often, but to open
 CERTAIN, UNCERTAIN = 0.17, 0.25  # deviation of the estimate: learned below, given up above
 MANY_INACTIVE = 1.0  # times the room: from here on a threshold has to follow them at each look
 LOOK_SECONDS = 0.2
+NEARLY_FULL = 0.8  # of the room: from here on a threshold follows the closed ones at each look
 BUSY, CALM = 0.5, 0.25  # of the room: where closed ones are many, there is a threshold from here, until there
 SATURATED = 0.88
 HEADROOM = 1.3
@@ -301,7 +302,7 @@ def _by_load(member: Member, room: Room, exact: bool) -> tuple[float, bool]:
     closed = _open_and_closed(member)[1]
     if exact:
         return room.connections + closed, False
-    follows = _many_closed(member, room)
+    follows = _many_closed(member, room) or _open_and_closed(member)[0] >= NEARLY_FULL * room.connections
     rate = member.estimate.rate if member.estimate else 0.0
     seconds = LOOK_SECONDS if follows else INTERVAL_SECONDS
     growth = rate * seconds + (0.0 if follows else 3 * sqrt(closed)) if closed else 0.0

@@ -86,7 +86,7 @@ class Sizing:
 
     def __init__(self, latency_seconds: float) -> None:
         self._latency = latency_seconds
-        self._residence = 0.0
+        self._stood = self._opened = 0.0  # connection seconds, and connections, fading over ten seconds
         self._at: float | None = None
         self._memory: dict[DestinationKey, _Memory] = {}
         self._use: dict[DestinationKey, tuple[float, float]] = {}  # open connections and utilisation, over two seconds
@@ -95,11 +95,10 @@ class Sizing:
     def observe(self, pool: Pool, now: float) -> None:
         seconds = 0.0 if self._at is None else max(0.0, now - self._at)
         self._at = now
-        opened = sum(m.kernel.active for m in pool.members if m.kernel)
         if pool.flow > 0 and utilisation(m.estimate for m in pool.members) < CALM:
-            measured = opened / pool.flow
-            blend = 1 - exp(-seconds / RESIDENCE_SECONDS) if self._residence else 1.0
-            self._residence += blend * (measured - self._residence)
+            keep = exp(-seconds / RESIDENCE_SECONDS)
+            self._stood = self._stood * keep + seconds * sum(m.kernel.active for m in pool.members if m.kernel)
+            self._opened = self._opened * keep + seconds * pool.flow
         self._memory = {m.key: self._memory.get(m.key) or _Memory() for m in pool.members}
         for m in pool.members:
             if m.window is not None:
@@ -126,7 +125,7 @@ class Sizing:
         if estimate.held:
             count = max(least, ceil(HELD_MARGIN * estimate.capacity))
             return count, f"{count} open connections use it fully"
-        residence = max(self._latency, self._residence)
+        residence = max(self._latency, self._stood / self._opened if self._opened else 0.0)
         count = max(least, ceil(estimate.capacity * residence))
         return count, f"{estimate.capacity:.1f}/s of {residence:.2f} s each are {count} connections"
 

@@ -132,6 +132,49 @@ def test_where_connections_last_capacity_is_open_ones_over_utilisation() -> None
     assert not estimator.capacity(rip(1)).held
 
 
+def test_a_queue_in_a_saturated_pool_is_no_sign_that_connections_last() -> None:
+    estimator = Estimator()
+    for k in range(1, 10):
+        estimator.capacity(rip(1)).observe(window(k / 5, busy=1.0, completions=10.0))
+    estimator.residence(10.0)
+    assert not estimator.capacity(rip(1)).held
+    for k in range(10, 20):
+        estimator.capacity(rip(1)).observe(window(k / 5, busy=0.5, completions=10.0))
+    estimator.residence(10.0)
+    assert estimator.capacity(rip(1)).held
+
+
+def test_open_connections_of_a_saturated_server_say_at_most_what_it_can_hold() -> None:
+    estimator = Estimator()
+    estimator.residence(10.0)
+    c = estimator.capacity(rip(1))
+
+    def capacity(start: float, active: int, busy: float) -> float:
+        for k in range(1, 60):
+            c.observe_kernel(DestinationEntry(Destination(rip(1)), active), start + k / 5)
+            c.observe(window(start + k / 5, busy=busy, completions=0.0))
+        found = c.estimate()
+        assert found is not None
+        return found.capacity
+
+    assert capacity(0.0, 100, 0.5) == pytest.approx(200, rel=0.05)
+    assert capacity(12.0, 600, 1.0) == pytest.approx(200, rel=0.05)  # a queue
+    assert capacity(24.0, 100, 1.0) < 150
+
+
+def test_open_connections_that_still_build_up_teach_little() -> None:
+    """They come at a steady rate and last three seconds: what they use is there at once, their number is not."""
+    estimator = Estimator()
+    estimator.residence(10.0)
+    c = estimator.capacity(rip(1))
+    for k in range(1, 60):
+        c.observe_kernel(DestinationEntry(Destination(rip(1)), round(100 * (1 - exp(-k / 15)))), k / 5)
+        c.observe(window(k / 5, busy=0.5, completions=0.0))
+    found = c.estimate()
+    assert found is not None
+    assert found.capacity > 160
+
+
 def test_an_application_that_says_it_is_full_is_full_however_idle_its_cpu() -> None:
     c = Estimator().capacity(rip(1))
     word = ApplicationWindow(80, None, None, 0.8, None, None, False)

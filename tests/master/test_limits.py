@@ -98,7 +98,9 @@ def test_a_learned_one_is_capacity_times_latency_with_a_margin_and_the_closed_on
 
 
 def test_connections_that_last_longer_than_the_latency_need_more_room() -> None:
-    out = only(learned(), member(1, capacity=100, active=100), flow=50.0)
+    limits = learned()
+    for k in range(3):
+        out = only(limits, member(1, capacity=100, active=100), k / 5, flow=50.0)
     assert out.room == 200
 
 
@@ -149,6 +151,13 @@ def test_a_busy_server_is_bounded_although_closed_connections_are_many(overload:
         server.look()
         if k > 20:
             assert 60 < len(opened) + done < 300
+
+
+def test_near_the_room_a_threshold_follows_the_closed_ones_instead_of_guessing_them() -> None:
+    calm = only(learned(), member(1, capacity=400, active=60, inactive=50))
+    busy = only(learned(), member(1, capacity=400, active=90, inactive=50))
+    assert busy.upper == 100 + 20 + 50 + 40  # room, margin, closed, and a fifth of a second of 200 a second
+    assert calm.upper > busy.upper + 100
 
 
 def test_there_is_none_in_slow_start() -> None:

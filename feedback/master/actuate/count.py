@@ -56,10 +56,9 @@ class Count:
 
     def _kept(self, member: Member, aim: int, rested: bool) -> int:
         have = current(member)
-        if not have or aim <= have:
+        if not have or aim <= have or active(member) >= self.NEARLY_FULL * have:
             return aim
-        waits = not rested and active(member) < self.NEARLY_FULL * have
-        return have if waits or aim - have <= self._dead_band * have else aim
+        return have if not rested or aim - have <= self._dead_band * have else aim
 
     def _bound(self, ranked: list[Member], wanted: Wanted, out: dict[DestinationKey, Weight]) -> None:
         """A weight above the room needs a threshold; without one, it and all behind it come down."""
