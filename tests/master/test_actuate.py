@@ -158,6 +158,16 @@ def test_a_server_without_a_past_gets_no_more_than_its_share_under_sed_with_long
     assert part_of(placed, 3, 50, 60) == pytest.approx(0.25, abs=0.06)
 
 
+def test_one_that_has_far_too_many_does_not_keep_another_from_catching_up() -> None:
+    """The kernel chooses between the first and the last; the second has lost its part, and gets nothing anyway."""
+    first, second, last = member(1, weight=1000, active=200), member(2, weight=80, active=70), member(3, active=50)
+    p = pool(first, second, last, flow=60.0)
+    out = Stock(0.0).weights(p, Wanted(shares(0.48, 0.04, 0.48)), 0.0)
+    weights = [out[rip(i)].value for i in (1, 2, 3)]
+    assert "catching up" in out[rip(3)].text
+    assert sed([200, 70, 50], [0, 0, 0], weights) == 2
+
+
 @pytest.mark.parametrize(("first", "connections"), [(0.25, 5.0), (0.6875, 8.0), (0.718, 16.0)])
 def test_wrr_rests_until_a_write_mends_more_than_the_reset_of_its_cursor_costs(
     first: float, connections: float

@@ -5,6 +5,7 @@ Source: ip_vs_sed.c, ip_vs_nq.c: the least (active + 1) / weight.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, sqrt
 
 from feedback.master.actuate.weight import (
@@ -41,26 +42,36 @@ class Stock:
         out = {m.key: banded(m, parts[m.key], self._dead_band, self.LIMIT) for m in pool.members}
         if never_active(pool):
             return {k: Weight(w.value, UDP if w.value else w.text) for k, w in out.items()}
-        costs = sum(active(m) + 1 for m in pool.members if parts[m.key] > 0)
-        total = sum(parts.values())
         staying = surviving(pool, tick)
-        if staying < LASTING:
+        serving = [m for m in pool.members if parts[m.key] > 0]
+        if staying < LASTING or len(serving) < 2:
             return out
-        for m in pool.members:
-            others = total - parts[m.key]
-            if not others or parts[m.key] <= 0:
+        full = sorted(((active(m) + 1) / parts[m.key], m.key, parts[m.key]) for m in serving)
+        costs, total = sum(active(m) + 1 for m in serving), sum(parts.values())
+        for m in serving:
+            mean = (costs - active(m) - 1) / (total - parts[m.key])  # what the others cost, per unit of weight
+            if not _far_below(active(m), mean * parts[m.key]):
                 continue
-            level = (costs - active(m) - 1) / others  # what the others cost, per unit of weight
+            level = _level([(cost, part) for cost, key, part in full if key != m.key])
             arrivals = wanted.share(m) * pool.flow * tick
-            limit = _catching_up(active(m), level * parts[m.key], level, staying, arrivals)
-            if limit is not None and limit < out[m.key].value:
+            limit = ceil((active(m) * staying + 1 + arrivals * (1 + CATCH_UP)) / level)
+            if _far_below(active(m), level * parts[m.key]) and limit < out[m.key].value:
                 out[m.key] = Weight(limit, f"{active(m)} active: catching up at its share of the arrivals")
         return out
 
 
-def _catching_up(active: int, part: float, level: float, staying: float, arrivals: float) -> int | None:
-    """With long connections, a server far below its part gets everything until it has caught up: a weight that lets it
-    have its share of this tick's arrivals and a little more, or None where this does not matter."""
-    if part - active < max(4.0, 2 * sqrt(part)):
-        return None
-    return max(1, ceil((active * staying + 1 + arrivals * (1 + CATCH_UP)) / level))
+def _far_below(active: int, part: float) -> bool:
+    """With long connections such a server gets everything until it has caught up. Its weight is then what lets it have
+    its share of this tick's arrivals and a little more."""
+    return part - active >= max(4.0, 2 * sqrt(part))
+
+
+def _level(others: Sequence[tuple[float, float]]) -> float:
+    """The cost over weight at which the kernel chooses among them: what half of their weight has at most. One whose
+    part has just shrunk costs more, gets nothing, and must not count. `others`: (cost over weight, weight), ascending."""
+    half = sum(weight for _cost, weight in others) / 2
+    for cost, weight in others:
+        half -= weight
+        if half <= 0:
+            return cost
+    return others[-1][0]
