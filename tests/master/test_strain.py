@@ -36,6 +36,29 @@ def test_memory_that_falls_fast_counts_before_it_is_gone() -> None:
     assert "at this trend" in strain.text
 
 
+def test_what_memory_takes_it_gives_back_slowly() -> None:
+    strain = Strain()
+    strain.follow(seen(0.2, memory_available=0.10), 0.2, False)
+    strain.follow(seen(0.4, memory_available=0.10), 0.4, False)
+    assert strain.factor == pytest.approx(0.5)
+    strain.follow(seen(0.6, memory_available=0.16), 0.6, False)
+    assert strain.factor == pytest.approx(0.52)
+    assert "recovering" in strain.text
+    strain.follow(seen(0.8, memory_available=0.07), 0.8, False)
+    assert strain.factor < 0.25
+    for k in range(5, 60):
+        strain.follow(seen(k / 5, memory_available=0.5), k / 5, False)
+    assert strain.factor == 1.0
+    assert not strain.text
+
+
+def test_a_pool_that_fills_up_is_no_leak_while_much_is_left() -> None:
+    strain = Strain()
+    for k in range(1, 20):
+        strain.follow(seen(k / 5, memory_available=0.9 - 0.03 * k), k / 5, False)
+    assert strain.factor == 1.0
+
+
 @pytest.mark.parametrize(
     "sign",
     [{"pressure": Pressure(0, 0, 0.1, 0, 0)}, {"swap_in_pages": 100}, {"overflows": 1}],
