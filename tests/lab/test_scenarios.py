@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from feedback.lab import runner, scenarios
 from feedback.lab.error import LabError
 from feedback.lab.samples import Sample
 from feedback.lab.scenarios import blackhole, hog, overload, silence
 from feedback.lab.scenarios.scenario import Event, Options, Trace, shortfall
+from feedback.lab.workload.load import Request
 from feedback.lab.workload.records import Record
 
 TRUE = (50, 100, 200, 400)
@@ -91,7 +93,8 @@ def test_overload_recovers_when_the_last_second_is_well_and_counts_the_refused_a
     good = [Record(i / 10, 0.01, 200, 1) for i in range(450)]
     slow = [r._replace(latency_seconds=3.0) if 20 <= r.intended < 38 else r for r in good]
     shed = [r._replace(status=-111, latency_seconds=0.0) if 20 <= r.intended < 22 else r for r in good]
-    samples = trace({}, [(0, TRUE)], 45).samples
+    use = 1.15 * sum(overload.QUOTAS)  # by ten requests a second
+    samples = [replace(s, service_usage=(use * s.at, 0.0, 0.0, 0.0)) for s in trace({}, [(0, TRUE)], 45).samples]
     traces = {
         variant: Trace(records, samples, [*events, Event("end", 45.0, {})])
         for variant, records in (("static", slow), ("feedback", shed))
@@ -101,7 +104,16 @@ def test_overload_recovers_when_the_last_second_is_well_and_counts_the_refused_a
     assert (figures["recovery_static_ms"], figures["recovery_ms"]) == (pytest.approx(8000), 0)
     assert (figures["refused"], figures["refused_outside"]) == (20, 0)
     assert figures["refused_share"] == pytest.approx(20 / 150)
+    assert figures["asked_static"] == pytest.approx(1.15, rel=0.02)
+    assert figures["refused_needless"] == pytest.approx(20 / 150 - 0.15 / 1.15, abs=0.02)
     assert overload.SCENARIO.failures(figures) == []
+    assert overload.SCENARIO.failures(figures | {"asked_static": 1.0}) != []
+
+
+def test_what_a_request_costs_is_told_apart_from_a_burst_of_noise_while_it_is_measured() -> None:
+    asked = [Request(i / 10, cost_ms=3.0 + i % 2 * 2.0, hold_seconds=0.0, keep_seconds=0.0) for i in range(100)]
+    readings = [(float(second), 10 * 0.006 * second + (1.0 if second > 4 else 0.0)) for second in range(2, 10)]
+    assert overload.request_seconds(readings, asked) == pytest.approx(0.006)
 
 
 SILENCE = {
