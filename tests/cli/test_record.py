@@ -43,7 +43,7 @@ def test_what_the_master_was_told_is_recorded_and_replayed(site: Site, tmp_path:
     run(site, work)
     assert answers[0].exit_code == 0, answers[0].output
     told = json.loads(answers[0].stdout)
-    assert told["entries"] > 80
+    assert told["entries"] > 40
     assert told["bytes"] == path.stat().st_size
     assert told["ended_early"] == ""
 
@@ -54,7 +54,7 @@ def test_what_the_master_was_told_is_recorded_and_replayed(site: Site, tmp_path:
     first, second = (laws["recorded"]["weights"][k][-1][1] for k in keys)
     assert second / first == pytest.approx(3, rel=0.3)
     again, other = ([laws[law]["weights"][k][-1][1] for k in keys] for law in ("capacity", "static"))
-    assert again[1] / again[0] == pytest.approx(second / first, rel=0.05)
+    assert again[1] / again[0] == pytest.approx(second / first, rel=0.15)
     assert other[0] == other[1]
     # Half of the flow on a server of a quarter of the capacity: what static weights would have made of this day.
     assert laws["static"]["hottest"] > 1.5 * laws["capacity"]["hottest"]
