@@ -37,7 +37,7 @@ MEMORY_SECONDS_MAX = 60.0
 STRETCH = 64  # windows with answers
 FAILING, TIMES_MEDIAN, ABOVE_MEDIAN = 0.10, 3.0, 0.05
 PROOF = log(1e6)
-EJECT_SECONDS, EJECT_SECONDS_MAX = 5.0, 60.0
+EJECT_SECONDS, LONGER, EJECT_SECONDS_MAX = 5.0, 1.5, 60.0  # each time by this factor: a trial costs little
 CLEAN_SECONDS = 20.0  # after so long without an ejection the times start anew
 RESETS_PER_OPENED = 10  # a dead port resets everything; clients that go away reset a few
 TRIAL_CONNECTIONS = 2  # a batch
@@ -99,7 +99,7 @@ class Failures:
 
     def eject(self, now: float) -> None:
         self.times += 1
-        self.until = now + min(EJECT_SECONDS_MAX, EJECT_SECONDS * self.times)
+        self.until = now + min(EJECT_SECONDS_MAX, EJECT_SECONDS * LONGER ** (self.times - 1))
         self.pending, self.trial = True, None
         self.forget()
 
