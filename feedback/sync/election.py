@@ -26,6 +26,7 @@ the claims go on, the lesser name gives up first.
 from __future__ import annotations
 
 import copy
+from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -68,8 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     where timers come 10 ms late. `watch_seconds`: between looks while somebody answers; `contest_seconds`: between
     looks of an active one that does not hear its peer; `claim_seconds`: how long it defends its addresses against one
     that it superseded. `start_seconds`: how long a director that has no addresses waits for a peer, `resume_seconds`
-    one that has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference, `yield_seconds`: for
-    the peer to take over. `hold_seconds`: between handovers that nobody asked for; `unreached_seconds`: how long the
+    one that has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference,
+    `yield_seconds`: for the peer to take over. `hold_seconds`: between handovers that nobody asked for; `unreached_seconds`: how long the
     reach targets must be silent for one. `repeat_seconds`: until a decision that had no effect is said again."""
 
     peer: str
@@ -102,7 +103,7 @@ class Transition(msgspec.Struct, frozen=True):
     at: float
     old: State
     new: State
-    event: Event
+    event: StrEnum  # an Event; engine.py has another cause
     reason: str
 
 
@@ -219,7 +220,7 @@ class Election:
 
     def __copy__(self) -> Election:
         """A copy that goes its own way from here: for exploration, and for "what if"."""
-        twin = object.__new__(Election)
+        twin = object.__new__(type(self))
         twin.settings, twin.name, twin._m = self.settings, self.name, copy.copy(self._m)
         twin._m.window = copy.copy(self._m.window)
         return twin
@@ -309,6 +310,8 @@ class Election:
         """Hand over to the peer, or, on the standby, ask the active one to. Returns why not, or None: it is under way.
         `force` hands over to a peer that is not complete."""
         now = self._advance(now)
+        if self._m.state in (State.HANDING_OVER, State.YIELDING):
+            return "a handover is under way"
         if self.role is Role.ACTIVE:
             against = self._against_handover(now, force)
             if against is None:
@@ -500,20 +503,25 @@ class Election:
 
     def _judge_look(self, now: float) -> None:
         """The last look had its time. What was answered has been dealt with when the answer came."""
-        m, s = self._m, self.settings
+        m = self._m
         against = self.limitation()
         if m.state is State.WATCHING:
             if m.answered or against:
                 return self._look(now)
             return self._event(Event.MISSED, "a look went unanswered", now)
         m.missed += 1
-        if m.missed >= s.looks and against:
+        if m.missed >= self._looks() and against:
             self._event(Event.UNFIT, f"nobody answers for the addresses, but {against}", now)
-        elif m.missed >= s.looks and (m.state is State.LOOKING or now >= self._silent_at()):
+        elif m.missed >= self._looks() and (m.state is State.LOOKING or now >= self._silent_at()):
             self._event(Event.UNANSWERED, self._vacancy(now), now)
         if m.state in (State.LOOKING, State.DOUBTING):
             self._look(now)
         return None
+
+    def _looks(self) -> int:
+        """How many looks are needed. Of two that never heard each other the lesser name lets the other go first."""
+        strangers = self._m.peer is None and self.name < self.settings.peer
+        return self.settings.looks + (2 if strangers else 0)
 
     def _turn_active(self, now: float) -> None:
         m, s = self._m, self.settings
