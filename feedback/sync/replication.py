@@ -28,6 +28,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
@@ -39,6 +40,7 @@ from feedback.ipvs import Client, IpvsError, Kernel, Refused, SyncDaemon, SyncRo
 from feedback.ipvs.namespace import within
 from feedback.ipvs.sysctl import SysctlError, Value
 from feedback.sync import records
+from feedback.sync.ledger import Ledger
 from feedback.sync.pace import Pacer, Queue, charge, parse_udp
 from feedback.sync.records import DatagramError, IpProtocol, Record
 from feedback.sync.replica import BACKUP_ID, MASTER_ID
@@ -106,7 +108,7 @@ class Before(msgspec.Struct, frozen=True):
 
 class Replication:
     """Both threads of the namespace's kernel. `open` raises ReplicationError or an IpvsError; then `capture_fd` becomes
-    readable when the master has spoken. No method blocks but `table`, which is for a thread (`asyncio.to_thread`)."""
+    readable when the master has spoken. No method blocks but the three that read the table, which are for a thread."""
 
     def __init__(
         self,
@@ -120,11 +122,13 @@ class Replication:
         self.netns, self.interface, self.memory = netns, interface, memory
         self.pacer = Pacer()
         self.changes: tuple[str, ...] = ()  # what `open` had to do, for the log
-        self.unreadable = 0  # datagrams of our own kernel that were none
+        self.unreadable = 0  # datagrams, of our own kernel or injected, that no kernel would take
         self.refused = 0  # pushes that the kernel's stack did not take
         self.mute = 0  # pushes since the master was last heard
         self.lost_on_the_way = 0  # injected datagrams that reached no socket
         self.lost_captured = 0  # datagrams of the master that we were too slow to read
+        self.ledger = Ledger(REFRESH_SECONDS)
+        self._learning: threading.Thread | None = None
         self._kernel: Kernel | None = kernel
         self._capture: socket.socket | None = None
         self._inject: socket.socket | None = None
@@ -145,6 +149,8 @@ class Replication:
         self.changes = (*self._set_sysctls(), *self._start_threads(self._kernel))
         within(self.netns, self._open_sockets)
         self.pacer.capacity_bytes = within(self.netns, _capacity_bytes)
+        self._learning = threading.Thread(target=self._learn_beside, name="learn connections", daemon=True)
+        self._learning.start()
 
     def close(self) -> None:
         """Leaves the threads, the sysctls and every connection in place."""
@@ -277,6 +283,7 @@ class Replication:
                 continue
             self._foreign += 1
             found.append(readdressed)
+        self.unreadable += self.ledger.note(found, time.monotonic())
         return records.joined(found, BACKUP_ID)
 
     def captured_losses(self) -> int:
@@ -284,7 +291,10 @@ class Replication:
         whole table again. To be asked now and then."""
         assert self._capture is not None
         counted = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading sets it to zero
-        self.lost_captured += struct.unpack("=II", counted)[1]
+        lost = struct.unpack("=II", counted)[1]
+        if lost:
+            self.lost_captured += lost
+            self.ledger.whole = False  # the next table is read from the kernel
         return self.lost_captured
 
     def push(self) -> bool:
@@ -338,6 +348,7 @@ class Replication:
                 raise ReplicationError(f"{self.interface} takes no datagrams: {error.strerror}") from None
             done += 1
         self._sent(done)
+        self.unreadable += self.ledger.note(datagrams[:done], time.monotonic())
         return done
 
     def drops(self) -> int:
@@ -375,11 +386,34 @@ class Replication:
     # --- the table ---------------------------------------------------------------------------------------------------
 
     def table(self) -> Table:
-        """Every connection of the namespace as a record. Reading costs the square of the table's length (some 3 s for
-        100,000): for a thread, once a session. Raises an IpvsError."""
+        """Every connection of the namespace as a record: from the ledger, at once, if it has been learned and nothing
+        was lost since; else the kernel's table is read first. For a thread. Raises an IpvsError."""
+        if self._learning is not None:
+            self._learning.join()
+        left_out: dict[str, int] = {}
+        if not self.ledger.whole:
+            left_out = self.learn()
+        return Table(self.ledger.table(time.monotonic()), left_out)
+
+    def learn(self) -> dict[str, int]:
+        """Read the kernel's table into the ledger: for a thread. Returns what could not be read, by reason."""
+        began = time.monotonic()
+        found = self.kernel_table()
+        self.ledger.absorb(found.records, began, time.monotonic())
+        return found.left_out
+
+    def kernel_table(self) -> Table:
+        """The kernel's own table. Reading costs the square of its length: 0.1 s for 20,000 connections, 0.9 s for
+        48,000, 11 s for 100,000. For a thread. Raises an IpvsError."""
         assert self._kernel is not None
         book = Book(self._kernel.snapshot())
         return read_table(_lines(within(self.netns, _open_table)), book)
+
+    def _learn_beside(self) -> None:
+        try:
+            self.learn()
+        except (IpvsError, AssertionError):
+            return  # closed meanwhile, or the kernel is gone: whoever wants the table asks again and is told
 
     # --- sockets -----------------------------------------------------------------------------------------------------
 
