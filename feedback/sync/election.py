@@ -1,8 +1,8 @@
 """Election: which of two directors is active, and why. The public face of the pair.
 
 Owns the decision; takes `now` (seconds of a monotonic clock that counts suspension: CLOCK_BOOTTIME) and reads no clock,
-draws no number, sends nothing. The states and what may follow are in transitions.py, the datagram and what proves its
-freshness in heartbeat.py.
+draws no number, sends nothing. The states and what may follow are in transitions.py, what is known and what follows
+from it in knowledge.py, the datagram and what proves its freshness in heartbeat.py, the face's words in standing.py.
 
 How the shell uses it: hand in everything that was received before `handle_timer`, all of it; after each `receive_*` and
 `request_*` look at `next_timer()` and call `handle_timer(now)` when it is due (it is due at once when something was
@@ -11,7 +11,7 @@ decided); perform its decisions in their order. `receive_installed` must have be
 Invariants:
 1. Nobody becomes active while it knows of a live peer that is active, unless that one yields.
 2. While a link or the look works in both directions, two are never active for longer than it takes to hear of each
-   other: one interval by heartbeat, `contest_seconds` and twice `claim_seconds` by the look alone.
+   other: two intervals by heartbeat, `contest_seconds` and twice `claim_seconds` by the look alone.
 3. Of two that both say that they are active, the greater (term, priority, name) stays; both know both, so exactly one.
    After healing exactly one is active, and no role changes again.
 4. Who stood still for so long that the peer may have suspected it (its own timer tells) claims nothing before it has
@@ -26,10 +26,6 @@ the claims go on, the lesser name gives up first.
 from __future__ import annotations
 
 import copy
-from enum import StrEnum
-from typing import Annotated, TypeAlias
-
-import msgspec
 
 from feedback.sync.heartbeat import (
     PROTOCOL,
@@ -41,8 +37,9 @@ from feedback.sync.heartbeat import (
     Verdict,
     Window,
 )
+from feedback.sync.knowledge import NEVER, Knowledge
+from feedback.sync.standing import Happening, LinkStatus, Notice, PeerStatus, Settings, Status, Transition
 from feedback.sync.transitions import (
-    ROLES,
     AnnounceAgain,
     Decision,
     Event,
@@ -56,153 +53,19 @@ from feedback.sync.transitions import (
     row,
 )
 
-NEVER = float("-inf")
+__all__ = [
+    "NEVER",
+    "Election",
+    "Happening",
+    "LinkStatus",
+    "Notice",
+    "PeerStatus",
+    "Settings",
+    "Status",
+    "Transition",
+]
+
 TRANSITIONS_KEPT = 32
-
-Positive = Annotated[float, msgspec.Meta(gt=0, le=3600)]
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`peer` is the other director's name, `addresses` the VIPs, in text, as `Look` asks for them.
-
-    From death to decision: `suspect_intervals` intervals, then `looks` looks of `look_seconds`: 0.13 s, and 0.03 s more
-    where timers come 10 ms late. `watch_seconds`: between looks while somebody answers; `contest_seconds`: between
-    looks of an active one that does not hear its peer; `claim_seconds`: how long it defends its addresses against one
-    that it superseded. `start_seconds`: how long a director that has no addresses waits for a peer, `resume_seconds`
-    one that has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference,
-    `yield_seconds`: for the peer to take over. `hold_seconds`: between handovers that nobody asked for; `unreached_seconds`: how long the
-    reach targets must be silent for one. `repeat_seconds`: until a decision that had no effect is said again."""
-
-    peer: str
-    addresses: tuple[str, ...]
-    priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 100
-    interval_seconds: Positive = 0.03
-    suspect_intervals: Annotated[int, msgspec.Meta(ge=2, le=100)] = 3
-    look_seconds: Positive = 0.02
-    looks: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2
-    watch_seconds: Positive = 0.05
-    contest_seconds: Positive = 0.3
-    claim_seconds: Positive = 0.2
-    start_seconds: Positive = 3.0
-    resume_seconds: Positive = 0.3
-    fresh_seconds: Positive = 0.5
-    handover_seconds: Positive = 2.0
-    yield_seconds: Positive = 0.5
-    hold_seconds: Positive = 10.0
-    unreached_seconds: Positive = 0.5
-    repeat_seconds: Positive = 1.0
-    fail_back: bool = False
-    fail_back_seconds: Positive = 60.0
-
-    @property
-    def silence_seconds(self) -> float:
-        return self.suspect_intervals * self.interval_seconds
-
-
-class Transition(msgspec.Struct, frozen=True):
-    at: float
-    old: State
-    new: State
-    event: StrEnum  # an Event; engine.py has another cause
-    reason: str
-
-
-class Notice(msgspec.Struct, frozen=True):
-    """Something that the operator should hear once."""
-
-    at: float
-    text: str
-
-
-Happening: TypeAlias = Transition | Notice
-
-
-class LinkStatus(msgspec.Struct, frozen=True):
-    """`age_seconds`: since the last proven heartbeat over this link; None: none yet."""
-
-    link: str
-    up: bool
-    age_seconds: float | None
-
-
-class PeerStatus(msgspec.Struct, frozen=True):
-    """The peer as of its last fresh heartbeat, `age_seconds` ago. `alive`: not silent."""
-
-    name: str
-    alive: bool
-    age_seconds: float
-    role: Role
-    term: int
-    priority: int
-    replica: Replica
-    installed: bool
-    reach: bool
-    healthy: bool
-    version: int
-
-
-class Status(msgspec.Struct, frozen=True):
-    """`limitation`: why this director would not take over if the peer died now; `handover_limitation`: why it would not
-    hand over now. None: nothing speaks against it."""
-
-    name: str
-    state: State
-    role: Role
-    reason: str
-    for_seconds: float
-    term: int
-    installed: bool | None
-    replica: Replica
-    peer: PeerStatus | None
-    links: tuple[LinkStatus, ...]
-    unreached: tuple[str, ...]
-    limitation: str | None
-    handover_limitation: str | None
-    refused: tuple[tuple[str, int], ...]
-    transitions: tuple[Transition, ...]
-
-
-class _Memory(msgspec.Struct):
-    """Everything that changes. Each value is immutable but the window, so that a copy of an election is cheap."""
-
-    window: Window
-    clock: float  # the latest `now`
-    turn_at: float  # the last handle_timer
-    entered_at: float
-    watch_from: float  # silence counts from here at the earliest
-    beat_due: float
-    reason: str = "just started"
-    state: State = State.STARTING
-    sequence: int = 0
-    term: int = 0  # of our claim while active, else the highest known
-    peer: Heartbeat | None = None  # the last fresh one
-    peer_macs: tuple[bytes, ...] = ()
-    macs: tuple[bytes, ...] = ()
-    installed: bool | None = None
-    replica: Replica = Replica()
-    replica_at: float = NEVER  # when it stopped being complete, or became so
-    reach: tuple[tuple[str, bool], ...] = ()
-    interfaces: tuple[tuple[str, bool], ...] = ()
-    links: tuple[tuple[str, bool], ...] = ()
-    unreached_at: float = NEVER  # since when we are not fit
-    look_at: float = NEVER  # the last look
-    answered: bool = False  # that one was answered
-    missed: int = 0  # looks unanswered in a row
-    peer_was: Role | None = (
-        None  # what the peer was when heard last; None: not heard since we doubted or were displaced
-    )
-    stalled_at: float = NEVER
-    claimed_at: float = NEVER  # active: since when the peer answers for our addresses
-    announced_at: float = NEVER
-    repeated_at: float = NEVER
-    forced: bool = False  # the handover that is under way
-    wish_until: float = NEVER
-    hold_until: float = NEVER
-    told_version: int = PROTOCOL
-    pending: tuple[Decision, ...] = ()
-    happenings: tuple[Happening, ...] = ()
-    transitions: tuple[Transition, ...] = ()
-    refused: tuple[tuple[str, int], ...] = ()
 
 
 class Election:
@@ -216,7 +79,7 @@ class Election:
         self.settings = settings
         self.name = name
         window = Window(boot, settings.fresh_seconds, settings.silence_seconds)
-        self._m = _Memory(window, now, now, now, now, now)
+        self._m = Knowledge(settings, name, window, now, now, now, now, now)
 
     def __copy__(self) -> Election:
         """A copy that goes its own way from here: for exploration, and for "what if"."""
@@ -231,7 +94,7 @@ class Election:
 
     @property
     def role(self) -> Role:
-        return ROLES[self._m.state]
+        return self._m.role
 
     # What was received
 
@@ -300,7 +163,7 @@ class Election:
         now = self._advance(now)
         if self._m.state is not State.HANDING_OVER:
             return
-        against = self._against_handover(now, self._m.forced)
+        against = self._m.against_handover(now, self._m.forced)
         event = Event.EXPIRED if against else Event.HANDED_OVER
         self._event(event, against or f"the last difference is sent: {self.settings.peer} may take over", now)
 
@@ -313,11 +176,11 @@ class Election:
         if self._m.state in (State.HANDING_OVER, State.YIELDING):
             return "a handover is under way"
         if self.role is Role.ACTIVE:
-            against = self._against_handover(now, force)
+            against = self._m.against_handover(now, force)
             if against is None:
                 self._hand_over("requested", now, force)
             return against
-        against = self._against_wish(now)
+        against = self._m.against_wish(now)
         if against is None:
             self._m.wish_until = now + self.settings.handover_seconds + self.settings.yield_seconds
         return against
@@ -329,11 +192,11 @@ class Election:
             return m.clock
         due = m.beat_due
         if m.state is State.STARTING and m.installed is not None:
-            due = min(due, self._start_over())
+            due = min(due, self._m.start_over())
         elif m.state in (State.LOOKING, State.WATCHING, State.DOUBTING):
-            due = min(due, self._look_over())
+            due = min(due, self._m.look_over())
         elif m.state is State.STANDBY:
-            due = min(due, self._silent_at())
+            due = min(due, self._m.silent_at())
         elif m.state is State.YIELDING:
             due = min(due, m.entered_at + s.yield_seconds)
         return due
@@ -374,9 +237,9 @@ class Election:
             heard_sequence=m.window.echo_sequence,
             yields=m.state is State.YIELDING,
             forced=m.state is State.YIELDING and m.forced,
-            wishes=self._wishes(now),
+            wishes=self._m.wishes(now),
             reach=self.limitation() is None,
-            healthy=self._healthy(now),
+            healthy=self._m.healthy(now),
         )
 
     def next_event(self) -> Happening | None:
@@ -389,57 +252,11 @@ class Election:
 
     def limitation(self) -> str | None:
         """Why this director could not serve, or None."""
-        down = [name for name, up in self._m.interfaces if not up]
-        if down:
-            return f"{', '.join(down)} has no carrier"
-        if self._m.reach and not any(reachable for _, reachable in self._m.reach):
-            return f"none of {len(self._m.reach)} reach targets answers"
-        return None
+        return self._m.limitation()
 
     def status(self, now: float) -> Status:
-        m = self._m
-        now = max(now, m.clock)
-        return Status(
-            name=self.name,
-            state=m.state,
-            role=self.role,
-            reason=m.reason,
-            for_seconds=now - m.entered_at,
-            term=m.term,
-            installed=m.installed,
-            replica=m.replica,
-            peer=self._peer_status(now),
-            links=self._link_status(now),
-            unreached=tuple(name for name, reachable in m.reach if not reachable),
-            limitation=self.limitation(),
-            handover_limitation=self._against_handover(now, False),
-            refused=m.refused,
-            transitions=m.transitions,
-        )
-
-    def _peer_status(self, now: float) -> PeerStatus | None:
-        peer = self._m.peer
-        if peer is None:
-            return None
-        return PeerStatus(
-            name=self.settings.peer,
-            alive=self._alive(now),
-            age_seconds=now - self._m.window.heard_at,
-            role=peer.role,
-            term=peer.term,
-            priority=peer.priority,
-            replica=peer.replica,
-            installed=peer.installed,
-            reach=peer.reach,
-            healthy=peer.healthy,
-            version=peer.version,
-        )
-
-    def _link_status(self, now: float) -> tuple[LinkStatus, ...]:
-        up = dict(self._m.links)
-        at = {heard.link: heard.at for heard in self._m.window.links}
-        ages = {link: now - at[link] if at.get(link, NEVER) != NEVER else None for link in up | at}
-        return tuple(LinkStatus(link, up.get(link, True), ages[link]) for link in sorted(ages))
+        """Everything that an operator may ask."""
+        return self._m.status(max(now, self._m.clock))
 
     # Time
 
@@ -464,37 +281,19 @@ class Election:
             self._look_anew(now)
         self._event(Event.STALLED, f"stood still for {seconds:.2f} s: the peer may have taken over", now)
 
-    def _silent_at(self) -> float:
-        return max(self._m.window.heard_at, self._m.watch_from) + self.settings.silence_seconds
-
-    def _alive(self, now: float) -> bool:
-        return now < self._m.window.heard_at + self.settings.silence_seconds
-
-    def _start_over(self) -> float:
-        s = self.settings
-        return self._m.entered_at + (s.resume_seconds if self._m.installed else s.start_seconds)
-
-    def _look_over(self) -> float:
-        m, s = self._m, self.settings
-        if m.state is State.LOOKING:
-            return m.look_at + s.look_seconds
-        if m.state is State.DOUBTING:
-            return m.look_at + (s.look_seconds if m.missed < s.looks else s.watch_seconds)
-        return m.look_at + (s.watch_seconds if m.answered or self.limitation() else s.look_seconds)
-
     # Turns: what time alone brings about, in each state
 
     def _turn(self, now: float) -> None:
         m = self._m
         if m.state is State.STARTING:
-            if now >= self._start_over():
+            if now >= self._m.start_over():
                 event = Event.RESTARTED if m.installed else Event.STARTED
                 self._event(event, f"{self.settings.peer} was not heard in {now - m.entered_at:.2f} s", now)
         elif m.state is State.STANDBY:
-            if now >= self._silent_at():
-                self._event(Event.SILENT, self._silence(now), now)
+            if now >= self._m.silent_at():
+                self._event(Event.SILENT, self._m.silence(now), now)
         elif m.state in (State.LOOKING, State.WATCHING, State.DOUBTING):
-            if now >= self._look_over():
+            if now >= self._m.look_over():
                 self._judge_look(now)
         elif m.state is State.ACTIVE:
             self._turn_active(now)
@@ -510,29 +309,24 @@ class Election:
                 return self._look(now)
             return self._event(Event.MISSED, "a look went unanswered", now)
         m.missed += 1
-        if m.missed >= self._looks() and against:
+        if m.missed >= self._m.looks() and against:
             self._event(Event.UNFIT, f"nobody answers for the addresses, but {against}", now)
-        elif m.missed >= self._looks() and (m.state is State.LOOKING or now >= self._silent_at()):
-            self._event(Event.UNANSWERED, self._vacancy(now), now)
+        elif m.missed >= self._m.looks() and (m.state is State.LOOKING or now >= self._m.silent_at()):
+            self._event(Event.UNANSWERED, self._m.vacancy(now), now)
         if m.state in (State.LOOKING, State.DOUBTING):
             self._look(now)
         return None
-
-    def _looks(self) -> int:
-        """How many looks are needed. Of two that never heard each other the lesser name lets the other go first."""
-        strangers = self._m.peer is None and self.name < self.settings.peer
-        return self.settings.looks + (2 if strangers else 0)
 
     def _turn_active(self, now: float) -> None:
         m, s = self._m, self.settings
         unfit = (
             self.limitation() if now - m.unreached_at >= s.unreached_seconds > 0 and m.unreached_at != NEVER else None
         )
-        if now < self._silent_at():
+        if now < self._m.silent_at():
             m.claimed_at = NEVER
             self._turn_wanted(unfit, now)
         elif unfit:
-            self._event(Event.ISOLATED, f"{self._silence(now)}, and {unfit}", now)
+            self._event(Event.ISOLATED, f"{self._m.silence(now)}, and {unfit}", now)
         else:
             self._contest(now)
 
@@ -541,7 +335,7 @@ class Election:
         peer = self._m.peer
         if peer is None or now < self._m.hold_until or not (unfit or peer.wishes):
             return
-        if self._against_handover(now, False) is None:
+        if self._m.against_handover(now, False) is None:
             why = f"{unfit}, and {self.settings.peer} can serve" if unfit else f"{self.settings.peer} asks for it"
             self._hand_over(why, now, False)
 
@@ -557,9 +351,9 @@ class Election:
     def _turn_handover(self, now: float) -> None:
         m, s = self._m, self.settings
         limit = s.handover_seconds if m.state is State.HANDING_OVER else s.yield_seconds
-        against = self._against_handover(now, m.forced)
-        if now >= self._silent_at():
-            self._event(Event.SILENT, f"{self._silence(now)}: stays active", now)
+        against = self._m.against_handover(now, m.forced)
+        if now >= self._m.silent_at():
+            self._event(Event.SILENT, f"{self._m.silence(now)}: stays active", now)
         elif against:
             self._event(Event.EXPIRED, f"{against}: stays active", now)
         elif now >= m.entered_at + limit:
@@ -586,44 +380,25 @@ class Election:
         m.peer, m.peer_was = heartbeat, heartbeat.role
         if heartbeat.macs:
             m.peer_macs = heartbeat.macs
-        if not self._holds() or heartbeat.role is Role.STANDBY:
+        if not self._m.holds() or heartbeat.role is Role.STANDBY:
             m.term = max(m.term, heartbeat.term)
         self._event(event, reason, now)
 
     def _meaning(self, heartbeat: Heartbeat, now: float) -> tuple[Event, str]:
         peer = self.settings.peer
         if heartbeat.role is not Role.ACTIVE:
-            if self._rank(now) < self._peer_rank(heartbeat):
+            if self._m.rank(now) < self._m.peer_rank(heartbeat):
                 return Event.PEER_FIRST, f"{peer} is {heartbeat.role} and comes first"
             if self._m.state is State.STARTING and self._m.installed:
                 return Event.RESUMES, f"the addresses are still here, and {peer} is {heartbeat.role}"
             return Event.OURS_FIRST, f"{peer} is {heartbeat.role}, and nobody is active"
-        if heartbeat.yields and self._takes(heartbeat):
-            return Event.PEER_YIELDS, f"{peer} hands over: {self._loss(now)}"
+        if heartbeat.yields and self._m.takes(heartbeat):
+            return Event.PEER_YIELDS, f"{peer} hands over: {self._m.loss(now)}"
         mine = (self._m.term, self.settings.priority, self.name)
         theirs = (heartbeat.term, heartbeat.priority, peer)
-        if self._holds() and mine > theirs:
+        if self._m.holds() and mine > theirs:
             return Event.PEER_BELOW, f"{peer} is active too, with {_claim(theirs)} below {_claim(mine)}"
         return Event.PEER_ACTIVE, f"{peer} is active with {_claim(theirs)}"
-
-    def _takes(self, heartbeat: Heartbeat) -> bool:
-        """Whether a yielding peer is followed. One that is active already is what the peer wants."""
-        if self.role is not Role.STANDBY:
-            return self._m.state is State.ACTIVE
-        complete = self._m.replica.state is ReplicaState.COMPLETE
-        return self.limitation() is None and (complete or heartbeat.forced)
-
-    def _rank(self, now: float) -> tuple[object, ...]:
-        """Who comes first while nobody is active. Both compute both, from the same heartbeats."""
-        m = self._m
-        here = bool(m.installed)
-        complete = m.replica.state is ReplicaState.COMPLETE
-        return (here, m.term if here else 0, self.limitation() is None, complete, self.settings.priority, self.name)
-
-    def _peer_rank(self, peer: Heartbeat) -> tuple[object, ...]:
-        complete = peer.replica.state is ReplicaState.COMPLETE
-        here = peer.installed
-        return (here, peer.term if here else 0, peer.reach, complete, peer.priority, self.settings.peer)
 
     def _see(self, address: str, mac: bytes, now: float, does: str) -> None:
         m = self._m
@@ -636,7 +411,7 @@ class Election:
             if not m.answered and m.state in (State.LOOKING, State.WATCHING, State.DOUBTING):
                 m.answered = True
             return self._event(Event.ANSWERED, reason, now)
-        if now < self._silent_at():
+        if now < self._m.silent_at():
             return None  # heartbeats tell more
         m.answered = True
         m.claimed_at = now if m.claimed_at == NEVER else m.claimed_at
@@ -718,72 +493,9 @@ class Election:
 
     # Reasons
 
-    def _holds(self) -> bool:
-        """Whether we have a claim of our own, whose term is not to be raised by what the peer says."""
-        return self.role is Role.ACTIVE or self._m.state is State.DOUBTING
-
-    def _healthy(self, now: float) -> bool:
-        return now - self._m.stalled_at >= 1.0
-
     def _weigh(self, now: float) -> None:
         fit = self.limitation() is None
         self._m.unreached_at = NEVER if fit else now if self._m.unreached_at == NEVER else self._m.unreached_at
-
-    def _wishes(self, now: float) -> bool:
-        m, s = self._m, self.settings
-        if self.role is not Role.STANDBY or self._against_wish(now) is not None:
-            return False
-        ready_at = max(m.entered_at, m.replica_at) + s.fail_back_seconds
-        return now < m.wish_until or (
-            s.fail_back and now >= ready_at and m.peer is not None and m.peer.priority < s.priority
-        )
-
-    def _against_wish(self, now: float) -> str | None:
-        peer = self._m.peer
-        if not self._alive(now) or peer is None or peer.role is not Role.ACTIVE:
-            return f"{self.settings.peer} is not heard to be active"
-        if self._m.replica.state is not ReplicaState.COMPLETE:
-            return f"not complete: {_replica(self._m.replica)}"
-        return self.limitation()
-
-    def _against_handover(self, now: float, force: bool) -> str | None:
-        peer, name = self._m.peer, self.settings.peer
-        if self.role is not Role.ACTIVE:
-            return f"{self.name} is not active, it is {self._m.state}"
-        if peer is None or not self._alive(now):
-            return f"{name} is not heard"
-        if peer.role is not Role.STANDBY:
-            return f"{name} is {peer.role}"
-        if not (peer.reach and peer.healthy):
-            return f"{name} reaches nothing or has no carrier" if peer.healthy else f"{name} stood still just now"
-        if force:
-            return None
-        if peer.version != PROTOCOL:
-            return f"{name} speaks protocol {peer.version}: whether it is complete is not known"
-        if peer.replica.state is not ReplicaState.COMPLETE:
-            return f"{name} is not complete: {_replica(peer.replica)}"
-        return None
-
-    def _silence(self, now: float) -> str:
-        heard = self._m.window.heard_at
-        if heard == NEVER:
-            return f"{self.settings.peer} is not heard"
-        return f"{self.settings.peer} is silent for {now - heard:.2f} s"
-
-    def _vacancy(self, now: float) -> str:
-        word = "nobody is active" if self._alive(now) else self._silence(now)
-        text = f"{word}, {self._m.missed} looks unanswered"
-        return text if self._m.state is State.DOUBTING else f"{text}; {self._loss(now)}"
-
-    def _loss(self, now: float) -> str:
-        """What a takeover loses."""
-        m = self._m
-        text = _replica(m.replica)
-        if m.replica.state is ReplicaState.BEHIND:
-            return f"{text} since {max(0.0, now - m.replica_at):.1f} s: connections opened since then are lost"
-        if m.replica.state is ReplicaState.CATCHING_UP:
-            return f"{text}: connections not copied yet are lost"
-        return text
 
 
 def _put(facts: tuple[tuple[str, bool], ...], name: str, value: bool) -> tuple[tuple[str, bool], ...]:
@@ -792,11 +504,3 @@ def _put(facts: tuple[tuple[str, bool], ...], name: str, value: bool) -> tuple[t
 
 def _claim(claim: tuple[int, int, str]) -> str:
     return f"term {claim[0]} priority {claim[1]}"
-
-
-def _replica(replica: Replica) -> str:
-    if replica.state is ReplicaState.NONE:
-        return "no replica"
-    if replica.state is ReplicaState.CATCHING_UP:
-        return f"replica catching up, {replica.done} of {replica.total}"
-    return f"replica {replica.state}"

@@ -271,8 +271,8 @@ class World:
     # Judgement
 
     def _judge_takeover(self, i: int, machine: Machine, other: Machine) -> None:
-        peer = machine.election._m.peer
-        if other.seen >= LOOK_WORKS and not (peer is not None and peer.yields):
+        yielded = machine.election._m.transitions[-1].event is Event.PEER_YIELDS
+        if other.seen >= LOOK_WORKS and not yielded:
             self.wrong = f"{NAMES[i]} takes over, and {NAMES[1 - i]} has answered for the addresses all the time"
 
     def _judge_step_down(self, i: int, machine: Machine, other: Machine) -> None:

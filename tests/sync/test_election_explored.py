@@ -45,7 +45,7 @@ class WithoutTerms(Election):
 
     def _meaning(self, heartbeat: Heartbeat, now: float) -> tuple[Event, str]:
         event, reason = super()._meaning(heartbeat, now)
-        return (Event.PEER_BELOW if event is Event.PEER_ACTIVE and self._holds() else event), reason
+        return (Event.PEER_BELOW if event is Event.PEER_ACTIVE and self._m.holds() else event), reason
 
 
 class Polite(Election):
