@@ -98,6 +98,7 @@ class Talker:
         self._talk()
         self._drain()
         self._flush()
+        _prioritise(0)  # the directors are still at work
         results = [connection.result() for connection in self.all] + [flow.result() for flow in self.flows.values()]
         streams.write(self.output / "client.streams", results)
 
@@ -335,10 +336,15 @@ def _socket(address: str, kind: socket.SocketKind) -> socket.socket:
     return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
 
-def main() -> None:
-    # The one processor of the guest stands for many machines: the client's must not wait for the others'.
+def _prioritise(priority: int) -> None:
+    """The one processor of the guest stands for many machines: the client's must not wait for the others'."""
     with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+        policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
+
+
+def main() -> None:
+    _prioritise(REAL_TIME_PRIORITY)
     allow_descriptors()
     Talker(Plan.decode(sys.argv[1]), Path(sys.argv[2])).run()
 
