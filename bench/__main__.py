@@ -3,6 +3,7 @@
 agent_cost      on this host: CPU and memory of a real agent, and reports a second through the link
 pipeline        on this host: reports through decode, fleet and estimate; a decision for 1,000 destinations
 weight_updates  on the lab's kernel: ours, pyroute2's, `ipvsadm -R` by a pipe, and one `ipvsadm -e` a change
+replication     on the lab's kernel: connections a second into a standby, beside what its kernel takes at most
 """
 
 from __future__ import annotations
@@ -41,6 +42,14 @@ def on_kernel(script: str) -> dict[str, Any]:
         return last_object((Path(name) / "stdout").read_bytes()) | {"kernel": environment["kernel_release"]}
 
 
+BENCHMARKS = (
+    ("agent_cost", on_host),
+    ("pipeline", on_host),
+    ("weight_updates", on_kernel),
+    ("replication", on_kernel),
+)
+
+
 def last_object(output: bytes) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
@@ -54,7 +63,7 @@ def main() -> int:
         "host": f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
     }
     try:
-        for name, run in (("agent_cost", on_host), ("pipeline", on_host), ("weight_updates", on_kernel)):
+        for name, run in BENCHMARKS:
             print(f"{name} ...", file=sys.stderr)
             results[name] = run(f"{name}.py")
     except LabError as error:

@@ -340,9 +340,12 @@ class Sender:
         if self.ended:
             return
         for datagram in datagrams:
-            self._live.append(datagram)
             if self._newer is not None:
-                self._newer.update(record.key for record in records.decode(datagram).records)
+                try:
+                    self._newer.update(record.key for record in records.decode(datagram).records)
+                except DatagramError:
+                    continue  # no kernel would take it either
+            self._live.append(datagram)
         if len(self._live) > LIVE_QUEUE:
             self.end(f"the standby is too slow: {len(self._live)} datagrams wait for it")
 

@@ -305,6 +305,8 @@ class Replication:
             return False
         self._pushed += 1
         self.mute += 1
+        self._read_echo()
+        self._sent(len(self._pushers))
         for sock, datagrams in self._pushers:
             try:
                 sock.send(datagrams[self._pushed & 1])
