@@ -274,7 +274,6 @@ class Election:
         m = self._m
         m.turn_at = m.watch_from = m.stalled_at = m.beat_due = now
         m.window.forget()
-        m.peer_was = None
         if m.state is State.STARTING:
             m.entered_at = now
         elif m.state is State.DOUBTING:

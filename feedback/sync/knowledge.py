@@ -43,7 +43,7 @@ class Knowledge(msgspec.Struct):
     look_at: float = NEVER  # the last look
     answered: bool = False  # that one was answered
     missed: int = 0  # looks unanswered in a row
-    peer_was: Role | None = None  # when heard last; None: not since we stood still or were displaced
+    peer_was: Role | None = None  # when heard last; None: not since we gave way to a look
     stalled_at: float = NEVER
     claimed_at: float = NEVER  # active: since when the peer answers for our addresses
     announced_at: float = NEVER

@@ -88,6 +88,7 @@ class Machine:
     slept: int = 0  # turns missed in a row
     seen: int = 0  # steps for which it has answered for the addresses and the data path worked
     addresses: bool = False
+    claim: int = 0  # the term of its last TakeOver or Resume
     announces: int = 0
     inbox: tuple[tuple[str, Any], ...] = ()
 
@@ -251,7 +252,7 @@ class World:
             case TakeOver() | Resume():
                 if isinstance(decision, TakeOver):
                     self._judge_takeover(i, machine, other)
-                machine.addresses, machine.announces = True, 2
+                machine.addresses, machine.announces, machine.claim = True, 2, decision.term
                 election.receive_installed(True)
             case StepDown():
                 self._judge_step_down(i, machine, other)
@@ -277,7 +278,7 @@ class World:
 
     def _judge_step_down(self, i: int, machine: Machine, other: Machine) -> None:
         """Of two that hear each other claim, the greater claim stays."""
-        mine, theirs = ((m.election._m.term, m.election.name) for m in (machine, other))
+        mine, theirs = ((m.claim, m.election.name) for m in (machine, other))
         last = machine.election._m.transitions[-1]
         heard = last.event is Event.PEER_ACTIVE and last.old is State.ACTIVE
         if heard and other.runs and other.election.state is State.ACTIVE and mine > theirs:

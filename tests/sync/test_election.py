@@ -11,6 +11,7 @@ from feedback.sync import (
     AnnounceAgain,
     Election,
     Heartbeat,
+    PrepareHandover,
     Replica,
     ReplicaState,
     Resume,
@@ -258,9 +259,11 @@ def test_a_standby_that_stood_still_takes_nothing() -> None:
     pair["d2"].power = "paused"
     pair.run(5.0)
     pair["d2"].power = "on"
+    transitions(pair, "d2")
     pair.run(1.0)
     assert pair.roles() == D1
     assert pair["d1"].roles() == pair["d2"].roles() == []
+    assert transitions(pair, "d2") == []  # it does not take its own silence for the peer's
 
 
 # Links
@@ -291,8 +294,8 @@ def test_links_cut_in_one_direction_change_nothing_while_the_look_works(sender: 
     assert pair["d1"].roles() == pair["d2"].roles() == []
 
 
-def split() -> Pair:
-    pair = Pair().settled()
+def split(pair: Pair | None = None) -> Pair:
+    pair = pair or Pair().settled()
     pair.cut_links()
     pair.data = False
     pair.run(2.0)
@@ -322,14 +325,48 @@ def test_one_healed_link_is_enough() -> None:
     assert pair.both_seconds <= BOTH_MAX + 0.03
 
 
-def test_a_split_of_which_only_the_data_path_heals_leaves_the_one_that_superseded_the_other() -> None:
-    pair = split()
+@pytest.mark.parametrize(("before", "after"), [("d1", "d2"), ("d2", "d1")])
+def test_a_split_of_which_only_the_data_path_heals_leaves_the_one_that_superseded_the_other(
+    before: str, after: str
+) -> None:
+    pair = Pair().settled()
+    if before == "d2":
+        assert pair["d1"].election.request_handover(pair.now) is None
+        pair.run(0.5)
+    pair = split(pair)
     pair.data = True
     pair.run(5.0)
-    assert pair.answering() == ["d2"]
+    assert pair.answering() == [after]
     assert pair.both_seconds <= 0.5
-    assert pair["d1"].roles() == ["StepDown"]
-    assert pair["d2"].roles() == []
+    assert pair[before].roles() == ["StepDown"]
+    assert pair[after].roles() == []
+
+
+def test_two_that_start_together_without_links_are_told_apart_by_the_look() -> None:
+    pair = Pair()
+    pair.cut_links()
+    pair.start("d1", "d2").run(6.0)
+    assert pair.answering() == ["d2"]
+    assert pair.both_seconds == 0
+
+
+def test_a_claim_of_a_peer_that_is_heard_moves_nothing() -> None:
+    pair = Pair().settled()
+    pair["d1"].election.receive_claim(VIP, pair["d2"].mac, pair.now)
+    pair.run(0.5)
+    assert pair["d1"].roles() == []
+    assert pair.roles() == D1
+
+
+def test_an_active_that_stood_still_alone_gives_its_peer_the_time_to_speak() -> None:
+    pair = Pair().settled()
+    pair.kill("d2")
+    pair["d1"].daemon = "stopped"
+    pair.run(1.0)
+    pair["d1"].daemon = "running"
+    pair.run(0.002)
+    assert 0.08 <= pair.until(lambda: pair["d1"].election.state is State.ACTIVE, 1.0) <= 0.2
+    assert pair["d1"].roles() == ["Resume"]
 
 
 def test_two_that_never_heard_each_other_settle_by_the_look_alone() -> None:
@@ -532,6 +569,14 @@ def test_a_handover_that_is_not_prepared_in_time_ends_as_it_was() -> None:
     pair["d1"].election.receive_handed_over(pair.now)
     pair.run(1.0)
     assert pair.roles() == D1
+
+
+def test_a_handover_that_nobody_requested_is_not_tried_again_at_once() -> None:
+    pair = Pair(hold_seconds=10.0, handover_seconds=2.0).settled()
+    pair["d1"].prepares = False
+    reach(pair, d1=False, d2=True)
+    pair.run(15.0)
+    assert len([d for _, d in pair["d1"].log if isinstance(d, PrepareHandover)]) == 2
 
 
 def test_a_peer_that_dies_while_it_is_yielded_to_leaves_the_active_in_place() -> None:
