@@ -25,7 +25,7 @@ from statistics import median
 
 from feedback.ipvs import Client, IpvsError
 from feedback.model import AddDestination, AddService, Destination, DestinationKey, Edit, Service, ServiceKey
-from feedback.sync import messages, records, replication
+from feedback.sync import messages, records, threads
 from feedback.sync.ledger import Ledger
 from feedback.sync.messages import Records
 from feedback.sync.records import Record
@@ -106,10 +106,10 @@ def resync(count: int) -> dict[str, float]:
 def kernel_limit(count: int) -> float:
     """Connections a second without any pacing: possible only with a socket that holds everything."""
     before = RMEM_MAX.read_text()
-    settings, size = dict(replication.SETTINGS), replication.SOCK_BYTES
+    settings, size = dict(threads.SETTINGS), threads.SOCK_BYTES
     datagrams = records.encode(connections(count), BACKUP_ID)
     RMEM_MAX.write_text(str(LIMIT_SOCKET_BYTES))
-    replication.SETTINGS["sync_sock_size"] = replication.SOCK_BYTES = LIMIT_SOCKET_BYTES
+    threads.SETTINGS["sync_sock_size"] = threads.SOCK_BYTES = LIMIT_SOCKET_BYTES
     try:
         with standby() as s:
             inject = s.replication._inject
@@ -121,8 +121,8 @@ def kernel_limit(count: int) -> float:
             took = time.perf_counter() - began
             assert s.held() == count, f"{s.held()} of {count} arrived"
     finally:
-        replication.SETTINGS.update(settings)
-        replication.SOCK_BYTES = size
+        threads.SETTINGS.update(settings)
+        threads.SOCK_BYTES = size
         RMEM_MAX.write_text(before)
     return count / took
 

@@ -1,24 +1,14 @@
-"""The kernel's two sync threads, and our hands on both: we capture what the master says, inject what the peer says.
+"""Our hands on the kernel's two sync threads: what the master says is captured, what the peer says is injected.
 
-Shell. Owns the threads, the sysctls they need and two sockets; knows nothing of sessions (replica.py) or of the peer.
-Both threads run on both directors always, on an interface that leads nowhere (`lo`), so that no role change stops one:
-stopping the master discards its open buffer. The master speaks to port 8848, the backup listens on 8849: a backup never
-hears its own master, and the capture socket never what we inject.
+Shell. Owns the sockets and the ledger of connections; knows nothing of sessions (replica.py) or of the peer. Threads
+and sysctls are in threads.py, the push is in push.py. Nothing is lost in silence: the master is tapped
+where it sends, and the tap counts what it loses; what is injected is heard again by ourselves, beside the kernel's
+backup, whose queue and drops are read before each burst.
 
 Invariant: a plain `close` leaves threads, sysctls and connections as they are (what is in the kernel survives our
 restart); `uninstall` puts everything back as it was before the first `open`.
 
-**The push.** The master keeps a buffer that is not full for two to three seconds; a connection younger than that would
-die with its director. The kernel has no word for "send now", but it sends a full buffer, and the buffer is as small as
-we want. So we let it be small (MASTER_BYTES) and fill it with records of connections of our own, PUSH_RECORDS of them,
-often: `push`. A connection of ours is one that no service has: a record injected into our own backup, for the very
-packets that carry such records to it. Each of these packets is therefore first a packet of a connection (the master
-writes a record), then a sync message (the backup replaces the connection by a fresh one, because its destination is
-another, and so the next packet is worth a record again). Records of ours are recognised and taken out of what is
-captured. Nothing of it is in the table of services.
-
-Source: net/netfilter/ipvs/ip_vs_sync.c (sb_queue_tail, ip_vs_sync_conn_needed, ip_vs_proc_conn); facts measured on
-6.1 and 6.12.
+Source: net/netfilter/ipvs/ip_vs_sync.c, net/core/dev.c (taps, and the backlog of the receive path), net/ipv4/udp.c.
 """
 
 from __future__ import annotations
@@ -34,32 +24,30 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-import msgspec
-
-from feedback.ipvs import Client, IpvsError, Kernel, Refused, SyncDaemon, SyncRole, sysctl
+from feedback.ipvs import Client, IpvsError, Kernel
 from feedback.ipvs.namespace import within
-from feedback.ipvs.sysctl import SysctlError, Value
-from feedback.sync import records
+from feedback.sync import records, threads
 from feedback.sync.ledger import Ledger
 from feedback.sync.pace import Pacer, Queue, charge, parse_udp
-from feedback.sync.records import DatagramError, IpProtocol, Record
+from feedback.sync.push import (
+    BACKUP_PORT,
+    GROUP,
+    MARK,
+    MASTER_PORT,
+    PUSH_RECORDS,
+    PUSH_SECONDS,
+    TABLE_WORD,
+    push_datagrams,
+    without_push,
+)
+from feedback.sync.records import DatagramError
 from feedback.sync.replica import BACKUP_ID, MASTER_ID
 from feedback.sync.table import Book, Table, read_table
+from feedback.sync.threads import REFRESH_SECONDS, ReplicationError, Threads
 
-GROUP = IPv4Address("224.0.0.81")
-MASTER_PORT, BACKUP_PORT = 8848, 8849
-PUSH_RECORDS = 8
-# One foreign record and ours do not fit into it together, so that ours always push it out.
-MASTER_BYTES = records.HEADER_BYTES + (1 + PUSH_RECORDS) * records.RECORD_BYTES - 1
-BACKUP_BYTES = records.DATAGRAM_BYTES_MAX
-PUSH_SECONDS = 0.1
-PUSH_DESTINATION = IPv4Address("127.88.48.81").packed  # nobody's: with the group before it, the mark of our records
-PUSH_MARK = GROUP.packed + PUSH_DESTINATION
-PUSH_EXPIRY_SECONDS = 60
-_PUSH_WORD = f" {PUSH_DESTINATION.hex().upper()} "  # as the table shows it
+__all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
 
-REFRESH_SECONDS = 10
-SOCK_BYTES = 4 * 1024 * 1024  # the kernel takes at most net.core.rmem_max, and doubles it
+MUTE_PUSHES = 30
 CAPTURE_BYTES = 32 * 1024 * 1024
 ECHO_BYTES = 4 * 1024 * 1024
 IN_FLIGHT_MAX = 200  # datagrams between our send and the sockets: well under net.core.netdev_max_backlog (1000)
@@ -82,28 +70,6 @@ _CAPTURE_FILTER = (
     (0x06, 0, 0, 0x40000),
     (0x06, 0, 0, 0),
 )
-
-# (0, 0) with a refresh period: a record at the first packet in ESTABLISHED (for UDP: at the first), then one whenever
-# the timer that the peer knows is off by the period. By packet counts idle and slow connections would go stale.
-SETTINGS: dict[str, Value] = {
-    "sync_threshold": (0, 0),
-    "sync_refresh_period": REFRESH_SECONDS,
-    "sync_retries": 0,  # our transport loses nothing in silence
-    "sync_version": 1,
-    "sync_persist_mode": 0,
-    "backup_only": 0,  # with both threads running it would switch the director off
-    "sync_sock_size": SOCK_BYTES,
-}
-
-
-class ReplicationError(Exception):
-    """The kernel's replication cannot be had; the text says what is in the way and what to do."""
-
-
-class Before(msgspec.Struct, frozen=True):
-    """What was there before us, kept in a file: sysctls. Of daemons there was none: somebody else's is an error."""
-
-    settings: dict[str, int | tuple[int, ...] | str]
 
 
 class Replication:
@@ -130,6 +96,8 @@ class Replication:
         self.ledger = Ledger(REFRESH_SECONDS)
         self._learning: threading.Thread | None = None
         self._kernel: Kernel | None = kernel
+        self._own_kernel = kernel is None
+        self._threads: Threads | None = None
         self._capture: socket.socket | None = None
         self._inject: socket.socket | None = None
         self._pushers: list[tuple[socket.socket, tuple[bytes, bytes]]] = []
@@ -146,9 +114,10 @@ class Replication:
         """Threads and sysctls as they should be, and the sockets."""
         if self._kernel is None:
             self._kernel = Client(self.netns)
-        self.changes = (*self._set_sysctls(), *self._start_threads(self._kernel))
+        self._threads = Threads(self._kernel, self.netns, self.interface, self.memory)
+        self.changes = self._threads.ensure()
         within(self.netns, self._open_sockets)
-        self.pacer.capacity_bytes = within(self.netns, _capacity_bytes)
+        self.pacer.capacity_bytes = within(self.netns, lambda: _capacity_bytes(threads.SOCK_BYTES))
         self._learning = threading.Thread(target=self._learn_beside, name="learn connections", daemon=True)
         self._learning.start()
 
@@ -162,96 +131,23 @@ class Replication:
         if self._udp is not None:
             os.close(self._udp)
             self._udp = None
-        if isinstance(self._kernel, Client):
+        if self._own_kernel and self._kernel is not None:
             self._kernel.close()
             self._kernel = None
 
     def uninstall(self) -> tuple[str, ...]:
         """Stop our threads and put the sysctls back; connections stay until they expire. Returns what was done."""
-        kernel = self._kernel or Client(self.netns)
-        done = []
-        for running in kernel.daemons():
-            if _ours(running, self.interface):
-                kernel.stop_daemon(running.role)
-                done.append(f"stopped the {running.role.name.lower()} sync thread on {running.interface}")
-        before = self._remembered()
-        for name, value in before.settings.items() if before else ():
-            sysctl.write(name, value, self.netns)
-            done.append(f"net.ipv4.vs.{name} is {_text(value)} again")
-        if self.memory is not None:
-            self.memory.unlink(missing_ok=True)
-        self.close()
-        return tuple(done)
+        if self._kernel is None:
+            self._kernel = Client(self.netns)
+        try:
+            return Threads(self._kernel, self.netns, self.interface, self.memory).uninstall()
+        finally:
+            self.close()
 
     def problems(self) -> tuple[str, ...]:
         """What is not as `open` left it: a thread that was stopped, a sysctl that somebody changed. For `doctor`."""
-        assert self._kernel is not None
-        running = {daemon.role for daemon in self._kernel.daemons() if _ours(daemon, self.interface)}
-        found = [
-            f"the kernel's {role.name.lower()} sync thread does not run" for role in SyncRole if role not in running
-        ]
-        for name, wanted in SETTINGS.items():
-            try:
-                value = sysctl.read(name, self.netns)
-            except SysctlError:
-                continue
-            if value != wanted:
-                found.append(f"net.ipv4.vs.{name} is {_text(value)}, should be {_text(wanted)}")
-        return tuple(found)
-
-    def _set_sysctls(self) -> list[str]:
-        have = sysctl.read_all(self.netns)
-        if have.get("sync_ports", 1) != 1:
-            raise ReplicationError(
-                f"net.ipv4.vs.sync_ports is {have['sync_ports']}, and we hear one port: set it to 1 while no sync "
-                "daemon runs (ipvsadm --stop-daemon master; ipvsadm --stop-daemon backup)"
-            )
-        changed = {name: have[name] for name, value in SETTINGS.items() if name in have and have[name] != value}
-        self._remember(changed)
-        for name in changed:
-            sysctl.write(name, SETTINGS[name], self.netns)
-        return [f"net.ipv4.vs.{name}: {_text(old)} -> {_text(SETTINGS[name])}" for name, old in changed.items()]
-
-    def _start_threads(self, kernel: Kernel) -> list[str]:
-        running = {daemon.role: daemon for daemon in kernel.daemons()}
-        done = []
-        for wanted in _daemons(self.interface):
-            have = running.get(wanted.role)
-            role = wanted.role.name.lower()
-            if have is not None and not _ours(have, self.interface):
-                raise ReplicationError(
-                    f"a {role} sync thread runs already on {have.interface} with sync id {have.sync_id}, and the "
-                    "kernel has room for one: it is keepalived's (take lvs_sync_daemon out of its configuration), or "
-                    f"somebody started it by hand (ipvsadm --stop-daemon {role})"
-                )
-            if have is not None and _same(have, wanted):
-                continue
-            if have is not None:
-                kernel.stop_daemon(wanted.role)
-            try:
-                kernel.start_daemon(wanted)
-            except Refused as error:
-                if error.errno == errno.ENODEV:
-                    raise ReplicationError(f"there is no interface {self.interface}: set `interface`") from None
-                raise ReplicationError(f"{error}: is {self.interface} up, with an address?") from None
-            done.append(f"{'restarted' if have else 'started'} the {role} sync thread on {self.interface}")
-        return done
-
-    def _remember(self, changed: dict[str, Value]) -> None:
-        """Once: at a later start our own settings are what is there."""
-        if self.memory is None or self.memory.exists():
-            return
-        temporary = self.memory.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(Before(changed))))
-        temporary.replace(self.memory)
-
-    def _remembered(self) -> Before | None:
-        if self.memory is None or not self.memory.exists():
-            return None
-        try:
-            return msgspec.json.decode(self.memory.read_bytes(), type=Before)
-        except msgspec.MsgspecError as error:
-            raise ReplicationError(f"{self.memory}: {error}: remove it, and set net.ipv4.vs by hand") from None
+        assert self._threads is not None
+        return self._threads.problems()
 
     # --- capturing ---------------------------------------------------------------------------------------------------
 
@@ -274,9 +170,9 @@ class Replication:
                 continue
             try:
                 readdressed = records.readdressed(datagram, BACKUP_ID)
-                if PUSH_MARK in datagram:
+                if MARK in datagram:
                     self.mute = 0
-                    found += _without_push(readdressed)
+                    found += without_push(readdressed, BACKUP_ID)
                     continue
             except DatagramError:
                 self.unreadable += 1
@@ -313,6 +209,17 @@ class Replication:
             except OSError:
                 self.refused += 1
         return True
+
+    def mend(self) -> str | None:
+        """Start the master anew if it has long said nothing in spite of the pushes: its socket may be bound to an
+        address that moved away. Returns what was done. To be called now and then on the active director."""
+        if self.mute < MUTE_PUSHES:
+            return None
+        self.mute = 0
+        assert self._threads is not None
+        if not self._threads.restart_master():
+            return None
+        return f"the kernel's master sync thread was silent for {MUTE_PUSHES} pushes: started it anew"
 
     # --- injecting ---------------------------------------------------------------------------------------------------
 
@@ -429,30 +336,11 @@ class Replication:
         self._inject = _sending_socket(index)
         self._echo = _echo_socket(index)
         self._echo_inode = os.fstat(self._echo.fileno()).st_ino
-        for number in range(PUSH_RECORDS):
+        for _ in range(PUSH_RECORDS):
             sock = _sending_socket(index)
-            self._pushers.append((sock, _push_datagrams(sock, number)))
+            address, port = sock.getsockname()
+            self._pushers.append((sock, push_datagrams(IPv4Address(address).packed, port, BACKUP_ID)))
         self._udp = os.open("/proc/thread-self/net/udp", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _daemons(interface: str) -> tuple[SyncDaemon, SyncDaemon]:
-    return (
-        SyncDaemon(SyncRole.BACKUP, interface, BACKUP_ID, BACKUP_BYTES, GROUP, BACKUP_PORT, 1),
-        SyncDaemon(SyncRole.MASTER, interface, MASTER_ID, MASTER_BYTES, GROUP, MASTER_PORT, 1),
-    )
-
-
-def _ours(daemon: SyncDaemon, interface: str) -> bool:
-    sync_id = MASTER_ID if daemon.role is SyncRole.MASTER else BACKUP_ID
-    return daemon.interface == interface and daemon.sync_id == sync_id
-
-
-def _same(have: SyncDaemon, wanted: SyncDaemon) -> bool:
-    return (have.maxlen, have.port, have.group) == (wanted.maxlen, wanted.port, wanted.group)
-
-
-def _text(value: Value) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _capture_socket(index: int) -> socket.socket:
@@ -502,32 +390,6 @@ def _sending_socket(index: int) -> socket.socket:
     return sock
 
 
-def _push_datagrams(sock: socket.socket, number: int) -> tuple[bytes, bytes]:
-    """Two records of the connection that the socket's own packets are, with different destinations."""
-    address, port = sock.getsockname()
-    made = []
-    for destination_port in (1, 2):
-        record = Record(
-            IpProtocol.UDP,
-            1,  # local: the packet goes on as if nothing had been
-            0,
-            IPv4Address(address).packed,
-            port,
-            GROUP.packed,
-            BACKUP_PORT,
-            PUSH_DESTINATION,
-            destination_port,
-            timeout_seconds=PUSH_EXPIRY_SECONDS,
-        )
-        made += records.encode([record], BACKUP_ID)
-    return made[0], made[1]
-
-
-def _without_push(datagram: bytes) -> list[bytes]:
-    kept = [r for r in records.decode(datagram).records if r.destination != PUSH_DESTINATION]
-    return records.encode(kept, BACKUP_ID)
-
-
 def _open_table() -> int:
     try:
         return os.open("/proc/thread-self/net/ip_vs_conn_sync", os.O_RDONLY | os.O_CLOEXEC)
@@ -543,16 +405,16 @@ def _lines(fd: int) -> Iterable[str]:
             whole = rest + part.decode("ascii", "replace")
             lines = whole.split("\n")
             rest = lines.pop()
-            yield from (line for line in (lines[1:] if title else lines) if _PUSH_WORD not in line)
+            yield from (line for line in (lines[1:] if title else lines) if TABLE_WORD not in line)
             title = False
     finally:
         os.close(fd)
 
 
-def _capacity_bytes() -> int:
+def _capacity_bytes(asked: int) -> int:
     """Of the backup thread's receive buffer. The limit is shown in the first namespace only."""
     try:
         most = int(Path("/proc/sys/net/core/rmem_max").read_text(encoding="ascii"))
     except (OSError, ValueError):
         most = 212_992
-    return 2 * min(SOCK_BYTES, most)
+    return 2 * min(asked, most)
