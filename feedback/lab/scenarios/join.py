@@ -23,9 +23,10 @@ from pathlib import Path
 from feedback.lab.figures import errors, peak_share, percentile_ms, share, within
 from feedback.lab.job import Job
 from feedback.lab.product import STATIC_WEIGHT, Product
+from feedback.lab.scenarios.frame import held_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
-from feedback.lab.topology import PORT, VIP, pool
+from feedback.lab.topology import pool
 from feedback.lab.workload.load import Load, requests
 from feedback.lab.workload.records import Record
 
@@ -38,7 +39,6 @@ HOLD_SECONDS = 5.0
 BEFORE = 0.4  # of the run's time
 PEAK_SECONDS = 3.0
 STEP_SECONDS = 0.25
-PATIENCE_SECONDS = 20.0
 
 
 class Join:
@@ -100,16 +100,7 @@ class Join:
 
 
 def _load(options: Options) -> Load:
-    return Load(
-        address=str(VIP),
-        port=PORT,
-        rate=RATE,
-        seconds=options.seconds,
-        seed=options.seed,
-        cost_ms=COST_MS,
-        hold_seconds=HOLD_SECONDS,
-        timeout_seconds=HOLD_SECONDS * 2 + PATIENCE_SECONDS,
-    )
+    return held_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS)
 
 
 def _unheld(trace: Trace, options: Options) -> list[Record]:

@@ -21,11 +21,11 @@ from pathlib import Path
 from feedback.lab import cgroup
 from feedback.lab.figures import errors, refused, share
 from feedback.lab.job import Job
-from feedback.lab.product import STATIC_WEIGHT, Product
+from feedback.lab.product import STATIC_WEIGHT
+from feedback.lab.scenarios.frame import govern, held_load, play
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
-from feedback.lab.topology import PORT, VIP, RealServer, pool
-from feedback.lab.workload.load import Load
+from feedback.lab.topology import RealServer, pool
 
 QUOTAS = (0.2, 0.2, 0.2)
 SMALL = 1  # the index of the server with little memory
@@ -55,9 +55,14 @@ class Memory:
             cgroup.limit_memory(stand.groups[small.name], LIMIT_BYTES)
             _supervise(stand, small)
             stand.wait_for_servers()
-            _govern(stand, job.variant, options)
-            start = stand.begin(_load(options))
-            stand.finish(start + options.seconds, 60)
+            govern(
+                stand,
+                job.variant,
+                scheduler=options.scheduler or self.scheduler,
+                law=options.law or self.law,
+                weights=[STATIC_WEIGHT] * len(QUOTAS),
+            )
+            play(stand, held_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, patience_seconds=10))
             group = stand.groups[small.name]
             stand.event("memory", oom_kills=cgroup.oom_kills(group), peak_bytes=cgroup.peak_bytes(group))
 
@@ -80,16 +85,6 @@ class Memory:
         ]
 
 
-def _govern(stand: Stand, variant: str, options: Options) -> None:
-    servers = stand.topology.servers
-    if variant == "feedback":
-        law = options.law or Memory.law
-        learned = {"thresholds": "learned"}
-        Product(stand, scheduler=options.scheduler, law=law, servers=servers, service=learned).start()
-    else:
-        stand.make_service(options.scheduler or Memory.scheduler, [STATIC_WEIGHT] * len(servers))
-
-
 def _supervise(stand: Stand, server: RealServer) -> None:
     """As Restart=always and RestartSec=1 of a systemd unit."""
 
@@ -99,19 +94,6 @@ def _supervise(stand: Stand, server: RealServer) -> None:
         stand.start_server(server)
 
     stand.processes.may_die(server.name, again)
-
-
-def _load(options: Options) -> Load:
-    return Load(
-        address=str(VIP),
-        port=PORT,
-        rate=RATE,
-        seconds=options.seconds,
-        seed=options.seed,
-        cost_ms=COST_MS,
-        hold_seconds=HOLD_SECONDS,
-        timeout_seconds=HOLD_SECONDS * 2 + 10,
-    )
 
 
 SCENARIO = Memory()

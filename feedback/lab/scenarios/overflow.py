@@ -31,16 +31,16 @@ from feedback.lab.figures import errors, refused, share, utilisation, within
 from feedback.lab.job import Job
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
+from feedback.lab.scenarios.frame import Step, held_load, play
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
-from feedback.lab.topology import PORT, VIP, pool
-from feedback.lab.workload.load import Load
+from feedback.lab.topology import pool
 
 QUOTAS = (0.20, 0.20, 0.20)  # in order of preference
 COST_MS = 4.0
 HOLD_SECONDS = 3.0
 RATE = 20.0
-STEPS = ((0.3, 45.0), (0.5, 56.0), (0.8, 20.0))  # (part of the run, requests a second)
+STEPS = (Step("45/s", 0.3, 45.0), Step("56/s", 0.5, 56.0), Step("20/s", 0.8, 20.0))
 PEAK = (0.65, 0.8)
 ROOM_CONNECTIONS = 10
 UTILISATION_LEAST = 0.5
@@ -69,11 +69,8 @@ class Overflow:
                 servers=topology.servers,
                 destinations={server.name: {"priority": -i} for i, server in enumerate(topology.servers)},
             ).start()
-            start = stand.begin(_load(options))
-            for part, rate in STEPS:
-                stand.sleep_until(start + part * options.seconds)
-                stand.event(f"{rate:g}/s", start + part * options.seconds)
-            stand.finish(start + options.seconds, 60)
+            load = held_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, steps=STEPS)
+            play(stand, load, STEPS)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         trace = traces["feedback"]
@@ -90,7 +87,7 @@ class Overflow:
                 [u for at, u in utilisation(samples, 0, QUOTAS[0]) if peak[0] <= at < peak[1]]
             ),
             "last_share_before": share(
-                within(trace.records, [(start, start + STEPS[0][0] * (end - start))]), len(QUOTAS)
+                within(trace.records, [(start, start + STEPS[0].part * (end - start))]), len(QUOTAS)
             ),
             **{f"peak_share_rs{i}": share(at_peak, i) for i in range(1, len(QUOTAS) + 1)},
         }
@@ -131,20 +128,6 @@ def _room(sample: Sample, index: int) -> bool:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
-
-
-def _load(options: Options) -> Load:
-    return Load(
-        address=str(VIP),
-        port=PORT,
-        rate=RATE,
-        seconds=options.seconds,
-        seed=options.seed,
-        cost_ms=COST_MS,
-        hold_seconds=HOLD_SECONDS,
-        timeout_seconds=HOLD_SECONDS * 2 + 20,
-        steps=tuple((part * options.seconds, rate) for part, rate in STEPS),
-    )
 
 
 SCENARIO = Overflow()

@@ -37,7 +37,7 @@ from statistics import mean, median
 from feedback.lab import cgroup
 from feedback.lab.figures import errors, idle_share, percentile_ms, ratio, recovered_at, refused, served, within
 from feedback.lab.job import Job
-from feedback.lab.product import Product
+from feedback.lab.scenarios.frame import Step, govern, play, rates
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import LEAD_SECONDS, Stand
 from feedback.lab.topology import PORT, VIP, pool
@@ -77,15 +77,17 @@ class Overload:
         with Stand(topology, output) as stand:
             stand.set_fin_seconds(FIN_SECONDS)
             stand.wait_for_servers()
-            _govern(stand, job.variant, options)
-            rate = sum(QUOTAS) / _cost_seconds(stand, options)
-            start = stand.begin(_load(options, rate))
-            begin, back = start + BEGIN * options.seconds, start + END * options.seconds
-            stand.sleep_until(begin)
-            stand.event("overload", begin, rate=DURING * rate)
-            stand.sleep_until(back)
-            stand.event("back", back)
-            stand.finish(start + options.seconds)
+            govern(
+                stand,
+                job.variant,
+                scheduler=options.scheduler or self.scheduler,
+                law=options.law or self.law,
+                weights=[round(quota * WEIGHT_SCALE) for quota in QUOTAS],
+            )
+            capacity = sum(QUOTAS) / _cost_seconds(stand, options)
+            steps = (Step("overload", BEGIN, DURING * capacity), Step("back", END, BEFORE * capacity))
+            load = replace(_trial(options), rate=BEFORE * capacity, seconds=options.seconds)
+            play(stand, replace(load, steps=rates(options, steps)), steps, patience_seconds=30)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {}
@@ -119,22 +121,6 @@ class Overload:
             *shortfall(figures, "asked_static", least=ASKED[0], most=ASKED[1]),
             *shortfall(figures, "asked_feedback", least=ASKED[0], most=ASKED[1]),
         ]
-
-
-def _govern(stand: Stand, variant: str, options: Options) -> None:
-    servers = stand.topology.servers
-    if variant == "feedback":
-        law = options.law or Overload.law
-        learned = {"thresholds": "learned"}
-        Product(stand, scheduler=options.scheduler, law=law, servers=servers, service=learned).start()
-    else:
-        weights = [round(quota * WEIGHT_SCALE) for quota in QUOTAS]
-        stand.make_service(options.scheduler or Overload.scheduler, weights)
-
-
-def _load(options: Options, capacity: float) -> Load:
-    steps = ((BEGIN * options.seconds, DURING * capacity), (END * options.seconds, BEFORE * capacity))
-    return replace(_trial(options), rate=BEFORE * capacity, seconds=options.seconds, steps=steps)
 
 
 def _trial(options: Options) -> Load:

@@ -33,10 +33,10 @@ from feedback.lab.figures import errors, refused, share, within
 from feedback.lab.job import Job
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
+from feedback.lab.scenarios.frame import Step, held_load, play
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
-from feedback.lab.topology import PORT, VIP, pool
-from feedback.lab.workload.load import Load
+from feedback.lab.topology import pool
 from feedback.lab.workload.records import Record
 
 QUOTAS = (0.12, 0.12, 0.40)
@@ -69,11 +69,9 @@ class Spillover:
             stand.set_fin_seconds(FIN_SECONDS)
             stand.wait_for_servers()
             _product(stand, job.variant, options).start()
-            start = stand.begin(_load(options))
-            for what, part in (("high", BEGIN), ("low", END)):
-                stand.sleep_until(start + part * options.seconds)
-                stand.event(what, start + part * options.seconds)
-            stand.finish(start + options.seconds, 60)
+            steps = (Step("high", BEGIN, HIGH), Step("low", END, LOW))
+            load = held_load(options, rate=LOW, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, steps=steps)
+            play(stand, load, steps)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         each = {variant: _figures(trace) for variant, trace in traces.items()}
@@ -105,20 +103,6 @@ def _product(stand: Stand, variant: str, options: Options) -> Product:
         servers=servers,
         service={"thresholds": "learned" if variant == "learned" else "static"},
         destinations=destinations,
-    )
-
-
-def _load(options: Options) -> Load:
-    return Load(
-        address=str(VIP),
-        port=PORT,
-        rate=LOW,
-        seconds=options.seconds,
-        seed=options.seed,
-        cost_ms=COST_MS,
-        hold_seconds=HOLD_SECONDS,
-        timeout_seconds=HOLD_SECONDS * 2 + 20,
-        steps=((BEGIN * options.seconds, HIGH), (END * options.seconds, LOW)),
     )
 
 

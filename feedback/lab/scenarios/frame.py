@@ -1,0 +1,68 @@
+"""Frame: what the scenarios of one pool have in common in the guest: who governs it, its load, and the run of it.
+
+Knows no scenario's numbers and no figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from feedback.lab.product import Product
+from feedback.lab.scenarios.scenario import Options
+from feedback.lab.stand import Stand
+from feedback.lab.topology import PORT, VIP
+from feedback.lab.workload.load import Load
+
+
+class Step(NamedTuple):
+    """From this part of the run on, so many requests a second."""
+
+    what: str
+    part: float
+    rate: float
+
+
+def govern(stand: Stand, variant: str, *, scheduler: str, law: str, weights: Sequence[int]) -> None:
+    """The product with learned thresholds as `feedback`; else the plain service with these weights and none."""
+    if variant == "feedback":
+        learned = {"thresholds": "learned"}
+        Product(stand, scheduler=scheduler, law=law, servers=stand.topology.servers, service=learned).start()
+    else:
+        stand.make_service(scheduler, list(weights))
+
+
+def held_load(
+    options: Options,
+    *,
+    rate: float,
+    cost_ms: float,
+    hold_seconds: float,
+    steps: Iterable[Step] = (),
+    patience_seconds: float = 20.0,
+) -> Load:
+    """Connections that the server holds open; the longest hold is twice the mean."""
+    return Load(
+        address=str(VIP),
+        port=PORT,
+        rate=rate,
+        seconds=options.seconds,
+        seed=options.seed,
+        cost_ms=cost_ms,
+        hold_seconds=hold_seconds,
+        timeout_seconds=2 * hold_seconds + patience_seconds,
+        steps=rates(options, steps),
+    )
+
+
+def rates(options: Options, steps: Iterable[Step]) -> tuple[tuple[float, float], ...]:
+    return tuple((step.part * options.seconds, step.rate) for step in steps)
+
+
+def play(stand: Stand, load: Load, steps: Iterable[Step] = (), *, patience_seconds: float = 60.0) -> None:
+    """The whole run of a load, with an event at each step."""
+    start = stand.begin(load)
+    for what, part, rate in steps:
+        stand.sleep_until(start + part * load.seconds)
+        stand.event(what, start + part * load.seconds, rate=rate)
+    stand.finish(start + load.seconds, patience_seconds)
