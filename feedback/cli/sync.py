@@ -211,11 +211,21 @@ def _run(path: Path, verbose: bool) -> None:
     from feedback.ops.curve import CurveError
     from feedback.ops.keys import KeyFileError
     from feedback.sync.daemon import Daemon
+    from feedback.sync.errors import NetworkError
     from feedback.sync.links import LinkError
-    from feedback.sync.network import NetworkError
+    from feedback.sync.replication import ReplicationError
 
     logs.setup(level="debug" if verbose else "info")
     try:
         asyncio.run(Daemon(path).run())
-    except (ConfigError, KeyFileError, IpvsError, LinkError, CurveError, NetworkError, ControlError) as error:
+    except (
+        ConfigError,
+        KeyFileError,
+        IpvsError,
+        LinkError,
+        CurveError,
+        NetworkError,
+        ReplicationError,
+        ControlError,
+    ) as error:
         raise Failure(str(error)) from None

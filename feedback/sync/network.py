@@ -21,7 +21,6 @@ Sources: man 7 packet, rtnetlink, netdevice; net/packet/af_packet.c, net/core/rt
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -29,55 +28,35 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from feedback.ipvs import netlink
 from feedback.ipvs.namespace import within
 from feedback.sync import packets, rtnetlink
 from feedback.sync.addresses import PROTOCOL, Present, VirtualAddress, endangered
-from feedback.sync.packets import Address, Answer, Claim, Echo, Instruction
+from feedback.sync.errors import NetworkError, NoInterface, NotEthernet, NotPermitted, reason_of
+from feedback.sync.kernel_addresses import KernelAddresses, Ownership
+from feedback.sync.packets import Address, Answer, Claim, Echo
+from feedback.sync.ports import (
+    Port,
+    announcements,
+    datagrams,
+    identifier,
+    is_router,
+    packet_sockets,
+    questions,
+    raw_icmp,
+)
 
-ANSWER_SECONDS = 2.0
 USABLE_SECONDS = 0.05
 YIELDS = 50
-RECEIVE_BYTES = 65536
-FRAME_BYTES = 2048
-SEND_BUFFER_BYTES = 4 * 1024 * 1024
-FRAMES_AT_ONCE = 256  # then other work of the loop has its turn
 
-_SO_ATTACH_FILTER, _SO_SNDBUFFORCE = 26, 32
 _SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFHWADDR, _SIOCGIFINDEX = 0x8910, 0x8913, 0x8927, 0x8933
 _IFF_UP, _IFF_RUNNING = 0x1, 0x40
 _ARPHRD_ETHER = 1
 _IFREQ_BYTES = 40
-
-
-class NetworkError(Exception):
-    """The network of this host is not as it must be; the text says what to do."""
-
-
-class NoInterface(NetworkError):  # noqa: N818 - the name says what happened
-    def __init__(self, name: str) -> None:
-        super().__init__(f"there is no interface {name} here: `ip -brief link` lists them; correct the configuration")
-
-
-class NotEthernet(NetworkError):  # noqa: N818 - the name says what happened
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name} is no Ethernet interface, and addresses are announced by ARP and neighbour discovery: "
-            "name the interface at which the clients' or the real servers' network is"
-        )
-
-
-class NotPermitted(NetworkError):  # noqa: N818 - the name says what happened
-    def __init__(self, what: str, capability: str) -> None:
-        super().__init__(
-            f"{what} is refused: it needs {capability}: run as root, or give the unit "
-            "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +86,14 @@ class Network:
         self._netns = netns
         # As frames say them, without the interface of a link-local target; to what we were given.
         self._heeded = {_bare(a): a for a in (*(w.address for w in wanted), *targets)}
-        self._memory = _Memory(memory)
-        self._ports: dict[str, _Port] = {}
+        self._memory = Ownership(memory)
+        self._ports: dict[str, Port] = {}
         self._echoes: dict[int, socket.socket] = {}
         self._sequence = 0
         self._epoll = select.epoll()
         self._sources: dict[int, socket.socket] = {}
         self._control: socket.socket | None = None
-        self._kernel: _Kernel | None = None
+        self._kernel: KernelAddresses | None = None
         try:
             self._open(targets)
         except BaseException:
@@ -123,7 +102,7 @@ class Network:
 
     def _open(self, targets: Collection[Address]) -> None:
         self._control = within(self._netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        self._kernel = _Kernel(self._netns)
+        self._kernel = KernelAddresses(self._netns)
         if self._kernel.do([(rtnetlink.RTM_DELADDR, 0, rtnetlink.nobody())]).get(0) == errno.EPERM:
             raise NotPermitted("changing addresses", "CAP_NET_ADMIN")
         self.installed()
@@ -287,12 +266,12 @@ class Network:
     def announce(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
         """Tell everybody on the link that the addresses are here now: both forms of gratuitous ARP, or an unsolicited
         neighbour advertisement. To be repeated: nobody confirms it."""
-        return self._send(addresses, _announcements)
+        return self._send(addresses, announcements)
 
     def look(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
         """Ask who has the addresses; answers come by `read`. An address that is refused has not been asked for: that it
         is not answered says nothing."""
-        return self._send(addresses, _questions)
+        return self._send(addresses, questions)
 
     def reach(self, targets: Collection[Address]) -> tuple[Refusal, ...]:
         """Ask the targets whether they are there; answers come by `read`, as Answer (on a link) or Echo."""
@@ -301,11 +280,11 @@ class Network:
             try:
                 self._way(target)()
             except (NetworkError, OSError) as error:
-                refusals.append(Refusal(target, _reason(error)))
+                refusals.append(Refusal(target, reason_of(error)))
         return tuple(refusals)
 
     def _send(
-        self, addresses: Collection[VirtualAddress], make: Callable[[_Port, str, VirtualAddress], Sequence[bytes]]
+        self, addresses: Collection[VirtualAddress], make: Callable[[Port, str, VirtualAddress], Sequence[bytes]]
     ) -> tuple[Refusal, ...]:
         refusals = []
         macs: dict[str, str] = {}
@@ -317,7 +296,7 @@ class Network:
                 frames = make(self._port(interface), macs[interface], address)
                 self._port(interface).send(address.address, frames)
             except (NetworkError, OSError) as error:
-                refusals.append(Refusal(address, _reason(error, interface)))
+                refusals.append(Refusal(address, reason_of(error, interface)))
         return tuple(refusals)
 
     def _way(self, target: Address) -> Callable[[], None]:
@@ -349,7 +328,7 @@ class Network:
 
     def _echo(self, sock: socket.socket, target: Address) -> None:
         self._sequence = (self._sequence + 1) & 0xFFFF
-        sock.sendto(packets.echo_request(target, _identifier(), self._sequence), (str(target), 0))
+        sock.sendto(packets.echo_request(target, identifier(), self._sequence), (str(target), 0))
 
     # --- hearing -----------------------------------------------------------------------------------------------------
 
@@ -365,7 +344,7 @@ class Network:
             sock = self._sources.get(descriptor)
             if sock is None:
                 continue
-            for data, sender in _datagrams(sock):
+            for data, sender in datagrams(sock):
                 if sock.family != socket.AF_PACKET:
                     heard.append(Echo(ip_address(sender[0].split("%")[0])))
                     continue
@@ -378,7 +357,7 @@ class Network:
 
     # --- sockets -----------------------------------------------------------------------------------------------------
 
-    def _port(self, interface: str) -> _Port:
+    def _port(self, interface: str) -> Port:
         """The open sockets of an interface; opened anew if another interface has the name now."""
         index = self._index(interface)
         port = self._ports.get(interface)
@@ -391,21 +370,21 @@ class Network:
             self._forget(port)
         return self._open_port(interface, index)
 
-    def _open_port(self, interface: str, index: int) -> _Port:
+    def _open_port(self, interface: str, index: int) -> Port:
         ipv4 = [a for a in self._heeded if isinstance(a, IPv4Address)]
         ipv6 = [a for a in self._heeded if isinstance(a, IPv6Address)]
         programs = {
             packets.ETH_P_ARP: packets.arp_filter(ipv4),
             packets.ETH_P_IPV6: packets.advertisement_filter(ipv6),
         }
-        sockets, router = within(self._netns, lambda: (_packet_sockets(interface, programs), _is_router(interface)))
-        port = _Port(index, sockets, self._link_local(index), router)
+        sockets, router = within(self._netns, lambda: (packet_sockets(interface, programs), is_router(interface)))
+        port = Port(index, sockets, self._link_local(index), router)
         self._ports[interface] = port
         for sock in sockets.values():
             self._listen(sock)
         return port
 
-    def _forget(self, port: _Port) -> None:
+    def _forget(self, port: Port) -> None:
         for sock in port.sockets.values():
             with contextlib.suppress(OSError):
                 self._epoll.unregister(sock)
@@ -422,7 +401,7 @@ class Network:
     def _echo_socket(self, target: Address) -> socket.socket:
         if target.version not in self._echoes:
             ipv6 = isinstance(target, IPv6Address)
-            sock = within(self._netns, lambda: _raw_icmp(ipv6))
+            sock = within(self._netns, lambda: raw_icmp(ipv6))
             self._echoes[target.version] = sock
             self._listen(sock)
         return self._echoes[target.version]
@@ -432,219 +411,8 @@ class Network:
         self._epoll.register(sock, select.EPOLLIN)
 
 
-@dataclass(slots=True)
-class _Port:
-    """The sockets of one interface, by protocol."""
-
-    index: int
-    sockets: dict[int, socket.socket]
-    link_local: IPv6Address
-    router: bool
-
-    def send(self, address: Address, frames: Sequence[bytes]) -> None:
-        sock = self.sockets[packets.ETH_P_IPV6 if isinstance(address, IPv6Address) else packets.ETH_P_ARP]
-        for frame in frames:
-            sock.send(frame)
-
-    def close(self) -> None:
-        for sock in self.sockets.values():
-            sock.close()
-
-
-def _announcements(port: _Port, mac: str, wanted: VirtualAddress) -> Sequence[bytes]:
-    if isinstance(wanted.address, IPv6Address):
-        return [packets.neighbour_advertisement(mac, wanted.address, port.router)]
-    return [packets.gratuitous_request(mac, wanted.address), packets.gratuitous_reply(mac, wanted.address)]
-
-
-def _questions(port: _Port, mac: str, wanted: VirtualAddress) -> Sequence[bytes]:
-    if isinstance(wanted.address, IPv6Address):
-        return [packets.neighbour_solicitation(mac, port.link_local, wanted.address)]
-    return [packets.arp_probe(mac, wanted.address)]
-
-
-class _Kernel:
-    """One rtnetlink socket, held open. `keeps_protocol`: this kernel was seen to keep IFA_PROTO (it sets it itself on
-    the addresses that it makes)."""
-
-    def __init__(self, netns: str | None) -> None:
-        self._netns = netns
-        self._sequence = 0
-        self.keeps_protocol = False
-        self._socket = within(netns, _netlink_socket)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def do(self, work: Sequence[tuple[int, int, bytes]]) -> dict[int, int]:
-        """(type, flags, body) messages in one datagram: done in order, each whatever became of those before. Returns
-        the errno of those that failed, by index. Raises NetworkError."""
-        if not work:
-            return {}
-        first, fence = self._next(len(work) + 1)
-        batch = [rtnetlink.message(kind, flags, first + n, body) for n, (kind, flags, body) in enumerate(work)]
-        failed = {}
-        for message in self._exchange(b"".join(batch) + netlink.fence(fence), first, fence):
-            if message.sequence == fence:
-                break
-            if message.kind == netlink.NLMSG_ERROR:
-                failed[message.sequence - first] = netlink.error_code(message)
-        return {index: code for index, code in failed.items() if code}
-
-    def addresses(self) -> list[rtnetlink.Entry]:
-        """Raises NetworkError."""
-        sequence, _ = self._next(1)
-        asked = rtnetlink.message(rtnetlink.RTM_GETADDR, netlink.NLM_F_DUMP, sequence, rtnetlink.everything())
-        found = []
-        for message in self._exchange(asked, sequence, sequence):
-            if message.kind in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
-                break
-            if message.kind == rtnetlink.RTM_NEWADDR:
-                found.append(rtnetlink.entry(message.body))
-        self.keeps_protocol = self.keeps_protocol or any(entry.protocol for entry in found)
-        return found
-
-    def route(self, target: Address) -> rtnetlink.Route:
-        """Raises NetworkError."""
-        sequence, _ = self._next(1)
-        asked = rtnetlink.message(rtnetlink.RTM_GETROUTE, 0, sequence, rtnetlink.route_body(target))
-        for message in self._exchange(asked, sequence, sequence):
-            if message.kind == rtnetlink.RTM_NEWROUTE:
-                return rtnetlink.route(message.body)
-            if message.kind == netlink.NLMSG_ERROR:
-                break
-        raise NetworkError(f"there is no route to {target}: see `ip route get {target}`")
-
-    def is_local(self, address: Address) -> bool:
-        try:
-            return self.route(address).local
-        except NetworkError:
-            return False
-
-    def _next(self, count: int) -> tuple[int, int]:
-        """The first and last of `count` sequence numbers; 0 is the kernel's own."""
-        first = self._sequence % 0x7FFF_0000 + 1
-        self._sequence = first + count - 1
-        return first, self._sequence
-
-    def _exchange(self, data: bytes, first: int, last: int) -> Iterator[netlink.Message]:
-        """Answers as they come; the caller stops. After a failure the socket is new, what was done is unknown: ask."""
-        try:
-            self._socket.send(data)
-            while True:
-                for message in netlink.messages(self._socket.recv(RECEIVE_BYTES)):
-                    if first <= message.sequence <= last:  # or it is a late answer to another question
-                        yield message
-        except (OSError, ValueError) as error:
-            self._socket.close()
-            self._socket = within(self._netns, _netlink_socket)
-            raise NetworkError(f"the kernel's answer about addresses is lost: {_reason(error)}") from None
-
-
-class _Memory:
-    """Which addresses are ours, for a kernel that does not keep it. Without a file, until this process ends."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._known: set[str] | None = None
-
-    def __contains__(self, address: VirtualAddress) -> bool:
-        return str(address) in self._read()
-
-    def add(self, addresses: Iterable[VirtualAddress]) -> None:
-        self._write(self._read() | {str(a) for a in addresses})
-
-    def discard(self, addresses: Iterable[VirtualAddress]) -> None:
-        self._write(self._read() - {str(a) for a in addresses})
-
-    def _read(self) -> set[str]:
-        if self._known is None:
-            self._known = set()
-            if self._path is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    self._known = set(self._path.read_text(encoding="utf-8").splitlines())
-        return self._known
-
-    def _write(self, known: set[str]) -> None:
-        if known == self._known:
-            return
-        self._known = known
-        if self._path is not None:
-            new = self._path.with_suffix(".new")
-            new.write_text("".join(f"{line}\n" for line in sorted(known)), encoding="utf-8")
-            new.replace(self._path)
-
-
-# --- opening; all within the namespace -------------------------------------------------------------------------------
-
-
-def _netlink_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    # A blocking socket with kernel timeouts: settimeout() would cost a poll() before each call.
-    timeout = struct.pack("@ll", int(ANSWER_SECONDS), 0)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    sock.bind((0, 0))
-    return sock
-
-
-def _packet_sockets(interface: str, programs: dict[int, list[Instruction]]) -> dict[int, socket.socket]:
-    return {protocol: _packet_socket(interface, protocol, program) for protocol, program in programs.items()}
-
-
-def _packet_socket(interface: str, protocol: int, program: list[Instruction]) -> socket.socket:
-    try:
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
-    except PermissionError:
-        raise NotPermitted("sending and hearing ARP", "CAP_NET_RAW") from None
-    _attach(sock, program)  # before it is bound: nothing comes in unfiltered
-    with contextlib.suppress(PermissionError):  # hundreds of announcements at once
-        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
-    sock.bind((interface, protocol))
-    return sock
-
-
-def _raw_icmp(ipv6: bool) -> socket.socket:
-    family, protocol = (socket.AF_INET6, 58) if ipv6 else (socket.AF_INET, 1)
-    try:
-        sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
-    except PermissionError:
-        raise NotPermitted("sending ICMP echoes", "CAP_NET_RAW") from None
-    _attach(sock, packets.echo_filter(_identifier(), ipv6))
-    return sock
-
-
-def _attach(sock: socket.socket, program: list[Instruction]) -> None:
-    code = ctypes.create_string_buffer(packets.pack_filter(program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))
-
-
 def _bare(address: Address) -> Address:
     return ip_address(address.packed)
-
-
-def _identifier() -> int:
-    return os.getpid() & 0xFFFF
-
-
-def _is_router(interface: str) -> bool:
-    """Whether this host calls itself a router there, in its own neighbour advertisements."""
-    try:
-        return Path(f"/proc/sys/net/ipv6/conf/{interface}/forwarding").read_text(encoding="ascii").strip() != "0"
-    except OSError:
-        return False  # it has no IPv6
-
-
-def _datagrams(sock: socket.socket) -> Iterator[tuple[bytes, tuple[str, int]]]:
-    for _ in range(FRAMES_AT_ONCE):
-        try:
-            yield sock.recvfrom(FRAME_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENETDOWN, errno.ENODEV, errno.ENXIO):  # told once, when the interface goes
-                raise
-            return
 
 
 def _refusals(
@@ -655,11 +423,3 @@ def _refusals(
         for n, code in codes.items()
         if n < len(indexed) and code not in allowed
     )
-
-
-def _reason(error: Exception, interface: str = "") -> str:
-    if isinstance(error, OSError):
-        if error.errno == errno.ENETDOWN:
-            return f"{interface or 'the interface'} is down"
-        return error.strerror or str(error)
-    return str(error)

@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from feedback.ipvs.namespace import within
-from feedback.sync import network, packets, rtnetlink
+from feedback.sync import packets, rtnetlink
 from feedback.sync.addresses import Present, VirtualAddress, foreign, plan
+from feedback.sync.errors import NetworkError
 from feedback.sync.network import Network
 from feedback.sync.packets import Address, Answer, Claim, Echo
 
@@ -540,7 +541,7 @@ def test_a_target_that_cannot_be_asked_is_told(site: Site) -> None:
     [("eth7", "there is no interface eth7 here: `ip -brief link` lists them"), ("lo", "lo is no Ethernet interface")],
 )
 def test_an_interface_that_does_not_do_is_told_at_the_start(site: Site, interface: str, said: str) -> None:
-    with pytest.raises(network.NetworkError, match=said):
+    with pytest.raises(NetworkError, match=said):
         site.network("d1", (VirtualAddress.parse("10.0.0.100", interface),))
 
 
