@@ -100,7 +100,7 @@ class Limits:
         self._look(pool)
         out: dict[DestinationKey, Limit] = {}
         aims: dict[DestinationKey, _Aim] = {}
-        rooms = {m.key: self._sizing.room(m, exact=exact) for m in pool.members}
+        rooms = {m.key: self._sizing.room(m, exact=exact, alone=bool(counted)) for m in pool.members}
         enough = _enough_by_weight(pool, rooms, counted) if counted else frozenset()
         for m in pool.members:
             room = rooms[m.key]
@@ -273,10 +273,12 @@ def _many_closed(member: Member, room: Room) -> bool:
 def _enough_by_weight(
     pool: Pool, rooms: Mapping[DestinationKey, Room | None], tiers: Mapping[DestinationKey, int]
 ) -> frozenset[DestinationKey]:
-    """Who needs no threshold where a weight is a number of connections: all but those in front of a larger one."""
+    """Who needs no threshold where a weight is a number of connections: all but those in front of a larger one. One
+    that was only taken for an average server until now has to be small until it shows that it is larger."""
     sizes = {m.key: room.connections if (room := rooms[m.key]) else 0 for m in pool.members}
+    shown = {m.key: sizes[m.key] for m in pool.members if m.estimate is not None and m.estimate.samples}
     behind = {
-        k: max((n for other, n in sizes.items() if tiers.get(other, 0) > tiers.get(k, 0)), default=0) for k in sizes
+        k: max((n for other, n in shown.items() if tiers.get(other, 0) > tiers.get(k, 0)), default=0) for k in sizes
     }
     parts = {m.key: STILL_SMALLER if _in_force(m)[0] else SMALLER for m in pool.members}
     return frozenset(k for k, n in sizes.items() if n >= parts[k] * behind[k])

@@ -35,6 +35,7 @@ MEMORY_RESERVE = 0.05  # of the total
 SPREAD_MIN, CORRELATION_MIN = 5.0, 0.5  # connections; what a slope must rest on
 UNKNOWN_PER_CORE, UNKNOWN_MIN = 1000, 1000  # connections, where nothing at all is known
 USE_SECONDS = 2.0
+AHEAD_SECONDS = 0.4
 USED_MIN, BUSY, SATURATED = 0.25, 0.88, 0.96
 
 
@@ -91,10 +92,11 @@ class Sizing:
         self._memory: dict[DestinationKey, _Memory] = {}
         self._use: dict[DestinationKey, tuple[float, float]] = {}  # open connections and utilisation, over two seconds
         self._measured = False
+        self._flow = 0.0
 
     def observe(self, pool: Pool, now: float) -> None:
         seconds = 0.0 if self._at is None else max(0.0, now - self._at)
-        self._at = now
+        self._at, self._flow = now, pool.flow
         if pool.flow > 0 and utilisation(m.estimate for m in pool.members) < CALM:
             keep = exp(-seconds / RESIDENCE_SECONDS)
             self._stood = self._stood * keep + seconds * sum(m.kernel.active for m in pool.members if m.kernel)
@@ -107,14 +109,14 @@ class Sizing:
         blend = 1 - exp(-seconds / USE_SECONDS)
         self._use = {m.key: _blended(self._use.get(m.key, (0.0, 0.0)), _open_and_used(m), blend) for m in pool.members}
 
-    def room(self, member: Member, *, exact: bool = False) -> Room | None:
-        """None while nothing is known of the server."""
+    def room(self, member: Member, *, exact: bool = False, alone: bool = False) -> Room | None:
+        """None while nothing is known of the server. `alone`: it gets all that comes until it is full."""
         estimate = member.estimate
         if estimate is None:
             return None
         count, text = self._by_load(estimate)
         if exact:
-            count, text = self._by_use(member, estimate, count, text)
+            count, text = self._by_use(member, estimate, count, text, self._flow if alone else 0.0)
         bound = self._by_memory(member)
         if bound is not None and bound < count:
             return Room(max(1, bound), bound, f"memory for {bound} connections")
@@ -129,12 +131,15 @@ class Sizing:
         count = max(least, ceil(estimate.capacity * residence))
         return count, f"{estimate.capacity:.1f}/s of {residence:.2f} s each are {count} connections"
 
-    def _by_use(self, member: Member, estimate: Estimate, count: int, text: str) -> tuple[int, str]:
+    def _by_use(self, member: Member, estimate: Estimate, count: int, text: str, arriving: float) -> tuple[int, str]:
         if not self._measured:
             count = max(UNKNOWN_MIN, ceil(UNKNOWN_PER_CORE * estimate.cores))
             return count, f"nothing measured yet in this pool: {count} connections"
         opened, used = self._use.get(member.key, (0.0, 0.0))
-        least = int(opened / max(used, USED_MIN) * _trusted(max(used, estimate.utilisation)))
+        most_used, now = max(used, estimate.utilisation), member.kernel.active if member.kernel else 0
+        least = int(opened / max(used, USED_MIN) * _trusted(most_used))
+        if now and arriving and most_used < CALM:  # not full before the next look
+            least = max(least, ceil(now / CALM + arriving * AHEAD_SECONDS))
         if least <= count:
             return count, text
         return least, f"{opened:.0f} open connections use {100 * used:.0f} % of it: {least} at least"

@@ -295,6 +295,11 @@ def test_whether_one_is_needed_there_has_a_hysteresis(upper: int) -> None:
     assert (out[rip(1)].upper > 0) is (upper > 0)
 
 
+def test_a_server_behind_that_was_never_busy_is_not_taken_to_be_larger() -> None:
+    out = counting(learned(), member(1, capacity=400), unmeasured(member(2, capacity=800)))
+    assert not any(limit.upper for limit in out.values())
+
+
 def unmeasured(m: Member) -> Member:
     assert m.estimate is not None
     return msgspec.structs.replace(m, estimate=msgspec.structs.replace(m.estimate, samples=0))
@@ -308,18 +313,32 @@ def test_before_anything_is_measured_in_a_pool_the_first_is_not_held_back() -> N
 
 @pytest.mark.parametrize(
     ("active", "utilisation", "room"),
-    [(50, 0.5, 100), (50, 0.1, 200), (50, 0.92, 27), (50, 0.97, 25), (0, 0.0, 25), (5, 0.5, 25)],
+    [(50, 0.5, 100), (50, 0.1, 200), (50, 0.92, 27), (50, 0.97, 25), (0, 0.0, 25), (5, 0.8, 25)],
 )
 def test_a_server_that_is_not_saturated_can_hold_what_its_use_says(active: int, utilisation: float, room: int) -> None:
     """The estimate says 25: learned while connections were still building up, say."""
-    sizing = Sizing(0.25)
-    m = member(1, capacity=100, active=active, utilisation=utilisation)
+    sizing = Sizing(1.0)
+    m = member(1, capacity=25, active=active, utilisation=utilisation)
     for k in range(100):
-        sizing.observe(pool(m, flow=10_000), k / 5)
+        sizing.observe(pool(m, flow=50), k / 5)
     known, plain = sizing.room(m, exact=True), sizing.room(m)
     assert known is not None and plain is not None
     assert known.connections == pytest.approx(room, abs=1)
     assert plain.connections == 25
+
+
+def test_a_calm_server_is_not_full_before_the_next_look() -> None:
+    """A burst has just come: nothing of it is to be seen in the utilisation of the last seconds."""
+    sizing = Sizing(0.25)
+    calm, burst = (member(1, capacity=100, active=n, utilisation=0.2) for n in (2, 60))
+    for k in range(20):
+        sizing.observe(pool(calm, flow=50), k / 5)
+    sizing.observe(pool(burst, flow=50), 4.0)
+    room = sizing.room(burst, exact=True, alone=True)
+    hot = sizing.room(member(1, capacity=100, active=60, utilisation=0.9), exact=True, alone=True)
+    assert room is not None and hot is not None
+    assert room.connections >= 60 + 2 * 50 * 0.2
+    assert hot.connections < 60
 
 
 class Server:
