@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from feedback.config.probe import AgentSource, Check
 from feedback.config.strict import (
     ConfigError,
     File,
@@ -79,6 +80,8 @@ class ServiceConfig(Strict, frozen=True):
     flags: tuple[str, ...] = ()
     thresholds: str | None = None  # static | learned | off; the law's own default
     latency_seconds: Positive = 0.25  # what a connection may take at full load: sizes learned thresholds
+    check: Check | None = None
+    agent_check: AgentSource | None = None
 
 
 class Guards(Strict, frozen=True):
@@ -143,6 +146,10 @@ class MasterConfig(File, frozen=True):
 def _check_destinations(service: ServiceConfig, where: str) -> None:
     if service.thresholds is not None:
         check_word(service.thresholds, {"static", "learned", "off"}, f"{where}.thresholds")
+    if service.check is not None:
+        service.check.check(f"{where}.check")
+        if not service.check.port and not service_key(service).port:
+            raise ConfigError(f"{where}.check.port: needed: a service without a port does not tell it")
     seen: set[DestinationKey] = set()
     for j, destination in enumerate(service.destination):
         here = f"{where}.destination[{j}]"

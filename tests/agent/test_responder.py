@@ -244,6 +244,7 @@ def test_a_reload_opens_and_closes_the_port(place: Place, processes: list[subpro
 def test_the_example_is_taken_by_haproxy(tmp_path: Path) -> None:
     example = (Path(__file__).parents[2] / "contrib" / "haproxy" / "agent-check.cfg").read_text()
     times = "defaults\n  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n"
-    (tmp_path / "haproxy.cfg").write_text(times + example)
+    front = "frontend front\n  mode http\n  bind 127.0.0.1:8080\n  default_backend web\n"
+    (tmp_path / "haproxy.cfg").write_text(times + example + front)
     done = subprocess.run([HAPROXY, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)  # type: ignore[list-item]
     assert (done.returncode, "WARNING" in done.stdout + done.stderr) == (0, False)
