@@ -21,9 +21,8 @@ import msgspec
 VERSION = 1
 HEADER_BYTES = 8
 RECORD_BYTES, RECORD6_BYTES = 36, 72
-RECORDS_MAX = 255
 DATAGRAM_BYTES = 1472  # what the kernel's own master fills on an Ethernet
-DATAGRAM_BYTES_MAX = 9188  # 255 IPv4 records
+DATAGRAM_BYTES_MAX = 9188  # 255 IPv4 records: what fits into it never makes the count wrap
 
 IPV6 = 1  # bit 0 of a record's type
 OPTION_SEQUENCE, OPTION_PE_DATA, OPTION_PE_NAME = 1, 2, 3
@@ -221,7 +220,7 @@ def encode(records: Iterable[Record], sync_id: int, maxlen: int = DATAGRAM_BYTES
         if length > room:
             raise RecordError(f"a record of {length} bytes does not fit into datagrams of {maxlen}")
         pad = -filled & 3
-        if filled + pad + length > room or held == RECORDS_MAX:
+        if filled + pad + length > room:
             datagrams.append(_sealed(parts, filled, held, sync_id))
             parts, filled, held, pad = [], 0, 0, 0
         if pad:
@@ -244,7 +243,7 @@ def joined(datagrams: Iterable[bytes], sync_id: int, maxlen: int = DATAGRAM_BYTE
     for datagram in datagrams:
         length = len(datagram) - HEADER_BYTES
         pad = -filled & 3
-        if parts and (filled + pad + length > room or held + datagram[4] > RECORDS_MAX):
+        if parts and filled + pad + length > room:
             made.append(_sealed(parts, filled, held, sync_id))
             parts, filled, held, pad = [], 0, 0, 0
         if pad:

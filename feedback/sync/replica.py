@@ -181,8 +181,7 @@ class Replica:
             self._dropped += new_drops
             self._session_dropped += new_drops
             self._fail(now, f"the kernel dropped {new_drops} datagrams")
-        drained = not self._waiting and not queued_bytes
-        if self._ended and drained and not self._restart and self._condition is Condition.CATCHING_UP:
+        if self._ended and not queued_bytes and not self._restart and self._condition is Condition.CATCHING_UP:
             self._condition, self._since, self._reason = Condition.COMPLETE, now, ""
 
     def acknowledgement(self) -> Ack | None:
