@@ -18,6 +18,7 @@ import msgspec
 
 RECEIVE_BUFFER_BYTES = 212_992  # net.core.rmem_default as kernels come
 FILL = 0.7  # of the receive buffer; the rest is for what is under way between a look and the next
+CAPACITY_BYTES_MIN = 65_536
 OVERHEAD_BYTES = 832  # sk_buff and shared info, beside the data rounded up
 
 
@@ -47,7 +48,7 @@ def charge(length: int) -> int:
 
 @dataclass(slots=True)
 class Pacer:
-    """`capacity_bytes` is the receive buffer of the kernel's socket."""
+    """`capacity_bytes` is the receive buffer of the kernel's socket, as far as we know: a drop halves it."""
 
     capacity_bytes: int = RECEIVE_BUFFER_BYTES
     lost: int = 0  # datagrams, since the pacer was made
@@ -64,6 +65,7 @@ class Pacer:
             return 0
         new = queue.drops - before if queue.drops > before else queue.drops
         self.lost += new
+        self.capacity_bytes = max(self.capacity_bytes // 2, CAPACITY_BYTES_MIN)  # it was less than we thought
         return new
 
     def allowance(self, queue: Queue, datagram_bytes: int) -> int:

@@ -53,6 +53,17 @@ def test_drops_are_counted_from_the_first_look_on() -> None:
     assert pacer.lost == 5
 
 
+def test_a_drop_makes_bursts_smaller_down_to_a_least_size() -> None:
+    pacer = Pacer(capacity_bytes=425_984)
+    before = pacer.allowance(Queue(0, 0), 1472)
+    for drops in range(2):
+        pacer.observe(Queue(0, drops))
+    assert pacer.allowance(Queue(0, 0), 1472) in (before // 2, before // 2 + 1)
+    for drops in range(2, 50):
+        pacer.observe(Queue(0, drops))
+    assert pacer.allowance(Queue(0, 0), 1472) >= 10
+
+
 def test_a_count_that_fell_is_that_of_a_thread_started_anew() -> None:
     pacer = Pacer()
     assert [pacer.observe(Queue(0, drops)) for drops in (5, 0, 2)] == [0, 0, 2]
