@@ -135,6 +135,7 @@ class World:
         machine.election.receive_replica(Replica(ReplicaState.COMPLETE), self.now)
         machine.runs, machine.on, machine.still, machine.paused, machine.slept = True, True, 0, 0, 0
         machine.inbox = ()
+        self.both_heard = self.both_looked = 0  # it has heard and seen nothing yet
 
     def faults(self) -> Iterator[tuple[str, Callable[[World], None]]]:
         """What may happen before the next step."""
