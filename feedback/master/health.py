@@ -11,7 +11,7 @@ Source: keepalived's checkers and HAProxy's `rise` and `fall`.
 from __future__ import annotations
 
 from enum import StrEnum
-from zlib import crc32
+from hashlib import blake2b
 
 import msgspec
 
@@ -99,12 +99,12 @@ class Schedule:
 
     def late(self, now: float) -> None:
         """After a pause nobody is asked several times to catch up."""
-        self._due = {k: max(at, now - self._interval) for k, at in self._due.items()}
+        self._due = {k: now if at < now - self._interval else at for k, at in self._due.items()}
 
 
 def _part(key: DestinationKey, number: int) -> float:
-    """0..1, the same for the same key and number."""
-    return crc32(f"{key} {number}".encode()) / 2**32
+    """0..1, the same for the same key and number. (A CRC is linear: it would move all keys together.)"""
+    return int.from_bytes(blake2b(f"{key} {number}".encode(), digest_size=4).digest()) / 2**32
 
 
 class Watch:
