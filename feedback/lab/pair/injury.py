@@ -44,6 +44,10 @@ class Link:
     def heal(self) -> None:
         fcntl.ioctl(self.socket, SIOCSIFFLAGS, self.on)
 
+    def close(self) -> None:
+        """It stays as it is."""
+        self.socket.close()
+
 
 def service_links(pair: Pair, director: Node) -> list[Link]:
     return [Link(pair.switch, director.name), Link(pair.switch, f"{director.name}-back")]
@@ -55,7 +59,7 @@ def heartbeat_links(pair: Pair, director: Node = DIRECTORS[0]) -> list[Link]:
 
 
 class Death:
-    """Of all processes and cables of one director. `prepare` and then `strike`."""
+    """Of all processes and cables of one director: made beforehand, and struck once."""
 
     def __init__(self, pair: Pair, director: Node) -> None:
         self.links = [*service_links(pair, director), *heartbeat_links(pair, director)]
@@ -74,6 +78,8 @@ class Death:
             return died, time.monotonic() - died
         finally:
             _prioritise(0)
+            for link in self.links:
+                link.close()
 
 
 def _prioritise(priority: int) -> None:

@@ -13,6 +13,7 @@ the announcement of one is heard. While they are blind nothing can be done witho
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,13 +48,13 @@ class Splitlinks:
         with PairStand(pair(job.run), output) as stand:
             both = directors(stand, job.variant)
             moment = begin(stand, both, plan(options)) + BEFORE_SECONDS
-            acts = _Acts(stand)
-            for phase, seconds in PHASES.items():
-                stand.sleep_until(moment)
-                stand.event(phase)
-                getattr(acts, phase)()
-                stand.event(f"{phase} done")
-                moment += seconds
+            with contextlib.closing(_Acts(stand)) as acts:
+                for phase, seconds in PHASES.items():
+                    stand.sleep_until(moment)
+                    stand.event(phase)
+                    getattr(acts, phase)()
+                    stand.event(f"{phase} done")
+                    moment += seconds
             stand.sleep_until(moment)
             stand.mark_cpu("busy to")
             end(stand, both)
@@ -84,6 +85,10 @@ class _Acts:
     def __init__(self, stand: PairStand) -> None:
         self.pair = stand.pair
         self.links = injury.heartbeat_links(stand.pair)
+
+    def close(self) -> None:
+        for link in self.links:
+            link.close()
 
     def one(self) -> None:
         self.links[0].cut()

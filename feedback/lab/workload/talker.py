@@ -95,6 +95,7 @@ class Talker:
     def run(self) -> None:
         self._establish()
         self._say("ready")
+        _prioritise(REAL_TIME_PRIORITY)  # not before: opening thousands at this priority would starve the directors
         self._talk()
         self._drain()
         self._flush()
@@ -344,7 +345,6 @@ def _prioritise(priority: int) -> None:
 
 
 def main() -> None:
-    _prioritise(REAL_TIME_PRIORITY)
     allow_descriptors()
     Talker(Plan.decode(sys.argv[1]), Path(sys.argv[2])).run()
 
