@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
@@ -33,7 +33,7 @@ MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the kernel's threads on both director
 WINDOW = 512  # messages of records without acknowledgement
 BULK_WINDOW = 384  # of them may be bulk: the rest is kept for the live stream
 LIVE_QUEUE = 8192  # live datagrams that wait for the window
-ENCODE_RECORDS = 4096  # of the table are turned into datagrams at a time
+BULK_RECORDS = 40  # of the table are turned into datagrams and sent at a time: a datagram of plain IPv4 ones
 ALIVE_SECONDS = 0.2  # between words of a sender that has nothing to say
 SILENCE_SECONDS = 1.0  # without a word of the sender: behind
 RESTART_SECONDS = 3.0  # without a word of the sender: ask anew
@@ -299,7 +299,6 @@ class _Table:
     begun: bool = False
     at: int = 0
     sent: int = 0
-    datagrams: deque[bytes] = field(default_factory=deque)
 
 
 class Sender:
@@ -431,23 +430,20 @@ class Sender:
                 table.begun = True
                 messages.append(TableBegin(self.session, self._next(), len(table.records)))
                 continue
-            if not table.datagrams and not self._encode_some(table):
+            if table.at >= len(table.records):
                 messages.append(TableEnd(self.session, self._next(), table.sent))
                 self._table, self._newer, self._table_sent = None, None, True
                 return
-            datagram = table.datagrams.popleft()
-            self._reached += datagram[4]
-            self._bulk_sent += 1
-            messages.append(self._numbered(datagram, bulk=True))
+            for datagram in self._some_bulk(table):
+                self._reached += datagram[4]
+                self._bulk_sent += 1
+                messages.append(self._numbered(datagram, bulk=True))
 
-    def _encode_some(self, table: _Table) -> bool:
-        """The next part of the table as datagrams; false if nothing is left."""
-        newer = self._newer or set()
-        while table.at < len(table.records) and not table.datagrams:
-            part = table.records[table.at : table.at + ENCODE_RECORDS]
-            table.at += len(part)
-            kept = [r for r in part if r.key not in newer] if newer else part
-            self._superseded += len(part) - len(kept)
-            table.sent += len(kept)
-            table.datagrams.extend(records.encode(kept, BACKUP_ID))
-        return bool(table.datagrams)
+    def _some_bulk(self, table: _Table) -> list[bytes]:
+        """The next part of the table. Made when it is sent and all of it sent: what becomes live later comes later."""
+        part = table.records[table.at : table.at + BULK_RECORDS]
+        table.at += len(part)
+        kept = [r for r in part if r.key not in self._newer] if self._newer else part
+        self._superseded += len(part) - len(kept)
+        table.sent += len(kept)
+        return records.encode(kept, BACKUP_ID)

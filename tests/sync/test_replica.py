@@ -132,6 +132,17 @@ def test_what_was_live_since_the_reading_is_left_out_of_the_bulk(pair: Pair) -> 
     assert pair.status.complete
 
 
+def test_what_becomes_live_while_the_bulk_is_under_way_is_never_overwritten_by_it(pair: Pair) -> None:
+    pair.sender.reading()
+    pair.sender.table([connection(number) for number in range(50_000)])
+    pair.turn()
+    reached = pair.sender.status().reached
+    pair.sender.live(live(*range(reached, reached + 5000), state=4))
+    while not pair.sender.settled:
+        pair.turn()
+    assert {pair.kernel[connection(number).key].state for number in range(reached, reached + 5000)} == {4}
+
+
 def test_a_gap_needs_a_new_session_and_the_new_one_makes_complete_again(pair: Pair) -> None:
     pair.catch_up(10)
     complete_since = pair.status.since
