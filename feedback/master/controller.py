@@ -18,8 +18,10 @@ import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
 from feedback.master.fleet import Fleet, Window
+from feedback.master.health import Outcome, Probe
 from feedback.master.laws import load
 from feedback.master.line import ForeignEdit, Line, ServiceStatus
+from feedback.master.orders import Orders
 from feedback.master.state import ServiceState, State, StateError
 from feedback.model import AddDestination, DestinationKey, Edit, Protocol, ServiceKey, SetDestination, Setting, Snapshot
 from feedback.wire import Report
@@ -42,6 +44,7 @@ class Controller:
         self._restored: dict[ServiceKey, ServiceState] = {}
         self._timer = 0.0
         self.foreign_edits: list[ForeignEdit] = []
+        self.orders = Orders()  # the operator's; the shell gives, lifts and expires them
         self._configure(config)
 
     def reconfigure(self, config: MasterConfig) -> None:
@@ -101,6 +104,16 @@ class Controller:
             for key in line.keys:
                 self._behind.setdefault(str(key.address), []).append((line, key))
 
+    def probes(self, now: float) -> list[Probe]:
+        """What to ask about destinations now: health checks, and agents that speak agent-check."""
+        return [probe for line in self._lines.values() for probe in line.watch.probes(line.keys, now)]
+
+    def receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> str:
+        """Take what came of a probe: an outcome, an agent's line, or None where it was silent. Returns what was wrong
+        with the line, or ''."""
+        line = self._lines.get(probe.service)
+        return line.watch.receive(probe, result, now) if line is not None else ""
+
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
         if self._adopts:
@@ -117,7 +130,7 @@ class Controller:
             if key not in self._lines:
                 law = self._named[key].law if key in self._named else self._config.law
                 self._lines[key] = Line(entry.service, self._config, law, None, self._named.get(key))
-                self._lines[key].restore(self._restored.pop(key, ServiceState()))
+                self._lines[key].restore(self._restored.pop(key, ServiceState()), self.orders.of(key))
                 self._indexed = {}
             self._lines[key].follow(entry)
 
@@ -126,6 +139,7 @@ class Controller:
         self._timer = now + self._config.interval_seconds
         statuses, edits = [], []
         for line in self._lines.values():
+            line.orders = self.orders.of(line.service.key)
             status, plan = line.decide(self._fleet, now)
             statuses.append(status)
             edits += plan
@@ -140,14 +154,15 @@ class Controller:
 
     def state(self) -> State:
         """What a restarted master needs and cannot read from the kernel."""
-        return State(services={str(k): line.state() for k, line in self._lines.items()})
+        return State(services={str(k): line.state() for k, line in self._lines.items()}, orders=self.orders.all())
 
     def restore(self, state: State) -> None:
         """Take the state of the master before, before the first look at the kernel. Raises StateError."""
         try:
             self._restored = {ServiceKey.parse(k): s for k, s in state.services.items()}
+            self.orders = Orders(state.orders)
             for key, line in self._lines.items():
-                line.restore(self._restored.get(key, ServiceState()))
+                line.restore(self._restored.get(key, ServiceState()), self.orders.of(key))
         except ValueError as error:
             raise StateError(str(error)) from None
 

@@ -15,20 +15,23 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError, Kernel
-from feedback.master import state
+from feedback.master import commands, state
 from feedback.master.controller import Controller, Decision
+from feedback.master.events import Ring, Watcher
+from feedback.master.health import Outcome, Probe
 from feedback.master.laws import UnknownLawError
 from feedback.master.link import Link
+from feedback.master.orders import Order
 from feedback.master.recording import line
 from feedback.master.state import State, StateError
 from feedback.master.status import of_master
 from feedback.model import ServiceKey, Setting, Snapshot
 from feedback.ops import systemd
-from feedback.ops.control import Answer, serve
+from feedback.ops.control import Answer, asking, serve
 from feedback.ops.feed import Feed
 from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
@@ -36,9 +39,13 @@ from feedback.ops.role import Role, RoleFile, RoleSaid
 from feedback.web.view import View
 from feedback.wire import Report
 
+if TYPE_CHECKING:  # imported when the first probe is due
+    from feedback.master.probes import Probes
+
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
 ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 RECORDERS_MAX = 4
+NOT_SAVED = "it could not be written to the disk: it ends with this master"
 
 
 class Daemon:
@@ -58,8 +65,10 @@ class Daemon:
         self._started = self._turned_at = time.monotonic()
         self._decided_at = self._started
         self._reloaded: tuple[float, bool] | None = None
+        self._probes: Probes | None = None
         self._role_file = RoleFile(self._config.role) if self._config.role else None
         self._role = RoleSaid(Role.ACTIVE)
+        self._events, self._watcher = Ring(f"{time.time():.3f}"), Watcher()
 
     async def run(self) -> None:
         stop = asyncio.Event()
@@ -80,8 +89,10 @@ class Daemon:
                 stack.callback(self._close_control, server)
                 await self._open_pages(stack)
                 systemd.ready(self._status())
-                self._log.info("started", listen=" ".join(self._config.listen), ownership=self._config.ownership)
+                self._tell("started", listen=" ".join(self._config.listen), ownership=self._config.ownership)
                 await self._work(stop)
+                if self._probes is not None:
+                    await self._probes.close()
         systemd.stopping("the weights stay as they are")
         self._log.info("stopped", note="the weights stay as they are")
 
@@ -115,6 +126,7 @@ class Daemon:
             active = self._active()
             if active:
                 self._turn()
+                self._probe()
             now = self._turned_at = time.monotonic()
             if watchdog is not None and now - fed >= min(watchdog, 1.0):
                 systemd.watchdog()
@@ -129,9 +141,9 @@ class Daemon:
         weights that the other left, so that nothing makes a step."""
         said = self._role_file.read() if self._role_file else self._role
         if said != self._role:
-            self._log.info("role", role=said.role, reason=said.reason, peer=said.peer, term=said.term)
+            self._tell("role", role=str(said.role), reason=said.reason, peer=said.peer, term=said.term)
             if said.role is Role.ACTIVE and self._role.role is not Role.ACTIVE:
-                self._controller, self._saved = Controller(self._config), None
+                self._controller, self._saved, self._watcher = Controller(self._config), None, Watcher()
                 self._restore()
             self._role = said
         if said.role is not Role.ACTIVE:
@@ -188,6 +200,7 @@ class Daemon:
         """One look, one decision, one send. A kernel that cannot be asked is said so and asked again."""
         try:
             self._look()
+            self._expire_orders()
             decision = self._controller.decide(time.monotonic())
             failed = self._kernel.apply(decision.edits) if decision.edits else ()
         except IpvsError as error:
@@ -198,8 +211,25 @@ class Daemon:
         self._note_failures(failed)
         self._note_changes(decision)
         self._note_foreign()
+        for kind, fields in self._watcher.observe(decision):
+            self._tell(kind, **fields)
         self._decision, self._decided_at = decision, time.monotonic()
         self._save()
+
+    def _probe(self) -> None:
+        """Start what is due of health checks and agent-checks; what comes of them counts in the next turn."""
+        due = self._controller.probes(time.monotonic())
+        if due and self._probes is None:
+            from feedback.master.probes import Probes
+
+            self._probes = Probes(self._receive_probe)
+        if due and self._probes is not None:
+            self._probes.start(due)
+
+    def _receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> None:
+        problem = self._controller.receive_probe(probe, result, now)
+        if problem:
+            self._complain("agent-check", f"{probe.destination}: {problem}")
 
     def _receive(self, report: Report, received_at: float) -> None:
         self._record(report, received_at)
@@ -226,7 +256,7 @@ class Daemon:
         if setting.weight == old or (share is not None and abs(setting.share - share) < threshold):
             return
         self._logged[key] = setting.share
-        self._log.info(
+        self._tell(
             "weight-changed",
             service=key[0],
             destination=key[1],
@@ -239,7 +269,7 @@ class Daemon:
     def _note_foreign(self) -> None:
         for edit in self._controller.foreign_edits:
             self._counters["foreign_edits"] += 1
-            self._log.info(
+            self._tell(
                 "foreign-edit",
                 service=str(edit.service),
                 destination=str(edit.destination),
@@ -247,6 +277,19 @@ class Daemon:
                 theirs=edit.theirs,
             )
         self._controller.foreign_edits.clear()
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        """Something happened: to the log, and to those who follow the events."""
+        self._log.info(kind, **fields)
+        self._events.add(kind, time.time(), fields)
+
+    def _expire_orders(self) -> None:
+        for order in self._controller.orders.expire(time.time()):
+            self._tell_order("order-expired", order)
+
+    def _tell_order(self, kind: str, order: Order, **fields: Any) -> None:
+        where = {k: v for k, v in (("service", order.service), ("destination", order.destination)) if v}
+        self._tell(kind, **where, order=str(order), **fields)
 
     def _complain(self, kind: str, text: str, **fields: Any) -> None:
         now = time.monotonic()
@@ -263,6 +306,7 @@ class Daemon:
                 take()
             except (ConfigError, UnknownLawError, KeyFileError) as error:
                 self._log.error("reload-failed", reason=str(error), note="what was in force stays")
+                self._events.add("reload-failed", time.time(), {"reason": str(error)})
                 good = False
         self._reloaded = (time.monotonic(), good)
         systemd.ready(self._status())
@@ -275,7 +319,7 @@ class Daemon:
                 raise ConfigError(f"{self._path}: {name}: changes only with a restart")
         self._controller.reconfigure(config)
         self._config = config
-        self._log.info("reloaded", path=str(self._path))
+        self._tell("reloaded", path=str(self._path))
 
     def _status(self) -> str:
         if self._role.role is not Role.ACTIVE:
@@ -287,8 +331,11 @@ class Daemon:
 
     def _answer(self, request: dict[str, Any]) -> Answer:
         command = request.get("command")
-        if command not in ("status", "record"):
-            return {"error": f"unknown command {command!r}: expected status or record"}
+        if command not in ("status", "record", "events", *commands.COMMANDS):
+            words = ", ".join(("status", "record", "events", *commands.COMMANDS))
+            return {"error": f"unknown command {command!r}: expected one of {words}"}
+        if command == "events":
+            return self._events.since(*_since(request))
         if self._role.role is not Role.ACTIVE:
             peer = self._role.peer or "the other director"
             return {"error": f"this director is the standby: ask the active one, {peer} ({self._role.reason})"}
@@ -296,7 +343,29 @@ class Daemon:
             return self._start_recording()
         if self._decision is None:
             return {"error": "just started: ask again in a second"}
+        if command in commands.COMMANDS:
+            return self._take_orders(request, self._decision)
         return self._document()()
+
+    def _take_orders(self, request: dict[str, Any], decision: Decision) -> Answer:
+        """An operator's drain, override or pause. It is on the disk before it is acknowledged."""
+        wall, orders = time.time(), self._controller.orders
+        who = asking.get().who(request.pop("sudo_user", None))
+        try:
+            done = commands.perform(commands.read(request), orders, decision.services, who, wall)
+        except commands.CommandError as error:
+            return {"error": str(error)}
+        for order in done.lifted:
+            self._tell_order("order-lifted", order, by=who)
+        for order in done.given:
+            self._tell_order("order-given", order)
+        self._save()
+        notes = [*done.notes, *([] if self._saved == self._controller.state() else [NOT_SAVED])]
+        told = {
+            name: [commands.as_json(o, wall) for o in getattr(done, name)] for name in ("given", "replaced", "lifted")
+        }
+        standing = [commands.as_json(o, wall) for o in orders.all()]
+        return {"schema": commands.SCHEMA, **told, "notes": notes, "orders": standing}
 
     def _document(self) -> Callable[[], dict[str, Any]]:
         """What the control socket and the pages tell, to be made in any thread."""
@@ -307,8 +376,14 @@ class Daemon:
             "role_reason": self._role.reason,
             "uptime_seconds": round(now - self._started, 1),
             "decision_age_seconds": self._decision_age(now),
+            "orders": [commands.as_json(o, time.time()) for o in self._controller.orders.all()],
             "counters": dict(self._counters) | {f"link_{k}": v for k, v in self._link.counters.items()},
         }
         if self._reloaded is not None:
             facts["reload"] = {"good": self._reloaded[1], "age_seconds": round(now - self._reloaded[0], 1)}
         return partial(of_master, self._decision, facts)
+
+
+def _since(request: dict[str, Any]) -> tuple[int, str]:
+    number, stream = request.get("since"), request.get("stream")
+    return (number if isinstance(number, int) else 0), (stream if isinstance(stream, str) else "")

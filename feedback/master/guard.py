@@ -116,7 +116,7 @@ class Guard:
         if before is None:
             return None
         if member.trust is Trust.FRESH:
-            if member.estimate is not None:
+            if member.estimate is not None or member.advised is not None:
                 return None
             return share.because("guard", "nothing measured yet: as the kernel had it", before)
         age = f"{member.age_seconds:.1f} s" if member.age_seconds is not None else "never"

@@ -13,10 +13,12 @@ import msgspec
 from feedback.config import MasterConfig, ServiceConfig, to_destination
 from feedback.master.actuate import Actuator, Wanted, Weight, for_scheduler
 from feedback.master.estimate import Estimator
-from feedback.master.fleet import Fleet, Window
+from feedback.master.fleet import Fleet, Trust, Window
 from feedback.master.guard import Guard, Guarded
+from feedback.master.health import Watch
 from feedback.master.laws import Law, load
 from feedback.master.limits import Limit, Limits
+from feedback.master.orders import NONE, Standing, held, last_word
 from feedback.master.pool import Member, Pool, Role, Share, Shares
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.state import Cap, ServiceState
@@ -91,19 +93,28 @@ class Line:
         self._capped: dict[DestinationKey, Cap] = {}  # whose threshold is a trial's
         self.flow = 0.0
         self._counted: tuple[float, int] | None = None
+        self.watch = Watch(service.key, named.check if named else None, named.agent_check if named else None)
+        self._patience = (config.guards.stale_seconds, config.guards.lost_seconds)
+        self._barred: set[DestinationKey] = set()  # at 0 because of the watch or an order: ours to raise
+        self.orders: Standing = NONE  # the operator's, for this service
+        self._forced: dict[DestinationKey, int] = {}  # what a forced order wrote over somebody else's zero
 
     def state(self) -> ServiceState:
         """What a restarted master could not read from the kernel."""
         zeros = (str(k) for k, w in self.written.items() if w == 0 and k not in self.zeros)
         owners = {str(k): w for k, w in self._owners.items() if k in self._have}
         capped = {str(k): cap for k, cap in self._capped.items()}
-        return ServiceState(tuple(sorted(zeros)), owners if self.destinations is None else {}, capped)
+        forced = {str(k): w for k, w in self._forced.items()}
+        return ServiceState(tuple(sorted(zeros)), owners if self.destinations is None else {}, capped, forced)
 
-    def restore(self, state: ServiceState) -> None:
-        """Before the first look at the kernel."""
+    def restore(self, state: ServiceState, orders: Standing = NONE) -> None:
+        """Before the first look at the kernel. `orders` as the master before left them, whether they stand or not."""
+        self._barred = {k for k, order in orders.destinations.items() if order.takes_out()}
         self.written = {DestinationKey.parse(k): 0 for k in state.zeros}
         self._remembered = {DestinationKey.parse(k): w for k, w in state.owners.items()}
         self._capped = {DestinationKey.parse(k): cap for k, cap in state.capped.items()}
+        self._forced = {DestinationKey.parse(k): w for k, w in state.forced.items()}
+        self.zeros |= self._forced.keys()
 
     def follow(self, entry: ServiceEntry) -> None:
         """Take over the kernel's record of a service that somebody else owns."""
@@ -129,9 +140,9 @@ class Line:
         self.estimator.keep(set(self.keys))
         for e in entry.destinations if entry else ():
             self.estimator.capacity(e.destination.key).observe_kernel(e, now)
-            if e.destination.weight:
+            if e.destination.weight and self._forced.get(e.destination.key) != e.destination.weight:
                 self.zeros.discard(e.destination.key)
-            elif self.written.get(e.destination.key) != 0:
+            elif e.destination.weight == 0 and self.written.get(e.destination.key) != 0:
                 self.zeros.add(e.destination.key)
         self._measure_flow(entry, now)
         active = sum(e.active for e in self._have.values())
@@ -170,7 +181,32 @@ class Line:
             self._counted = (now, total)
 
     def pool(self, fleet: Fleet, now: float) -> Pool:
-        return Pool(self.service, tuple(self._member(k, fleet, now) for k in self.keys), self.flow)
+        members = tuple(self._ordered(self._watched(self._member(k, fleet, now), now)) for k in self.keys)
+        if any(m.barred for m in members) and all(m.quiesced for m in members):
+            members = tuple(msgspec.structs.replace(m, quiesced="", barred="") if m.barred else m for m in members)
+        return Pool(self.service, members, self.flow)
+
+    def _watched(self, member: Member, now: float) -> Member:
+        """What the director's own checks and an agent-check agent add. Where all would be barred, none is: the fault
+        may be ours, and a pool without a server serves nobody."""
+        advice = self.watch.advice(member.key)
+        if advice is not None:
+            trust, age = self.watch.trust(member.key, now, *self._patience)
+            member = msgspec.structs.replace(member, advised=advice.of(member.base.weight))
+            if member.trust is Trust.NEVER:
+                member = msgspec.structs.replace(member, trust=trust, age_seconds=age)
+        serves = member.kernel is not None and member.kernel.destination.weight > 0
+        barred = "" if member.quiesced else self.watch.barred(member.key, serves)
+        checked = self.watch.checked(member.key)
+        return msgspec.structs.replace(member, barred=barred, quiesced=barred or member.quiesced, checked=checked)
+
+    def _ordered(self, member: Member) -> Member:
+        """What an order takes out counts as quiesced for every stage; what else it says is the last word."""
+        order = self.orders.destinations.get(member.key)
+        if order is None:
+            return member
+        why = member.quiesced or (str(order) if order.takes_out() else "")
+        return msgspec.structs.replace(member, order=order, quiesced=why)
 
     def _member(self, key: DestinationKey, fleet: Fleet, now: float) -> Member:
         kernel = self._have.get(key)
@@ -206,6 +242,7 @@ class Line:
     def decide(self, fleet: Fleet, now: float) -> tuple[ServiceStatus, list[Edit]]:
         pool = self.pool(fleet, now)
         wanted = self.law.shares(pool, now)
+        wanted = _advised(pool, wanted)
         tiers = {k: s.tier for k, s in wanted.items() if s.tier}
         guarded = self.guard.apply(pool, wanted, now)
         ramping = frozenset(guarded.ramp)
@@ -218,14 +255,52 @@ class Line:
         aims = Wanted(guarded.shares, tiers, bounds, ramping)
         weights = {} if guarded.held else self.actuator.weights(pool, aims, now)
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
+        settings = self._settled(pool, settings)
         statuses = tuple(Status(m, settings[m.key]) for m in pool.members)
-        status = ServiceStatus(self.service, self.law_name, self.flow, guarded.held, statuses)
-        if self.destinations is not None:
+        paused = self.orders.paused
+        status = ServiceStatus(self.service, self.law_name, self.flow, str(paused or guarded.held), statuses)
+        if self.destinations is not None and paused is None:
             edits = reconcile_owned(self.service, self.destinations, settings, self.entry)
         else:
             edits = reconcile_weights(self.entry, settings) if self.entry else []
         self.written = {k: s.weight for k, s in settings.items()}
+        self._forced = {m.key: self.written[m.key] for m in pool.members if self._over_zero(m)}
+        barred = {m.key for m in pool.members if m.barred or (m.order and m.order.takes_out())}
+        self._barred = barred | {k for k in self._barred if self.written.get(k) == 0}
         return status, edits
+
+    def _settled(self, pool: Pool, settings: dict[DestinationKey, Setting]) -> dict[DestinationKey, Setting]:
+        """The operator's last word on each setting. No stage comes after it."""
+        pause = self.orders.paused
+        if pause is not None:
+            have = {m.key: (self._held_weight(m), self._in_force(m.key)) for m in pool.members}
+            settings = {k: held(s, pause, have[k][0], have[k][1] or (s.upper, s.lower)) for k, s in settings.items()}
+        total = sum(s.weight for s in settings.values())
+        ordered = {m.key: (m, m.order) for m in pool.members if m.order is not None}
+        said = {
+            k: last_word(settings[k], order, m.quiesced, total - settings[k].weight)
+            for k, (m, order) in ordered.items()
+        }
+        return settings | said
+
+    def _over_zero(self, member: Member) -> bool:
+        """Whether a forced order raises somebody else's zero, which is theirs again when it ends."""
+        order = member.order
+        forced = order is not None and order.force and order.weight > 0
+        return forced and member.key in self.zeros and self.written[member.key] > 0
+
+    def _held_weight(self, member: Member) -> int:
+        """What the kernel has; for a server that a check had taken out and that passes again, its part of the rest."""
+        have = member.kernel.destination.weight if member.kernel else member.base.weight
+        if have or member.key not in self._barred or member.quiesced:
+            return have
+        others = [
+            (e.destination.weight, self._base(k, e).weight) for k, e in self._have.items() if e.destination.weight
+        ]
+        static = sum(base for _, base in others)
+        return (
+            round(member.base.weight * sum(weight for weight, _ in others) / static) if static else member.base.weight
+        )
 
     def _in_force(self, key: DestinationKey) -> tuple[int, int] | None:
         have = self._have.get(key)
@@ -248,8 +323,10 @@ class Line:
 
     def _setting(self, member: Member, guarded: Guarded, weight: Weight | None, limit: Limit) -> Setting:
         share = guarded.shares[member.key]
-        if weight is None:  # held
-            value = member.kernel.destination.weight if member.kernel else member.base.weight
+        if weight is None and member.barred:
+            value, reason = 0, Reason("guard", member.barred, 0)
+        elif weight is None:  # held
+            value = self._held_weight(member)
             reason = Reason("guard", guarded.held, value)
         else:
             value = weight.value
@@ -264,6 +341,15 @@ class Line:
             lower=limit.lower,
             reasons=(*share.reasons, *_reasons(limit), reason),
         )
+
+
+def _advised(pool: Pool, wanted: Shares) -> Shares:
+    """An agent-check agent asks for a part of what its server would get, as HAProxy takes it of the usual weight."""
+    said = {m.key: m.advised for m in pool.members if m.advised is not None}
+    return {
+        k: s.because("advice", f"its agent asks for {100 * said[k]:.0f} % of it", s.value * said[k]) if k in said else s
+        for k, s in wanted.items()
+    }
 
 
 def _proportional(service: Service, weights: Iterable[float]) -> bool:

@@ -9,6 +9,8 @@ import msgspec
 
 from feedback.master.estimate import Estimate
 from feedback.master.fleet import Trust, Window
+from feedback.master.health import Checked
+from feedback.master.orders import Order
 from feedback.model import Destination, DestinationEntry, DestinationKey, Reason, Service
 
 
@@ -23,7 +25,10 @@ class Role(msgspec.Struct, frozen=True):
 class Member(msgspec.Struct, frozen=True):
     """One destination: `base` is what the operator wrote (weight, thresholds, forwarding), `kernel` what is in force,
     None while it is not there; `window` is the last window of its agent's stream, unsmoothed, None before the first;
-    `quiesced` says why the operator wants it at 0, empty if he does not."""
+    `quiesced` says why it must be at 0, empty if it must not; `barred` says the same where the reason is not the
+    operator's but its service, which does not answer the director, or its agent's word. `advised` is the part of its
+    share that an agent-check agent asks for, None without one; `checked` how its health check stands; `order` what the
+    operator ordered by hand."""
 
     base: Destination
     kernel: DestinationEntry | None
@@ -33,6 +38,10 @@ class Member(msgspec.Struct, frozen=True):
     quiesced: str = ""
     window: Window | None = None
     role: Role = Role()
+    barred: str = ""
+    advised: float | None = None
+    checked: Checked | None = None
+    order: Order | None = None
 
     @property
     def key(self) -> DestinationKey:

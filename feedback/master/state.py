@@ -1,4 +1,4 @@
-"""State: the little that the kernel's table cannot tell a restarted master.
+"""State: the little that the kernel's table cannot tell a restarted master, and what the operator ordered.
 
 A weight of 0 has no author in the kernel: without this, an ejection that outlives the master would be taken for the
 operator's word and stay for ever. And what another owner of a service wanted is gone once ours is written.
@@ -11,6 +11,9 @@ from typing import Annotated
 
 import msgspec
 
+from feedback.master.orders import Order
+
+# Raised when an older master would do harm with it: fields that it does not know are ignored and have defaults here.
 VERSION = 1
 
 
@@ -32,16 +35,18 @@ class Cap(msgspec.Struct, frozen=True):
 
 class ServiceState(msgspec.Struct, frozen=True):
     """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each. `capped`: who
-    is on trial."""
+    is on trial. `forced`: weights that an operator's order put in place of somebody else's zero."""
 
     zeros: tuple[str, ...] = ()
     owners: dict[str, Number] = {}
     capped: dict[str, Cap] = {}
+    forced: dict[str, Number] = {}
 
 
 class State(msgspec.Struct, frozen=True):
     version: int = VERSION
     services: dict[str, ServiceState] = {}
+    orders: tuple[Order, ...] = ()
 
 
 def encode(state: State) -> bytes:
@@ -52,7 +57,7 @@ def decode(data: bytes) -> State:
     """Raises StateError."""
     try:
         state = msgspec.json.decode(data, type=State)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(str(error)) from None
     if state.version != VERSION:
         raise StateError(f"is of version {state.version}, this master reads {VERSION}")

@@ -55,7 +55,7 @@ def _destination(status: Status) -> dict[str, Any]:
         "base_weight": member.base.weight,
         "upper": setting.upper,
         "lower": setting.lower,
-        "state": "quiesced" if member.quiesced else str(member.trust),
+        "state": "barred" if member.barred else "quiesced" if member.quiesced else str(member.trust),
         "age_seconds": None if member.age_seconds is None else round(member.age_seconds, 3),
         "utilisation": round(estimate.utilisation, 4) if estimate else None,
         "available": round(estimate.available, 4) if estimate else None,
@@ -64,6 +64,8 @@ def _destination(status: Status) -> dict[str, Any]:
         "rate_per_second": round(estimate.rate, 2) if estimate else None,
         "cores": estimate.cores if estimate else None,
         "memory_available": round(estimate.memory_available, 4) if estimate else None,
+        "check": {"up": member.checked.up, "text": member.checked.text} if member.checked else None,
+        "order": {"kind": str(member.order.kind), "text": str(member.order)} if member.order else None,
         "reasons": [{"stage": r.stage, "text": r.text, "value": r.value} for r in setting.reasons],
     }
 

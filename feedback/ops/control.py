@@ -10,8 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import socket
+import struct
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,6 +36,28 @@ class ControlError(Exception):
 
 class NotRunningError(ControlError):
     """Nobody answers at the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks: the kernel's word (SO_PEERCRED), None where it has none."""
+
+    uid: int | None
+
+    def who(self, sudo_user: object) -> str:
+        """A name for people. Root may say for whom it acts."""
+        if self.uid == 0 and isinstance(sudo_user, str) and 0 < len(sudo_user) <= 32 and sudo_user.isprintable():
+            return sudo_user
+        if self.uid is None:
+            return ""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return f"uid {self.uid}"
+
+
+NOBODY = Peer(None)
+asking: ContextVar[Peer] = ContextVar("asking", default=NOBODY)  # for a handler that wants to know
 
 
 async def serve(path: Path, handler: Handler) -> asyncio.Server:
@@ -58,7 +84,8 @@ def _client(handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamW
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), TIMEOUT_SECONDS)
-            answer = _handled(handler, line)
+            asking.set(_peer(writer))
+            answer = answered(handler, line)
             if isinstance(answer, Feed):
                 await _feed(writer, answer)
             else:
@@ -87,10 +114,18 @@ async def _feed(writer: asyncio.StreamWriter, feed: Feed) -> None:
         feed.close()
 
 
-def _handled(handler: Handler, line: bytes) -> Answer:
+def _peer(writer: asyncio.StreamWriter) -> Peer:
+    try:
+        raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return Peer(None)
+    return Peer(struct.unpack("3i", raw)[1])
+
+
+def answered(handler: Handler, line: bytes) -> Answer:
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"error": "not a JSON line"}
     if not isinstance(request, dict):
         return {"error": "expected a JSON object"}

@@ -1,0 +1,119 @@
+"""Orders: what an operator told this master by hand: drains, overrides, pauses. Pure data and its meaning.
+
+Owns which orders stand, and the last word that they have on a setting. Times are of the wall clock, in seconds since
+1970: an order outlives restarts and takeovers, and no monotonic clock does. Knows no law and no kernel. Invariants: a
+destination has at most one order, the newest; an owner's zero is raised by no order but a forced one; a pause writes
+nothing except what a drain or an override says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from feedback.model import WEIGHT_MAX, DestinationKey, Reason, ServiceKey, Setting
+
+ORDERS_MAX = 10_000
+
+
+class Kind(StrEnum):
+    DRAIN = "drain"
+    OVERRIDE = "override"
+    PAUSE = "pause"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`service` is empty for a pause of everything, `destination` for every pause. `weight` is an override's. `until`
+    is None for one that stands until it is lifted."""
+
+    kind: Kind
+    service: str = ""
+    destination: str = ""
+    weight: Annotated[int, msgspec.Meta(ge=0, le=WEIGHT_MAX)] = 0
+    force: bool = False
+    who: str = ""
+    reason: str = ""
+    at: float = 0.0
+    until: float | None = None
+
+    @property
+    def slot(self) -> Slot:
+        """What it is about. Raises ValueError if that does not parse."""
+        service = ServiceKey.parse(self.service) if self.service else None
+        return service, DestinationKey.parse(self.destination) if self.destination else None
+
+    def takes_out(self) -> bool:
+        return self.kind is not Kind.PAUSE and self.weight == 0
+
+    def __str__(self) -> str:
+        what = {Kind.DRAIN: "drained", Kind.OVERRIDE: f"weight {self.weight}", Kind.PAUSE: "paused"}[self.kind]
+        return f"{what} by {self.who or 'nobody known'}" + (f": {self.reason}" if self.reason else "")
+
+
+Slot: TypeAlias = tuple[ServiceKey | None, DestinationKey | None]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """The orders for one service."""
+
+    paused: Order | None = None
+    destinations: Mapping[DestinationKey, Order] = {}
+
+
+NONE = Standing()
+
+
+class Orders:
+    """Those that stand."""
+
+    def __init__(self, orders: Iterable[Order] = ()) -> None:
+        """Raises ValueError for one that is about nothing that can be parsed."""
+        self._standing: dict[Slot, Order] = {order.slot: order for order in orders}
+
+    def all(self) -> tuple[Order, ...]:
+        """In the order of their giving."""
+        return tuple(sorted(self._standing.values(), key=lambda o: o.at))
+
+    def give(self, order: Order) -> Order | None:
+        """Returns the one that it replaces."""
+        before = self._standing.get(order.slot)
+        self._standing[order.slot] = order
+        return before
+
+    def lift(self, order: Order) -> None:
+        self._standing.pop(order.slot, None)
+
+    def expire(self, wall: float) -> tuple[Order, ...]:
+        """Drop those whose time is over, and return them."""
+        over = tuple(o for o in self._standing.values() if o.until is not None and o.until <= wall)
+        for order in over:
+            self.lift(order)
+        return over
+
+    def of(self, service: ServiceKey) -> Standing:
+        if not self._standing:
+            return NONE
+        paused = self._standing.get((service, None)) or self._standing.get((None, None))
+        mine = {d: o for (s, d), o in self._standing.items() if s == service and d is not None}
+        return Standing(paused, mine)
+
+
+def last_word(setting: Setting, order: Order, kept_out: str, others: int) -> Setting:
+    """The setting as the order wants it. `kept_out` says why the destination must be at 0, '' if it need not; `others`
+    is the sum of the other destinations' weights, for the share that the weight stands for."""
+    weight, text = (0 if order.kind is Kind.DRAIN else order.weight), str(order)
+    if weight and kept_out and not order.force:
+        weight, text = 0, f"{text}; not raised: {kept_out}"
+    share = weight / (weight + others) if weight else 0.0
+    reasons = (*setting.reasons, Reason("orders", text, weight))
+    return msgspec.structs.replace(setting, weight=weight, share=share, reasons=reasons)
+
+
+def held(setting: Setting, pause: Order, weight: int, thresholds: tuple[int, int]) -> Setting:
+    """The setting under a pause: what the kernel has."""
+    upper, lower = thresholds
+    reasons = (*setting.reasons, Reason("orders", f"{pause}: as the kernel has it", weight))
+    return msgspec.structs.replace(setting, weight=weight, upper=upper, lower=lower, reasons=reasons)
