@@ -101,7 +101,8 @@ async def _checked(check: Check, probe: Probe) -> Outcome:
     except ssl.SSLError as error:
         return Outcome(False, f"{check.type}: {error.reason or 'TLS fails'}")
     except OSError as error:
-        return Outcome(False, f"{check.type}: {(error.strerror or str(error)).lower()}")
+        reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own strerror hides it
+        return Outcome(False, f"{check.type}: {reason.lower()}")
     except (h11.ProtocolError, ValueError) as error:  # and names that cannot be sent
         return Outcome(False, f"{check.type}: not HTTP: {error}"[:OUTPUT_BYTES_MAX])
     return Outcome(outcome.good, f"{check.type}: {outcome.text}, {1000 * (time.monotonic() - began):.0f} ms")

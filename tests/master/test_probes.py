@@ -1,0 +1,201 @@
+"""The shell of the checks against real servers on loopback: each kind, each way to fail, deadlines, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedback.config import ConfigError, MasterConfig, parse
+from feedback.config.probe import AgentSource, Check
+from feedback.master.health import Outcome, Probe
+from feedback.master.probes import Probes
+from feedback.model import DestinationKey
+from tests.master.builders import VIRTUAL
+from tests.web.ports import free_port
+
+LOOPBACK = ip_address("127.0.0.1")
+
+
+@contextlib.asynccontextmanager
+async def answering(answer: bytes | None, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """A server that says this to each who comes, and closes; with None it says nothing and keeps on. Its port."""
+
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            if answer is None:
+                await asyncio.sleep(60)
+            writer.write(answer or b"")
+            await writer.drain()
+            await reader.read(10_000)
+        writer.close()
+        writers.discard(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)  # each handler's end
+
+
+async def came_of(what: Check | AgentSource, port: int, times: int = 1) -> list[Any]:
+    results: list[Any] = []
+    probes = Probes(lambda probe, result, now: results.append(result))
+    probes.start([Probe(VIRTUAL, DestinationKey(LOOPBACK, port), what) for _ in range(times)])
+    deadline = time.monotonic() + 20
+    while len(results) < times:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    await probes.close()
+    return results
+
+
+def outcome(what: Check, answer: bytes | None = None, tls: ssl.SSLContext | None = None) -> Outcome:
+    async def scenario() -> Any:
+        async with answering(answer, tls) as port:
+            return (await came_of(what, port))[0]
+
+    made = asyncio.run(scenario())
+    assert isinstance(made, Outcome)
+    return made
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nall well"
+
+
+@pytest.mark.parametrize(
+    "keys, answer, good, text",
+    [
+        ({}, None, True, "tcp: connected"),
+        ({"type": "http"}, OK, True, "http: status 200, "),
+        ({"type": "http", "body": "well"}, OK, True, "status 200 with the text"),
+        ({"type": "http", "body": "ill"}, OK, False, "status 200 without the text"),
+        ({"type": "http", "status": (204, 301)}, OK, False, "status 200"),
+        ({"type": "http"}, b"HTTP/1.1 503 Sorry\r\nContent-Length: 0\r\n\r\n", False, "status 503"),
+        ({"type": "http"}, b"HTTP/1.0 200 OK\r\n\r\n", True, "status 200"),
+        ({"type": "http", "body": "x"}, b"HTTP/1.1 200 OK\r\n\r\n" + b"y" * 100_000, False, "not in its first 64 KiB"),
+        ({"type": "http"}, b"SSH-2.0-OpenSSH_9.2\r\n", False, "not HTTP"),
+        ({"type": "http"}, b"", False, "http: "),
+        ({"type": "http", "timeout_seconds": 0.2}, None, False, "no answer within 0.2 s"),
+        ({"type": "https", "timeout_seconds": 0.5}, OK, False, "https: "),
+    ],
+)
+def test_each_kind_says_what_it_saw(keys: dict[str, Any], answer: bytes | None, good: bool, text: str) -> None:
+    made = outcome(Check(**keys), answer)
+    assert made.good is good
+    assert text in made.text
+
+
+@pytest.mark.parametrize("check", [Check(), Check(type="http")])
+def test_a_port_where_nobody_listens_is_refused(check: Check) -> None:
+    made = asyncio.run(came_of(check, free_port()))[0]
+    assert (made.good, "refused" in made.text) == (False, True)
+
+
+def test_https_takes_any_certificate_unless_it_shall_verify(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=rs1", "-keyout"]
+    subprocess.run(["openssl", *made, key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    assert outcome(Check(type="https"), OK, tls).good
+    refused = outcome(Check(type="https", verify=True, host="rs1"), OK, tls)
+    assert (refused.good, "CERTIFICATE_VERIFY_FAILED" in refused.text) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "script, good, text",
+    [
+        ("exit 0", True, "exec: exit status 0"),
+        ("echo $1 $2; exit 3", False, "exit status 3: 127.0.0.1 "),
+        ("yes | head -c 1000000; exit 0", True, "exit status 0: y"),
+        ("kill -9 $$", False, "exit status -9"),
+    ],
+)
+def test_a_programs_exit_status_counts(script: str, good: bool, text: str) -> None:
+    made = outcome(Check(type="exec", command=("/bin/sh", "-c", script, "check", "{address}", "{port}")))
+    assert (made.good, text in made.text) == (good, True), made
+
+
+def test_a_program_that_is_late_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/child; wait"
+    began = time.monotonic()
+    made = outcome(Check(type="exec", timeout_seconds=0.3, command=("/bin/sh", "-c", script)))
+    assert (made.good, made.text, time.monotonic() - began < 5) == (False, "exec: no answer within 0.3 s", True)
+    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    deadline = time.monotonic() + 5
+    while child.exists() and child.read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_program_that_is_not_there_is_said() -> None:
+    made = outcome(Check(type="exec", command=("/no/such",)))
+    assert (made.good, made.text) == (False, "exec: no such file or directory")
+
+
+@pytest.mark.parametrize("answer, expected", [(b"up 75%\n", b"up 75%\n"), (b"75%", b"75%"), (b"", b""), (None, None)])
+def test_an_agents_line_is_handed_over_and_its_silence_too(answer: bytes | None, expected: bytes | None) -> None:
+    async def scenario() -> Any:
+        async with answering(answer) as port:
+            return (await came_of(AgentSource(port=port, timeout_seconds=0.3, send="80\n"), 80))[0]
+
+    made = asyncio.run(scenario())
+    assert made == expected if answer != b"75%" else made in (b"75%", None)
+
+
+def test_an_agent_that_is_not_there_is_silent() -> None:
+    assert asyncio.run(came_of(AgentSource(port=free_port()), 80)) == [None]
+
+
+def test_a_thousand_at_once_end_and_leave_nothing_behind() -> None:
+    async def scenario() -> list[Any]:
+        async with answering(OK) as port:
+            return await came_of(Check(type="http", timeout_seconds=20), port, 1000)
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert all(made.good for made in asyncio.run(scenario()))
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+OWNED = '[[service]]\nvirtual = "{}"\n[service.check]\n'
+
+
+@pytest.mark.parametrize(
+    "keys, error",
+    [
+        ('type = "icmp"', r"service\[0\].check.type: 'icmp': expected one of exec, http, https, tcp"),
+        ('type = "exec"', "command: exec needs one, with an absolute path first"),
+        ('type = "exec"\ncommand = ["check.sh"]', "absolute path"),
+        ('command = ["/bin/true"]', 'is for type = "exec"'),
+        ('type = "http"\npath = "health"', "must begin with /"),
+        ('type = "http"\npath = "/a b"', "printable ASCII"),
+        ('type = "http"\nhost = "a\\r\\nX: y"', "printable ASCII"),
+        ('type = "https"\nverify = true', "needs type https, and host"),
+        ("rise = 0", "check.rise: Expected `int` >= 1"),
+        ("interval_seconds = 0.01", "interval_seconds"),
+    ],
+)
+def test_a_check_is_checked(keys: str, error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        parse(OWNED.format("tcp:10.0.0.100:80") + keys, MasterConfig)
+
+
+def test_a_mark_has_no_port_to_check() -> None:
+    with pytest.raises(ConfigError, match=r"check.port: needed"):
+        parse(OWNED.format("fwmark:7"), MasterConfig)
+    assert parse(OWNED.format("fwmark:7") + "port = 80", MasterConfig).service[0].check == Check(port=80)

@@ -1,0 +1,138 @@
+"""Checks and agent-check agents in the pipeline: neither masks the other, and our own fault empties no pool."""
+
+from __future__ import annotations
+
+from feedback.master.controller import Controller
+from feedback.master.health import Outcome
+from feedback.model import Destination, SetDestination
+from tests.master.builders import VIRTUAL, Table, config, report, rip
+
+GOOD, BAD = Outcome(True, "status 200"), Outcome(False, "connection refused")
+
+
+class Site:
+    """A controller and a table at 5 turns a second, servers that report or not, and answers to what is probed."""
+
+    def __init__(self, servers: int = 3, asks: str = "[service.check]\nrise = 1\nfall = 1\n", guards: str = "") -> None:
+        self.controller, self.table = Controller(config(servers, guards=asks + guards)), Table()
+        self.now, self.servers = 0.0, servers
+        self.answers: dict[int, Outcome | bytes | None] = {}
+        self.reporting: set[int] = set()
+
+    def run(self, seconds: float) -> list[int]:
+        """The weights after so long."""
+        for _ in range(round(seconds * 5)):
+            self.now = round(self.now + 0.2, 1)
+            for i in self.reporting:
+                given = report(
+                    i, at=self.now, sequence=round(self.now * 5), busy=self.now / 2, opened=round(self.now * 50)
+                )
+                self.controller.receive_report(given, self.now)
+            for probe in self.controller.probes(self.now):
+                i = next(i for i in range(1, self.servers + 1) if rip(i) == probe.destination)
+                self.controller.receive_probe(probe, self.answers.get(i), self.now)
+            self.controller.receive_kernel(self.table.snapshot(), self.now)
+            self.table.apply(self.controller.decide(self.now).edits)
+        return self.table.weights()
+
+    def reasons(self, i: int) -> str:
+        decision = self.controller.decide(self.now)
+        return "; ".join(r.text for s in decision.settings if s.destination == rip(i) for r in s.reasons)
+
+
+def test_a_healthy_agent_does_not_mask_a_dead_service_nor_the_other_way_round() -> None:
+    site = Site()
+    site.reporting, site.answers = {1, 2, 3}, {1: GOOD, 2: GOOD, 3: GOOD}
+    assert all(site.run(10))
+    site.answers[2] = BAD
+    weights = site.run(5)
+    assert weights[1] == 0 and weights[0] > 0 < weights[2]
+    assert "check fails: connection refused" in site.reasons(2)
+    site.answers[2] = GOOD  # and now its agent dies: a service that answers does not make it fresh
+    site.reporting = {1, 3}
+    site.run(20)
+    assert "slow start" in site.reasons(2) or "last report" in site.reasons(2)
+
+
+def test_a_server_that_passes_again_comes_back_slowly() -> None:
+    site = Site()
+    site.reporting, site.answers = {1, 2, 3}, {1: GOOD, 2: BAD, 3: GOOD}
+    assert site.run(10)[1] == 0
+    site.answers[2] = GOOD
+    early = site.run(3)
+    assert 0 < early[1] < 0.6 * early[0]
+    late = site.run(20)
+    assert late[1] > 0.8 * late[0]
+
+
+def test_without_any_agent_checks_work_all_the_same() -> None:
+    site = Site()
+    site.answers = {1: GOOD, 2: BAD, 3: GOOD}
+    assert site.run(5) == [100, 0, 100]
+    site.answers[2] = GOOD
+    assert site.run(5) == [100, 100, 100]
+
+
+def test_where_all_fail_the_fault_may_be_ours_and_nobody_is_taken_out() -> None:
+    site = Site()
+    site.answers = {1: GOOD, 2: GOOD, 3: GOOD}
+    site.run(5)
+    site.answers = {1: BAD, 2: BAD, 3: BAD}
+    assert site.run(10) == [100, 100, 100]
+    site.answers[3] = GOOD
+    assert site.run(5) == [0, 0, 100]
+
+
+def test_a_zero_of_the_operator_is_not_raised_by_a_check_that_passes() -> None:
+    site = Site()
+    site.answers = {1: GOOD, 2: GOOD, 3: GOOD}
+    site.run(5)
+    site.table.apply([SetDestination(VIRTUAL, Destination(rip(2), weight=0))])
+    assert site.run(5) == [100, 0, 100]
+    site.answers[2] = BAD
+    site.run(5)
+    site.answers[2] = GOOD
+    assert site.run(5) == [100, 0, 100]
+
+
+def test_a_restarted_master_keeps_out_who_failed_until_it_passes() -> None:
+    site = Site()
+    site.answers = {1: GOOD, 2: BAD, 3: GOOD}
+    site.run(5)
+    state, table = site.controller.state(), site.table
+    again = Site()
+    again.table = table
+    again.controller.restore(state)
+    assert again.run(0.2) == [100, 0, 100]
+    again.answers = {1: GOOD, 2: BAD, 3: GOOD}
+    assert again.run(5) == [100, 0, 100]
+    again.answers[2] = GOOD
+    assert again.run(5) == [100, 100, 100]
+
+
+AGENTS = "[service.agent_check]\ninterval_seconds = 1.0\n"
+
+
+def test_weights_follow_agent_check_agents_as_haproxys_do() -> None:
+    site = Site(asks=AGENTS)
+    site.answers = {1: b"up ready 100%\n", 2: b"50%\n", 3: b"25%\n"}
+    weights = site.run(20)
+    assert [round(w / weights[0], 1) for w in weights] == [1.0, 0.5, 0.2]
+    site.answers[3] = b"drain\n"
+    assert site.run(5)[2] == 0
+    assert "its agent says drain" in site.reasons(3)
+    site.answers[3] = b"ready 100%\n"
+    weights = site.run(30)
+    assert weights[2] > 0.9 * weights[0]
+
+
+def test_an_agent_that_cannot_be_reached_is_stale_and_not_down() -> None:
+    site = Site(asks=AGENTS)
+    site.answers = {1: b"100%\n", 2: b"50%\n", 3: b"100%\n"}
+    before = site.run(20)
+    site.answers[2] = None
+    assert site.run(10) == before  # stale: not raised, not lowered
+    assert "last report" in site.reasons(2)
+    site.answers = {}
+    assert site.run(60) == before  # lost, all of them: held
+    assert all(site.table.weights())
