@@ -140,7 +140,12 @@ def _answers(path: Path) -> bool:
 
 def ask(path: Path, request: dict[str, Any], daemon: str = "feedback master") -> dict[str, Any]:
     """Ask the `daemon` at `path`. Raises NotRunningError if nobody is there, else ControlError with what it said."""
-    return next(_lines(path, request, daemon))[0]
+    lines = _lines(path, request, daemon)
+    answer, _ = next(lines)
+    if "feed" not in answer:
+        for _ in lines:  # until the daemon has closed, or it would be left with an open end
+            pass
+    return answer
 
 
 def follow(path: Path, request: dict[str, Any], daemon: str = "feedback master") -> Iterator[bytes]:
