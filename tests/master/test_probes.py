@@ -199,3 +199,12 @@ def test_a_mark_has_no_port_to_check() -> None:
     with pytest.raises(ConfigError, match=r"check.port: needed"):
         parse(OWNED.format("fwmark:7"), MasterConfig)
     assert parse(OWNED.format("fwmark:7") + "port = 80", MasterConfig).service[0].check == Check(port=80)
+
+
+@pytest.mark.parametrize(
+    "kind, heading", [(Check, "### `[service.check]`"), (AgentSource, "### `[service.agent_check]`")]
+)
+def test_each_key_is_in_the_reference(kind: type[Check] | type[AgentSource], heading: str) -> None:
+    reference = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    section = reference.partition(heading)[2].partition("\n### ")[0]
+    assert [key for key in kind.__struct_fields__ if f"`{key}`" not in section] == []
