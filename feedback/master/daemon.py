@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # imported when the first probe is due
     from feedback.master.probes import Probes
 
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
+LEARNED_SECONDS = 5.0  # between writings of the state file where only what was learned has changed
 ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 RECORDERS_MAX = 4
 NOT_SAVED = "it could not be written to the disk: it ends with this master"
@@ -61,6 +62,7 @@ class Daemon:
         self._logged: dict[tuple[str, str], float] = {}
         self._complaints: dict[str, float] = {}
         self._saved: State | None = None
+        self._saved_at = float("-inf")
         self._recorders: list[Feed] = []
         self._started = self._turned_at = time.monotonic()
         self._decided_at = self._started
@@ -164,8 +166,10 @@ class Daemon:
             self._log.error("state-refused", path=str(path), reason=str(error), note=f"starting without it: {aside}")
 
     def _save(self) -> None:
-        now = self._controller.state()
+        now, at = self._controller.state(), time.monotonic()
         if now == self._saved:
+            return
+        if at - self._saved_at < LEARNED_SECONDS and self._is_saved(now):
             return
         path = self._config.state
         try:
@@ -173,9 +177,13 @@ class Daemon:
             new = path.with_suffix(".new")
             new.write_bytes(state.encode(now))
             new.replace(path)
-            self._saved = now
+            self._saved, self._saved_at = now, at
         except OSError as error:
             self._complain("state", f"{path}: cannot be written: {error.strerror}")
+
+    def _is_saved(self, now: State) -> bool:
+        """All but what was learned since."""
+        return self._saved is not None and state.without_learned(self._saved) == state.without_learned(now)
 
     def _look(self) -> None:
         snapshot, now = self._kernel.snapshot(), time.monotonic()
@@ -360,7 +368,7 @@ class Daemon:
         for order in done.given:
             self._tell_order("order-given", order)
         self._save()
-        notes = [*done.notes, *([] if self._saved == self._controller.state() else [NOT_SAVED])]
+        notes = [*done.notes, *([] if self._is_saved(self._controller.state()) else [NOT_SAVED])]
         told = {
             name: [commands.as_json(o, wall) for o in getattr(done, name)] for name in ("given", "replaced", "lifted")
         }

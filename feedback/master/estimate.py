@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from math import exp, log, sqrt
+from typing import Annotated
 
 import msgspec
 
@@ -38,6 +39,7 @@ AVAILABLE_SECONDS = 0.2
 SATURATED = 0.95
 POOL_SATURATED = 0.88
 NEARLY_FULL, FULL = 0.8, 0.95
+LEARNED_STEP, LEARNED_SAMPLES = 0.05, 5  # of a level in the state file; before it is worth keeping
 IDLE = 0.02  # below this utilisation the ratio is noise
 
 
@@ -55,6 +57,14 @@ class Estimate(msgspec.Struct, frozen=True):
     cores: float
     memory_available: float
     samples: int
+    held: bool = False
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """What is known of one destination's speed: the level (logarithm of completions per second and core; `held`: of
+    open connections per core). Coarse, so that it changes seldom: it is kept in a file."""
+
+    level: Annotated[float, msgspec.Meta(ge=-20, le=20)]
     held: bool = False
 
 
@@ -88,6 +98,9 @@ class Capacity:
         if held != self.held:
             self.held = held
             self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
+
+    def resume(self, known: Learned) -> None:
+        self._filters[known.held].resume(known.level, KERNEL_VARIANCE)
 
     def observe(self, window: Window) -> None:
         """Take one window of the agent's stream."""
@@ -292,6 +305,20 @@ class Estimator:
         """Start from what the kernel has: a restarted master continues, it does not begin. Takes effect for each
         server as its size becomes known."""
         self._seeds = {k: w for k, w in weights.items() if w > 0}
+
+    def learned(self) -> dict[DestinationKey, Learned]:
+        """Of every destination that was sampled often enough to say anything."""
+        return {
+            k: Learned(round(c.filter.level / LEARNED_STEP) * LEARNED_STEP, c.held)
+            for k, c in self._capacities.items()
+            if c.filter.samples >= LEARNED_SAMPLES
+        }
+
+    def resume(self, learned: Mapping[DestinationKey, Learned]) -> None:
+        """Go on from what the master before had learned."""
+        for key, known in learned.items():
+            self.capacity(key).resume(known)
+        self._forget_mean()
 
     def _prior(self, of: Capacity) -> float | None:
         """The mean level of the servers that have been sampled, and this one's known difference from it."""

@@ -29,6 +29,10 @@ class Filter:
         """What is believed before the first sample."""
         self.level, self.variance = level, variance
 
+    def resume(self, level: float, variance: float) -> None:
+        """Go on from what another filter had learned: it counts as seen, not as believed."""
+        self.level, self.variance, self.samples, self._last = level, variance, 1, level
+
     def update(self, sample: float, variance: float, seconds: float) -> None:
         """`variance` is what counting noise alone would give the sample; `seconds` the time since the last one."""
         if self.samples:

@@ -105,7 +105,9 @@ class Line:
         owners = {str(k): w for k, w in self._owners.items() if k in self._have}
         capped = {str(k): cap for k, cap in self._capped.items()}
         forced = {str(k): w for k, w in self._forced.items()}
-        return ServiceState(tuple(sorted(zeros)), owners if self.destinations is None else {}, capped, forced)
+        learned = {str(k): known for k, known in self.estimator.learned().items()}
+        owned = owners if self.destinations is None else {}
+        return ServiceState(tuple(sorted(zeros)), owned, capped, forced, learned)
 
     def restore(self, state: ServiceState, orders: Standing = NONE) -> None:
         """Before the first look at the kernel. `orders` as the master before left them, whether they stand or not."""
@@ -115,6 +117,7 @@ class Line:
         self._capped = {DestinationKey.parse(k): cap for k, cap in state.capped.items()}
         self._forced = {DestinationKey.parse(k): w for k, w in state.forced.items()}
         self.zeros |= self._forced.keys()
+        self.estimator.resume({DestinationKey.parse(k): known for k, known in state.learned.items()})
 
     def follow(self, entry: ServiceEntry) -> None:
         """Take over the kernel's record of a service that somebody else owns."""

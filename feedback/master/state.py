@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from feedback.master.estimate import Learned
 from feedback.master.orders import Order
 
 # Raised when an older master would do harm with it: fields that it does not know are ignored and have defaults here.
@@ -35,18 +36,26 @@ class Cap(msgspec.Struct, frozen=True):
 
 class ServiceState(msgspec.Struct, frozen=True):
     """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each. `capped`: who
-    is on trial. `forced`: weights that an operator's order put in place of somebody else's zero."""
+    is on trial. `forced`: weights that an operator's order put in place of somebody else's zero.
+    `learned`: how fast each destination is, for a standby or a restarted master to go on with."""
 
     zeros: tuple[str, ...] = ()
     owners: dict[str, Number] = {}
     capped: dict[str, Cap] = {}
     forced: dict[str, Number] = {}
+    learned: dict[str, Learned] = {}
 
 
 class State(msgspec.Struct, frozen=True):
     version: int = VERSION
     services: dict[str, ServiceState] = {}
     orders: tuple[Order, ...] = ()
+
+
+def without_learned(state: State) -> State:
+    """What must be on the disk at once; what was learned may be some seconds old."""
+    bare = {key: msgspec.structs.replace(service, learned={}) for key, service in state.services.items()}
+    return msgspec.structs.replace(state, services=bare)
 
 
 def encode(state: State) -> bytes:

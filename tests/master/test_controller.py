@@ -78,6 +78,29 @@ def test_a_restarted_master_continues_from_what_the_kernel_has() -> None:
         assert weights == pytest.approx(learned, rel=0.3, abs=3)
 
 
+def test_what_was_learned_goes_on_where_the_kernel_cannot_tell_it() -> None:
+    """A standby's master, or one whose table was made anew: equal weights in the kernel, and the state file."""
+    bench = Bench(config(4), [50, 100, 200, 400])
+    bench.run(20)
+    state = decode(encode(bench.controller.state()))
+    with_state, without = Bench(config(4), [50, 100, 200, 400]), Bench(config(4), [50, 100, 200, 400])
+    with_state.controller.restore(state)
+    for again in (with_state, without):
+        again.run(3, load=0.01)  # too little work to learn anything from
+    assert with_state.ratios() == pytest.approx([0.125, 0.25, 0.5, 1.0], rel=0.15)
+    assert without.ratios() == pytest.approx([1.0] * 4, rel=0.15)
+
+
+def test_what_is_kept_changes_seldom() -> None:
+    bench = Bench(config(4), [50, 100, 200, 400])
+    bench.run(20)
+    states = set()
+    for _ in range(100):
+        bench.run(0.2)
+        states.add(encode(bench.controller.state()))
+    assert len(states) <= 5
+
+
 def test_nothing_changes_before_the_first_report() -> None:
     bench = Bench(config(2), [100, 100])
     bench.silent = {0, 1}

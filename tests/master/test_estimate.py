@@ -206,3 +206,17 @@ def test_a_seed_from_the_kernels_weights_holds_until_there_are_samples() -> None
     a, b = (estimator.capacity(rip(i)).estimate() for i in (1, 2))
     assert a is not None and b is not None
     assert b.capacity / a.capacity == pytest.approx(4.0)
+
+
+def test_what_was_learned_is_known_to_the_next_estimator() -> None:
+    first = Estimator()
+    true = {rip(1): 50.0, rip(2): 400.0}
+    for key, speed in true.items():
+        feed(first.capacity(key), speed, 0.5, 20.0)
+    second = Estimator()
+    second.resume(first.learned())
+    for key, speed in true.items():
+        second.capacity(key).observe(window(1.0, busy=0.0, completions=0.0))
+        known = second.capacity(key).estimate()
+        assert known is not None and known.capacity == pytest.approx(speed, rel=0.15)
+    assert second.learned() == {}  # of its own it has seen nothing yet
