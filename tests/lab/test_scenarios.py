@@ -72,7 +72,7 @@ def test_hog_judges_an_adopted_service_by_every_moment() -> None:
 
 
 def test_blackhole_counts_from_the_failure_on_and_tells_when_the_weight_went_and_came() -> None:
-    out = (100, 0, 100, 100)
+    out = (100, 100, 100, 0)
     events = {"start": 0.0, "broken": 10.0, "mended": 20.0, "end": 40.0}
     made = trace(events, [(0, STATIC), (11, out), (22, STATIC)], 40)
     bad = [r._replace(status=500) if 9.5 <= r.intended < 10.5 or 30 <= r.intended < 30.1 else r for r in made.records]
@@ -86,6 +86,12 @@ def test_blackhole_counts_from_the_failure_on_and_tells_when_the_weight_went_and
     assert (figures["errors_plain"], figures["errors_feedback"]) == (100, 6)
     assert (figures["ejected_ms"], figures["back_ms"]) == (pytest.approx(1000), pytest.approx(2000))
     assert blackhole.SCENARIO.failures(figures) == []
+
+
+@pytest.mark.parametrize(("plain", "ours", "held"), [(2, 8, True), (2, 11, False), (300, 30, True), (300, 31, False)])
+def test_a_refused_server_is_held_to_a_few_errors_where_plain_has_hardly_any(plain: int, ours: int, held: bool) -> None:
+    figures = {"errors_plain_refused": float(plain), "errors_feedback_refused": float(ours)}
+    assert (blackhole.SCENARIO.failures(figures) == []) is held
 
 
 def test_overload_recovers_when_the_last_second_is_well_and_counts_the_refused_apart() -> None:
