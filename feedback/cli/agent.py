@@ -39,14 +39,18 @@ def agent(context: click.Context, path: Path | None) -> None:
 @click.pass_context
 def check(context: click.Context, path: Path | None) -> None:
     """Check configuration, key and signals; one line, exit 0 or 1."""
+    click.echo(checked(path or context.obj or Path(CONFIG)))
+
+
+def checked(path: Path) -> str:
+    """What is good about it. Raises Failure."""
     from feedback.agent import daemon
     from feedback.agent.signals.files import SignalError
     from feedback.config import ConfigError
     from feedback.ops.keys import KeyFileError
 
-    path = path or context.obj or Path(CONFIG)
     try:
-        click.echo(f"{path}: good: {daemon.probe(daemon.check(path))}")
+        return f"{path}: good: {daemon.probe(daemon.check(path))}"
     except (ConfigError, KeyFileError) as error:
         raise Failure(str(error)) from None
     except SignalError as error:

@@ -40,13 +40,17 @@ def master(ctx: click.Context, path: Path, verbose: bool) -> None:
 @click.pass_obj
 def check(default: Path, path: Path | None) -> None:
     """Check the configuration, the key and the enrolments; change nothing."""
+    click.echo(checked(path or default))
+
+
+def checked(chosen: Path) -> str:
+    """What is good about it. Raises Failure."""
     from feedback.config import ConfigError, MasterConfig, load
     from feedback.master import Controller
     from feedback.master.laws import UnknownLawError
     from feedback.ops import keys
     from feedback.ops.keys import KeyFileError
 
-    chosen = path or default
     try:
         config = load(chosen, MasterConfig)
         Controller(config)
@@ -57,7 +61,7 @@ def check(default: Path, path: Path | None) -> None:
     for problem in agents.problems:
         raise Failure(problem)
     services = f"{len(config.service)} services" if config.service else "all services of the kernel"
-    click.echo(f"{chosen}: good: {services}, {len(agents.by_key)} agents enrolled")
+    return f"{chosen}: good: {services}, {len(agents.by_key)} agents enrolled"
 
 
 def _run(path: Path, verbose: bool) -> None:

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from pathlib import Path
 
 import click
 
+from feedback.cli.asking import control_option
+from feedback.cli.duration import Duration
 from feedback.cli.errors import Failure, Unreachable
-from feedback.cli.show import control_option
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
 FLUSH_SECONDS = 2.0
 TELL_SECONDS = 10.0
 MEGABYTE = 1_000_000
-
-
-class Duration(click.ParamType[float]):
-    """Seconds, or 90s, 10m, 1.5h, 1d."""
-
-    name = "duration"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
-        if found is None or float(found[1]) <= 0:
-            self.fail(f"{value!r}: expected a duration as 90s, 10m or 1h", param, ctx)
-        return float(found[1]) * UNITS[found[2]]
 
 
 @click.command()

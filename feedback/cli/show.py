@@ -8,30 +8,10 @@ from typing import Any
 
 import click
 
-from feedback.cli.errors import Failure, Unreachable
+from feedback.cli.asking import ask, control_option, json_option
+from feedback.cli.errors import Failure
 
-CONTROL = Path("/run/feedback/master.sock")
 FORWARD = {"route": "Route", "masquerade": "Masq", "tunnel": "Tunnel", "local": "Local", "bypass": "Bypass"}
-
-control_option = click.option(
-    "--control",
-    type=click.Path(path_type=Path),
-    default=CONTROL,
-    show_default=True,
-    help="The master's control socket.",
-)
-
-
-def status(control: Path) -> dict[str, Any]:
-    """The master's status. Raises Failure."""
-    from feedback.ops.control import ControlError, NotRunningError, ask
-
-    try:
-        return ask(control, {"command": "status"})
-    except NotRunningError as error:
-        raise Unreachable(str(error)) from None
-    except ControlError as error:
-        raise Failure(str(error)) from None
 
 
 def kernel_status(netns: str | None) -> dict[str, Any]:
@@ -50,16 +30,16 @@ def kernel_status(netns: str | None) -> dict[str, Any]:
 @control_option
 @click.option("--kernel", is_flag=True, help="Ask the kernel instead of the master: no load, no targets.")
 @click.option("--netns", default=None, help="With --kernel: in this network namespace.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def show(control: Path, kernel: bool, netns: str | None, as_json: bool) -> None:
     """Show services and destinations: the look of `ipvsadm -Ln`, with base weight, target, load, age and state.
 
     \b
     Base    the static weight          Target  share of the service's connections
     Load    used, of what it can have  Cap     connections per second it can complete
-    Age     since the last report      State   fresh, stale, lost, never, quiesced
+    Age     since the last report      State   fresh, stale, lost, never, quiesced, barred; [orders]
     """
-    answer = kernel_status(netns) if kernel else status(control)
+    answer = kernel_status(netns) if kernel else ask(control, "status")
     click.echo(json.dumps(answer) if as_json else "\n".join(table(answer)))
 
 
@@ -92,16 +72,21 @@ def _destination_line(d: dict[str, Any]) -> str:
     load = "-" if d["utilisation"] is None else f"{100 * d['utilisation']:.0f}%"
     capacity = "-" if d["capacity_per_second"] is None else f"{d['capacity_per_second']:.1f}"
     age = "-" if d["age_seconds"] is None else f"{d['age_seconds']:.1f}s"
-    return f"{line} {d['base_weight']:>6} {100 * d['share']:>6.1f}% {load:>5} {capacity:>8} {age:>6} {d['state']}"
+    return f"{line} {d['base_weight']:>6} {100 * d['share']:>6.1f}% {load:>5} {capacity:>8} {age:>6} {_state(d)}"
+
+
+def _state(d: dict[str, Any]) -> str:
+    order = d.get("order")
+    return f"{d['state']} [{order['text']}]" if order else str(d["state"])
 
 
 @click.command()
 @click.argument("destination")
 @control_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def explain(destination: str, control: Path, as_json: bool) -> None:
     """Say why DESTINATION (ADDRESS or ADDRESS:PORT) has its weight: each stage with the value after it."""
-    answer = status(control)
+    answer = ask(control, "status")
     found = [
         {"virtual": s["virtual"], "scheduler": s["scheduler"], "law": s["law"], **d}
         for s in answer["services"]

@@ -59,6 +59,11 @@ def sync(ctx: click.Context, path: Path, verbose: bool) -> None:
 @click.pass_obj
 def check(path: Path) -> None:
     """Check the configuration and the secret; change nothing."""
+    click.echo(checked(path))
+
+
+def checked(path: Path) -> str:
+    """What is good about it. Raises Failure."""
     from feedback.config import ConfigError, SyncConfig, load
     from feedback.ops import pair
     from feedback.ops.keys import KeyFileError
@@ -68,9 +73,7 @@ def check(path: Path) -> None:
         pair.load(config.secret)
     except (ConfigError, KeyFileError) as error:
         raise Failure(str(error)) from None
-    click.echo(
-        f"{path}: good: {config.name} with {config.peer}, {len(config.link)} links, {len(config.address)} addresses"
-    )
+    return f"{path}: good: {config.name} with {config.peer}, {len(config.link)} links, {len(config.address)} addresses"
 
 
 @sync.command()

@@ -130,7 +130,7 @@ class Controller:
             if key not in self._lines:
                 law = self._named[key].law if key in self._named else self._config.law
                 self._lines[key] = Line(entry.service, self._config, law, None, self._named.get(key))
-                self._lines[key].restore(self._restored.pop(key, ServiceState()), self.orders.of(key))
+                self._lines[key].restore(self._restored.pop(key, ServiceState()))
                 self._indexed = {}
             self._lines[key].follow(entry)
 
@@ -162,7 +162,7 @@ class Controller:
             self._restored = {ServiceKey.parse(k): s for k, s in state.services.items()}
             self.orders = Orders(state.orders)
             for key, line in self._lines.items():
-                line.restore(self._restored.get(key, ServiceState()), self.orders.of(key))
+                line.restore(self._restored.get(key, ServiceState()))
         except ValueError as error:
             raise StateError(str(error)) from None
 

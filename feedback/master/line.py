@@ -21,7 +21,7 @@ from feedback.master.limits import Limit, Limits
 from feedback.master.orders import NONE, Standing, held, last_word
 from feedback.master.pool import Member, Pool, Role, Share, Shares
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
-from feedback.master.state import Cap, ServiceState
+from feedback.master.state import Cap, Ordered, ServiceState
 from feedback.model import (
     Destination,
     DestinationEntry,
@@ -98,6 +98,7 @@ class Line:
         self._barred: set[DestinationKey] = set()  # at 0 because of the watch or an order: ours to raise
         self.orders: Standing = NONE  # the operator's, for this service
         self._forced: dict[DestinationKey, int] = {}  # what a forced order wrote over somebody else's zero
+        self._before: dict[DestinationKey, Ordered] = {}  # what orders changed, until something else is written
 
     def state(self) -> ServiceState:
         """What a restarted master could not read from the kernel."""
@@ -107,11 +108,12 @@ class Line:
         forced = {str(k): w for k, w in self._forced.items()}
         learned = {str(k): known for k, known in self.estimator.learned().items()}
         owned = owners if self.destinations is None else {}
-        return ServiceState(tuple(sorted(zeros)), owned, capped, forced, learned)
+        ordered = {str(k): change for k, change in self._before.items()}
+        return ServiceState(tuple(sorted(zeros)), owned, capped, forced, learned, ordered)
 
-    def restore(self, state: ServiceState, orders: Standing = NONE) -> None:
-        """Before the first look at the kernel. `orders` as the master before left them, whether they stand or not."""
-        self._barred = {k for k, order in orders.destinations.items() if order.takes_out()}
+    def restore(self, state: ServiceState) -> None:
+        """Before the first look at the kernel."""
+        self._before = {DestinationKey.parse(k): change for k, change in state.ordered.items()}
         self.written = {DestinationKey.parse(k): 0 for k in state.zeros}
         self._remembered = {DestinationKey.parse(k): w for k, w in state.owners.items()}
         self._capped = {DestinationKey.parse(k): cap for k, cap in state.capped.items()}
@@ -268,6 +270,7 @@ class Line:
             edits = reconcile_weights(self.entry, settings) if self.entry else []
         self.written = {k: s.weight for k, s in settings.items()}
         self._forced = {m.key: self.written[m.key] for m in pool.members if self._over_zero(m)}
+        self._before = {m.key: change for m in pool.members if (change := self._change(m)) is not None}
         barred = {m.key for m in pool.members if m.barred or (m.order and m.order.takes_out())}
         self._barred = barred | {k for k in self._barred if self.written.get(k) == 0}
         return status, edits
@@ -292,9 +295,20 @@ class Line:
         forced = order is not None and order.force and order.weight > 0
         return forced and member.key in self.zeros and self.written[member.key] > 0
 
+    def _change(self, member: Member) -> Ordered | None:
+        """What an order has made of the weight: to go back to where nothing is decided when it ends."""
+        ours, known = self.written[member.key], self._before.get(member.key)
+        if member.order is None:
+            return known if known is not None and known.ours == ours else None
+        have = member.kernel.destination.weight if member.kernel else member.base.weight
+        return Ordered(known.before if known else have, ours)
+
     def _held_weight(self, member: Member) -> int:
         """What the kernel has; for a server that a check had taken out and that passes again, its part of the rest."""
         have = member.kernel.destination.weight if member.kernel else member.base.weight
+        change = self._before.get(member.key)
+        if change is not None and member.order is None and change.ours == have:
+            have = 0 if member.quiesced else change.before
         if have or member.key not in self._barred or member.quiesced:
             return have
         others = [

@@ -34,16 +34,25 @@ class Cap(msgspec.Struct, frozen=True):
     our_lower: Number = 0
 
 
+class Ordered(msgspec.Struct, frozen=True):
+    """A weight before the operator's order, and the order's."""
+
+    before: Number
+    ours: Number
+
+
 class ServiceState(msgspec.Struct, frozen=True):
     """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each. `capped`: who
     is on trial. `forced`: weights that an operator's order put in place of somebody else's zero.
-    `learned`: how fast each destination is, for a standby or a restarted master to go on with."""
+    `learned`: how fast each destination is, for a standby or a restarted master to go on with.
+    `ordered`: what orders changed."""
 
     zeros: tuple[str, ...] = ()
     owners: dict[str, Number] = {}
     capped: dict[str, Cap] = {}
     forced: dict[str, Number] = {}
     learned: dict[str, Learned] = {}
+    ordered: dict[str, Ordered] = {}
 
 
 class State(msgspec.Struct, frozen=True):

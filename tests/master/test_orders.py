@@ -317,3 +317,35 @@ def test_an_ordered_weight_is_not_scaled_by_reports() -> None:
     d.speeds = [10.0, 100.0, 100.0]
     d.run(10)
     assert d.weight(1) == 1000
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_override_that_ends_while_nothing_is_decided_leaves_what_was_before(restarted: bool) -> None:
+    d = Desk(config(3), [100.0] * 3)
+    d.silent = {0, 1, 2}  # nobody ever reported
+    d.run(1)
+    d.say("override", rip(1), weight=7, seconds=60)
+    d.run(10)
+    d.say("override", rip(1), weight=9, seconds=60)
+    d.run(10)
+    if restarted:
+        after = Desk(config(3), [100.0] * 3, d.table)
+        after.silent, after.now = {0, 1, 2}, d.now
+        after.controller.restore(decode(encode(d.controller.state())))
+        d = after
+        d.run(1)
+    assert d.weight(1) == 9
+    d.run(60)
+    assert d.table.weights() == [100, 100, 100]
+
+
+def test_a_forced_override_that_ends_while_nothing_is_decided_gives_the_owner_his_zero_back() -> None:
+    d = adopted()
+    owners_zero(d)
+    d.silent = {0, 1, 2}
+    d.run(60)
+    d.say("override", rip(1), weight=50, force=True, seconds=10)
+    d.run(5)
+    assert d.weight(1) == 50
+    d.run(10)
+    assert d.weight(1) == 0

@@ -1,0 +1,84 @@
+"""`feedback events`: what happened, as JSON lines: the master's, and in a pair the sync daemon's transitions."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from feedback.cli.asking import MASTER, SYNC, ask
+from feedback.cli.errors import Unreachable
+
+SCHEMA = 1
+FOLLOW_SECONDS = 0.25
+
+
+class Source:
+    """One daemon's events, each once. A daemon that is away is asked again; a restarted one begins anew."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self._path = name, path
+        self._last, self._stream = 0, ""
+        self.problem = ""
+
+    def news(self) -> list[dict[str, Any]]:
+        words = {"since": self._last} | ({"stream": self._stream} if self._stream else {})
+        try:
+            answer = ask(self._path, "events", f"feedback {self.name}", **words)
+        except Unreachable as error:
+            self.problem = error.message
+            if not self._stream:
+                self._last = 0  # it names no stream: when it is back, its numbers begin anew
+            return []
+        self.problem = ""
+        found = list(answer["events"])
+        if answer.get("gone"):
+            found.insert(0, {"number": None, "at": round(time.time(), 3), "kind": "gone", "count": answer["gone"]})
+        self._stream = answer.get("stream", "")
+        self._last = answer.get("last", max([self._last, *(e["number"] for e in answer["events"])]))
+        return [{"schema": SCHEMA, "source": self.name} | event for event in found]
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on as they happen, until interrupted.")
+@click.option(
+    "--kind", "kinds", multiple=True, metavar="KIND", help="Only these: weight-changed, role ...; repeatable."
+)
+@click.option(
+    "--control", type=click.Path(path_type=Path), default=MASTER, show_default=True, help="The master's control socket."
+)
+@click.option(
+    "--sync-control",
+    type=click.Path(path_type=Path),
+    default=SYNC,
+    show_default=True,
+    help="The sync daemon's; its transitions are among the events where it runs.",
+)
+def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Path) -> None:
+    """Print what happened as JSON lines, oldest first: schema, source, number, at, kind and what belongs to the kind.
+
+    \b
+    weight-changed foreign-edit ejected readmitted barred unbarred held released
+    agent-heard agent-lost agent-back order-given order-lifted order-expired
+    role started reloaded reload-failed; of the pair: transition notice
+    gone: so many came and went before they were read
+
+    The master keeps the newest 2000. A daemon that restarts is followed on.
+    """
+    sources = [Source("master", control), Source("sync", sync_control)]
+    while True:
+        found = [event for source in sources for event in source.news()]
+        if not follow and all(s.problem for s in sources):
+            raise Unreachable(sources[0].problem)
+        for event in sorted(found, key=lambda e: e["at"]):
+            if not kinds or event["kind"] in kinds:
+                click.echo(json.dumps(event))
+        if not follow:
+            return
+        try:
+            time.sleep(FOLLOW_SECONDS)
+        except KeyboardInterrupt:
+            return
