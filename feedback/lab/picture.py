@@ -18,7 +18,7 @@ SHORT_BIN_SECONDS = 0.1  # a takeover is over in a fifth of a second
 SMOOTH_SAMPLES = 10
 COLOURS = ("#4477aa", "#66ccee", "#228833", "#ee6677", "#aa3377", "#ccbb44")  # Paul Tol's: told apart by everybody
 LATENCY_FLOOR_MS = 1.0
-UNDRAWN = ("start", "established", "end", "visits", "busy from", "busy to", "transition", "notice")
+UNDRAWN = ("start", "established", "end", "visits", "busy from", "busy to", "transition", "notice", "replica")
 
 
 def draw(path: Path, title: str, traces: Mapping[str, Trace], quotas: Sequence[float]) -> Path:

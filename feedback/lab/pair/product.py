@@ -24,7 +24,7 @@ from feedback.ops.control import ControlError, NotRunningError
 COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
 PORT = 7434
 MASTER_PORT = 7433
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 
 
 class Product:
@@ -118,8 +118,11 @@ class Product:
         return self.stand.wait_for_services(director)
 
     def wait_until_standby(self, director: Node) -> float:
-        """Until it says that it is complete."""
-        return self.stand.wait_for(f"{director.name} is complete", lambda: self.complete(director), READY_SECONDS)
+        """Until it says that it is complete. How long the copying itself took becomes an event."""
+        moment = self.stand.wait_for(f"{director.name} is complete", lambda: self.complete(director), READY_SECONDS)
+        replica = (self.ask(director, "status") or {})["replica"]
+        self.stand.event("replica", connections=replica["connections"], took_seconds=replica["took_seconds"])
+        return moment
 
     def complete(self, director: Node) -> bool:
         status = self.ask(director, "status")

@@ -139,7 +139,7 @@ class PairStand(Scene):
         deadline, told = time.monotonic() + seconds, ""
         while not ready.exists():
             self.processes.check()
-            if (progress := self._progress()) != told:
+            if (progress := self._progress()) not in ("", told):  # empty: just being written
                 told = progress
                 self.event(progress)
             if time.monotonic() > deadline:

@@ -9,6 +9,7 @@ makes the difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,7 +77,10 @@ class Latejoin:
                 continue
             found |= made | pair_figures.of_takeover(pair_figures.read_looks(trace), trace.moment("death"))
             found["connections"] = made["established"]
+            # From the start of the standby's process, a second of which is Python's own; the copying is a part of it.
             found["resync_ms"] = 1000 * (trace.moment("complete") - trace.moment("join"))
+            copied = [event.details["took_seconds"] for event in trace.events if event.what == "replica"]
+            found["copying_ms"] = 1000 * (copied[-1] if copied else math.nan)
         return found
 
     def failures(self, figures: Figures) -> list[str]:
