@@ -1,9 +1,10 @@
 """The figures of the priority pools, on tables of the kernel made by hand."""
 
+import msgspec
 import pytest
 
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.overflow import out_of_order, over_capacity
+from feedback.lab.scenarios.overflow import QUOTAS, out_of_order, over_capacity, refused_with_room
 from feedback.lab.scenarios.spillover import spill_before
 from feedback.lab.workload.records import Record
 
@@ -49,6 +50,18 @@ def test_only_connections_given_count_as_over_capacity(tables: list[tuple[Three,
 )
 def test_out_of_order_is_a_later_one_served_while_an_earlier_had_room(tables: list[Three], count: int) -> None:
     assert out_of_order([sample(i, active) for i, active in enumerate(tables)]) == count
+
+
+@pytest.mark.parametrize(("used", "count"), [((1.0, 1.0, 1.0), 0), ((1.0, 1.0, 0.7), 2)])
+def test_a_refusal_is_needless_while_a_server_is_not_busy(used: tuple[float, float, float], count: int) -> None:
+    samples = [
+        msgspec.structs.replace(
+            sample(k / 10, (0, 0, 0)), usage=tuple(u * q * k / 10 for u, q in zip(used, QUOTAS, strict=True))
+        )
+        for k in range(50)
+    ]
+    records = [Record(3.0, 0.0, -111, 0), Record(4.0, 0.0, -111, 0), Record(4.5, 0.01, 200, 3)]
+    assert refused_with_room(records, samples) == count
 
 
 def spilt(*moments: float) -> list[Record]:

@@ -11,6 +11,8 @@ Of the kernel's table, ten times a second:
     out_of_order        how often a later server was given connections while an earlier one had room for
                         ROOM_CONNECTIONS before and after: fewer may have come and gone between two looks
     refused             connections that nobody took
+    refused_with_room   of these, the ones while a server had used less than BUSY of its CPU in the ROOM_SECONDS before:
+                        what is over when all are busy must go, and on a busy host the load is more than all can do
 
 and, to tell that what was learned is worth something, `preferred_utilisation` at the peak: a capacity learned far too
 small keeps all of the above at nothing.
@@ -35,6 +37,7 @@ from feedback.lab.scenarios.frame import Step, held_load, play
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
+from feedback.lab.workload.records import Record
 
 QUOTAS = (0.20, 0.20, 0.20)  # in order of preference
 COST_MS = 4.0
@@ -43,6 +46,7 @@ RATE = 20.0
 STEPS = (Step("45/s", 0.3, 45.0), Step("56/s", 0.5, 56.0), Step("20/s", 0.8, 20.0))
 PEAK = (0.65, 0.8)
 ROOM_CONNECTIONS = 10
+ROOM_SECONDS, BUSY = 2.0, 0.9
 UTILISATION_LEAST = 0.5
 SHARE_LEAST = 0.05  # of the second, at the peak: the first was full
 
@@ -82,6 +86,7 @@ class Overflow:
             "over_capacity_max": over_capacity(samples),
             "out_of_order": out_of_order(samples),
             "refused": refused(trace.records),
+            "refused_with_room": refused_with_room(trace.records, trace.samples),
             "errors": errors(trace.records),
             "preferred_utilisation": _mean(
                 [u for at, u in utilisation(samples, 0, QUOTAS[0]) if peak[0] <= at < peak[1]]
@@ -96,7 +101,7 @@ class Overflow:
         return [
             *shortfall(figures, "over_capacity_max", most=1),
             *shortfall(figures, "out_of_order", most=0),
-            *shortfall(figures, "refused", most=0),
+            *shortfall(figures, "refused_with_room", most=0),
             *shortfall(figures, "preferred_utilisation", least=UTILISATION_LEAST),
             *shortfall(figures, "peak_share_rs2", least=SHARE_LEAST),
         ]
@@ -120,6 +125,20 @@ def out_of_order(samples: Sequence[Sample]) -> int:
             grew = active > before.active[i]
             count += grew and any(_room(before, j) and _room(now, j) for j in range(i))
     return count
+
+
+def refused_with_room(records: Sequence[Record], samples: Sequence[Sample]) -> int:
+    """Connections that nobody took although one server was not busy."""
+    moments = [record.intended for record in records if refused([record])]
+    return sum(
+        any(_mean(_used(samples, i, moment - ROOM_SECONDS, moment)) < BUSY for i in range(len(QUOTAS)))
+        for moment in moments
+    )
+
+
+def _used(samples: Sequence[Sample], index: int, begin: float, end: float) -> list[float]:
+    inside = [sample for sample in samples if begin <= sample.at < end]
+    return [used for _at, used in utilisation(inside, index, QUOTAS[index])]
 
 
 def _room(sample: Sample, index: int) -> bool:
