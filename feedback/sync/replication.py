@@ -48,6 +48,7 @@ from feedback.sync.threads import REFRESH_SECONDS, ReplicationError, Threads
 __all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
 
 MUTE_PUSHES = 30
+PUSH_LEAST_SECONDS = 0.02  # between two pushes; the master itself sends no sooner
 CAPTURE_BYTES = 32 * 1024 * 1024
 ECHO_BYTES = 4 * 1024 * 1024
 IN_FLIGHT_MAX = 200  # datagrams between our send and the sockets: well under net.core.netdev_max_backlog (1000)
@@ -101,7 +102,7 @@ class Replication:
         self._capture: socket.socket | None = None
         self._inject: socket.socket | None = None
         self._pushers: list[tuple[socket.socket, tuple[bytes, bytes]]] = []
-        self._pushed = 0
+        self._pushed, self._pushed_at = 0, 0.0
         self._foreign = 0
         self._udp: int | None = None
         self._echo: socket.socket | None = None
@@ -195,10 +196,14 @@ class Replication:
 
     def push(self) -> bool:
         """Make the master send what it has; to be called each PUSH_SECONDS on the active director. False if there was
-        no need: it sends by itself."""
+        no need: it sends by itself, or was pushed a moment ago."""
+        now = time.monotonic()
+        if now - self._pushed_at < PUSH_LEAST_SECONDS:  # or the backup's queue, which reads it, would run over
+            return False
         busy, self._foreign = self._foreign > 1, 0
         if busy:
             return False
+        self._pushed_at = now
         self._pushed += 1
         self.mute += 1
         self._read_echo()

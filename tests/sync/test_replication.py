@@ -394,6 +394,15 @@ def test_the_push_leaves_the_services_alone_and_its_entries_do_not_grow(director
     assert director.replication.mute <= 2
 
 
+def test_pushes_in_a_row_are_one(directors: Callable[[], Director]) -> None:
+    """Else whoever waits in a short loop would flood the backup, which reads what pushes."""
+    pushing = directors().replication
+    assert [pushing.push() for _ in range(200)].count(True) <= 2
+    time.sleep(0.05)
+    assert pushing.push()
+    assert pushing.drops() == 0
+
+
 def test_a_master_that_was_stopped_is_noticed(directors: Callable[[], Director]) -> None:
     director = directors()
     director.hear(0.3)
