@@ -19,7 +19,7 @@ REPORT_BYTES_MAX = 16 * 1024
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
 
 
 class Cpu(msgspec.Struct, frozen=True):
@@ -130,6 +130,11 @@ class WireError(ValueError):
         self.kind = kind
 
 
+def printable(text: str) -> str:
+    """For one line of a log or a terminal: what a stranger's message quotes must not end the line, nor colour it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def encode(message: Report | Reply) -> bytes:
     packed: bytes = msgpack.packb(msgspec.to_builtins(message))
     return packed
@@ -152,7 +157,7 @@ def _decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        raise WireError("malformed", str(error)) from None
+        raise WireError("malformed", printable(str(error))) from None
 
 
 def decode_report(data: bytes) -> Report:

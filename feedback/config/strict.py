@@ -15,6 +15,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 
 from feedback.model import Address, parse_endpoint
+from feedback.wire import printable
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -53,14 +54,24 @@ def load(path: Path, kind: type[C]) -> C:
 
 def parse(text: str, kind: type[C], source: str = "configuration") -> C:
     """TOML text -> checked configuration. Raises ConfigError."""
-    try:
-        config = msgspec.convert(tomllib.loads(text), kind, dec_hook=_path_hook)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not TOML: {error}") from None
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_readable(str(error))}") from None
+    config = convert(text, kind, source)
     config.check(source)
     return config
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def convert(text: str, kind: type[S], source: str) -> S:
+    """TOML text -> types. Raises ConfigError, for whatever text."""
+    try:
+        return msgspec.convert(tomllib.loads(text), kind, dec_hook=_path_hook)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_readable(printable(str(error)))}") from None
+    except ValueError as error:  # tomllib's own, and int()'s of a number with thousands of digits
+        raise ConfigError(f"{source}: not TOML: {printable(str(error))}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: not TOML that can be read: nested too deeply") from None
 
 
 def _path_hook(kind: type, value: object) -> object:

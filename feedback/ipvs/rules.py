@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 
 from feedback.ipvs.errors import IpvsError
+from feedback.wire import printable
 
 _VALUE, _SWITCH, _MAYBE = "value", "switch", "number or nothing"
 
@@ -48,6 +49,9 @@ _KINDS = SERVICE_WORDS | {
 
 class RulesError(IpvsError, ValueError):
     """A line that is not a rule: which line, what was wrong and what was expected."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 def split(line: str) -> dict[str, str]:

@@ -122,7 +122,7 @@ class Admission:
             try:
                 known = ip_address(text) in enrolment.addresses
             except ValueError:
-                raise Refused("malformed", f"{text!r} is not an address", enrolment.name) from None
+                raise Refused("malformed", f"{text[:60]!r} is not an address", enrolment.name) from None
             if not known:
                 raise Refused("foreign", f"this key is not enrolled for {text}", enrolment.name)
         peer.addresses = report.addresses

@@ -78,7 +78,7 @@ def read(lines: Iterable[str | bytes], source: str) -> Iterator[Entry]:
             continue
         try:
             entry = _entry(msgspec.json.decode(text, type=_Line))
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise RecordingError(f"{source}: line {number}: {error}") from None
         if entry.at < before:
             raise RecordingError(f"{source}: line {number}: {entry.at:g} comes after {before:g}")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import tempfile
-import tomllib
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +24,7 @@ import zmq
 import zmq.auth
 from zmq.utils import z85
 
+from feedback.config.strict import ConfigError, convert
 from feedback.model import Address
 from feedback.ops import systemd
 from feedback.wire import Name
@@ -77,7 +78,7 @@ def public_key(text: str) -> PublicKey:
     """Check a public key. Raises KeyFileError."""
     try:
         good = len(text) == 40 and len(z85.decode(text.encode("ascii"))) == 32
-    except (KeyError, ValueError, UnicodeEncodeError):
+    except (KeyError, ValueError, struct.error):  # a sign that is none of Z85's, no ASCII, a group beyond 32 bits
         good = False
     if not good:
         raise KeyFileError(f"{text[:48]!r} is not a public key: expected 40 characters of Z85 (quote it in a shell)")
@@ -230,12 +231,13 @@ def enrolled(directory: Path) -> Enrolments:
 def read_enrolment(path: Path) -> Enrolment:
     """One enrolment file. Raises KeyFileError."""
     try:
-        raw = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _EnrolmentFile)
-        enrolment = _enrolment(raw, str(path))
+        enrolment = _enrolment(convert(path.read_text(encoding="utf-8"), _EnrolmentFile, str(path)), str(path))
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise KeyFileError(f"{path}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise KeyFileError(f"{path}: cannot be read: {error}") from None
+    except ConfigError as error:
+        raise KeyFileError(str(error)) from None
     if path.stem != enrolment.name:
         raise KeyFileError(f"{path}: name is {enrolment.name!r}: expected the file's own, {path.stem!r}")
     return enrolment

@@ -10,6 +10,7 @@ Source: RFC 7693 (BLAKE2, keyed and personalised), RFC 32 (Z85), RFC 26 (CurveZM
 from __future__ import annotations
 
 import os
+import struct
 from hashlib import blake2b
 from pathlib import Path
 
@@ -71,5 +72,5 @@ def load(path: Path) -> PairSecret:
         return PairSecret(z85.decode(text.encode("ascii")))
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, UnicodeError):
+    except (ValueError, KeyError, struct.error):
         raise KeyFileError(f"{path}: not a pair's secret: expected what `feedback keys pair` writes") from None

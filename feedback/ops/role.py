@@ -54,6 +54,6 @@ class RoleFile:
                 self._seen = seen
         except FileNotFoundError:
             self._seen, self._said = None, UNSAID
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._seen, self._said = None, RoleSaid(Role.STANDBY, f"{self._path}: cannot be read: {error}")
         return self._said

@@ -6,13 +6,13 @@ that 0.7 means 70 %. Changes are absolute: what a field does not name stays. Rea
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from feedback.config import ConfigError
+from feedback.config.strict import convert
 from feedback.ipvs.fake_table import Overload
 from feedback.model import Protocol
 from feedback.wire import Name
@@ -130,13 +130,7 @@ def read(path: Path) -> Case:
 
 def parse(text: str, source: str = "scenario") -> Case:
     """Raises ConfigError."""
-    try:
-        case = msgspec.convert(tomllib.loads(text), Case)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not TOML: {error}") from None
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).rpartition(" - at `$")
-        raise ConfigError(f"{source}: {where.strip('.`')}: {what}" if what else f"{source}: {error}") from None
+    case = convert(text, Case, source)
     check(case, source)
     return case
 

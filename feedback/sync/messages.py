@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from feedback.sync.records import DATAGRAM_BYTES_MAX
+from feedback.wire import printable
 
 PROTOCOL = 1
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # services and state of a large director; records are bounded by their datagram
@@ -143,7 +144,7 @@ def decode(data: bytes) -> Message:
     try:
         message: Message = _decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise _refusal(data, str(error)) from None
+        raise _refusal(data, printable(str(error))) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MessageError("malformed", f"not MessagePack: {error}") from None
     if len(data) > SMALL_BYTES_MAX and not isinstance(message, Records | Services | Changes | State):

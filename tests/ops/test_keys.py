@@ -192,6 +192,9 @@ def test_a_name_cannot_leave_the_directory(agents: Path, key: keys.PublicKey, na
         (f'name = "bad"\npublic_key = "{GOOD_PUBLIC}"\naddresses = []\n', "at least one"),
         (f'name = "bad"\npublic_key = "{GOOD_PUBLIC}"\naddresses = ["10.0.0.256"]\n', "addresses"),
         (f'name = "bad"\npublic_key = "{GOOD_PUBLIC}"\naddresses = ["10.0.0.1"]\nmore = 1\n', "more"),
+        ('name = "bad"\npublic_key = "' + 40 * "#" + '"\naddresses = ["10.0.0.1"]\n', "public_key"),
+        ("more = " + 5000 * "9", "not TOML"),
+        ("more = " + 1500 * "[", "nested too deeply"),
         (f'name = "else"\npublic_key = "{GOOD_PUBLIC}"\naddresses = ["10.0.0.1"]\n', "the file's own"),
     ],
 )

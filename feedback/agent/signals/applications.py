@@ -21,7 +21,7 @@ import msgpack
 import msgspec
 
 from feedback.agent.signals.files import SignalError
-from feedback.wire import Application
+from feedback.wire import Application, printable
 
 EXPIRES_SECONDS = 5.0
 DATAGRAM_BYTES_MAX = 2048
@@ -40,7 +40,7 @@ def decode(data: bytes) -> Application:
         raw: Any = msgpack.unpackb(data, strict_map_key=True)
         return msgspec.convert(raw, _Strict)
     except (msgspec.MsgspecError, msgpack.UnpackException, ValueError, RecursionError) as error:
-        raise ValueError(str(error) or type(error).__name__) from None
+        raise ValueError(printable(str(error)) or type(error).__name__) from None
 
 
 class _Strict(Application, frozen=True, forbid_unknown_fields=True):

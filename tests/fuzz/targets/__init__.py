@@ -1,0 +1,5 @@
+"""The decoders: everything in the product that reads what somebody else wrote."""
+
+from tests.fuzz.targets import agent, files, http, kernel, pair
+
+TARGETS = (*agent.TARGETS, *pair.TARGETS, *kernel.TARGETS, *files.TARGETS, *http.TARGETS)
