@@ -76,13 +76,15 @@ class Schedule:
 
     def __init__(self, interval_seconds: float) -> None:
         self._interval = interval_seconds
+        self._keys: tuple[DestinationKey, ...] = ()
         self._due: dict[DestinationKey, float] = {}
         self._rounds: dict[DestinationKey, int] = {}
         self._asked: set[DestinationKey] = set()
 
     def take(self, keys: tuple[DestinationKey, ...], now: float) -> list[DestinationKey]:
         """Who is due, each once."""
-        if self._due.keys() != set(keys):
+        if keys != self._keys:
+            self._keys = keys
             first = min(FIRST_SECONDS, self._interval)
             self._due = {k: self._due[k] if k in self._due else now + first * _part(k, 0) for k in keys}
             self._asked &= self._due.keys()
@@ -113,6 +115,7 @@ class Watch:
     def __init__(self, service: ServiceKey, check: Check | None, source: AgentSource | None) -> None:
         self._service = service
         self._check, self._source = check, source
+        self._keys: tuple[DestinationKey, ...] = ()
         self._health: dict[DestinationKey, Health] = {}
         self._advice: dict[DestinationKey, Advice] = {}
         self._schedules: list[tuple[Check | AgentSource, Schedule]] = [
@@ -121,8 +124,12 @@ class Watch:
 
     def probes(self, keys: tuple[DestinationKey, ...], now: float) -> list[Probe]:
         """What to ask now."""
-        self._health = {k: v for k, v in self._health.items() if k in keys}
-        self._advice = {k: v for k, v in self._advice.items() if k in keys}
+        if not self._schedules:
+            return []
+        if keys != self._keys:
+            self._keys, there = keys, set(keys)
+            self._health = {k: v for k, v in self._health.items() if k in there}
+            self._advice = {k: v for k, v in self._advice.items() if k in there}
         found = []
         for what, schedule in self._schedules:
             schedule.late(now)
