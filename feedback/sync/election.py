@@ -123,7 +123,11 @@ class Election:
 
     def receive_claim(self, address: str, mac: bytes, now: float) -> None:
         """Somebody announced one of our addresses unasked."""
-        self._see(address, mac, self._advance(now), "announces")
+        now = self._advance(now)
+        known = address in self.settings.addresses and mac in self._m.peer_macs and mac not in self._m.macs
+        if known and now >= self._m.silent_at():
+            self._m.heard_claim_at = now
+        self._see(address, mac, now, "announces")
 
     def receive_reach(self, target: str, reachable: bool, now: float) -> None:
         """A reach target answered, or did not for as long as the shell waits. One that answers is enough."""
@@ -304,7 +308,7 @@ class Election:
         m = self._m
         against = self.limitation()
         if m.state is State.WATCHING:
-            if m.answered or against:
+            if m.answered or against or m.announced(now):
                 return self._look(now)
             return self._event(Event.MISSED, "a look went unanswered", now)
         m.missed += 1
@@ -376,7 +380,7 @@ class Election:
         m = self._m
         self._tell_version(heartbeat, now)
         event, reason = self._meaning(heartbeat, now)
-        m.peer, m.peer_was = heartbeat, heartbeat.role
+        m.peer, m.peer_was, m.heard_claim_at = heartbeat, heartbeat.role, NEVER
         if heartbeat.macs:
             m.peer_macs = heartbeat.macs
         if not self._m.holds() or heartbeat.role is Role.STANDBY:

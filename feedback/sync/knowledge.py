@@ -45,6 +45,7 @@ class Knowledge(msgspec.Struct):
     missed: int = 0  # looks unanswered in a row
     peer_was: Role | None = None  # when heard last; None: not since we gave way to a look
     stalled_at: float = NEVER
+    heard_claim_at: float = NEVER  # the peer's announcement, heard while it was silent on every link
     claimed_at: float = NEVER  # active: since when the peer answers for our addresses
     announced_at: float = NEVER
     repeated_at: float = NEVER
@@ -80,6 +81,11 @@ class Knowledge(msgspec.Struct):
             return self.state is State.ACTIVE
         complete = self.replica.state is ReplicaState.COMPLETE
         return self.limitation() is None and (complete or heartbeat.forced)
+
+    def announced(self, now: float) -> bool:
+        """Whether the peer has told by an announcement that it serves, and nothing newer was heard. A look that goes
+        unanswered says little then: we may be heard by nobody while we hear others."""
+        return now - self.heard_claim_at < self.settings.announced_seconds
 
     def healthy(self, now: float) -> bool:
         return now - self.stalled_at >= 1.0

@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     watch_seconds: Positive = 0.05
     contest_seconds: Positive = 0.3
     claim_seconds: Positive = 0.2
+    announced_seconds: Positive = 35.0
     start_seconds: Positive = 3.0
     resume_seconds: Positive = 0.3
     fresh_seconds: Positive = 0.5

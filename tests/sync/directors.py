@@ -78,6 +78,7 @@ class Pair:
         self.links = [f"link{i}" for i in range(links)]
         self.cut: set[tuple[str, str]] = set()
         self.data = True
+        self.deaf: set[str] = set()  # who hears nothing of the other on the service network
         self.both_seconds = 0.0  # how long two have answered for the addresses, at most at a stretch
         self._both_since: float | None = None
         self.machines: dict[str, Machine] = {}
@@ -127,7 +128,7 @@ class Pair:
         self.cut |= {(link, name) for link in links or self.links for name in self.machines}
 
     def heal(self) -> None:
-        self.cut, self.data = set(), True
+        self.cut, self.data, self.deaf = set(), True, set()
 
     def kill(self, name: str) -> None:
         self[name].power, self[name].addresses, self[name].inbox = "off", False, []
@@ -179,7 +180,7 @@ class Pair:
             case SendHeartbeat():
                 self._send(machine, encode(election.heartbeat(now), KEY))
             case Look(addresses):
-                if self.data and other.answers:
+                if self.data and other.answers and not self.deaf:
                     machine.inbox.append(lambda at: election.receive_answer(addresses[0], other.mac, at))
             case TakeOver() | Resume():
                 machine.addresses = True
@@ -202,7 +203,7 @@ class Pair:
 
     def _announce(self, machine: Machine) -> None:
         other = self.other(machine)
-        if self.data:
+        if self.data and other.name not in self.deaf:
             self._into(other, lambda at: other.election.receive_claim(VIP, machine.mac, at))
 
     def _into(self, machine: Machine, receive: Callable[[float], None]) -> None:

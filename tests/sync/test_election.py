@@ -342,6 +342,32 @@ def test_a_split_of_which_only_the_data_path_heals_leaves_the_one_that_supersede
     assert pair[after].roles() == []
 
 
+def test_a_standby_that_is_deaf_takes_over_and_the_active_one_that_hears_it_does_not_take_back() -> None:
+    """No link, and d2 hears nothing of d1 on the service network, while d1 hears d2: d1's looks go unanswered too, and
+    only d2's announcements tell it that d2 serves."""
+    pair = Pair().settled()
+    pair.cut_links()
+    pair.deaf = {"d2"}
+    pair.run(10.0)
+    assert pair.answering() == ["d2"] and pair["d1"].roles() == ["StepDown"]
+    assert pair.both_seconds <= 0.1
+    pair.heal()
+    pair.run(2.0)
+    assert pair.answering() == ["d2"] and pair["d1"].roles() == ["StepDown"] and pair["d2"].roles() == ["TakeOver"]
+
+
+def test_a_peer_that_announced_itself_and_is_silent_for_long_is_taken_over_after_all() -> None:
+    pair = Pair(announced_seconds=5.0).settled()
+    pair.cut_links()
+    pair.deaf = {"d2"}
+    pair.run(2.0)
+    pair.kill("d2")
+    pair.run(1.0)
+    assert pair.answering() == []
+    pair.run(5.0)
+    assert pair.answering() == ["d1"]
+
+
 def test_two_that_start_together_without_links_are_told_apart_by_the_look() -> None:
     pair = Pair()
     pair.cut_links()
