@@ -3,7 +3,7 @@
 Owns what is typed in, learned or off, and the kernel's ways with thresholds. Knows no weight and no scheduler. What the
 operator typed always wins. Learned ones are
 
-    upper = room + 2 sqrt(room) + inactive now + inactive to come until the next look
+    upper = room + sqrt(room) + inactive now + inactive to come until the next look
     lower = upper - 15 % of the room
 
 with the room from sizing.py. The kernel counts closed connections (inactive) as well, for two minutes: so these are
@@ -308,7 +308,7 @@ def _by_load(member: Member, room: Room, exact: bool) -> tuple[float, bool]:
     rate = member.estimate.rate if member.estimate else 0.0
     seconds = LOOK_SECONDS if follows else INTERVAL_SECONDS
     growth = rate * seconds + (0.0 if follows else 3 * sqrt(closed)) if closed else 0.0
-    return ceil(room.connections + 2 * sqrt(room.connections) + closed + growth), follows
+    return ceil(room.connections + sqrt(room.connections) + closed + growth), follows
 
 
 def _limit(upper: int, hysteresis: int, room: int, text: str) -> Limit:

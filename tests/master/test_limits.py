@@ -92,9 +92,9 @@ def test_what_is_typed_wins_over_what_is_learned() -> None:
 
 def test_a_learned_one_is_capacity_times_latency_with_a_margin_and_the_closed_ones() -> None:
     out = only(learned(), member(1, capacity=400))
-    assert (out.upper, out.lower) == (120, 105)
+    assert (out.upper, out.lower) == (110, 95)
     out = only(learned(), member(1, capacity=400, inactive=50))
-    assert 170 < out.upper < 170 + 250  # and those that will be closed until the next look
+    assert 160 < out.upper < 160 + 250  # and those that will be closed until the next look
 
 
 def test_connections_that_last_longer_than_the_latency_need_more_room() -> None:
@@ -156,7 +156,7 @@ def test_a_busy_server_is_bounded_although_closed_connections_are_many(overload:
 def test_near_the_room_a_threshold_follows_the_closed_ones_instead_of_guessing_them() -> None:
     calm = only(learned(), member(1, capacity=400, active=60, inactive=50))
     busy = only(learned(), member(1, capacity=400, active=90, inactive=50))
-    assert busy.upper == 100 + 20 + 50 + 40  # room, margin, closed, and a fifth of a second of 200 a second
+    assert busy.upper == 100 + 10 + 50 + 40  # room, margin, closed, and a fifth of a second of 200 a second
     assert calm.upper > busy.upper + 100
 
 
@@ -201,8 +201,8 @@ def test_a_pool_that_is_not_saturated_is_opened_further() -> None:
 
 
 def test_a_saturated_pool_sheds() -> None:
-    full = [having(member(i, capacity=100, active=40, utilisation=0.99), 35, 30) for i in (1, 2)]
-    assert [v.upper for v in learned().limits(pool(*full, flow=1000.0), 0.0).values()] == [35, 35]
+    full = [having(member(i, capacity=100, active=40, utilisation=0.99), 30, 27) for i in (1, 2)]
+    assert [v.upper for v in learned().limits(pool(*full, flow=1000.0), 0.0).values()] == [30, 30]
 
 
 def test_memory_bounds_the_room_by_what_a_connection_costs() -> None:
