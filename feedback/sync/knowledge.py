@@ -174,7 +174,8 @@ class Knowledge(msgspec.Struct):
         """What a takeover loses."""
         text = _replica(self.replica)
         if self.replica.state is ReplicaState.BEHIND:
-            return f"{text} since {max(0.0, now - self.replica_at):.1f} s: connections opened since then are lost"
+            since = "" if self.replica_at == NEVER else f" since {max(0.0, now - self.replica_at):.1f} s"
+            return f"{text}{since}: connections opened {'since then ' if since else ''}are lost"
         if self.replica.state is ReplicaState.CATCHING_UP:
             return f"{text}: connections not copied yet are lost"
         return text

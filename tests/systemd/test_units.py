@@ -36,7 +36,9 @@ def test_systemd_finds_nothing_wrong(unit: str, tmp_path: Path) -> None:
     copy = tmp_path / unit
     copy.write_text((ROOT / unit).read_text().replace("/usr/bin/feedback ", "/bin/true "))
     done = analyze("verify", "--man=no", copy)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # Units that ours only come after are read too, and may have faults of their own.
+    said = [line for line in (done.stdout + done.stderr).splitlines() if unit in line or "/" not in line]
+    assert (done.returncode, said) == (0, [])
 
 
 @pytest.mark.parametrize("unit", UNITS)
