@@ -85,6 +85,8 @@ class Daemon:
         self._handover: dict[str, Any] = {"state": "none", "reason": "none was asked for"}
         self._handover_at = 0.0
         self._complaints: dict[str, float] = {}
+        self._stopping = False
+        self._settling: asyncio.Task[None] | None = None
         self._wanted, self._secret = wanted, secret
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -142,6 +144,7 @@ class Daemon:
             systemd.ready(self._summary())
             self._log.info("started", name=c.name, peer=c.peer, links=len(c.link), addresses=len(c.address))
             await self._work(stop)
+            self._stopping = True
             if self._timer is not None:
                 self._timer.cancel()
         systemd.stopping("addresses, services and connections stay as they are")
@@ -289,7 +292,7 @@ class Daemon:
                 self._tenure.announce_again(at)
                 self._log.warning("announced-again", reason=reason)
             case PrepareHandover():
-                asyncio.get_running_loop().create_task(self._hand_over())
+                self._settling = asyncio.get_running_loop().create_task(self._hand_over())
 
     async def _hand_over(self) -> None:
         reason = await self._carrier.settle()
@@ -367,6 +370,8 @@ class Daemon:
         systemd.ready(self._summary())
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._stopping:
+            return {"error": "this daemon is stopping"}
         match request.get("command"):
             case "status":
                 return self._status()
