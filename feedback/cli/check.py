@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,28 +29,30 @@ def check(directory: Path, as_json: bool) -> None:
 
     Exit status 1 if one is bad, or none is there. Nothing is changed, no daemon is asked.
     """
-    results = []
-    for name, test in (
-        (MASTER_PATH.name, _master),
-        (AGENT_PATH.name, _agent),
-        (SYNC_PATH.name, _sync),
-    ):
+    found = results(directory)
+    if as_json:
+        click.echo(json.dumps({"schema": SCHEMA, "configurations": found}))
+    else:
+        for one in found:
+            click.echo(one["text"], err=not one["good"])
+    if not found:
+        raise Failure(f"{directory}: no master.toml, agent.toml or sync.toml: see examples/")
+    bad = sum(not one["good"] for one in found)
+    if bad:
+        raise Failure(f"{bad} of {len(found)} configurations cannot be used")
+
+
+def results(directory: Path) -> list[dict[str, Any]]:
+    """What is there, and whether it is good."""
+    found: list[dict[str, Any]] = []
+    for name, test in ((MASTER_PATH.name, _master), (AGENT_PATH.name, _agent), (SYNC_PATH.name, _sync)):
         path = directory / name
         if path.exists():
             try:
-                results.append({"path": str(path), "good": True, "text": test(path)})
+                found.append({"path": str(path), "good": True, "text": test(path)})
             except Failure as error:
-                results.append({"path": str(path), "good": False, "text": error.message})
-    if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "configurations": results}))
-    else:
-        for found in results:
-            click.echo(found["text"], err=not found["good"])
-    if not results:
-        raise Failure(f"{directory}: no master.toml, agent.toml or sync.toml: see examples/")
-    bad = sum(not found["good"] for found in results)
-    if bad:
-        raise Failure(f"{bad} of {len(results)} configurations cannot be used")
+                found.append({"path": str(path), "good": False, "text": error.message})
+    return found
 
 
 def _master(path: Path) -> str:

@@ -1,0 +1,152 @@
+"""`feedback doctor`: collects what is known of this machine; what is wrong about it is judged in feedback.doctor."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feedback.cli.asking import MASTER, SYNC, ask, json_option
+from feedback.cli.check import results
+from feedback.cli.errors import Failure, Unreachable
+from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
+
+if TYPE_CHECKING:
+    from feedback.doctor import Facts, Finding
+    from feedback.ipvs.sysctl import Value
+
+SCHEMA = 1
+HOST = ("net.ipv4.icmp_ratelimit", "net.ipv4.ip_forward")
+TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+
+
+@click.command()
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=MASTER_PATH.parent,
+    show_default=True,
+    help="Where master.toml, agent.toml and sync.toml are.",
+)
+@click.option("--control", type=click.Path(path_type=Path), default=None, help=f"The master's socket; else {MASTER}.")
+@click.option("--netns", default=None, metavar="NAME", help="The director's network namespace.")
+@json_option
+def doctor(directory: Path, control: Path | None, netns: str | None, as_json: bool) -> None:
+    """Find what is wrong on this machine, and say the command that mends it. Nothing is changed.
+
+    On a director: the kernel module, IPVS's sysctls, schedulers, thresholds, persistence, the clock, keys, agents
+    that are missing or silent, orders that somebody forgot, and the pair. On a real server: its agent's configuration.
+    Exit status 1 if there is an error; warnings and advice are none.
+    """
+    from feedback.doctor import Level, examine, verdict
+
+    findings = examine(collect(directory, control, netns))
+    if as_json:
+        told = [{"level": str(f.level), "area": f.area, "what": f.what, "mend": f.mend} for f in findings]
+        click.echo(json.dumps({"schema": SCHEMA, "findings": told, "verdict": verdict(findings)}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.level:<8} {finding.area}: {finding.what}\n         {finding.mend}")
+        click.echo(verdict(findings))
+    sys.exit(1 if any(f.level is Level.ERROR for f in findings) else 0)
+
+
+def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
+    """What can be learned here, each part as far as it goes."""
+    from feedback.doctor import Configuration, Facts
+    from feedback.ipvs import Client, IpvsError
+    from feedback.ipvs.sysctl import read_all
+
+    found = [Configuration(r["path"], r["good"], r["text"]) for r in results(directory)]
+    names = {Path(c.path).name for c in found}
+    facts: dict[str, Any] = {"configurations": tuple(found), "now": time.time()}
+    facts |= {"clock_synchronised": _synchronised(), "directs": names != {AGENT_PATH.name}}
+    if facts["directs"]:
+        facts |= _configured(directory / MASTER_PATH.name)
+        facts |= _master(control or facts.pop("control", MASTER), wanted=MASTER_PATH.name in names)
+        facts |= _sync(SYNC, wanted=SYNC_PATH.name in names)
+        facts.pop("control", None)
+        try:
+            with Client(netns=netns) as client:
+                facts |= {"snapshot": client.snapshot(), "timeouts": client.timeouts()}
+            facts |= {"vs": read_all(netns), "host": _host(netns)}
+        except IpvsError as error:
+            facts["ipvs_problem"] = str(error)
+    return Facts(**facts)
+
+
+def _configured(path: Path) -> dict[str, Any]:
+    """What a good master.toml says."""
+    from feedback.config import ConfigError, MasterConfig, load, service_key
+    from feedback.ops import keys
+
+    try:
+        config = load(path, MasterConfig)
+    except ConfigError:
+        return {}
+    facts: dict[str, Any] = {"control": config.control}
+    if config.ownership == "table":
+        facts["owned"] = frozenset(str(service_key(s)) for s in config.service)
+    try:
+        by_key = keys.enrolled(config.enrolled).by_key
+        facts["enrolled"] = frozenset(str(a) for e in by_key.values() for a in e.addresses)
+    except keys.KeyFileError:
+        pass  # the check has said it
+    return facts
+
+
+def _master(control: Path, *, wanted: bool) -> dict[str, Any]:
+    try:
+        return {"status": ask(control, "status")}
+    except Unreachable as error:
+        return {"master_problem": error.message} if wanted else {}
+    except Failure as error:
+        return {"master_problem": "" if "standby" in error.message else error.message}
+
+
+def _sync(control: Path, *, wanted: bool) -> dict[str, Any]:
+    from feedback.doctor import Level
+
+    try:
+        answer = ask(control, "doctor", "feedback sync")
+    except Unreachable as error:
+        return {"sync_problem": error.message} if wanted else {}
+    except Failure as error:
+        return {"sync_problem": error.message}
+    return {"sync": tuple(_finding(Level(f["level"]), f) for f in answer["findings"])}
+
+
+def _finding(level: Any, found: Mapping[str, str]) -> Finding:
+    from feedback.doctor import Finding
+
+    return Finding(level, "pair", found["what"], found["mend"])
+
+
+def _host(netns: str | None) -> dict[str, Value]:
+    from feedback.ipvs.namespace import within
+
+    def read() -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        for name in HOST:
+            path = Path("/proc/sys", *name.split("."))
+            if path.exists():
+                found[name] = int(path.read_text())
+        return found
+
+    return within(netns, read)
+
+
+def _synchronised() -> bool | None:
+    """The kernel's word; None where it gives none."""
+    buffer = ctypes.create_string_buffer(512)  # struct timex, zeroed: only read
+    try:
+        state = int(ctypes.CDLL(None, use_errno=True).adjtimex(buffer))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != TIME_ERROR

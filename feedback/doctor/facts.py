@@ -1,0 +1,59 @@
+"""What is known, and what is found: the words of the doctor. No judgement here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from feedback.ipvs.sysctl import Value
+from feedback.ipvs.types import Timeouts
+from feedback.model import Snapshot
+
+
+class Level(StrEnum):
+    ERROR = "error"  # it costs clients something, or will at the next fault
+    WARNING = "warning"  # it works, and something will surprise you
+    ADVICE = "advice"  # it could be better
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """`mend` is a command, or a line of configuration and the command that makes it count."""
+
+    level: Level
+    area: str
+    what: str
+    mend: str
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """One file that is there, as its daemon's own check judges it."""
+
+    path: str
+    good: bool
+    text: str
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """`snapshot` is None where the kernel cannot be asked, and `ipvs_problem` says why. `status` is the master's, None
+    where it does not answer or decides nothing; `sync` is the sync daemon's own findings. `owned` are the services that
+    master.toml makes; `enrolled` the RIPs that agents may speak for. `vs` are the settings under net.ipv4.vs, `host`
+    others by their full name. `clock_synchronised` is None where it cannot be told."""
+
+    configurations: tuple[Configuration, ...] = ()
+    directs: bool = True  # this machine is a director, or is to become one
+    ipvs_problem: str = ""
+    snapshot: Snapshot | None = None
+    timeouts: Timeouts = Timeouts()
+    vs: Mapping[str, Value] = {}
+    host: Mapping[str, Value] = {}
+    owned: frozenset[str] = frozenset()
+    enrolled: frozenset[str] = frozenset()
+    status: dict[str, Any] | None = None
+    master_problem: str = ""
+    sync: tuple[Finding, ...] = ()
+    sync_problem: str = ""
+    clock_synchronised: bool | None = None
+    now: float = 0.0

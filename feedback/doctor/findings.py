@@ -1,0 +1,23 @@
+"""All findings, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from feedback.doctor import daemons, kernel
+from feedback.doctor.facts import Facts, Finding, Level
+
+ORDER = {Level.ERROR: 0, Level.WARNING: 1, Level.ADVICE: 2}
+
+
+def examine(facts: Facts) -> tuple[Finding, ...]:
+    found = [*daemons.examine(facts), *(kernel.examine(facts) if facts.directs else ())]
+    return tuple(sorted(found, key=lambda f: ORDER[f.level]))
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """One line."""
+    errors = sum(f.level is Level.ERROR for f in findings)
+    if errors:
+        return f"{errors} error{'s' * (errors > 1)}: mend the first one first"
+    return "nothing is wrong" + (", with the remarks above" if findings else "")
