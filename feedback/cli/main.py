@@ -14,6 +14,7 @@ COMMANDS = {
     "sync": ("feedback.cli.sync:sync", "Run this director's part of a pair, hand over, check, resync."),
     "show": ("feedback.cli.show:show", "Show services and destinations with load, target and age."),
     "explain": ("feedback.cli.show:explain", "Say why a destination has its weight."),
+    "top": ("feedback.cli.top:top", "Watch it live: sort, drain, explain by single keys."),
     "drain": ("feedback.cli.orders:drain", "Take a destination out; its connections go on."),
     "undrain": ("feedback.cli.orders:undrain", "Let a drained destination serve again."),
     "override": ("feedback.cli.orders:override", "Give a destination a weight by hand, for a while."),
