@@ -122,6 +122,23 @@ class Reply(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Join(msgspec.Struct, frozen=True):
+    """What the one-time key of a token may say, and nothing else: enroll this public key in my place."""
+
+    version: int
+    public_key: Annotated[str, msgspec.Meta(min_length=40, max_length=40)]
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """The master's answer: who that key is now, and for which RIPs it may speak; or why not."""
+
+    version: int
+    accepted: bool
+    reason: str = ""
+    agent: str = ""
+    addresses: tuple[str, ...] = ()
+
+
 class WireError(ValueError):
     """A message that does not fit. `kind` is the counter it goes into: oversized, malformed or version."""
 
@@ -135,12 +152,12 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def encode(message: Report | Reply) -> bytes:
+def encode(message: Report | Reply | Join | Joined) -> bytes:
     packed: bytes = msgpack.packb(msgspec.to_builtins(message))
     return packed
 
 
-T = TypeVar("T", Report, Reply)
+T = TypeVar("T", Report, Reply, Join, Joined)
 
 
 def _decode(data: bytes, kind: type[T]) -> T:
@@ -168,3 +185,13 @@ def decode_report(data: bytes) -> Report:
 def decode_reply(data: bytes) -> Reply:
     """Raises WireError."""
     return _decode(data, Reply)
+
+
+def decode_join(data: bytes) -> Join:
+    """Raises WireError."""
+    return _decode(data, Join)
+
+
+def decode_joined(data: bytes) -> Joined:
+    """Raises WireError."""
+    return _decode(data, Joined)

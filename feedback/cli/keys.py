@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from feedback.cli.duration import Duration
 from feedback.cli.errors import Failure
 
 if TYPE_CHECKING:
     from feedback.ops.keys import PublicKey
 
 DIRECTORY = "/etc/feedback/agents"
+MASTER_KEY = "/etc/feedback/master.key"
+AGENT_KEY = "/etc/feedback/agent"
 
 _directory = click.option(
     "--directory",
@@ -33,10 +37,17 @@ def keys() -> None:
     """Make keys, and enroll agents with a master.
 
     \b
+    With a token:
+    On the director:       feedback keys token rs1 --rip 10.0.0.11
+    On the real server:    feedback keys join TOKEN --master tcp://DIRECTOR:7433
+
+    \b
+    By hand:
     On each real server:   feedback keys new /etc/feedback/agent
-    On the director:       feedback keys new /etc/feedback/master
-                           feedback keys enroll rs1 --key 'PUBLIC' --rip 10.0.0.11
+    On the director:       feedback keys enroll rs1 --key 'PUBLIC' --rip 10.0.0.11
                            systemctl reload feedback-master
+
+    The director itself needs a key once: feedback keys new /etc/feedback/master.
 
     A public key is 40 characters with signs that a shell knows: quote it, or give the .key file instead.
     """
@@ -95,9 +106,113 @@ def enroll(name: str, key: str, addresses: tuple[str, ...], directory: Path) -> 
 
 @keys.command()
 @click.argument("name")
+@click.option("--rip", "addresses", multiple=True, metavar="ADDRESS", help="A RIP it may speak for; repeatable.")
+@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="How long the token is good.")
+@click.option(
+    "--master-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=MASTER_KEY,
+    show_default=True,
+    help="The master's public key file; the token carries it.",
+)
+@_directory
+@_json
+def token(
+    name: str, addresses: tuple[str, ...], seconds: float, master_key: Path, directory: Path, as_json: bool
+) -> None:
+    """Make a token with which one real server enrolls itself as NAME, once, for these RIPs.
+
+    Without --rip, for an agent that is enrolled: a new key for the same RIPs; the old one stays good until the new one
+    reports, an hour at most. The token is a secret until it is used: hand it over as you would a password. `keys revoke
+    NAME` takes it back. The master hears of it by itself.
+    """
+    from feedback.ops import keys as store
+    from feedback.ops import tokens
+
+    with _one_line():
+        if not addresses:
+            addresses = tuple(map(str, store.read_enrolment(directory / f"{store.checked_name(name)}.toml").addresses))
+        expires_at = int(time.time() + seconds)
+        text = tokens.issue(directory, name, addresses, store.read_public(store.locate(master_key)), expires_at)
+    if as_json:
+        click.echo(json.dumps({"name": name, "token": text, "addresses": list(addresses), "expires_at": expires_at}))
+        return
+    until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(expires_at))
+    click.echo(f"{name} for {', '.join(addresses)}, once, until {until}. On that real server:", err=True)
+    click.echo("feedback keys join TOKEN --master tcp://THIS-DIRECTOR:7433", err=True)
+    click.echo(text)
+
+
+@keys.command()
+@click.argument("token")
+@click.option("--master", "endpoint", required=True, metavar="tcp://ADDRESS:PORT", help="Where the master listens.")
+@click.option(
+    "--key",
+    "base",
+    type=click.Path(path_type=Path),
+    default=AGENT_KEY,
+    show_default=True,
+    help="Where the new key goes: PATH.key, and PATH.key_secret (mode 0600). One that is there is replaced.",
+)
+@click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="/etc/feedback/agent.toml",
+    show_default=True,
+    help="The agent's configuration: made, or the master is added to it.",
+)
+@click.option("--no-config", is_flag=True, help="Print what belongs there instead.")
+def join(token: str, endpoint: str, base: Path, config: Path, no_config: bool) -> None:
+    """Enroll this real server with the TOKEN that `feedback keys token` made on the director.
+
+    Makes a new key here, whose secret never leaves, and has it enrolled for the token's name and RIPs. Only the master
+    that made the token can take it. `-` reads the token from standard input: other users see the words of a command.
+    """
+    from feedback.ops import joining, tokens
+
+    with _one_line():
+        held = tokens.read(sys.stdin.readline() if token == "-" else token)
+        joined = joining.join(held, endpoint, base)
+        click.echo(f"{base}.key_secret: enrolled as {joined.agent}, for {', '.join(joined.addresses)}", err=True)
+        secret = base.with_name(base.name + ".key_secret")
+        if no_config:
+            click.echo(joining.link_text(endpoint, held.master), nl=False)
+            return
+        changed = joining.configure(config, joined, endpoint, held.master, secret)
+    click.echo(f"{config}: {'the master is in it now' if changed else 'has this master already'}", err=True)
+    click.echo(
+        "now: systemctl enable --now feedback-agent, or, where it runs: systemctl reload feedback-agent", err=True
+    )
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--key", "key", required=True, metavar="PUBLIC", help="The agent's new public key, or its .key file.")
+@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="How long at most.")
+@_directory
+def rotate(name: str, key: str, seconds: float, directory: Path) -> None:
+    """Enroll NAME's next key beside the present one, for the same RIPs.
+
+    Both are good until the new one reports, or the time is over: there is no moment without a key. By token it is one
+    step: `feedback keys token NAME`, and `feedback keys join` there.
+    """
+    from feedback.ops import keys as store
+
+    with _one_line():
+        present = store.read_enrolment(directory / f"{store.checked_name(name)}.toml")
+        until = int(time.time() + seconds)
+        written = store.enroll(
+            directory, name, _public_key(key), tuple(map(str, present.addresses)), previous_until=until
+        )
+    click.echo(f"{written}: {name} has two keys until the new one reports; `systemctl reload feedback-master` tells it")
+
+
+@keys.command()
+@click.argument("name")
 @_directory
 def revoke(name: str, directory: Path) -> None:
-    """Remove agent NAME's enrolment. The master stops hearing it on reload."""
+    """Remove agent NAME's enrolment, and its token. The master stops hearing it on reload."""
     from feedback.ops import keys as store
 
     with _one_line():
@@ -111,21 +226,38 @@ def revoke(name: str, directory: Path) -> None:
 def list_(directory: Path, as_json: bool) -> None:
     """List the enrolled agents. Exit 1 if an enrolment is refused; it is named on standard error."""
     from feedback.ops import keys as store
+    from feedback.ops import tokens
 
+    now = time.time()
     with _one_line():
         enrolments = store.enrolled(directory)
+    waiting, problems = tokens.pending(directory, now)
     found = [
-        {"name": e.name, "public_key": e.public_key, "addresses": sorted(map(str, e.addresses))}
-        for e in sorted(enrolments.by_key.values(), key=lambda e: e.name)
-    ]
+        _row(e.name, e.public_key, e.addresses, "enrolled" if e.until is None else "previous", e.until)
+        for e in enrolments.by_key.values()
+        if e.until is None or now < e.until
+    ] + [_row(t.name, t.public_key, t.addresses, "token", t.expires_at) for t in waiting.values()]
+    found.sort(key=lambda row: (row["name"], row["state"]))
     if as_json:
         click.echo(json.dumps(found))
     else:
         for row in found:
-            click.echo(f"{row['name']:<20} {row['public_key']}  {' '.join(row['addresses'])}")
-    for problem in enrolments.problems:
+            left = "" if row["until"] is None else f"  {row['state']}, {max(0, row['until'] - now) / 60:.0f} min left"
+            click.echo(f"{row['name']:<20} {row['public_key']}  {' '.join(row['addresses'])}{left}")
+    for problem in (*enrolments.problems, *problems):
         click.echo(problem, err=True)
-    sys.exit(1 if enrolments.problems else 0)
+    sys.exit(1 if enrolments.problems or problems else 0)
+
+
+def _row(name: str, key: str, addresses: Iterable[object], state: str, until: int | None) -> dict[str, Any]:
+    """`state`: enrolled; previous, a key that another one replaces; token, whose key nobody has joined with."""
+    return {
+        "name": name,
+        "public_key": key,
+        "addresses": sorted(map(str, addresses)),
+        "state": state,
+        "until": until,
+    }
 
 
 def _public_key(text: str) -> PublicKey:

@@ -32,6 +32,10 @@ class Enrolment(Protocol):
     @property
     def addresses(self) -> frozenset[Address]: ...
 
+    @property
+    def until(self) -> int | None:
+        """Set where another key takes this one's place; it ends then, and sooner when the other one reports."""
+
 
 class Refused(Exception):  # noqa: N818 - an outcome, not a fault
     """A frame that is not admitted. `kind` is its counter, `name` the agent where it is known."""
@@ -76,18 +80,22 @@ class Peer:
 
 
 class Admission:
-    """Which frames count. Pure: no socket, no clock."""
+    """Which frames count. Pure: no socket, no clock. An agent is remembered by its name: while it has two keys it is
+    one agent all the same, with one allowance and one order of its boots."""
 
     def __init__(self, enrolments: Mapping[str, Enrolment]) -> None:
         self._enrolments: dict[str, Enrolment] = {}
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, Peer] = {}  # by name
+        self._moved: set[str] = set()  # names whose new key has reported: the one before is over
         self.replace(enrolments)
 
     def replace(self, enrolments: Mapping[str, Enrolment]) -> None:
-        """Take other enrolments from now on; what changed or went is forgotten."""
-        new: dict[str, Enrolment] = dict(enrolments)
-        self._peers = {key: peer for key, peer in self._peers.items() if self._enrolments.get(key) == new.get(key)}
-        self._enrolments = new
+        """Take other enrolments from now on; of agents that went or changed nothing is remembered."""
+        before, new = _by_name(self._enrolments), _by_name(enrolments)
+        same = {name for name, keys in new.items() if before.get(name) == keys}
+        self._peers = {name: peer for name, peer in self._peers.items() if name in same}
+        self._moved &= same
+        self._enrolments = dict(enrolments)
 
     def enrolled(self, key: str) -> Enrolment | None:
         return self._enrolments.get(key)
@@ -98,7 +106,9 @@ class Admission:
         if enrolment is None:
             raise Refused("revoked", "this key is not enrolled any more")
         name = enrolment.name
-        peer = self._peers.setdefault(key, Peer(filled_at=now))
+        if enrolment.until is not None and name in self._moved:
+            raise Refused("revoked", "another key has taken this one's place", name)
+        peer = self._peers.setdefault(name, Peer(filled_at=now))
         if not peer.spend(now):
             raise Refused("flooded", f"more than {RATE_PER_SECOND:g} reports a second", name)
         try:
@@ -107,10 +117,13 @@ class Admission:
             raise Refused(error.kind, str(error), name) from None
         self._check_speaker(report, enrolment, peer)
         self._check_order(report, peer, now, name)
+        if enrolment.until is None:
+            self._moved.add(name)
         return report, peer
 
     def peer(self, key: str) -> Peer | None:
-        return self._peers.get(key)
+        enrolment = self._enrolments.get(key)
+        return self._peers.get(enrolment.name) if enrolment is not None else None
 
     @staticmethod
     def _check_speaker(report: wire.Report, enrolment: Enrolment, peer: Peer) -> None:
@@ -141,3 +154,10 @@ class Admission:
         if report.boot != peer.boot:
             peer.retire(report.boot)
         peer.boot, peer.sequence, peer.heard_at = report.boot, report.sequence, now
+
+
+def _by_name(enrolments: Mapping[str, Enrolment]) -> dict[str, dict[str, Enrolment]]:
+    found: dict[str, dict[str, Enrolment]] = {}
+    for key, enrolment in enrolments.items():
+        found.setdefault(enrolment.name, {})[key] = enrolment
+    return found

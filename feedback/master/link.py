@@ -4,7 +4,8 @@ Owns the sockets; admission.py has the rules, and what a report means is not kno
 only, with libzmq's ZAP domain enforced: a missing handler then refuses instead of admitting everybody. A frame's
 User-Id is the peer's *public key*, looked up in the enrolments at every frame: a revoked or exchanged key falls silent
 at once, though libzmq knows no way to cut its connection. A refusal is counted, told to the peer at most once a second,
-and logged at a bounded rate; it has no other effect.
+and logged at a bounded rate; it has no other effect. The key of a token that waits (ops/tokens.py) may say one thing:
+which key to enroll; that and a reload are the only ways in.
 
 Source: RFC 26 (CurveZMQ), RFC 27 (ZAP).
 """
@@ -19,15 +20,16 @@ from pathlib import Path
 import zmq
 
 from feedback import wire
-from feedback.master.admission import Admission, Refused
-from feedback.ops import curve, keys
+from feedback.master.admission import Admission, Enrolment, Refused
+from feedback.ops import curve, keys, tokens
 from feedback.ops.curve import CurveError
-from feedback.ops.keys import KeyPair
+from feedback.ops.keys import KeyFileError, KeyPair
 from feedback.ops.logs import Log
 
 LOG = Log("link")
 
 REPLY_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # between looks for tokens where the directory seems unchanged, and between words with one token
 LOG_SECONDS = 10.0
 
 OnReport = Callable[[wire.Report, float], None]
@@ -62,6 +64,7 @@ class Link:
         enrolled: Path,
         on_report: OnReport,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.endpoints: tuple[str, ...] = ()  # as bound: with port 0 the one that the kernel chose
@@ -69,11 +72,14 @@ class Link:
         self._pair = pair
         self._enrolled = enrolled
         self._on_report = on_report
-        self._clock = clock
+        self._clock, self._wall = clock, wall
         self._admission = Admission({})
+        self._pending: dict[str, tokens.Pending] = {}
+        self._heard: dict[str, float] = {}  # when a token's key last said something
+        self._looked_at, self._seen = float("-inf"), 0
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its own: a context has one ZAP handler
-        self._gate = curve.Gate(self._context, lambda key: self._admission.enrolled(key) is not None, self._refuse)
+        self._gate = curve.Gate(self._context, self._admits, self._refuse)
         self._router: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._edges: curve.Edges | None = None
@@ -106,9 +112,10 @@ class Link:
         """
         found = keys.enrolled(self._enrolled)
         self._admission.replace({str(key): enrolment for key, enrolment in found.by_key.items()})
-        for problem in found.problems:
+        problems = (*found.problems, *self._look_for_tokens())
+        for problem in problems:
             LOG.error("enrolment-refused", reason=problem)
-        return found.problems
+        return problems
 
     def close(self) -> None:
         if self._edges is not None:
@@ -121,6 +128,28 @@ class Link:
         self._router = self._monitor = None
         self._gate.stop()
         self._context.term()
+
+    # Who may connect
+
+    def _admits(self, key: str) -> bool:
+        if self._valid(key) is not None or key in self._pending:
+            return True
+        if self._clock() - self._looked_at >= LOOK_SECONDS or self._seen != _changed_at(self._enrolled):
+            self._look_for_tokens()
+        return key in self._pending
+
+    def _valid(self, key: str) -> Enrolment | None:
+        """The enrolment of a key, unless its time is over."""
+        enrolment = self._admission.enrolled(key)
+        if enrolment is None or (enrolment.until is not None and self._wall() >= enrolment.until):
+            return None
+        return enrolment
+
+    def _look_for_tokens(self) -> tuple[str, ...]:
+        self._looked_at, self._seen = self._clock(), _changed_at(self._enrolled)
+        self._pending, problems = tokens.pending(self._enrolled, self._wall())
+        self._heard = {key: at for key, at in self._heard.items() if key in self._pending}
+        return problems
 
     # Taking
 
@@ -140,6 +169,11 @@ class Link:
         try:
             if parts > 2:
                 raise Refused("malformed", f"{parts - 1} parts, expected one", self._name(key))
+            if key in self._pending:
+                self._take_join(route, self._pending[key], frame.bytes, now)
+                return
+            if self._valid(key) is None:
+                raise Refused("revoked", "this key is not enrolled any more")
             report, peer = self._admission.admit(key, frame.bytes, now)
         except Refused as refused:
             self._count(refused)
@@ -150,6 +184,23 @@ class Link:
             peer.greeted = True
             self._send(route, wire.Reply(wire.PROTOCOL, True))
         self._on_report(report, now)
+
+    def _take_join(self, route: bytes, waiting: tokens.Pending, data: bytes, now: float) -> None:
+        """A token's key: it may name the key to be enrolled. Raises Refused."""
+        if now - self._heard.get(waiting.public_key, float("-inf")) < LOOK_SECONDS:
+            raise Refused("flooded", "more than one word a second with a token", waiting.name)
+        self._heard[waiting.public_key] = now
+        try:
+            key = keys.public_key(wire.decode_join(data).public_key)
+            tokens.redeem(waiting, key, self._wall())
+            self.reload()
+        except (wire.WireError, KeyFileError) as error:
+            self._send(route, wire.Joined(wire.PROTOCOL, False, str(error)))
+            raise Refused("join", str(error), waiting.name) from None
+        addresses = tuple(sorted(map(str, waiting.addresses)))
+        self.counters["joined"] += 1
+        LOG.info("agent-joined", agent=waiting.name, addresses=" ".join(addresses), key=key)
+        self._send(route, wire.Joined(wire.PROTOCOL, True, "", waiting.name, addresses))
 
     # Refusals
 
@@ -165,7 +216,7 @@ class Link:
         peer.told_at, peer.greeted = now, False
         self._send(route, wire.Reply(wire.PROTOCOL, False, f"{refused.kind}: {refused}"))
 
-    def _send(self, route: bytes, reply: wire.Reply) -> None:
+    def _send(self, route: bytes, reply: wire.Reply | wire.Joined) -> None:
         if self._router is not None:
             try:
                 self._router.send_multipart([route, wire.encode(reply)], zmq.NOBLOCK)
@@ -187,3 +238,11 @@ class Link:
             return
         self._logged[refused.kind, refused.name] = (now, 0)
         LOG.warning("report-refused", kind=refused.kind, agent=refused.name, reason=str(refused), unsaid=unsaid)
+
+
+def _changed_at(directory: Path) -> int:
+    """When anything was last put into a directory or taken out; 0 if it cannot be asked."""
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0

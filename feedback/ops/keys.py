@@ -14,10 +14,11 @@ import os
 import stat
 import struct
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NewType
+from typing import Annotated, NewType, TypeVar
 
 import msgspec
 import zmq
@@ -27,12 +28,13 @@ from zmq.utils import z85
 from feedback.config.strict import ConfigError, convert
 from feedback.model import Address
 from feedback.ops import systemd
-from feedback.wire import Name
+from feedback.wire import Name, printable
 
 PublicKey = NewType("PublicKey", str)  # 40 characters, Z85
 SecretKey = NewType("SecretKey", bytes)  # 40 characters, Z85; bytes, so that it is never formatted by accident
 
 CREDENTIAL = "credential:"
+TOKEN_SUFFIX = ".token"  # of a token that waits for its agent: tokens.py
 
 
 class KeyFileError(ValueError):
@@ -47,11 +49,13 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """An agent that may speak: its name, its key, and the RIPs it may speak for."""
+    """An agent that may speak: its name, its key, and the RIPs it may speak for. `until` is when the key ends (seconds
+    of the wall clock), if another one takes its place; the new key's first report ends it too."""
 
     name: str
     public_key: PublicKey
     addresses: frozenset[Address]
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,15 @@ class Enrolments:
         return len(self.by_key)
 
 
-class _EnrolmentFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NamedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
+
+
+class _EnrolmentFile(NamedFile, frozen=True):
     public_key: str
     addresses: list[str] = msgspec.field(default_factory=list)
+    previous_key: str | None = None
+    previous_until: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
 
 
 # Keys
@@ -174,37 +183,48 @@ def create(path: Path) -> tuple[Path, Path, PublicKey]:
 # Enrolments
 
 
-def enroll(directory: Path, name: str, key: PublicKey, addresses: tuple[str, ...]) -> Path:
-    """Write an agent's enrolment, or replace the one of this name. Raises KeyFileError."""
-    wanted = _enrolment(_EnrolmentFile(_checked_name(name), key, list(addresses)), name)
-    for other in enrolled(directory).by_key.values() if directory.is_dir() else ():
-        if other.name != name and other.public_key == key:
-            raise KeyFileError(f"{name}: this key is enrolled as {other.name}: each agent needs a key of its own")
-        if other.name != name and other.addresses & wanted.addresses:
-            shared = min(map(str, other.addresses & wanted.addresses))
-            raise KeyFileError(f"{name}: {shared} is enrolled for {other.name}: revoke that first")
+def enroll(
+    directory: Path, name: str, key: PublicKey, addresses: Iterable[str], *, previous_until: int | None = None
+) -> Path:
+    """Write an agent's enrolment, or replace the one of this name; with `previous_until` the key that it had stays good
+    until then, so that there is no gap. Raises KeyFileError."""
+    wanted = _enrolment(_EnrolmentFile(checked_name(name), key, list(addresses)), name)
+    refuse_taken(directory, name, key, wanted.addresses)
+    path = directory / f"{name}.toml"
     lines = [
         f'name = "{name}"',
         f'public_key = "{key}"',
         f"addresses = [{', '.join(chr(34) + str(a) + chr(34) for a in sorted(wanted.addresses, key=str))}]",
     ]
-    try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        return _write_atomically(directory / f"{name}.toml", "\n".join(lines) + "\n")
-    except OSError as error:
-        raise KeyFileError(f"{directory}: cannot be written: {error.strerror}") from None
+    if previous_until is not None and path.exists():
+        before = read_enrolment(path)
+        if before.public_key != key:
+            lines += [f'previous_key = "{before.public_key}"', f"previous_until = {previous_until}"]
+    return write_public(path, "\n".join(lines) + "\n")
+
+
+def refuse_taken(directory: Path, name: str, key: PublicKey | None, addresses: frozenset[Address]) -> None:
+    """Raises KeyFileError where another agent has the key or one of the addresses."""
+    for other in enrolled(directory).by_key.values() if directory.is_dir() else ():
+        if other.name != name and other.public_key == key:
+            raise KeyFileError(f"{name}: this key is enrolled as {other.name}: each agent needs a key of its own")
+        if other.name != name and other.addresses & addresses:
+            shared = min(map(str, other.addresses & addresses))
+            raise KeyFileError(f"{name}: {shared} is enrolled for {other.name}: revoke that first")
 
 
 def revoke(directory: Path, name: str) -> Path:
-    """Remove an agent's enrolment. Raises KeyFileError."""
-    path = directory / f"{_checked_name(name)}.toml"
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        raise KeyFileError(f"{path}: no such enrolment: `feedback keys list` shows them") from None
-    except OSError as error:
-        raise KeyFileError(f"{path}: cannot be removed: {error.strerror}") from None
-    return path
+    """Remove an agent's enrolment, and a token that would bring it back. Raises KeyFileError."""
+    path = directory / f"{checked_name(name)}.toml"
+    there = [p for p in (directory / f"{name}{TOKEN_SUFFIX}", path) if p.exists()]
+    if not there:
+        raise KeyFileError(f"{path}: no such enrolment: `feedback keys list` shows them")
+    for found in there:
+        try:
+            found.unlink(missing_ok=True)
+        except OSError as error:
+            raise KeyFileError(f"{found}: cannot be removed: {error.strerror}") from None
+    return there[-1]
 
 
 def enrolled(directory: Path) -> Enrolments:
@@ -218,29 +238,48 @@ def enrolled(directory: Path) -> Enrolments:
     problems: list[str] = []
     for path in paths:
         try:
-            enrolment = read_enrolment(path)
-            _refuse_shared(enrolment, enrolments, owners, path)
+            found = _read(path)
+            for enrolment in found:
+                _refuse_shared(enrolment, enrolments, owners, path)
         except KeyFileError as error:
             problems.append(str(error))
             continue
-        enrolments[enrolment.public_key] = enrolment
-        owners.update(dict.fromkeys(enrolment.addresses, enrolment.name))
+        enrolments |= {enrolment.public_key: enrolment for enrolment in found}
+        owners.update(dict.fromkeys(found[0].addresses, found[0].name))
     return Enrolments(enrolments, tuple(problems))
 
 
 def read_enrolment(path: Path) -> Enrolment:
-    """One enrolment file. Raises KeyFileError."""
+    """One enrolment file: its present key. Raises KeyFileError."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Enrolment, ...]:
+    """The present key's, and the previous one's where it is good yet."""
+    raw = read_file(path, _EnrolmentFile)
+    present = _enrolment(raw, str(path))
+    if raw.previous_key is None or raw.previous_key == raw.public_key:
+        return (present,)
+    before = _enrolment(msgspec.structs.replace(raw, public_key=raw.previous_key), f"{path}: previous_key")
+    return present, replace(before, until=raw.previous_until)
+
+
+F = TypeVar("F", bound="NamedFile")
+
+
+def read_file(path: Path, kind: type[F]) -> F:
+    """A file of the directory that is called as what it names. Raises KeyFileError."""
     try:
-        enrolment = _enrolment(convert(path.read_text(encoding="utf-8"), _EnrolmentFile, str(path)), str(path))
+        found = convert(path.read_text(encoding="utf-8"), kind, str(path))
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise KeyFileError(f"{path}: cannot be read: {error}") from None
     except ConfigError as error:
         raise KeyFileError(str(error)) from None
-    if path.stem != enrolment.name:
-        raise KeyFileError(f"{path}: name is {enrolment.name!r}: expected the file's own, {path.stem!r}")
-    return enrolment
+    if path.stem != found.name:
+        raise KeyFileError(f"{path}: name is {found.name!r}: expected the file's own, {path.stem!r}")
+    return found
 
 
 def _refuse_shared(
@@ -256,21 +295,34 @@ def _enrolment(raw: _EnrolmentFile, where: str) -> Enrolment:
     if not raw.addresses:
         raise KeyFileError(f"{where}: addresses: expected at least one RIP")
     try:
-        addresses = frozenset(ip_address(text) for text in raw.addresses)
-    except ValueError as error:
-        raise KeyFileError(f"{where}: addresses: {error}") from None
-    try:
-        return Enrolment(raw.name, public_key(raw.public_key), addresses)
+        return Enrolment(raw.name, public_key(raw.public_key), rips(raw.addresses, where))
     except KeyFileError as error:
-        raise KeyFileError(f"{where}: public_key: {error}") from None
+        raise error if str(error).startswith(where) else KeyFileError(f"{where}: public_key: {error}") from None
 
 
-def _checked_name(name: str) -> str:
+def rips(addresses: Iterable[str], where: str) -> frozenset[Address]:
+    """Raises KeyFileError."""
+    try:
+        return frozenset(ip_address(text) for text in addresses)
+    except ValueError as error:
+        raise KeyFileError(f"{where}: addresses: {printable(str(error))}") from None
+
+
+def checked_name(name: str) -> str:
     """The wire's rule for names; it also keeps a name from leaving the directory."""
     try:
         return msgspec.convert(name, Name)
     except msgspec.ValidationError:
         raise KeyFileError(f"{name!r} is not a name: letters, digits, '.', '_' and '-', at most 64") from None
+
+
+def write_public(path: Path, text: str) -> Path:
+    """Whole or not at all, for everybody to read. Raises KeyFileError."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return _write_atomically(path, text)
+    except OSError as error:
+        raise KeyFileError(f"{path.parent}: cannot be written: {error.strerror}") from None
 
 
 def _write_atomically(path: Path, text: str) -> Path:

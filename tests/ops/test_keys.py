@@ -239,7 +239,8 @@ def test_the_whole_round_by_command(tmp_path: Path) -> None:
     status, _, _ = feedback_keys("enroll", "rs1", "--key", key.strip(), "--rip", "10.0.0.11", "--directory", agents)
     assert status == 0
     status, listed, _ = feedback_keys("list", "--json", "--directory", agents)
-    assert json.loads(listed) == [{"name": "rs1", "public_key": key.strip(), "addresses": ["10.0.0.11"]}]
+    row = {"name": "rs1", "public_key": key.strip(), "addresses": ["10.0.0.11"], "state": "enrolled", "until": None}
+    assert json.loads(listed) == [row]
     assert feedback_keys("revoke", "rs1", "--directory", agents)[0] == 0
     assert feedback_keys("list", "--directory", agents)[1] == ""
 

@@ -35,6 +35,17 @@ def reply(data: bytes) -> None:
     assert wire.decode_reply(wire.encode(found)) == found
 
 
+def join(data: bytes) -> None:
+    """One decoder for each side's word: neither takes the other's for its own, and both take their own back."""
+    try:
+        asked = wire.decode_join(data)
+    except WireError:
+        said = wire.decode_joined(data)
+        assert wire.decode_joined(wire.encode(said)) == said
+    else:
+        assert wire.decode_join(wire.encode(asked)) == asked and len(asked.public_key) == 40
+
+
 def question(data: bytes) -> None:
     check = AgentCheck(3.0)
     spoken = (Application(port=80, utilisation=0.5, drain=True), Application(port=81))
@@ -60,6 +71,8 @@ TARGETS = (
     Target(name="report", take=report, refuses=(WireError,), tokens=MSGPACK_TOKENS, trees=msgpack.unpackb,
            write=write_msgpack),
     Target(name="reply", take=reply, refuses=(WireError,), tokens=MSGPACK_TOKENS, trees=msgpack.unpackb,
+           write=write_msgpack),
+    Target(name="join", take=join, refuses=(WireError,), tokens=MSGPACK_TOKENS, trees=msgpack.unpackb,
            write=write_msgpack),
     Target(name="agent-check-question", take=question, tokens=(b"99999", b"0" * 64, b"\xb2", b"-1", b"80\r\n")),
     Target(name="agent-check-line", take=advice, refuses=(AdviceError,), bytes_max=1024,

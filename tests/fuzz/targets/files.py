@@ -18,7 +18,7 @@ from feedback.master import state as master_state
 from feedback.master.laws import UnknownLawError
 from feedback.master.recording import RecordingError, line, read
 from feedback.master.state import StateError
-from feedback.ops import control, keys, pair
+from feedback.ops import control, keys, pair, tokens
 from feedback.ops.keys import KeyFileError
 from feedback.ops.role import RoleFile
 from feedback.simulate import case
@@ -67,6 +67,11 @@ def _role(path: Path) -> None:
     assert RoleFile(path).read().role in {"active", "standby"}
 
 
+def _token(data: bytes) -> None:
+    held = tokens.read(data.decode())
+    assert len(held.pair.public) == len(held.pair.secret) == len(held.master) == 40
+
+
 def _recording(data: bytes) -> None:
     for entry in read(data.splitlines(keepends=True), "fuzz"):
         line(entry.at, entry.what)
@@ -101,6 +106,10 @@ TARGETS = (
     Target(name="case-toml", take=_case, **CONFIGURATION),
     Target(name="enrolment", opened=_in_file(keys.read_enrolment, "rs1.toml"), refuses=(KeyFileError,),
            tokens=TOML_TOKENS, trees=_toml, write=write_toml, cpu_seconds=3.0),
+    Target(name="token-file", opened=_in_file(tokens.read_pending, "rs1.token"), refuses=(KeyFileError,),
+           tokens=TOML_TOKENS, trees=_toml, write=write_toml, cpu_seconds=3.0),
+    Target(name="token", take=_token, refuses=(KeyFileError, UnicodeDecodeError),
+           tokens=(b"feedback-join-", b"=", b"A" * 91, b"\xff", b"-_")),
     Target(name="key-file", opened=_in_file(keys.load_secret), refuses=(KeyFileError,),
            tokens=(b"curve\n", b'"', b"secret-key = ", b"\xff", b"=")),
     Target(name="pair-secret", opened=_in_file(pair.load), refuses=(KeyFileError,), tokens=(b"\n", b"# ", b"\xff")),

@@ -1,0 +1,157 @@
+"""Joining: the real server's end of a token. Makes the key, has it enrolled, and puts key and master link in place.
+
+What was there before is only replaced once the master has said yes, so that a token that does not work leaves an agent
+as it was. Knows nothing of what the master does with it.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import zmq
+
+from feedback import wire
+from feedback.config import AgentConfig, ConfigError, parse
+from feedback.ops import keys
+from feedback.ops.keys import KeyFileError, PublicKey
+from feedback.ops.tokens import Token
+
+DEADLINE_SECONDS = 10.0
+DAEMON_USER = "feedback"
+
+_REFUSED = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the master does not know this token: it was used, has expired, or was revoked",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what listens there does not speak CURVE: is it a master?",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "what listens there is not the master that made this token",
+}
+
+
+def join(token: Token, endpoint: str, base: Path) -> wire.Joined:
+    """Enroll a new key with the master at `endpoint`, and put it at BASE.key and BASE.key_secret, in place of one that
+    was there. Raises KeyFileError."""
+    try:
+        base.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=base.parent, prefix=".join-") as directory:
+            public, secret, key = keys.create(Path(directory) / base.name)
+            joined = ask(token, endpoint, key)
+            _give(secret)
+            # The secret last: the agent reads only this file, and finds it whole.
+            public.replace(base.with_name(public.name))
+            secret.replace(base.with_name(secret.name))
+    except OSError as error:
+        raise KeyFileError(f"{base}: cannot be written: {error.strerror}") from None
+    return joined
+
+
+def ask(token: Token, endpoint: str, key: PublicKey) -> wire.Joined:
+    """Say the one thing that a token's key may say. Raises KeyFileError with what the master, or nobody, said."""
+    with _socket(token, endpoint) as (socket, monitor):
+        socket.send(wire.encode(wire.Join(wire.PROTOCOL, key)))
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor, zmq.POLLIN)
+        while (left := deadline - time.monotonic()) > 0:
+            ready = dict(poller.poll(int(1000 * left) + 1))
+            if monitor in ready:
+                event = struct.unpack_from("=H", monitor.recv_multipart()[0])[0]
+                if event in _REFUSED:
+                    raise KeyFileError(f"{endpoint}: {_REFUSED[event]}")
+            if socket in ready:
+                return _answer(endpoint, socket.recv())
+    raise KeyFileError(
+        f"{endpoint}: no answer within {DEADLINE_SECONDS:g} s: is a master there, and no firewall between?"
+    )
+
+
+def _answer(endpoint: str, data: bytes) -> wire.Joined:
+    try:
+        joined = wire.decode_joined(data)
+    except wire.WireError as error:
+        raise KeyFileError(f"{endpoint}: its answer does not fit: {error}") from None
+    if not joined.accepted:
+        raise KeyFileError(f"{endpoint}: {wire.printable(joined.reason)}")
+    return joined
+
+
+@contextmanager
+def _socket(token: Token, endpoint: str) -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    try:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, wire.REPORT_BYTES_MAX)
+        socket.ipv6 = "[" in endpoint
+        socket.curve_publickey, socket.curve_secretkey = token.pair.public.encode(), token.pair.secret
+        socket.curve_serverkey = token.master.encode()
+        monitor = socket.get_monitor_socket(sum(_REFUSED))
+        try:
+            socket.connect(endpoint)
+            yield socket, monitor
+        except zmq.ZMQError as error:
+            raise KeyFileError(f"{endpoint}: {error.strerror}: expected tcp://ADDRESS:PORT") from None
+        finally:
+            socket.disable_monitor()
+            monitor.close(linger=0)
+    finally:
+        socket.close(linger=0)
+        context.term()
+
+
+def _give(secret: Path) -> None:
+    """The agent's user owns its secret, where there is that user and we may."""
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            user = pwd.getpwnam(DAEMON_USER)
+            os.chown(secret, user.pw_uid, user.pw_gid)
+
+
+# --- the agent's configuration ---------------------------------------------------------------------------------------
+
+
+def link_text(endpoint: str, master: PublicKey) -> str:
+    return f'[[master]]\nendpoint = "{endpoint}"\npublic_key = "{master}"\n'
+
+
+def configure(path: Path, joined: wire.Joined, endpoint: str, master: PublicKey, secret: Path) -> bool:
+    """Write the agent's configuration, or add the master to the one that is there. False if it had it already. Raises
+    KeyFileError where what is there is not for this agent; the key is in place all the same."""
+    try:
+        before = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        addresses = ", ".join(f'"{a}"' for a in joined.addresses)
+        text = f'name = "{joined.agent}"\naddresses = [{addresses}]\nkey = "{secret}"\n\n{link_text(endpoint, master)}'
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{path}: cannot be read: {error}") from None
+    else:
+        if _has(path, before, joined, endpoint, master):
+            return False
+        text = f"{before.rstrip()}\n\n{link_text(endpoint, master)}"
+    try:
+        parse(text, AgentConfig, str(path))
+    except ConfigError as error:
+        raise KeyFileError(f"{error}: mend it by hand; [[master]] is {endpoint}, public_key {master}") from None
+    keys.write_public(path, text)
+    return True
+
+
+def _has(path: Path, text: str, joined: wire.Joined, endpoint: str, master: PublicKey) -> bool:
+    """Whether a configuration names this master. Raises KeyFileError where it is of another agent."""
+    try:
+        config = parse(text, AgentConfig, str(path))
+    except ConfigError:
+        return False  # perhaps only the master is missing: what comes of it is checked as a whole
+    if config.name != joined.agent or not set(config.addresses) <= set(joined.addresses):
+        raise KeyFileError(
+            f"{path}: is of {config.name} with {', '.join(config.addresses)}, but the key is now enrolled as "
+            f"{joined.agent} with {', '.join(joined.addresses)}: mend it by hand; "
+            f"[[master]] is {endpoint}, public_key {master}"
+        )
+    return any(link.public_key == master for link in config.master)
