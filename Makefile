@@ -9,7 +9,7 @@ PACKAGES := python3-venv user-mode-linux kmod iproute2 ipvsadm systemd procps gc
 # The real programs that tests put beside ours. Installing them starts none.
 PEERS := keepalived ldirectord haproxy prometheus chromium-headless-shell openssl
 
-.PHONY: help setup packages demo test check format bench clean
+.PHONY: help setup packages demo test check format bench deb clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make test    everything: format, lint, types, unit, contract and lab tests on the real kernel'
 	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
 	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
+	@echo 'make deb     a Debian package in dist/, built and then tried out in a scratch root (as root)'
 	@echo 'make setup   only what these need: Debian packages and .venv'
 
 setup: packages .venv/ready
@@ -60,6 +61,21 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# Needs PyPI for the libraries that the package brings along. DEB_ROOT names a Debian 12 tree to try it out on; else this
+# machine's own, under an overlay: nothing is installed here.
+deb:
+	@missing=$$(for p in debhelper dpkg-dev python3-venv; do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "missing Debian packages: as root, apt-get install $$missing"; exit 1; fi; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+	fi
+	@rm -rf build/deb && mkdir -p build/deb/lvs-feedback dist
+	@tar -c --exclude-vcs --exclude=./.venv --exclude=./build --exclude=./dist --exclude=./lab-output \
+	  --exclude=__pycache__ --exclude='.*_cache' --exclude=.hypothesis . .gitignore | tar -x -C build/deb/lvs-feedback
+	cd build/deb/lvs-feedback && dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || { tail -40 ../build.log; exit 1; }
+	@cp build/deb/lvs-feedback_*.deb dist/
+	debian/tests/installation dist/lvs-feedback_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture).deb $(DEB_ROOT)
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist lab-output
