@@ -12,7 +12,7 @@ edit: the shell does, and what came of it is seen in the next snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,11 +20,26 @@ from feedback.config import MasterConfig, ServiceConfig, service_key, to_destina
 from feedback.master.fleet import Fleet, Window
 from feedback.master.health import Outcome, Probe
 from feedback.master.laws import load
-from feedback.master.line import ForeignEdit, Line, ServiceStatus
+from feedback.master.line import Line, ServiceStatus
 from feedback.master.orders import Orders
+from feedback.master.owner import ForeignEdit
 from feedback.master.state import ServiceState, State, StateError
-from feedback.model import AddDestination, DestinationKey, Edit, Protocol, ServiceKey, SetDestination, Setting, Snapshot
+from feedback.model import (
+    AddDestination,
+    Destination,
+    DestinationEntry,
+    DestinationKey,
+    Edit,
+    Protocol,
+    Service,
+    ServiceKey,
+    SetDestination,
+    Setting,
+    Snapshot,
+)
 from feedback.wire import Report
+
+AWAY_SECONDS = 600.0  # a service that its owner removes and makes again goes on with what was learned
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -42,6 +57,7 @@ class Controller:
         self._indexed: dict[ServiceKey, tuple[DestinationKey, ...]] = {}
         self._behind: dict[str, list[tuple[Line, DestinationKey]]] = {}
         self._restored: dict[ServiceKey, ServiceState] = {}
+        self._away: dict[ServiceKey, tuple[float, Line]] = {}  # services that their owner removed, and when
         self._timer = 0.0
         self.foreign_edits: list[ForeignEdit] = []
         self.orders = Orders()  # the operator's; the shell gives, lifts and expires them
@@ -53,13 +69,16 @@ class Controller:
         _check_laws(config)
         for service in config.service:
             self._owned(service, config)
-        before, named = self._lines, self._named
-        unchanged = {
-            service_key(s): before[service_key(s)]
-            for s in config.service
-            if s == named.get(service_key(s)) and service_key(s) in before
-        }
-        self._lines = unchanged if config.guards == self._config.guards else {}
+        before, named, law = self._lines, self._named, self._config.law
+        same = config.guards == self._config.guards and config.ownership == self._config.ownership
+        now = {service_key(s): s for s in config.service}
+        kept = {k for k in before if now.get(k) == named.get(k) and (k in now or config.law == law)}
+        if config.ownership == "table":
+            kept &= now.keys()
+        self._lines = {k: line for k, line in before.items() if same and k in kept}
+        if config.ownership == "weights":  # whose zeros and weights are whose is not learned again
+            self._restored = {k: line.state() for k, line in before.items() if k not in self._lines}
+            self._away.clear()
         self._configure(config)
 
     def _configure(self, config: MasterConfig) -> None:
@@ -117,22 +136,29 @@ class Controller:
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
         if self._adopts:
-            self._adopt(snapshot)
+            self._adopt(snapshot, now)
         entries = {s.service.key: s for s in snapshot.services}
         for key, line in self._lines.items():
             self.foreign_edits += line.receive(entries.get(key), now)
         self._index()
 
-    def _adopt(self, snapshot: Snapshot) -> None:
+    def _adopt(self, snapshot: Snapshot, now: float) -> None:
         entries = {s.service.key: s for s in snapshot.services if not self._named or s.service.key in self._named}
-        self._lines = {k: line for k, line in self._lines.items() if k in entries}
+        for key in self._lines.keys() - entries.keys():
+            self._away[key] = (now, self._lines.pop(key))
+            self.foreign_edits.append(self._away[key][1].leave())
+        self._away = {k: (at, line) for k, (at, line) in self._away.items() if now - at < AWAY_SECONDS}
         for key, entry in entries.items():
             if key not in self._lines:
-                law = self._named[key].law if key in self._named else self._config.law
-                self._lines[key] = Line(entry.service, self._config, law, None, self._named.get(key))
-                self._lines[key].restore(self._restored.pop(key, ServiceState()))
+                self._lines[key] = self._away.pop(key)[1] if key in self._away else self._adopted(entry.service)
                 self._indexed = {}
             self._lines[key].follow(entry)
+
+    def _adopted(self, service: Service) -> Line:
+        named = self._named.get(service.key)
+        line = Line(service, self._config, named.law if named else self._config.law, None, named)
+        line.restore(self._restored.pop(service.key, ServiceState()))
+        return line
 
     def decide(self, now: float) -> Decision:
         """What every destination should have, and the edits that make it so."""
@@ -152,9 +178,26 @@ class Controller:
             if isinstance(edit, AddDestination | SetDestination) and edit.service in self._lines:
                 self._lines[edit.service].written.pop(edit.destination.key, None)
 
+    def confirm(self, edits: Sequence[Edit], have: Mapping[ServiceKey, Sequence[DestinationEntry]]) -> tuple[Edit, ...]:
+        """Those edits whose destinations are as they were at the last look; `have` is what the kernel has just now.
+        Where somebody else writes too, what he wrote since must not be overwritten unseen: the next look sees it."""
+        records = {(k, e.destination.key): e.destination for k, entries in have.items() for e in entries}
+        return tuple(
+            edit
+            for edit in edits
+            if not isinstance(edit, SetDestination)
+            or records.get((edit.service, edit.destination.key)) == self._seen(edit.service, edit.destination.key)
+        )
+
+    def _seen(self, service: ServiceKey, key: DestinationKey) -> Destination | None:
+        entry = self._lines[service].entry
+        found = entry.entry(key) if entry else None
+        return found.destination if found else None
+
     def state(self) -> State:
         """What a restarted master needs and cannot read from the kernel."""
-        return State(services={str(k): line.state() for k, line in self._lines.items()}, orders=self.orders.all())
+        lines = {k: line for k, (_, line) in self._away.items()} | self._lines
+        return State(services={str(k): line.state() for k, line in lines.items()}, orders=self.orders.all())
 
     def restore(self, state: State) -> None:
         """Take the state of the master before, before the first look at the kernel. Raises StateError."""

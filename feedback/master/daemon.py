@@ -29,7 +29,7 @@ from feedback.master.orders import Order
 from feedback.master.recording import line
 from feedback.master.state import State, StateError
 from feedback.master.status import of_master
-from feedback.model import ServiceKey, Setting, Snapshot
+from feedback.model import Edit, ServiceKey, SetDestination, Setting, Snapshot
 from feedback.ops import systemd
 from feedback.ops.control import Answer, asking, serve
 from feedback.ops.feed import Feed
@@ -210,12 +210,13 @@ class Daemon:
             self._look()
             self._expire_orders()
             decision = self._controller.decide(time.monotonic())
-            failed = self._kernel.apply(decision.edits) if decision.edits else ()
+            edits = self._confirmed(decision)
+            failed = self._kernel.apply(edits) if edits else ()
         except IpvsError as error:
             self._complain("kernel", str(error))
             self._counters["ipvs_errors"] += 1
             return
-        self._counters["edits"] += len(decision.edits)
+        self._counters["edits"] += len(edits)
         self._note_failures(failed)
         self._note_changes(decision)
         self._note_foreign()
@@ -223,6 +224,14 @@ class Daemon:
             self._tell(kind, **fields)
         self._decision, self._decided_at = decision, time.monotonic()
         self._save()
+
+    def _confirmed(self, decision: Decision) -> tuple[Edit, ...]:
+        """Beside another owner we look once more just before we write: a zero of his in between would be lost, and he
+        does not write it twice. The kernel has no edit that depends on what was there."""
+        if self._config.ownership == "table" or not decision.edits:
+            return decision.edits
+        services = {e.service for e in decision.edits if isinstance(e, SetDestination)}
+        return self._controller.confirm(decision.edits, {k: self._kernel.destinations(k) for k in services})
 
     def _probe(self) -> None:
         """Start what is due of health checks and agent-checks; what comes of them counts in the next turn."""
@@ -277,10 +286,12 @@ class Daemon:
     def _note_foreign(self) -> None:
         for edit in self._controller.foreign_edits:
             self._counters["foreign_edits"] += 1
+            where = {"destination": str(edit.destination)} if edit.destination is not None else {}
             self._tell(
                 "foreign-edit",
                 service=str(edit.service),
-                destination=str(edit.destination),
+                **where,
+                what=str(edit.what),
                 ours=edit.ours,
                 theirs=edit.theirs,
             )

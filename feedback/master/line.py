@@ -1,12 +1,13 @@
 """Line: the pipeline of one virtual service, stage after stage, with the state that its stages keep.
 
-Owns the order of the stages and who wrote which weight. Invariant: a weight of 0 that we did not write is somebody
-else's, and stays 0 until they raise it.
+Owns the order of the stages and who wrote which weight. Invariants: a weight of 0 that we did not write is somebody
+else's, and stays 0 until they raise it; of a service that somebody else owns, nothing but weights and thresholds is
+written, and while its owner disputes them (owner.py) not even those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -19,6 +20,7 @@ from feedback.master.health import Watch
 from feedback.master.laws import Law, load
 from feedback.master.limits import Limit, Limits
 from feedback.master.orders import NONE, Standing, held, last_word
+from feedback.master.owner import SIGNATURE, Disputes, ForeignEdit, What
 from feedback.master.pool import Member, Pool, Role, Share, Shares
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.state import Cap, Ordered, ServiceState
@@ -30,20 +32,10 @@ from feedback.model import (
     Reason,
     Service,
     ServiceEntry,
-    ServiceKey,
     Setting,
 )
 
 FLOW_SECONDS = 2.0
-
-
-class ForeignEdit(msgspec.Struct, frozen=True):
-    """Somebody else wrote this weight since our last look."""
-
-    service: ServiceKey
-    destination: DestinationKey
-    ours: int
-    theirs: int
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -78,6 +70,10 @@ class Line:
         self.destinations = destinations
         self._owners: dict[DestinationKey, int] = {}  # the other owner's last weight that was not ours
         self._remembered: dict[DestinationKey, int] = {}  # the same, from before a restart
+        self._signed: set[DestinationKey] = set()  # whose zero we wrote, with our signature
+        self._disputes = Disputes()
+        self._noticed: list[ForeignEdit] = []  # of the service itself
+        self._away = False
         self.law: Law = load(law, named.law_options if named else None)
         self._roles = _roles(named) if named else {}
         self._limits = _limits(self.law, named or ServiceConfig(virtual=str(service.key)))
@@ -125,7 +121,14 @@ class Line:
         """Take over the kernel's record of a service that somebody else owns."""
         if entry.service.scheduler != self.service.scheduler:
             self.actuator = for_scheduler(entry.service.scheduler, self.dead_band)
+        if entry.service != self.service or self._away:
+            self._noticed.append(ForeignEdit(entry.service.key, None, None, None, What.SERVICE))
         self.service = entry.service
+
+    def leave(self) -> ForeignEdit:
+        """The other owner has removed the service. It may come back as it was: keepalived's restart does that."""
+        self._away = True
+        return ForeignEdit(self.service.key, None, None, None, What.SERVICE_REMOVED)
 
     def observe(self, key: DestinationKey, window: Window) -> None:
         """Take each window of the agent's stream: several may come between two decisions."""
@@ -133,10 +136,10 @@ class Line:
         self.guard.observe(key, window, self.service.key.protocol)
 
     def receive(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
-        foreign = self._foreign(entry) if entry else []
+        foreign = self._foreign(entry, now)
         if self.entry is None and entry is not None:
             self._continue(entry)
-        self.entry = entry
+        self.entry, self._away = entry, entry is None and self._away
         self._have = {e.destination.key: e for e in entry.destinations} if entry else {}
         self._capped = {
             k: cap for k, cap in self._capped.items() if self._in_force(k) == (cap.our_upper, cap.our_lower)
@@ -145,14 +148,24 @@ class Line:
         self.estimator.keep(set(self.keys))
         for e in entry.destinations if entry else ():
             self.estimator.capacity(e.destination.key).observe_kernel(e, now)
-            if e.destination.weight and self._forced.get(e.destination.key) != e.destination.weight:
-                self.zeros.discard(e.destination.key)
-            elif e.destination.weight == 0 and self.written.get(e.destination.key) != 0:
-                self.zeros.add(e.destination.key)
+            self._look_at_zero(e.destination)
         self._measure_flow(entry, now)
         active = sum(e.active for e in self._have.values())
         self.estimator.residence(active / self.flow if self.flow > 0 else 0.0)
         return foreign
+
+    def _look_at_zero(self, have: Destination) -> None:
+        """Whose a zero is: by its signature where somebody else owns the service, else by what we wrote last."""
+        signed = self.destinations is None and (have.upper, have.lower) == SIGNATURE
+        if signed and have.key not in self._capped:  # of a master before us, whose state is lost
+            self._capped[have.key] = Cap(0, 0, *SIGNATURE)
+        if have.weight:
+            if self._forced.get(have.key) != have.weight:
+                self.zeros.discard(have.key)
+        elif signed:
+            self.written[have.key] = 0
+        elif self.destinations is None or self.written.get(have.key) != 0:
+            self.zeros.add(have.key)
 
     def _continue(self, entry: ServiceEntry) -> None:
         """Weights that are not the static ones were learned by somebody, most likely by us before a restart."""
@@ -161,16 +174,47 @@ class Line:
         if weights != static and len(set(weights.values())) > 1 and _proportional(self.service, weights.values()):
             self.estimator.seed(weights)
 
-    def _foreign(self, entry: ServiceEntry) -> list[ForeignEdit]:
-        found = []
+    def _foreign(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
+        """What somebody else did since the last look. Takes their weights for the owner's."""
+        if entry is None:
+            return [] if self.entry is None else [self.leave()]
+        service, found, rewritten = entry.service.key, self._noticed, []
+        self._noticed, anew = [], self._made_anew(entry)
         for have in (e.destination for e in entry.destinations):
             ours = self.written.get(have.key)
-            if ours is not None and have.weight != ours:
-                found.append(ForeignEdit(entry.service.key, have.key, ours, have.weight))
+            unsigned = have.key in self._signed and (have.upper, have.lower) != SIGNATURE
+            if ours is not None and (have.weight != ours or unsigned):
+                found.append(ForeignEdit(service, have.key, ours, have.weight))
+                if have.weight and have.key not in self.zeros and ours != self._owners.get(have.key):
+                    rewritten.append(have.key)
                 del self.written[have.key]
+            elif self.entry is not None and have.key not in self._have and ours is None:
+                found.append(ForeignEdit(service, have.key, None, have.weight, What.ADDED))
             if have.weight and have.key not in self.written:
-                self._owners[have.key] = self._remembered.pop(have.key, have.weight)
+                self._owners[have.key] = have.weight
+        if self.entry is None:
+            self._remember(entry, {edit.destination for edit in found})
+        found += self._removed(entry)
+        whole = bool(rewritten) and all(e.destination.key in rewritten for e in entry.destinations)
+        self._disputes.rewritten(rewritten, whole=anew or whole, now=now)
         return found
+
+    def _made_anew(self, entry: ServiceEntry) -> bool:
+        """Whether its owner has wiped out weights of ours by removing the service, or all that was in it."""
+        wiped = self._away or not any(entry.entry(key) for key in self._have)
+        return wiped and any(self.written.get(k) not in (None, self._owners.get(k)) for k in self._have)
+
+    def _removed(self, entry: ServiceEntry) -> list[ForeignEdit]:
+        gone = self._have.keys() - {e.destination.key for e in entry.destinations}
+        ours = gone if self.destinations is None else gone & self.destinations.keys()
+        service = entry.service.key
+        return [ForeignEdit(service, k, self.written.pop(k, None), None, What.REMOVED) for k in sorted(ours)]
+
+    def _remember(self, entry: ServiceEntry, edited: Collection[DestinationKey | None]) -> None:
+        """At the first look the weights found are most likely ours, and the owner's are those of the state."""
+        there = {e.destination.key for e in entry.destinations} - set(edited)
+        self._owners |= {k: w for k, w in self._remembered.items() if k in there}
+        self._remembered.clear()
 
     def _measure_flow(self, entry: ServiceEntry | None, now: float) -> None:
         """New connections per second by the kernel's counters, which move every 2 s; the agents' rates are livelier."""
@@ -233,7 +277,9 @@ class Line:
         if self.destinations is not None:
             return self.destinations[key]
         assert kernel is not None  # the keys of an adopted service are the kernel's
-        owners = msgspec.structs.replace(kernel.destination, weight=self._owners.get(key, kernel.destination.weight))
+        unknown = 1 if key in self._signed or key not in self.zeros else 0  # the state is lost, and the zero is ours
+        weight = self._owners.get(key, kernel.destination.weight or unknown)
+        owners = msgspec.structs.replace(kernel.destination, weight=weight)
         cap = self._capped.get(key)
         return owners if cap is None else msgspec.structs.replace(owners, upper=cap.upper, lower=cap.lower)
 
@@ -260,10 +306,17 @@ class Line:
         aims = Wanted(guarded.shares, tiers, bounds, ramping)
         weights = {} if guarded.held else self.actuator.weights(pool, aims, now)
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
+        standing = self._disputes.standing(now) if self.destinations is None else ""
+        if standing:
+            settings = {m.key: self._theirs(m, settings[m.key], standing) for m in pool.members}
         settings = self._settled(pool, settings)
+        if self.destinations is None:
+            settings = {k: self._with_signature(k, s) for k, s in settings.items()}
         statuses = tuple(Status(m, settings[m.key]) for m in pool.members)
         paused = self.orders.paused
-        status = ServiceStatus(self.service, self.law_name, self.flow, str(paused or guarded.held), statuses)
+        status = ServiceStatus(
+            self.service, self.law_name, self.flow, str(paused or standing or guarded.held), statuses
+        )
         if self.destinations is not None and paused is None:
             edits = reconcile_owned(self.service, self.destinations, settings, self.entry)
         else:
@@ -288,6 +341,30 @@ class Line:
             for k, (m, order) in ordered.items()
         }
         return settings | said
+
+    def _theirs(self, member: Member, setting: Setting, why: str) -> Setting:
+        """As the owner of the service has it."""
+        weight = 0 if member.key in self.zeros else member.base.weight
+        total = sum(self._base(k, e).weight for k, e in self._have.items() if k not in self.zeros)
+        return msgspec.structs.replace(
+            setting,
+            weight=weight,
+            share=weight / total if total else 0.0,
+            upper=member.base.upper,
+            lower=member.base.lower,
+            reasons=(*setting.reasons, Reason("owner", why, weight)),
+        )
+
+    def _with_signature(self, key: DestinationKey, setting: Setting) -> Setting:
+        """A zero of ours must be told from one that the owner writes later."""
+        have = self._in_force(key)
+        if setting.weight or key in self.zeros or have is None:
+            self._signed.discard(key)
+            return setting
+        usual = self._capped.get(key) or Cap(*have)
+        self._capped[key] = Cap(usual.upper, usual.lower, *SIGNATURE)
+        self._signed.add(key)
+        return msgspec.structs.replace(setting, upper=SIGNATURE[0], lower=SIGNATURE[1])
 
     def _over_zero(self, member: Member) -> bool:
         """Whether a forced order raises somebody else's zero, which is theirs again when it ends."""
@@ -330,6 +407,8 @@ class Line:
             if key in bounds and (bounds[key].upper, bounds[key].lower) == (cap.our_upper, cap.our_lower):
                 found[key] = Limit(cap.upper, cap.lower, bounds[key].room, "as before the trial")
         for key, trial in guarded.trials.items():
+            if key in self.zeros:  # its owner has taken it out meanwhile: nothing to try
+                continue
             upper = min(trial.upper, bounds[key].upper or trial.upper)
             limit = Limit(upper, min(trial.lower, upper), bounds[key].room, f"on trial: no more than {upper}, all told")
             if have := self._in_force(key):

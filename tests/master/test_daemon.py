@@ -15,7 +15,15 @@ import zmq
 
 from feedback.ipvs import FakeKernel, NoIpvs
 from feedback.master.daemon import Daemon
-from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
+from feedback.model import (
+    AddDestination,
+    AddService,
+    Destination,
+    DestinationEntry,
+    Service,
+    ServiceKey,
+    SetDestination,
+)
 from feedback.ops import keys
 from feedback.ops.control import ControlError, ask
 from feedback.ops.role import Role, RoleFile, RoleSaid
@@ -144,6 +152,35 @@ def test_somebody_elses_zero_stays_and_is_counted(site: Site) -> None:
         assert site.weights() == [0, 100]
         assert site.status()["counters"]["foreign_edits"] == 1
         assert site.status()["services"][0]["destinations"][0]["state"] == "quiesced"
+
+    run(site, work)
+
+
+def test_an_owner_who_writes_while_we_decide_is_not_overwritten(site: Site) -> None:
+    """His zero falls between our look and our write: the look just before the write finds it."""
+    site.config.write_text(
+        site.config.read_text().split("[[service]]")[0].replace("interval", 'ownership = "weights"\ninterval')
+    )
+    theirs = [Destination(rip(i), 10) for i in (1, 2)]
+    site.kernel.apply([AddService(Service(VIRTUAL, "sed")), *(AddDestination(VIRTUAL, d) for d in theirs)])
+    plain, zeroed = site.kernel.destinations, []
+
+    def meanwhile(service: ServiceKey) -> tuple[DestinationEntry, ...]:
+        if not zeroed:
+            zeroed.append(1)
+            site.kernel.apply([SetDestination(VIRTUAL, Destination(rip(1), 0))])
+        return plain(service)
+
+    site.kernel.destinations = meanwhile  # type: ignore[method-assign]
+
+    def work() -> None:
+        until(lambda: answers(site))
+        with zmq.Context() as context:
+            site.report(context)
+        assert zeroed, "nothing was written at all"
+        assert site.weights()[0] == 0
+        events = ask(site.control, {"command": "events"})["events"]
+        assert [(e["what"], e["theirs"]) for e in events if e["kind"] == "foreign-edit"] == [("weight", 0)]
 
     run(site, work)
 

@@ -123,7 +123,7 @@ def test_good_answers_bring_it_back_without_a_threshold(scheduler: str, overload
 def test_the_owners_thresholds_come_back_after_a_trial(thresholds: str, upper: int, restart: bool) -> None:
     street = Street(adopting(thresholds), Overload.UNTIL_6_1_176, "sed", upper=upper)
     for entry in street.run(30):
-        if 0 < entry.destination.upper != upper:
+        if entry.destination.weight and 0 < entry.destination.upper != upper:
             break
     else:
         pytest.fail("no trial")
@@ -143,7 +143,7 @@ def test_the_owners_thresholds_come_back_after_a_trial(thresholds: str, upper: i
 def test_an_owner_who_sets_a_threshold_meanwhile_has_the_last_word() -> None:
     street = Street(adopting("static"), Overload.UNTIL_6_1_176, "sed")
     for entry in street.run(30):
-        if entry.destination.upper:
+        if entry.destination.weight and entry.destination.upper:  # on trial
             break
     street.failing = False
     theirs = msgspec.structs.replace(street.first().destination, upper=4321, lower=0)

@@ -1,0 +1,100 @@
+"""Owner: what somebody else who owns a service does to it, and when our hands stay off.
+
+Owns the words for a foreign edit, the signature of our own zeros and the count of disputes. Knows no law, no kernel.
+
+**Zeros.** A weight of 0 has no author in the kernel, and keepalived with inhibit_on_failure writes one just when we
+have ejected the same server: taken for ours, it would be raised on a dead server, and keepalived never writes it again.
+Every program writes the whole record, so our zero carries a threshold that nobody else writes (at weight 0 it means
+nothing), and any other zero is theirs, also after a restart. ldirectord alone writes nothing where it finds a 0.
+
+**Disputes.** Who writes a weight over ours gets ours back at once: one write after one of theirs, as keepalived's and
+ldirectord's reloads need. Who does it again is no operator but a program, and would go on for ever: then its weights
+stand, those of the whole service (two owners' weights have no common scale), for longer each time. A failing check is
+no dispute: neither 0 nor a removal, nor what comes after them, is counted.
+
+Source: what keepalived 2.2.7 and ldirectord 4.12 were measured to do, docs/adopt.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from enum import StrEnum
+
+import msgspec
+
+from feedback.model import DestinationKey, ServiceKey
+
+SIGNATURE = (2_000_000_000, 0)  # upper and lower threshold of a zero of ours
+TIMES = ((2, 10.0), (4, 120.0))  # so many rewrites in so many seconds are a dispute
+STANDS_SECONDS, LONGER, STANDS_SECONDS_MAX = 30.0, 2.0, 3600.0
+CALM_SECONDS = 600.0  # after so long without a rewrite the times start anew
+
+
+class What(StrEnum):
+    WEIGHT = "weight"
+    ADDED = "added"
+    REMOVED = "removed"
+    SERVICE = "service"  # its scheduler or flags, or it is there again
+    SERVICE_REMOVED = "service-removed"
+
+
+class ForeignEdit(msgspec.Struct, frozen=True):
+    """Somebody else did this since our last look. `ours` and `theirs` are weights, None where there is none."""
+
+    service: ServiceKey
+    destination: DestinationKey | None
+    ours: int | None
+    theirs: int | None
+    what: What = What.WEIGHT
+
+
+class Disputes:
+    """The rewrites of one service, and whether its owner's weights stand."""
+
+    def __init__(self) -> None:
+        self._rewrites: dict[DestinationKey | None, deque[float]] = {}  # None: all of it at once
+        self._times = 0
+        self._until = self._last = float("-inf")
+        self._why = ""
+
+    def rewritten(self, keys: Collection[DestinationKey], *, whole: bool, now: float) -> None:
+        """Weights of ours were overwritten, of these destinations; `whole`: every one that serves, or the service was
+        made anew."""
+        if now - self._last > max(CALM_SECONDS, 2 * self._seconds()):
+            self._times = 0
+            self._rewrites.clear()
+        if now < self._until or not (keys or whole):
+            return
+        self._last = now
+        for key in (None,) if whole else keys:
+            times = self._rewrites.setdefault(key, deque(maxlen=max(n for n, _ in TIMES)))
+            times.append(now)
+            count, seconds = _dispute(times, now)
+            if count or self._times:  # one who was found to dispute is not given a second try
+                self._stand(key, max(count, 1), seconds, now)
+                return
+
+    def _stand(self, key: DestinationKey | None, count: int, seconds: float, now: float) -> None:
+        self._times += 1
+        self._until = now + self._seconds()
+        self._rewrites.clear()
+        what = "all weights of this service" if key is None else f"the weight of {key}"
+        often = f"{count} times in {seconds:.0f} s" if count > 1 else "again"
+        self._why = f"its owner wrote over {what} {often}: the owner's weights stand for {self._seconds():.0f} s"
+
+    def _seconds(self) -> float:
+        return min(STANDS_SECONDS_MAX, STANDS_SECONDS * LONGER ** max(0, self._times - 1))
+
+    def standing(self, now: float) -> str:
+        """Why the owner's weights stand, or ''."""
+        return self._why if now < self._until else ""
+
+
+def _dispute(times: Collection[float], now: float) -> tuple[int, float]:
+    """How many rewrites in how many seconds, if that is a dispute; else 0."""
+    for count, seconds in TIMES:
+        recent = [at for at in times if now - at <= seconds]
+        if len(recent) >= count:
+            return len(recent), now - recent[0]
+    return 0, 0.0
