@@ -25,6 +25,7 @@ COMMANDS = {
     "save": ("feedback.cli.table:save", "Print the kernel's table as ipvsadm rules, thresholds and all."),
     "restore": ("feedback.cli.table:restore", "Make the kernel's table what a file says, by difference."),
     "check": ("feedback.cli.check:check", "Check every configuration that is there."),
+    "import": ("feedback.cli.imports:import_", "Turn keepalived, ldirectord or ipvsadm files into our TOML."),
     "doctor": ("feedback.cli.doctor:doctor", "Find what is wrong on this machine, with the command that mends it."),
     "keys": ("feedback.cli.keys:keys", "Make, show, enroll, list and revoke keys."),
     "record": ("feedback.cli.record:record", "Record what agents and kernel say, to be replayed with another law."),

@@ -1,0 +1,344 @@
+"""Realistic files become configuration that the master takes, and what has no place in it is said with its line."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feedback.cli.main import main
+from feedback.config import MasterConfig, parse
+from feedback.importers import ImportFormatError, as_toml, keepalived, ldirectord, rules
+from feedback.ops import keys
+
+KEEPALIVED = """\
+! Configuration File for keepalived
+global_defs {
+    router_id LVS_1
+}
+$VIP=10.0.0.100
+include /etc/keepalived/more.conf
+
+vrrp_instance VI_1 {
+    state BACKUP
+    virtual_ipaddress { 10.0.0.100/32 dev eth0 }
+}
+
+virtual_server $VIP 80 {
+    delay_loop 6
+    lb_algo wlc        # weights by load later
+    lb_kind DR
+    persistence_timeout 300
+    persistence_granularity 255.255.255.0
+    protocol TCP
+    sorry_server 127.0.0.1 80
+    quorum 2
+
+    real_server 10.0.0.11 80 {
+        weight 10
+        uthreshold 400
+        lthreshold 350
+        notify_down "/usr/local/bin/page me"
+        HTTP_GET {
+            url {
+                path "/health?a=b#c"
+                status_code 200-204 301
+            }
+            connect_timeout 3
+            retry 2
+        }
+    }
+    real_server 10.0.0.12 80
+    {
+        weight 20
+        inhibit_on_failure
+        HTTP_GET {
+            url {
+                path "/health?a=b#c"
+                status_code 200-204 301
+            }
+            connect_timeout 3
+            retry 2
+        }
+    }
+}
+
+virtual_server_group MAIL {
+    10.0.0.100 25
+    10.0.0.101-103 25
+    fwmark 7
+}
+virtual_server group MAIL {
+    lvs_sched wrr
+    lvs_method NAT
+    real_server 10.1.0.1 25 { weight 1
+        MISC_CHECK {
+            misc_path "/usr/lib/check-smtp 10.1.0.1 25 --fast"
+            misc_dynamic
+        } }
+    real_server 10.1.0.2 25 { weight 3
+        lvs_method TUN type gue port 6080 csum
+        MISC_CHECK {
+            misc_path "/usr/lib/check-smtp 10.1.0.2 25 --fast"
+            misc_dynamic
+        } }
+    real_server smtp.example.org 25 { weight 1 }
+}
+virtual_server 2001:db8::100 53 {
+    lb_algo mh
+    mh-port
+    mh-fallback
+    lb_kind DR
+    protocol UDP
+    ops
+    real_server 2001:db8::11 53 {
+        DNS_CHECK { name example.org }
+    }
+}
+@backup virtual_server 10.0.0.9 80 {
+"""
+
+LDIRECTORD = """\
+# Global Directives
+checktimeout=3
+checkinterval=2
+autoreload=yes
+quiescent=no
+
+virtual=10.0.0.100:80
+\tservicename=Web
+\treal=10.0.0.11->10.0.0.13:80 gate 10
+\treal=10.0.0.20:8080 masq 5 ".health", "OK" l:10 u:20
+\treal=web.example.org:80 gate
+\tfallback=127.0.0.1:80 gate
+\tservice=http
+\tscheduler=wlc
+\tpersistent=600
+\tnetmask=255.255.255.255
+\tprotocol=tcp
+\tchecktype=negotiate
+\trequest="index.html"
+\treceive="Test Page"
+\tvirtualhost=www.example.org
+\tpasswd="hunter2"
+
+virtual=1
+\treal=10.0.0.11 gate
+\tprotocol=fwm
+\tscheduler=rr
+\tchecktype=external
+\tcheckcommand=/usr/lib/check
+\tcheckport=80
+
+virtual6=[2001:db8::5]:53
+\treal6=[2001:db8::6]:53 ipip
+\tprotocol=udp
+\tscheduler=sh
+\tschedflags=sh-fallback,sh-port
+\tops=yes
+\tchecktype=ping
+"""
+
+RULES = """\
+-A -t 10.0.0.100:80 -s sed
+-a -t 10.0.0.100:80 -r 10.1.0.2:80 -g -w 0
+-a -t 10.0.0.100:80 -r 10.1.0.1:8080 -m -w 100 -x 400 -y 350
+-A -t 10.0.0.100:443 -s mh -p 300 -M 255.255.255.0 -b mh-fallback,mh-port --pe sip
+-a -t 10.0.0.100:443 -r 10.1.0.1:443 -i -w 30 --tun-type gue --tun-port 6080 --tun-csum
+-A -f 7 -6 -s wrr -o
+"""
+
+
+def services(text: str, module: ModuleType) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Services of the TOML that was written, by their name, and the remarks."""
+    found = module.read(text)
+    toml = as_toml(found.services, "x")
+    parse(toml, MasterConfig)
+    return {s["virtual"]: s for s in tomllib.loads(toml)["service"]}, [str(r) for r in found.remarks]
+
+
+def said(remarks: list[str], *words: str) -> bool:
+    return any(all(w in r for w in words) for r in remarks)
+
+
+def test_keepalived() -> None:
+    found, remarks = services(KEEPALIVED, keepalived)
+    web = found["tcp:10.0.0.100:80"]
+    assert (web["scheduler"], web["forward"]) == ("wlc", "route")
+    assert (web["persistence_seconds"], web["persistence_prefix"]) == (300, 24)
+    assert web["destination"] == [
+        {"address": "10.0.0.11", "weight": 10, "upper": 400, "lower": 350},
+        {"address": "10.0.0.12", "weight": 20},
+    ]
+    assert web["check"] == {
+        "type": "http",
+        "status": [200, 201, 202, 203, 204, 301],
+        "path": "/health?a=b#c",
+        "interval_seconds": 6.0,
+        "timeout_seconds": 3.0,
+        "rise": 1,
+        "fall": 3,
+    }
+    mail = [f"tcp:10.0.0.{i}:25" for i in (100, 101, 102, 103)]
+    assert found.keys() == {"tcp:10.0.0.100:80", *mail, "fwmark:7", "udp:[2001:db8::100]:53"}
+    assert found[mail[3]]["destination"] == [
+        {"address": "10.1.0.1", "weight": 1},
+        {"address": "10.1.0.2", "weight": 3, "forward": "tunnel", "tunnel": "gue", "tunnel_port": 6080},
+    ]
+    assert found[mail[0]]["check"] == {
+        "type": "exec",
+        "command": ["/usr/lib/check-smtp", "{address}", "{port}", "--fast"],
+    }
+    assert found["fwmark:7"]["check"]["port"] == 25
+    dns = found["udp:[2001:db8::100]:53"]
+    assert (dns["scheduler"], dns["flags"]) == ("mh", ["fallback", "one-packet", "port"])
+    for words in (
+        ("line 6: include /etc/keepalived/more.conf",),
+        ("line 8: vrrp_instance VI_1", "feedback sync"),
+        ("line 20: sorry_server 127.0.0.1 80", "spillover"),
+        ("line 21: quorum 2",),
+        ("line 27: notify_down", "feedback events"),
+        ("line 63: misc_dynamic",),
+        ("line 66: tunnel csum",),
+        ("line 71: real_server smtp.example.org 25: left out",),
+        ("line 81: DNS_CHECK",),
+        ("line 84: @backup: a conditional line",),
+    ):
+        assert said(remarks, *words), (words, remarks)
+
+
+def test_ldirectord() -> None:
+    found, remarks = services(LDIRECTORD, ldirectord)
+    web = found["tcp:10.0.0.100:80"]
+    assert [d["address"] for d in web["destination"]] == ["10.0.0.11", "10.0.0.12", "10.0.0.13", "10.0.0.20"]
+    assert web["destination"][0] == {"address": "10.0.0.11", "weight": 10}
+    assert web["destination"][3] == {
+        "address": "10.0.0.20",
+        "port": 8080,
+        "weight": 5,
+        "upper": 20,
+        "lower": 10,
+        "forward": "masquerade",
+    }
+    assert (web["scheduler"], web["persistence_seconds"]) == ("wlc", 600)
+    check = web["check"]
+    assert (check["type"], check["path"], check["host"], check["body"]) == (
+        "http",
+        "/index.html",
+        "www.example.org",
+        "Test Page",
+    )
+    assert (check["interval_seconds"], check["timeout_seconds"], check["fall"]) == (2.0, 3.0, 1)
+    assert found["fwmark:1"]["check"]["command"] == ["/usr/lib/check", "1", "0", "{address}", "{port}"]
+    dns = found["udp:[2001:db8::5]:53"]
+    assert (dns["forward"], dns["flags"]) == ("tunnel", ["fallback", "one-packet", "port"])
+    for words in (
+        ("line 4: autoreload=yes", "systemctl reload"),
+        ("line 5: quiescent=no", "weight 0"),
+        ("line 10:", "its own request"),
+        ("line 11: real=web.example.org:80 gate: left out",),
+        ("line 12: fallback=", "spillover"),
+        ("line 24: fwmark:1: scheduler rr looks only",),
+        ("line 38:", "checktype=ping"),
+    ):
+        assert said(remarks, *words), (words, remarks)
+    assert not said(remarks, "hunter2"), "a password is not for terminals and logs"
+
+
+def test_ipvsadm_save() -> None:
+    found, remarks = services(RULES, rules)
+    assert (
+        found["tcp:10.0.0.100:80"]["destination"]
+        == [
+            {"address": "10.1.0.2", "weight": 0, "forward": "route"},
+            {"address": "10.1.0.1", "port": 8080, "weight": 100, "upper": 400, "lower": 350},
+        ]
+        or found["tcp:10.0.0.100:80"]["forward"] == "route"
+    )
+    hashed = found["tcp:10.0.0.100:443"]
+    assert (hashed["flags"], hashed["persistence_prefix"]) == (["fallback", "port"], 24)
+    assert hashed["destination"][0]["tunnel"] == "gue"
+    assert found["fwmark:7:ipv6"]["flags"] == ["one-packet"]
+    assert said(remarks, "persistence engine sip")
+    assert said(remarks, "tunnel checksums")
+    assert said(remarks, "10.1.0.2:80 has weight 0")
+    assert said(remarks, "fwmark:7:ipv6: has no destination")
+
+
+ALL: list[tuple[str, str, ModuleType]] = [
+    ("keepalived.conf", KEEPALIVED, keepalived),
+    ("ldirectord.cf", LDIRECTORD, ldirectord),
+    ("ipvsadm-save", RULES, rules),
+]
+
+
+def command(*words: str | Path, text: str | None = None) -> Result:
+    return CliRunner().invoke(main, [str(w) for w in words], input=text)
+
+
+@pytest.mark.parametrize(("name", "text", "_module"), ALL)
+def test_what_is_written_is_what_master_check_takes(name: str, text: str, _module: ModuleType, tmp_path: Path) -> None:
+    _, secret, _ = keys.create(tmp_path / "master")
+    (tmp_path / "agents").mkdir()
+    answer = command("import", name, "-", text=text)
+    assert answer.exit_code == 0, answer.output
+    path = tmp_path / "master.toml"
+    path.write_text(f'key = "{secret}"\nenrolled = "{tmp_path}/agents"\n' + answer.stdout)
+    checked = command("master", "check", "-c", path)
+    assert checked.exit_code == 0, checked.output
+    assert "services" in answer.stderr
+    as_json = json.loads(command("import", "--json", name, "-", text=text).stdout)
+    assert (as_json["schema"], as_json["toml"]) == (1, answer.stdout)
+    assert len(as_json["remarks"]) == answer.stderr.count("\n") - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("keepalived.conf", "virtual_server 1.2.3.4 80 {\n", "not closed"),
+        ("keepalived.conf", "}\n", "line 1: a } too many"),
+        ("keepalived.conf", "{\n", "belongs to nothing"),
+        ("keepalived.conf", LDIRECTORD, "no virtual_server"),
+        ("ldirectord.cf", KEEPALIVED, "line 1"),
+        ("ldirectord.cf", "", "no virtual="),
+        ("ipvsadm-save", KEEPALIVED, "line 1"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_in_a_line(name: str, text: str, error: str) -> None:
+    answer = command("import", name, "-", text=text)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert error in answer.stderr and answer.stderr.count("\n") == 1
+
+
+def _lines(text: str) -> st.SearchStrategy[str]:
+    """Lines of a real file in any order, some of them with other words in their place."""
+    words = st.sampled_from(["", "{", "}", "-1", "99999", "10.0.0.0/8", "::", '"', "virtual=x", "999999999999", "\x7f"])
+    line = st.one_of(
+        st.sampled_from(text.splitlines()),
+        st.tuples(st.sampled_from(text.splitlines()), words, words).map(
+            lambda t: t[0].replace("10.0.0.11", t[1]).replace("80", t[2])
+        ),
+        st.text(max_size=30),
+    )
+    return st.lists(line, max_size=60).map("\n".join)
+
+
+@pytest.mark.parametrize(("_name", "text", "module"), ALL)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_whatever_is_read_is_refused_in_a_line_or_gives_what_the_master_takes(
+    _name: str, text: str, module: ModuleType, data: st.DataObject
+) -> None:
+    try:
+        found = module.read(data.draw(_lines(text)))
+    except ImportFormatError:
+        return
+    if found.services:
+        parse(as_toml(found.services, "x\n y"), MasterConfig)
