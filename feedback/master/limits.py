@@ -8,7 +8,9 @@ operator typed always wins. Learned ones are
 
 with the room from sizing.py. The kernel counts closed connections (inactive) as well, for two minutes: so these are
 added. Where they are more than the room, a threshold is only as good as the last look: it is rewritten at each, and
-taken away while the server is calm, when it would cost writes and help nobody. Behind a tier (`exact`) a threshold is
+taken away while the server is calm, when it would cost writes and help nobody. One in slow start or of uncertain
+capacity has none while nobody has; beside others that have, it would be given all that they cannot take, and so has a
+generous one. Behind a tier (`exact`) a threshold is
 what switches to the next one: there it is the room and nothing more, and follows the inactive ones at each look, near
 the edge to the connection. So it is where memory is what runs out: a connection too many costs all that are there, so
 that bound has no margin, and stays in slow start, in doubt about the capacity, and however many closed ones there are.
@@ -28,7 +30,7 @@ is under the new lower threshold, and then by at least one connection. Both kern
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import ceil, inf, sqrt
+from math import ceil, exp, inf, sqrt
 
 import msgspec
 
@@ -167,6 +169,8 @@ class Limits:
             return "UDP flows are never active and count for five minutes"
         why = self._useless(member, room, exact=exact, last=last, ramping=ramping)
         tight = self._is_tight(member, room)
+        if why and room is not None and not exact and self._on and _doubtful(member, ramping):
+            room, why = _generous(room, member), ""
         if room is None or (why and not tight):
             return why
         return _aim(member, room, exact=exact, by_load=not why, tight=tight)
@@ -233,7 +237,7 @@ class Limits:
         have = Limit(upper, lower, aim.room, aim.text)
         if member.kernel is None or member.quiesced:
             return aim if member.kernel is None else have
-        if member.trust is not Trust.FRESH and not follow:
+        if member.trust is not Trust.FRESH and not follow and upper:
             return have
         if member.key in self._full:
             if total < aim.lower:
@@ -282,6 +286,20 @@ def _enough_by_weight(
     }
     parts = {m.key: STILL_SMALLER if _in_force(m)[0] else SMALLER for m in pool.members}
     return frozenset(k for k, n in sizes.items() if n >= parts[k] * behind[k])
+
+
+def _doubtful(member: Member, ramping: bool) -> bool:
+    estimate = member.estimate
+    return estimate is not None and (ramping or not estimate.samples or estimate.deviation > CERTAIN)
+
+
+def _generous(room: Room, member: Member) -> Room:
+    """What a server of uncertain capacity can hold at most, as far as is known."""
+    deviation = member.estimate.deviation if member.estimate else 0.0
+    count = ceil(room.connections * exp(2 * deviation))
+    if room.memory_bound is not None:
+        count = min(count, max(1, room.memory_bound))
+    return Room(count, room.memory_bound, f"{room.text}, known to ±{100 * deviation:.0f} %: {count} at most")
 
 
 def _aim(member: Member, room: Room, *, exact: bool, by_load: bool, tight: bool) -> _Aim:

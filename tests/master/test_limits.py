@@ -164,6 +164,22 @@ def test_there_is_none_in_slow_start() -> None:
     assert learned().limits(pool(member(1)), 0.0, ramping={rip(1)})[rip(1)].upper == 0
 
 
+@pytest.mark.parametrize("ramping", [False, True])
+@pytest.mark.parametrize(("samples", "deviation"), [(0, 0.3), (5, 0.3), (5, 0.18)])
+def test_one_of_uncertain_capacity_is_not_given_all_that_those_with_a_threshold_refuse(
+    samples: int, deviation: float, ramping: bool
+) -> None:
+    limits, sure = learned(), member(1, capacity=400)
+    unsure = uncertain(member(2, capacity=400, active=300, utilisation=1.0), deviation)
+    assert unsure.estimate is not None
+    unsure = msgspec.structs.replace(unsure, estimate=msgspec.structs.replace(unsure.estimate, samples=samples))
+    for _ in range(2):
+        out = limits.limits(pool(sure, unsure), 0.0, ramping={rip(2)} if ramping else ())
+    assert out[rip(1)].upper == 110
+    assert 100 * (1 + deviation) < out[rip(2)].upper < 100 * (1 + 4 * deviation)
+    assert f"±{100 * deviation:.0f} %" in out[rip(2)].text
+
+
 def test_certainty_has_a_hysteresis() -> None:
     limits = learned()
     seen = [only(limits, uncertain(member(1), d)).upper > 0 for d in (0.2, 0.1, 0.2, 0.3, 0.2)]
