@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ control_option = click.option(
     help="The master's control socket.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+SCHEMA = 1  # of what commands print themselves; a daemon's answer has its own
+
+
+def told(document: dict[str, Any]) -> None:
+    """Print one JSON object, with the number of its schema in front."""
+    click.echo(json.dumps({"schema": SCHEMA} | document))
 
 
 def ask(control: Path, command: str, daemon: str = "feedback master", **words: Any) -> dict[str, Any]:

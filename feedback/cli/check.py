@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from feedback.cli.asking import json_option
+from feedback.cli.asking import json_option, told
 from feedback.cli.errors import Failure
 from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
-
-SCHEMA = 1
 
 
 @click.command()
@@ -31,7 +28,7 @@ def check(directory: Path, as_json: bool) -> None:
     """
     found = results(directory)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "configurations": found}))
+        told({"configurations": found})
     else:
         for one in found:
             click.echo(one["text"], err=not one["good"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feedback.cli.asking import MASTER, SYNC, ask, json_option
+from feedback.cli.asking import MASTER, SYNC, ask, json_option, told
 from feedback.cli.check import results
 from feedback.cli.errors import Failure, Unreachable
 from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from feedback.doctor import Facts, Finding
     from feedback.ipvs.sysctl import Value
 
-SCHEMA = 1
 HOST = ("net.ipv4.icmp_ratelimit", "net.ipv4.ip_forward")
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
@@ -48,8 +46,8 @@ def doctor(directory: Path, control: Path | None, netns: str | None, as_json: bo
 
     findings = examine(collect(directory, control, netns))
     if as_json:
-        told = [{"level": str(f.level), "area": f.area, "what": f.what, "mend": f.mend} for f in findings]
-        click.echo(json.dumps({"schema": SCHEMA, "findings": told, "verdict": verdict(findings)}))
+        plain = [{"level": str(f.level), "area": f.area, "what": f.what, "mend": f.mend} for f in findings]
+        told({"findings": plain, "verdict": verdict(findings)})
     else:
         for finding in findings:
             click.echo(f"{finding.level:<8} {finding.area}: {finding.what}\n         {finding.mend}")

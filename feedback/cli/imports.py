@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from feedback.cli.asking import told
 from feedback.cli.errors import Failure
 
 if TYPE_CHECKING:
     from feedback.importers import Imported
 
-SCHEMA = 1
 FORMATS = ("keepalived.conf", "ldirectord.cf", "ipvsadm-save")
 TEXT_MAX = 16 * 1024 * 1024
 
@@ -41,7 +40,7 @@ def import_(format_: str, file: Any, as_json: bool) -> None:
     text = as_toml(found.services, name)
     if as_json:
         remarks = [{"line": r.line, "text": r.text} for r in found.remarks]
-        click.echo(json.dumps({"schema": SCHEMA, "toml": text, "services": len(found.services), "remarks": remarks}))
+        told({"toml": text, "services": len(found.services), "remarks": remarks})
         return
     click.echo(text, nl=False)
     for remark in found.remarks:

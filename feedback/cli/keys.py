@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from feedback.cli.asking import told
 from feedback.cli.duration import Duration
 from feedback.cli.errors import Failure
 
@@ -85,7 +85,10 @@ def show(path: Path, as_json: bool) -> None:
 
     with _one_line():
         key = store.read_public(store.locate(path))
-    click.echo(json.dumps({"path": str(path), "public_key": key}) if as_json else key)
+    if as_json:
+        told({"path": str(path), "public_key": key})
+    else:
+        click.echo(key)
 
 
 @keys.command()
@@ -135,7 +138,7 @@ def token(
         expires_at = int(time.time() + seconds)
         text = tokens.issue(directory, name, addresses, store.read_public(store.locate(master_key)), expires_at)
     if as_json:
-        click.echo(json.dumps({"name": name, "token": text, "addresses": list(addresses), "expires_at": expires_at}))
+        told({"name": name, "token": text, "addresses": list(addresses), "expires_at": expires_at})
         return
     until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(expires_at))
     click.echo(f"{name} for {', '.join(addresses)}, once, until {until}. On that real server:", err=True)
@@ -239,7 +242,7 @@ def list_(directory: Path, as_json: bool) -> None:
     ] + [_row(t.name, t.public_key, t.addresses, "token", t.expires_at) for t in waiting.values()]
     found.sort(key=lambda row: (row["name"], row["state"]))
     if as_json:
-        click.echo(json.dumps(found))
+        told({"agents": found})
     else:
         for row in found:
             left = "" if row["until"] is None else f"  {row['state']}, {max(0, row['until'] - now) / 60:.0f} min left"

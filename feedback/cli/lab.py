@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from feedback.cli.asking import told
 from feedback.cli.errors import Failure
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def list_command(as_json: bool) -> None:
     found = [scenarios.named(name) for name in scenarios.NAMES]
     if as_json:
         rows = [{"name": s.name, "summary": s.summary, "policies": s.variants, "seconds": s.seconds} for s in found]
-        click.echo(json.dumps({"scenarios": rows}))
+        told({"scenarios": rows})
         return
     for scenario in found:
         click.echo(f"{scenario.name:10} {scenario.summary}")
@@ -90,7 +90,7 @@ def run(
     options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed}
     result = _run(scenario, output, kernel, policies, seconds, options, as_json=as_json)
     if as_json:
-        click.echo(json.dumps(result.as_json()))
+        told(result.as_json())
     sys.exit(0 if result.ok else 1)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import click
 
-from feedback.cli.asking import control_option
+from feedback.cli.asking import control_option, told
 from feedback.cli.duration import Duration
 from feedback.cli.errors import Failure, Unreachable
 
@@ -78,7 +77,7 @@ def _tell(path: Path, seconds: float, count: int, why: str, *, as_json: bool) ->
     size = path.stat().st_size
     if as_json:
         found = {"path": str(path), "seconds": round(seconds, 1), "entries": count, "bytes": size, "ended_early": why}
-        click.echo(json.dumps(found))
+        told(found)
     else:
         click.echo(f"{path}: {seconds:.0f} s, {count} entries, {size / MEGABYTE:.1f} MB")
     if why:

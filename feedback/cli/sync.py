@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from feedback.cli.asking import told
 from feedback.cli.errors import Failure, Unreachable
 from feedback.config.sync import SYNC_PATH
 
@@ -94,7 +95,7 @@ def events(control: Path, follow: bool) -> None:
     last = -1
     while True:
         for event in _ask(control, "events", since=last)["events"]:
-            click.echo(json.dumps(event))
+            told(event)
             last = event["number"]
         if not follow:
             return
@@ -118,7 +119,7 @@ def handover(control: Path, timeout: float, as_json: bool) -> None:
         time.sleep(0.05)
     answer |= state
     if as_json:
-        click.echo(json.dumps(answer))
+        told(answer)
     elif state["state"] == "done":
         click.echo(f"handed over to {state['peer']} in {state['took_ms']:.0f} ms")
     if state["state"] != "done":
@@ -157,7 +158,7 @@ def doctor(control: Path, as_json: bool) -> None:
     """Would a takeover work now? Print each reason why not, with what mends it. Exit 1 if there is one."""
     answer = _ask(control, "doctor")
     if as_json:
-        click.echo(json.dumps(answer))
+        told(answer)
     else:
         for finding in answer["findings"]:
             click.echo(f"{finding['level']:<8} {finding['what']}\n         {finding['mend']}")

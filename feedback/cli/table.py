@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feedback.cli.asking import MASTER, json_option
+from feedback.cli.asking import MASTER, SCHEMA, json_option, told
 from feedback.cli.errors import Failure
 
 if TYPE_CHECKING:
     from feedback.ipvs.difference import Table
-
-SCHEMA = 1
 
 _netns = click.option("--netns", default=None, metavar="NAME", help="In this network namespace.")
 
@@ -75,7 +73,7 @@ def restore(file: Any, dry_run: bool, keep: bool, netns: str | None, as_json: bo
         raise Failure(str(error)) from None
     lines, refused = [format_edit(edit) for edit in edits], [str(f) for f in failures]
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "dry_run": dry_run, "edits": lines, "refused": refused}))
+        told({"dry_run": dry_run, "edits": lines, "refused": refused})
     elif dry_run:
         click.echo("".join(line + "\n" for line in lines), nl=False)
     else:

@@ -41,9 +41,10 @@ def _draft(rules: Rules, remarks: list[Remark]) -> Draft:
         remarks.append(Remark(0, f"{service.key}: netmask {service.netmask} is no prefix: not carried over"))
     if service.pe_name:
         remarks.append(Remark(0, f"{service.key}: persistence engine {service.pe_name}: not carried over"))
-    methods = [d.forward for d in rules.destinations]
+    destinations = rules.destinations[::-1]  # the kernel's order is backwards
+    methods = [d.forward for d in destinations]
     draft.forward = FORWARD[max(methods, key=methods.count)] if methods else "route"
-    for destination in reversed(rules.destinations):  # the kernel's order is backwards
+    for destination in destinations:
         draft.destinations.append(_destination(destination))
         if destination.tunnel_flags:
             remarks.append(Remark(0, f"{service.key}: {destination.key}: tunnel checksums: not carried over"))

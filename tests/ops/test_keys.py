@@ -240,7 +240,7 @@ def test_the_whole_round_by_command(tmp_path: Path) -> None:
     assert status == 0
     status, listed, _ = feedback_keys("list", "--json", "--directory", agents)
     row = {"name": "rs1", "public_key": key.strip(), "addresses": ["10.0.0.11"], "state": "enrolled", "until": None}
-    assert json.loads(listed) == [row]
+    assert json.loads(listed) == {"schema": 1, "agents": [row]}
     assert feedback_keys("revoke", "rs1", "--directory", agents)[0] == 0
     assert feedback_keys("list", "--directory", agents)[1] == ""
 
