@@ -24,7 +24,12 @@ PLAIN_WIDTH = 200
 
 @click.command()
 @click.option(
-    "--interval", type=click.FloatRange(0.1, 60), default=1.0, show_default=True, help="Seconds between looks."
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between looks.",
 )
 @click.option("--once", is_flag=True, help="One table, as where it is not on a terminal.")
 @control_option
