@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ class Director:
         self.role = RoleFile(site.directory / f"{self.name}.role")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, extra: str = "") -> None:
+    def configure(self, extra: str = "", addresses: tuple[str, ...] = (f"{VIP}/32", f"{VIP6}/128")) -> None:
         peer = 3 - self.number
         lines = [f'name = "{self.name}"', f'peer = "d{peer}"', f'secret = "{self.directory}/pair.key"']
         lines += [f'control = "{self.control}"', f'role = "{self.directory}/{self.name}.role"', extra]
@@ -50,7 +51,7 @@ class Director:
         ]
         for link in (1, 2):
             lines.append(f'[[link]]\nlocal = "10.9.{link}.{self.number}:7434"\npeer = "10.9.{link}.{peer}:7434"')
-        for address in (f"{VIP}/32", f"{VIP6}/128"):
+        for address in addresses:
             lines.append(f'[[address]]\naddress = "{address}"\ninterface = "eth0"')
         lines.append("[timing]\nstart_seconds = 1.0")
         (self.directory / f"{self.name}.toml").write_text("\n".join(lines))
@@ -222,3 +223,93 @@ def test_stopping_leaves_everything_as_it_is(site: Site) -> None:
     with Client(site.d2.netns) as kernel:
         assert len(kernel.snapshot().services) == 1
         assert len(kernel.daemons()) == 2
+
+
+KEEPALIVED = """
+global_defs {{
+    router_id {name}
+    vrrp_version 3
+    vrrp_notify_fifo {fifo}
+}}
+vrrp_instance VI_1 {{
+    state BACKUP
+    nopreempt
+    interface eth0
+    virtual_router_id 51
+    priority {priority}
+    advert_int 0.1
+    virtual_ipaddress {{
+        10.0.0.100/32 dev eth0
+    }}
+}}
+"""
+
+
+class Keepalived:
+    """The real one, in a director's namespace."""
+
+    def __init__(self, director: Director) -> None:
+        self.fifo = director.directory / f"{director.name}.fifo"
+        config = director.directory / f"{director.name}.keepalived"
+        values = {"name": director.name, "fifo": self.fifo, "priority": 200 - 50 * director.number}
+        config.write_text(KEEPALIVED.format(**values))
+        files = [f"{director.directory}/{director.name}.{kind}" for kind in ("p", "c", "r")]
+        command = [
+            "keepalived",
+            "-n",
+            "-l",
+            "-D",
+            "-G",
+            "-f",
+            str(config),
+            "-p",
+            files[0],
+            "-c",
+            files[1],
+            "-r",
+            files[2],
+        ]
+        self.command = ["ip", "netns", "exec", director.netns, *command]
+        self.log = director.directory / f"{director.name}.keepalived.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(DEADLINE_SECONDS)
+
+
+@pytest.mark.skipif(shutil.which("keepalived") is None, reason="keepalived is not installed")
+def test_where_keepalived_elects_the_roles_follow_it_and_the_standby_is_complete(site: Site) -> None:
+    vrrp = {d.name: Keepalived(d) for d in site.directors}
+    for d in site.directors:
+        fifo = vrrp[d.name].fifo
+        d.configure(f'engine = "keepalived"\nkeepalived.fifo = "{fifo}"\nreplication.mirror = true', addresses=())
+    try:
+        with Client(site.d1.netns) as kernel:
+            assert kernel.apply(text.parse(RULES)) == ()
+        vrrp["d1"].start()
+        site.d1.start()
+        site.until(lambda: site.d1.status()["role"] == "active", "keepalived's word did not arrive")
+        vrrp["d2"].start()
+        site.d2.start()
+        site.until(lambda: site.d2.status()["replica"]["state"] == "complete", "d2 is not complete")
+        with Client(site.d2.netns) as kernel:
+            assert len(kernel.snapshot().services) == 1
+        refused = site.d1.run("handover")
+        assert refused.returncode == 1 and "keepalived decides" in refused.stderr
+        site.d1.kill()
+        site.d1.start()
+        site.until(lambda: site.d1.status()["role"] == "active", "a restarted daemon forgot its role")
+        vrrp["d1"].stop()
+        site.until(lambda: site.d2.status()["role"] == "active", "d2 did not follow keepalived")
+        site.until(lambda: site.d1.status()["role"] == "standby", "d1 did not follow keepalived")
+        assert site.d2.role.read().role == "active"
+        site.until(lambda: site.d1.status()["replica"]["state"] == "complete", "d1 is not complete")
+    finally:
+        for daemon in vrrp.values():
+            daemon.stop()
