@@ -35,7 +35,7 @@ def test_the_key_that_it_hands_over_is_the_one_that_the_configuration_names(
     handed = re.search(r"^LoadCredential=([^:]+):(\S+)$", DROP_IN.read_text(), re.MULTILINE)
     assert named and handed
     assert Path(handed[2]) == MasterConfig().key
-    (tmp_path / "master.toml").write_text(f'key = "{named[1]}"\n')
+    (tmp_path / "master.toml").write_text(f'ownership = "weights"\nkey = "{named[1]}"\n')
     _, secret, public = keys.create(tmp_path / "made")
     (tmp_path / "credentials").mkdir()
     secret.rename(tmp_path / "credentials" / handed[1])
