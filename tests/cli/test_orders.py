@@ -199,6 +199,35 @@ def test_a_standby_takes_no_orders_and_tells_its_role_among_the_events(site: Sit
     run(site, work)
 
 
+def test_a_new_active_director_goes_on_with_the_orders_of_the_one_before(site: Site) -> None:
+    """The state file is what the sync daemon mirrors: here it comes from a master that has gone."""
+    role = RoleFile(site.directory / "role.json")
+    site.write(f'role = "{site.directory}/role.json"')
+    role.write(RoleSaid(Role.ACTIVE, "", "d2", 1))
+    say = Operator(site)
+
+    def first() -> None:
+        until(lambda: site.weights() == [100, 100])
+        say.json("drain", "10.0.0.11", "-r", "disk")
+        until(lambda: site.weights() == [0, 100])
+
+    def second() -> None:
+        mirrored = (site.directory / "state.json").with_suffix(".mirrored")
+        mirrored.rename(site.directory / "state.json")
+        role.write(RoleSaid(Role.ACTIVE, "d2 is dead", "d2", 2))
+        until(lambda: say("orders").exit_code == 0)
+        (order,) = say.json("orders")["orders"]
+        assert (order["reason"], order["kind"]) == ("disk", "drain")
+        assert site.weights() == [0, 100]
+        say.json("undrain", "10.0.0.11")
+        until(lambda: site.weights() == [100, 100])
+
+    run(site, first)
+    (site.directory / "state.json").rename((site.directory / "state.json").with_suffix(".mirrored"))
+    role.write(RoleSaid(Role.STANDBY, "d2 is active", "d2", 1))
+    run(site, second)
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
