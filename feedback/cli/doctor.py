@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import pwd
 import sys
 import time
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from feedback.ipvs.sysctl import Value
 
 HOST = ("net.ipv4.icmp_ratelimit", "net.ipv4.ip_forward")
+USER = "feedback"  # of the units
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
@@ -64,6 +67,7 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
     found = [Configuration(r["path"], r["good"], r["text"]) for r in results(directory)]
     names = {Path(c.path).name for c in found}
     facts: dict[str, Any] = {"configurations": tuple(found), "now": time.time()}
+    facts |= {"unreadable": _unreadable(directory)}
     facts |= {"clock_synchronised": _synchronised(), "directs": names != {AGENT_PATH.name}}
     if facts["directs"]:
         facts |= _configured(directory / MASTER_PATH.name)
@@ -97,6 +101,24 @@ def _configured(path: Path) -> dict[str, Any]:
     except keys.KeyFileError:
         pass  # the check has said it
     return facts
+
+
+def _unreadable(directory: Path) -> tuple[str, ...]:
+    """Secrets that are not of the user that the units run as, where there is one."""
+    from feedback.config import AgentConfig, ConfigError, MasterConfig, SyncConfig, load
+
+    try:
+        user = pwd.getpwnam(USER).pw_uid
+    except KeyError:
+        return ()
+    secrets: list[Path] = []
+    with contextlib.suppress(ConfigError):
+        secrets.append(load(directory / MASTER_PATH.name, MasterConfig).key)
+    with contextlib.suppress(ConfigError):
+        secrets.append(load(directory / AGENT_PATH.name, AgentConfig).key)
+    with contextlib.suppress(ConfigError):
+        secrets.append(load(directory / SYNC_PATH.name, SyncConfig).secret)
+    return tuple(str(path) for path in secrets if path.exists() and path.stat().st_uid != user)
 
 
 def _master(control: Path, *, wanted: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from feedback.cli.asking import MASTER, SYNC, ask
-from feedback.cli.errors import Unreachable
+from feedback.cli.errors import Failure, Unreachable
 
 SCHEMA = 1
 FOLLOW_SECONDS = 0.25
@@ -32,6 +32,11 @@ class Source:
             self.problem = error.message
             if not self._stream:
                 self._last = 0  # it names no stream: when it is back, its numbers begin anew
+            return []
+        except Failure as error:
+            if self.name != "sync":
+                raise
+            self.problem = error.message  # the master's events are worth having alone
             return []
         self.problem = ""
         found = list(answer["events"])

@@ -13,6 +13,9 @@ FORGOTTEN_SECONDS = 86400.0  # an order without an end is mentioned after a day
 
 def examine(facts: Facts) -> Iterator[Finding]:
     yield from _configurations(facts)
+    for path in facts.unreadable:
+        what = f"{path}: belongs to another user than the daemons', feedback: they cannot read it"
+        yield Finding(Level.ERROR, "keys", what, f"chown feedback {path}")
     yield from _clock(facts)
     if facts.directs:
         yield from _master(facts)

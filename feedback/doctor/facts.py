@@ -49,6 +49,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     vs: Mapping[str, Value] = {}
     host: Mapping[str, Value] = {}
+    unreadable: tuple[str, ...] = ()  # secrets that do not belong to the daemons' user
     owned: frozenset[str] = frozenset()
     enrolled: frozenset[str] = frozenset()
     status: dict[str, Any] | None = None

@@ -91,7 +91,7 @@ def _forwards(entries: tuple[ServiceEntry, ...], method: Forward) -> bool:
 
 
 def _limited(entries: tuple[ServiceEntry, ...]) -> bool:
-    return any(d.destination.upper for e in entries for d in e.destinations)
+    return any(d.destination.upper and d.destination.weight for e in entries for d in e.destinations)
 
 
 # --- schedulers ------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def _fall_back(facts: Facts, service: Service) -> str:
 
 def _thresholds(facts: Facts, entry: ServiceEntry) -> Iterator[Finding]:
     key = entry.service.key
-    limited = [d for d in entry.destinations if d.destination.upper]
+    limited = [d for d in entry.destinations if d.destination.upper and d.destination.weight]
     clogged = [d for d in limited if d.active + d.inactive >= d.destination.upper and d.inactive > d.active]
     if clogged:
         first = clogged[0]

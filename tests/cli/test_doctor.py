@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import feedback.ipvs
+from feedback.cli import doctor as module
 from feedback.cli.main import main
 from feedback.ops import keys
 from tests.cli import test_table
@@ -68,6 +70,14 @@ def test_a_secret_that_others_may_read_is_an_error_with_its_chmod(site: Site) ->
     assert answer.exit_code == 1
     assert f"chmod 600 {site.secret}" in answer.output
     assert command("check", "--directory", site.directory).exit_code == 1
+
+
+def test_a_secret_of_another_user_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "USER", "nobody")
+    answer = command("doctor", "--directory", site.directory)
+    assert f"chown feedback {site.secret}" in answer.output
+    monkeypatch.setattr(module, "USER", getpass.getuser())
+    assert "another user" not in command("doctor", "--directory", site.directory).output
 
 
 def test_where_nothing_is_configured_it_says_how_to_begin(tmp_path: Path) -> None:

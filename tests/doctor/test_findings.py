@@ -97,6 +97,7 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         "law: x",
         "feedback check",
     ),
+    "owner": (facts(unreadable=("/etc/k",)), Level.ERROR, "another user", "chown feedback /etc/k"),
     "clock": (facts(clock_synchronised=False), Level.WARNING, "not synchronised", "timedatectl set-ntp true"),
     "module": (
         facts(snapshot=None, ipvs_problem="the running kernel has no IPVS: load"),
