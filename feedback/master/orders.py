@@ -71,34 +71,44 @@ class Orders:
 
     def __init__(self, orders: Iterable[Order] = ()) -> None:
         """Raises ValueError for one that is about nothing that can be parsed."""
-        self._standing: dict[Slot, Order] = {order.slot: order for order in orders}
+        self._standing: dict[ServiceKey | None, dict[DestinationKey | None, Order]] = {}
+        for order in orders:
+            self.give(order)
 
     def all(self) -> tuple[Order, ...]:
         """In the order of their giving."""
-        return tuple(sorted(self._standing.values(), key=lambda o: o.at))
+        found = (order for orders in self._standing.values() for order in orders.values())
+        return tuple(sorted(found, key=lambda o: o.at))
 
     def give(self, order: Order) -> Order | None:
         """Returns the one that it replaces."""
-        before = self._standing.get(order.slot)
-        self._standing[order.slot] = order
+        service, destination = order.slot
+        there = self._standing.setdefault(service, {})
+        before = there.get(destination)
+        there[destination] = order
         return before
 
     def lift(self, order: Order) -> None:
-        self._standing.pop(order.slot, None)
+        service, destination = order.slot
+        there = self._standing.get(service, {})
+        there.pop(destination, None)
+        if not there:
+            self._standing.pop(service, None)
 
     def expire(self, wall: float) -> tuple[Order, ...]:
         """Drop those whose time is over, and return them."""
-        over = tuple(o for o in self._standing.values() if o.until is not None and o.until <= wall)
+        if not self._standing:
+            return ()
+        over = tuple(o for o in self.all() if o.until is not None and o.until <= wall)
         for order in over:
             self.lift(order)
         return over
 
     def of(self, service: ServiceKey) -> Standing:
-        if not self._standing:
-            return NONE
-        paused = self._standing.get((service, None)) or self._standing.get((None, None))
-        mine = {d: o for (s, d), o in self._standing.items() if s == service and d is not None}
-        return Standing(paused, mine)
+        there = self._standing.get(service, {})
+        paused = there.get(None) or self._standing.get(None, {}).get(None)
+        mine = {key: order for key, order in there.items() if key is not None}
+        return Standing(paused, mine) if paused or mine else NONE
 
 
 def last_word(setting: Setting, order: Order, kept_out: str, others: int) -> Setting:
