@@ -88,6 +88,7 @@ class Guards(Strict, frozen=True):
     """The bounds that no law can cross; what each means is said where feedback/master/guard.py applies it."""
 
     floor: Share = 0.02  # no destination in service gets less than this part of an equal share
+    ceiling: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 4.0  # and none more than so many times its static share
     dead_band: Share = 0.05  # relative change of a weight below which nothing is written
     change_per_second: Positive = 4.0  # a share at most multiplies or divides by this in a second
     slow_start_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0

@@ -3,7 +3,8 @@
 In this order: what the operator quiesced stays at 0; a server that fails fast is ejected, and comes back by a trial of
 a few connections; an agent that is silent freezes its server and then follows the policy for lost ones; a new or
 returning server starts slowly; a share changes by a bounded factor in a second; nobody in service gets less than the
-floor. When most of the fleet falls silent at once the fault is ours, and all is held.
+floor, and nobody more than a multiple of its static share or an equal one: that is the operator's word, the rest is
+the agents'. When most of the fleet falls silent at once the fault is ours, and all is held.
 
 Invariants: no bound ever raises an operator's zero; a pool in which the operator left one server in service is never
 all zero; the shares that come out sum to 1 or are all 0.
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 import msgspec
 
 from feedback.config import Guards
+from feedback.master.doubt import Doubt
 from feedback.master.eject import TRIAL_CONNECTIONS, Ejector, Trial
 from feedback.master.fleet import Trust, Window
 from feedback.master.pool import Member, Pool, Share, Shares, normalised
@@ -46,6 +48,7 @@ class Guard:
         self._ramp: dict[DestinationKey, float] = {}
         self._fresh: set[DestinationKey] = set()  # who was fresh when the fleet was last well
         self._ejector = Ejector()
+        self._doubt = Doubt()
         self._at: float | None = None
 
     def observe(self, key: DestinationKey, window: Window, protocol: Protocol | None) -> None:
@@ -73,6 +76,7 @@ class Guard:
         free = {k: self._bounded(k, s, seconds) for k, s in _around(pinned, shares).items()}
         free = {k: self._floored(s, len(serving)) for k, s in free.items()}
         shares = normalised(pinned | _around(pinned, free))
+        shares = self._ceiled(serving, shares, self._doubt.doubted(pool, now))
         self._shares = {k: s.value for k, s in shares.items()}
         out = shares | {k: Share(0.0, (Reason("guard", why, 0.0),)) for k, why in zeros.items()}
         return Guarded(out, dict(self._ramp), trials=trials)
@@ -148,6 +152,24 @@ class Guard:
         if abs(value - share.value) < 1e-9:
             return share
         return share.because("guard", f"at most {self._config.change_per_second:g}-fold in a second", value)
+
+    def _ceiled(
+        self, serving: list[Member], shares: dict[DestinationKey, Share], doubted: Mapping[DestinationKey, str]
+    ) -> dict[DestinationKey, Share]:
+        """An agent can talk its server's share up so far and no further; the others fill up what is left. The base
+        weight of an adopted server may be anything, so it is owed an equal part at least."""
+        total = sum(m.base.weight for m in serving) or 1
+        owed = {m.key: max(m.base.weight / total, 1 / len(serving)) for m in serving}
+        limits = {k: part * (1.0 if k in doubted else self._config.ceiling) for k, part in owed.items()}
+        over: dict[DestinationKey, Share] = {}
+        while new := {k: s for k, s in shares.items() if k not in over and s.value > limits[k] + 1e-9}:
+            if len(over) + len(new) == len(shares):
+                break  # whatever is left must go somewhere
+            for key, share in new.items():
+                why = doubted.get(key, f"ceiling: {self._config.ceiling:g} times its static share, or an equal one")
+                over[key] = share.because("guard", why, limits[key])
+            shares = over | _around(over, shares)
+        return shares
 
     def _floored(self, share: Share, serving: int) -> Share:
         floor = self._config.floor / serving

@@ -23,6 +23,7 @@ from feedback.ops.feed import Feed
 
 REQUEST_BYTES_MAX = 64 * 1024
 TIMEOUT_SECONDS = 5.0
+CLIENTS_MAX = 64  # at a time; the next one finds its connection closed
 
 FEED_SECONDS = 30.0  # without a line: the daemon is stuck
 
@@ -81,7 +82,13 @@ def _make_room(path: Path) -> None:
 
 
 def _client(handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
+    served: set[asyncio.StreamWriter] = set()
+
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(served) >= CLIENTS_MAX:
+            writer.close()
+            return
+        served.add(writer)
         try:
             line = await asyncio.wait_for(reader.readline(), TIMEOUT_SECONDS)
             asking.set(_peer(writer))
@@ -93,6 +100,7 @@ def _client(handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamW
         except (TimeoutError, ValueError, OSError):
             pass  # a client that went away, stalls or sends too much loses its answer, nothing else
         finally:
+            served.discard(writer)
             writer.close()
 
     return serve_one

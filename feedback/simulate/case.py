@@ -15,6 +15,7 @@ from feedback.config import ConfigError
 from feedback.config.strict import convert
 from feedback.ipvs.fake_table import Overload
 from feedback.model import Protocol
+from feedback.simulate.lies import Lie
 from feedback.wire import Name
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
@@ -51,7 +52,7 @@ class Change(_Strict, frozen=True, kw_only=True):
     `available` is the part of the cores that neighbours leave, `speed` a factor (cold caches), `io_seconds` the mean
     time that each request waits for something that is not CPU. `failing` answers every request at once with an error.
     A server that is `down` answers nothing, and its agent is silent; the health check notices after a second, and
-    after a second that it is back. `silent` is the agent alone.
+    after a second that it is back. `silent` is the agent alone. `lie` is what a compromised agent says from then on.
     """
 
     at_seconds: Seconds
@@ -62,6 +63,7 @@ class Change(_Strict, frozen=True, kw_only=True):
     failing: bool | None = None
     down: bool | None = None
     silent: bool | None = None
+    lie: Lie | None = None
 
 
 class Bursts(_Strict, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+from feedback.simulate.lies import Lie
+
 ALLOTTED_MIN = 1e-3  # cores: a server whose neighbours take everything still moves
 
 
@@ -30,6 +32,7 @@ class Server:
         "finished",
         "io_seconds",
         "jobs",
+        "lie",
         "open",
         "opened",
         "rate",
@@ -46,6 +49,7 @@ class Server:
         self.available, self.allotted = 1.0, cores
         self.io_seconds = 0.0
         self.failing = self.down = self.silent = False
+        self.lie: Lie | None = None
         self.boot = 0
         self.alarm = float("inf")
         self.rate, self.virtual, self.updated_at = speed, 0.0, 0.0

@@ -19,6 +19,7 @@ from feedback.simulate.agents import Agent
 from feedback.simulate.case import Case, Change
 from feedback.simulate.director import Director, Slot
 from feedback.simulate.draw import Draw
+from feedback.simulate.lies import told
 from feedback.simulate.policy import WEIGHT, Policy, make
 from feedback.simulate.servers import Server
 from feedback.simulate.trace import REFUSED, SERVER_ERROR, Trace, TraceBuilder
@@ -222,6 +223,8 @@ class World:
                 server.failing = change.failing
             if change.silent is not None:
                 server.silent = change.silent
+            if change.lie is not None:
+                server.lie = change.lie
             if change.down is not None and change.down != server.down:
                 self._powers(now, index, down=change.down)
             self._alarm(server, index)
@@ -250,6 +253,8 @@ class World:
     def _samples(self, now: float, index: int) -> None:
         server = self.servers[index]
         report = self.agents[index].sample(now, self._draw)
+        if server.lie is not None:
+            report = told(server.lie, report)
         if not (server.silent or server.down):
             self._at(now + self.case.delay_seconds * self.policy.delay, ARRIVES, report)
         self._at(now + self.case.report_seconds, SAMPLES, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from feedback.config import Guards
 from feedback.master.fleet import Trust
 from feedback.master.guard import RAMP_START, Guard
+from feedback.model import Destination
 from tests.master.builders import member, pool, rip, shares
 
 
@@ -135,3 +137,26 @@ def test_whatever_the_law_says_shares_are_a_partition_and_never_all_zero(
         if any(not m.quiesced for m in members):
             assert total == pytest.approx(1.0)
         assert all(out.shares[m.key].value == 0 for m in members if m.quiesced)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "weights", "expected"),
+    [
+        ((0.93, *[0.01] * 7), [100] * 8, 0.5),
+        ((0.44, 0.44, *[0.02] * 6), [100] * 8, 0.44),
+        ((0.93, *[0.01] * 7), [700, *[100] * 7], 0.93),
+        ((0.93, *[0.01] * 7), [1, *[100] * 7], 0.5),
+    ],
+    ids=["one", "two within", "as the operator said", "an equal part is owed"],
+)
+def test_nobody_gets_more_than_a_multiple_of_what_the_operator_gave(
+    wanted: tuple[float, ...], weights: list[int], expected: float
+) -> None:
+    guard = Guard(Guards())
+    bases = [Destination(rip(i), weight=w) for i, w in enumerate(weights, 1)]
+    eight = pool(*(msgspec.structs.replace(member(i), base=base) for i, base in enumerate(bases, 1)))
+    for k in range(60):
+        out = guard.apply(eight, shares(*wanted), 10 + k / 5)
+    assert out.shares[rip(1)].value == pytest.approx(expected, abs=0.01)
+    assert sum(values(out)) == pytest.approx(1)
+    assert ("ceiling" in str(out.shares[rip(1)].reasons)) == (expected == 0.5)

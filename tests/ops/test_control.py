@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from feedback.ops.control import ControlError, NotRunningError, ask, serve
+from feedback.ops.control import CLIENTS_MAX, ControlError, NotRunningError, ask, serve
 
 
 def echo(request: dict[str, Any]) -> dict[str, Any]:
@@ -100,3 +100,22 @@ def test_too_much_is_cut_off_and_the_next_client_is_served(tmp_path: Path) -> No
         return ask(path, {"b": 2})
 
     assert asyncio.run(served(path, talk)) == {"got": {"b": 2}}
+
+
+def test_so_many_clients_and_no_more_and_one_that_goes_makes_room(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+
+    def crowd() -> None:
+        with contextlib.ExitStack() as stack:
+            waiting = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CLIENTS_MAX)]
+            for one in waiting:
+                one.connect(str(path))
+            with pytest.raises(ControlError):
+                ask(path, {"command": "status"})
+            waiting[0].close()
+            while True:
+                with contextlib.suppress(ControlError):
+                    assert ask(path, {"command": "status"})
+                    return
+
+    asyncio.run(asyncio.wait_for(served(path, crowd), 10))
