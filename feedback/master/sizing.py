@@ -2,8 +2,8 @@
 
 Two bounds, and the tighter one holds. **Load**: by Little's law a server that completes `capacity` connections a second
 holds capacity * residence of them at full load. The residence is the larger of the latency that the operator accepts
-and what connections last while the pool is not busy (people think between requests); measured in a busy pool it would
-grow with the queue and bound nothing. **Memory**: what is free, but for a reserve, over what a connection costs, which
+and what connections last while the pool is calm, or at least not saturated (people think between requests); measured
+in a saturated one it would grow with the queue and bound nothing. **Memory**: what is free, but for a reserve, over what a connection costs, which
 is the slope of memory used against connections established.
 
 In a tier that fills one server after another (`exact`) a number learned too small hurts: those behind are given what
@@ -27,6 +27,7 @@ from feedback.master.pool import Member, Pool
 from feedback.model import DestinationKey
 
 CALM = 0.7  # utilisation of the pool below which connections last as long as they would anyhow
+BUSY_WEIGHT = 0.2  # of what is seen between calm and busy: better than nothing, where a pool is never calm
 RESIDENCE_SECONDS = 10.0
 HELD_MARGIN = 1.15  # a capacity in open connections is the mean of a count that varies
 CONNECTIONS_PER_CORE_MIN = 2
@@ -97,10 +98,12 @@ class Sizing:
     def observe(self, pool: Pool, now: float) -> None:
         seconds = 0.0 if self._at is None else max(0.0, now - self._at)
         self._at, self._flow = now, pool.flow
-        if pool.flow > 0 and utilisation(m.estimate for m in pool.members) < CALM:
-            keep = exp(-seconds / RESIDENCE_SECONDS)
-            self._stood = self._stood * keep + seconds * sum(m.kernel.active for m in pool.members if m.kernel)
-            self._opened = self._opened * keep + seconds * pool.flow
+        used = utilisation(m.estimate for m in pool.members)
+        if pool.flow > 0 and used < BUSY:
+            weight = seconds if used < CALM else BUSY_WEIGHT * seconds
+            keep = exp(-weight / RESIDENCE_SECONDS)
+            self._stood = self._stood * keep + weight * sum(m.kernel.active for m in pool.members if m.kernel)
+            self._opened = self._opened * keep + weight * pool.flow
         self._memory = {m.key: self._memory.get(m.key) or _Memory() for m in pool.members}
         for m in pool.members:
             if m.window is not None:

@@ -104,6 +104,20 @@ def test_connections_that_last_longer_than_the_latency_need_more_room() -> None:
     assert out.room == 200
 
 
+def test_a_pool_that_is_never_calm_learns_all_the_same_what_connections_last() -> None:
+    """Bounded by the latency alone it would refuse, and never be seen calm or full."""
+    limits = learned()
+    for k in range(10):
+        out = only(limits, member(1, capacity=100, active=100, utilisation=0.8), k / 5, flow=50.0)
+    assert out.room == 200
+    for k in range(10, 300):
+        out = only(limits, member(1, capacity=100, active=50, utilisation=0.5), k / 5, flow=50.0)
+    assert out.room == pytest.approx(100, abs=2)
+    for k in range(300, 320):
+        out = only(limits, member(1, capacity=100, active=100, utilisation=0.8), k / 5, flow=50.0)
+    assert out.room < 115  # what was seen in a calm pool says more
+
+
 def test_what_connections_last_in_a_busy_pool_is_not_learned() -> None:
     out = only(learned(), member(1, capacity=100, active=500, utilisation=0.99), flow=50.0)
     assert out.room == 25

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -152,7 +153,9 @@ def test_overflow_fills_in_order_up_to_the_learned_capacity(scheduler: str, over
     site.settle(20)
     got = site.connect(55)
     assert site.refused == 0
-    assert rising(got, [1, 2, 3])
+    # What was learned of one may rise by a connection or two while the next is filled already: it gets these.
+    assert sum(before > after for before, after in pairwise(got)) <= 1
+    assert rising(got[:30], [1, 2, 3])
     counts = Counter(got)
     assert counts[1] <= 10 * 1.1 + 1
     assert counts[2] <= 30 * 1.1 + 1
