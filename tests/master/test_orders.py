@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feedback.master.commands import CommandError, Done, as_json, perform, read
 from feedback.master.controller import Decision
@@ -349,3 +352,43 @@ def test_a_forced_override_that_ends_while_nothing_is_decided_gives_the_owner_hi
     assert d.weight(1) == 50
     d.run(10)
     assert d.weight(1) == 0
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["drain", "undrain"]), st.integers(1, 3), st.none()),
+        st.tuples(st.just("override"), st.integers(1, 3), st.sampled_from([0, 1, 50, 2**31 - 1])),
+        st.tuples(st.sampled_from(["pause", "resume"]), st.just(0), st.none()),
+        st.tuples(st.sampled_from(["owner sets 0", "owner sets 10"]), st.integers(1, 3), st.none()),
+        st.tuples(st.just("restart"), st.just(0), st.none()),
+    ),
+    max_size=10,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=STEPS)
+def test_whatever_is_ordered_without_force_owners_zeros_stay_and_drains_hold(steps: list[tuple[str, int, int]]) -> None:
+    d = Desk(config(3, "sed", WEIGHTS), [100.0] * 3, desk().table)
+    d.run(2)
+    owners: set[int] = set()
+    for command, i, weight in steps:
+        if command == "restart":
+            after = Desk(config(3, "sed", WEIGHTS), [100.0] * 3, d.table)
+            after.now = d.now + 1
+            after.controller.restore(decode(encode(d.controller.state())))
+            d = after
+        elif command.startswith("owner"):
+            d.table.put(rip(i), 0 if command.endswith(" 0") else 10)
+            (owners.add if command.endswith(" 0") else owners.discard)(i)
+        else:
+            with contextlib.suppress(CommandError):
+                d.say(command, rip(i) if i else "", **({"weight": weight} if command == "override" else {}))
+        d.run(0.6)
+        standing = {o.destination: o for o in d.controller.orders.all()}
+        for k in (1, 2, 3):
+            order = standing.get(str(rip(k)))
+            if k in owners or (order is not None and order.takes_out()):
+                assert d.weight(k) == 0, (steps, k)
+            elif order is not None:
+                assert d.weight(k) == order.weight
