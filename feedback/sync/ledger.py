@@ -14,22 +14,20 @@ destination was removed) stay until their timer; on a standby they do no harm.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
-
-import msgspec
+from typing import TypeAlias
 
 from feedback.sync import records
 from feedback.sync.records import HEADER_BYTES, RECORD6_BYTES, RECORD_BYTES, DatagramError, Record
 
 ENTRIES_MAX = 2_000_000
+LATER_MAX = 50_000  # datagrams
 SWEEP_SECONDS = 60.0
+PART = 150  # records decoded at once: less than 64 kB even if all are full of persistence data
 
 
-class _Entry(NamedTuple):
-    noted_at: float
-    expires_at: float
-    body: bytes  # the record as the kernel wrote it
+_Entry: TypeAlias = tuple[float, float, bytes]  # noted at, expires at, the record as the kernel wrote it
 
 
 class Ledger:
@@ -39,6 +37,7 @@ class Ledger:
         self.slack_seconds = slack_seconds
         self.whole = False  # nothing is missing, as far as we know
         self._entries: dict[bytes, _Entry] = {}
+        self._later: deque[tuple[float, bytes]] = deque()
         self._swept = 0.0
 
     def __len__(self) -> int:
@@ -47,28 +46,54 @@ class Ledger:
     def note(self, datagrams: Iterable[bytes], now: float) -> int:
         """What the kernel said, or was told. Each must have passed `records.readdressed`; those that are malformed
         further down are left out, as the kernel does, and counted."""
-        malformed = 0
-        slack = self.slack_seconds
-        entries = self._entries
-        for datagram in datagrams:
-            try:
-                bodies = _bodies(datagram)
-            except DatagramError:
-                malformed += 1
-                continue
-            for body in bodies:
-                expires = now + int.from_bytes(body[20:24], "big") + slack
-                entries[_key(body)] = _Entry(now, expires, body)
+        malformed = sum(not self._note(datagram, now) for datagram in datagrams)
         if now - self._swept > SWEEP_SECONDS:
             self._sweep(now)
-        if len(entries) > ENTRIES_MAX:
+        if len(self._entries) > ENTRIES_MAX:
             self.whole = False
-            entries.clear()
+            self._entries.clear()
         return malformed
+
+    def note_later(self, datagrams: Iterable[bytes], now: float) -> None:
+        """As `note`, but the work is left to `fold`: for a bulk in which every millisecond counts."""
+        self._later.extend((now, datagram) for datagram in datagrams)
+        if len(self._later) > LATER_MAX:
+            self.fold(len(self._later) - LATER_MAX)
+
+    def fold(self, limit: int | None = None) -> int:
+        """Note some of what was left for later, all of it without a limit. Returns how many were malformed."""
+        malformed = 0
+        for _ in range(len(self._later) if limit is None else limit):
+            try:
+                noted_at, datagram = self._later.popleft()
+            except IndexError:
+                break
+            malformed += not self._note(datagram, noted_at)
+        return malformed
+
+    def _note(self, datagram: bytes, now: float) -> bool:
+        """False if it is malformed. What is known from a later moment stays."""
+        try:
+            bodies = _bodies(datagram)
+        except DatagramError:
+            return False
+        entries, base = self._entries, now + self.slack_seconds
+        expires: dict[bytes, float] = {}  # nearly always the same: one number for all
+        for body in bodies:
+            key, seconds = _key(body), body[20:24]
+            old = entries.get(key)
+            if old is not None and old[0] > now:
+                continue
+            expires_at = expires.get(seconds)
+            if expires_at is None:
+                expires_at = expires[seconds] = base + int.from_bytes(seconds, "big")
+            entries[key] = (now, expires_at, body)
+        return True
 
     def absorb(self, table: Iterable[Record], began: float, now: float) -> None:
         """The kernel's table, whose reading began then: what is not in it is gone, unless it was noted since. A record
         of the stream is kept where the table says the same: it says more."""
+        self.fold()
         # `note` goes on meanwhile in another thread: it writes to the new dictionary from here on, and wins.
         before = self._entries
         fresh: dict[bytes, _Entry] = {}
@@ -78,44 +103,36 @@ class Ledger:
             body = datagram[HEADER_BYTES:]
             key = _key(body)
             entry = before.get(key)
-            if entry is None or (entry.noted_at < began and _says(entry.body) != _says(body)):
-                entry = _Entry(began, now + record.timeout_seconds + self.slack_seconds, body)
+            if entry is None or (entry[0] < began and _says(entry[2]) != _says(body)):
+                entry = (began, now + record.timeout_seconds + self.slack_seconds, body)
             fresh.setdefault(key, entry)
         for key, entry in tuple(before.items()):
-            if entry.noted_at >= began:
+            if entry[0] >= began:
                 fresh.setdefault(key, entry)
         self.whole = True
 
     def table(self, now: float) -> tuple[Record, ...]:
         """Every connection, its timeout what is left of it. May run in another thread than `note`."""
-        entries = tuple(self._entries.values())
+        self.fold()
         found: list[Record] = []
-        for start in range(0, len(entries), 255):
-            part = [entry for entry in entries[start : start + 255] if entry.expires_at > now]
-            padded = b"".join(entry.body + bytes(-len(entry.body) & 3) for entry in part)
+        entries = tuple(self._entries.values())
+        for start in range(0, len(entries), PART):
+            bodies = [_aged(body, expires_at - now) for _, expires_at, body in entries[start : start + PART]
+                      if expires_at > now]  # fmt: skip
+            padded = b"".join(body + bytes(-len(body) & 3) for body in bodies)
             size = HEADER_BYTES + len(padded)
-            if size > 0xFFFF:  # full of persistence data
-                found += [_left(_record(entry.body), entry, now) for entry in part]
-                continue
-            header = b"\0\0" + size.to_bytes(2, "big") + bytes((len(part), records.VERSION, 0, 0))
-            decoded = records.decode(header + padded).records
-            found += [_left(record, entry, now) for record, entry in zip(decoded, part, strict=True)]
+            header = b"\0\0" + size.to_bytes(2, "big") + bytes((len(bodies), records.VERSION, 0, 0))
+            found += records.decode(header + padded).records
         return tuple(found)
 
     def _sweep(self, now: float) -> None:
         self._swept = now
-        for key in [key for key, entry in self._entries.items() if entry.expires_at <= now]:
+        for key in [key for key, entry in self._entries.items() if entry[1] <= now]:
             del self._entries[key]
 
 
-def _left(record: Record, entry: _Entry, now: float) -> Record:
-    return msgspec.structs.replace(record, timeout_seconds=int(entry.expires_at - now) + 1)
-
-
-def _record(body: bytes) -> Record:
-    size = HEADER_BYTES + len(body)
-    (record,) = records.decode(b"\0\0" + size.to_bytes(2, "big") + bytes((1, records.VERSION, 0, 0)) + body).records
-    return record
+def _aged(body: bytes, left_seconds: float) -> bytes:
+    return body[:20] + min(int(left_seconds) + 1, 0xFFFFFFFF).to_bytes(4, "big") + body[24:]
 
 
 def _bodies(datagram: bytes) -> list[bytes]:

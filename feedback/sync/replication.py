@@ -48,6 +48,8 @@ from feedback.sync.threads import REFRESH_SECONDS, ReplicationError, Threads
 __all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
 
 MUTE_PUSHES = 30
+FOLD_DATAGRAMS = 16
+LEARN_AT_ONCE = 10_000  # connections: some 50 ms
 PUSH_LEAST_SECONDS = 0.02  # between two pushes; the master itself sends no sooner
 CAPTURE_BYTES = 32 * 1024 * 1024
 ECHO_BYTES = 4 * 1024 * 1024
@@ -96,6 +98,7 @@ class Replication:
         self.lost_captured = 0  # datagrams of the master that we were too slow to read
         self.ledger = Ledger(REFRESH_SECONDS)
         self._learning: threading.Thread | None = None
+        self._closed = threading.Event()
         self._kernel: Kernel | None = kernel
         self._own_kernel = kernel is None
         self._threads: Threads | None = None
@@ -103,7 +106,6 @@ class Replication:
         self._inject: socket.socket | None = None
         self._pushers: list[tuple[socket.socket, tuple[bytes, bytes]]] = []
         self._pushed, self._pushed_at = 0, 0.0
-        self._foreign = 0
         self._udp: int | None = None
         self._echo: socket.socket | None = None
         self._echo_inode = 0
@@ -115,15 +117,28 @@ class Replication:
         """Threads and sysctls as they should be, and the sockets."""
         if self._kernel is None:
             self._kernel = Client(self.netns)
+        self._closed.clear()
         self._threads = Threads(self._kernel, self.netns, self.interface, self.memory)
         self.changes = self._threads.ensure()
         within(self.netns, self._open_sockets)
         self.pacer.capacity_bytes = within(self.netns, lambda: _capacity_bytes(threads.SOCK_BYTES))
-        self._learning = threading.Thread(target=self._learn_beside, name="learn connections", daemon=True)
-        self._learning.start()
+        self._begin_learning(self._kernel)
+
+    def _begin_learning(self, kernel: Kernel) -> None:
+        """What was there before us. A table that fills meanwhile (a standby that joins) must not be read on and on."""
+        entries = (entry for service in kernel.snapshot().services for entry in service.destinations)
+        there = sum(entry.active + entry.inactive + entry.persistent for entry in entries)
+        if not there:  # connections without a destination have no place in a record either
+            self.ledger.absorb((), time.monotonic(), time.monotonic())
+        elif there <= LEARN_AT_ONCE:
+            self.learn()
+        else:
+            self._learning = threading.Thread(target=self._learn_beside, name="learn connections", daemon=True)
+            self._learning.start()
 
     def close(self) -> None:
         """Leaves the threads, the sysctls and every connection in place."""
+        self._closed.set()
         for sock in (self._capture, self._inject, self._echo, *(pusher for pusher, _ in self._pushers)):
             if sock is not None:
                 sock.close()
@@ -178,7 +193,6 @@ class Replication:
             except DatagramError:
                 self.unreadable += 1
                 continue
-            self._foreign += 1
             found.append(readdressed)
         self.unreadable += self.ledger.note(found, time.monotonic())
         return records.joined(found, BACKUP_ID)
@@ -195,13 +209,10 @@ class Replication:
         return self.lost_captured
 
     def push(self) -> bool:
-        """Make the master send what it has; to be called each PUSH_SECONDS on the active director. False if there was
-        no need: it sends by itself, or was pushed a moment ago."""
+        """Make the master send what it has; to be called each PUSH_SECONDS on the active director. False if it was
+        pushed a moment ago."""
         now = time.monotonic()
         if now - self._pushed_at < PUSH_LEAST_SECONDS:  # or the backup's queue, which reads it, would run over
-            return False
-        busy, self._foreign = self._foreign > 1, 0
-        if busy:
             return False
         self._pushed_at = now
         self._pushed += 1
@@ -262,7 +273,9 @@ class Replication:
                 raise ReplicationError(f"{self.interface} takes no datagrams: {error.strerror}") from None
             done += 1
         self._sent(done)
-        self.unreadable += self.ledger.note(datagrams[:done], time.monotonic())
+        self.ledger.note_later(datagrams[:done], time.monotonic())
+        if done < FOLD_DATAGRAMS:  # no bulk is under way
+            self.unreadable += self.ledger.fold(FOLD_DATAGRAMS)
         return done
 
     def drops(self) -> int:
@@ -321,7 +334,7 @@ class Replication:
         48,000, 11 s for 100,000. For a thread. Raises an IpvsError."""
         with Client(self.netns) as kernel:  # of its own: this may go on when we have been closed
             book = Book(kernel.snapshot())
-        return read_table(_lines(within(self.netns, _open_table)), book)
+        return read_table(_lines(within(self.netns, _open_table), self._closed), book)
 
     def _learn_beside(self) -> None:
         try:
@@ -402,11 +415,13 @@ def _open_table() -> int:
         raise IpvsError("there is no /proc/net/ip_vs_conn_sync") from None
 
 
-def _lines(fd: int) -> Iterable[str]:
-    """The lines without the title. Each read gives at most a page, whatever is asked for."""
+def _lines(fd: int, stop: threading.Event) -> Iterable[str]:
+    """The lines without the title. A read gives at most a page, whatever is asked for. Raises IpvsError at a stop."""
     rest, title = "", True
     try:
         while part := os.read(fd, 65536):
+            if stop.is_set():
+                raise IpvsError("the reading of the connection table was broken off")
             whole = rest + part.decode("ascii", "replace")
             lines = whole.split("\n")
             rest = lines.pop()

@@ -91,6 +91,24 @@ def test_a_flood_does_not_take_the_memory() -> None:
     assert not book.whole  # it has to be read again
 
 
+def test_what_is_left_for_later_is_in_the_table_and_never_overwrites_what_came_after() -> None:
+    book = Ledger(10)
+    book.note_later(records.encode([connection(1), connection(2)], 2), 100.0)
+    book.note(records.encode([connection(2, FIN_WAIT, 120)], 2), 101.0)
+    assert len(book) == 1
+    assert {r.client[3]: r.state for r in book.table(102.0)} == {1: ESTABLISHED, 2: FIN_WAIT}
+
+
+def test_what_is_left_for_later_is_folded_bit_by_bit() -> None:
+    book = Ledger(10)
+    for number in range(10):
+        book.note_later(records.encode([connection(number)], 2), 100.0)
+    book.fold(4)
+    assert len(book) == 4
+    book.fold()
+    assert len(book) == 10
+
+
 def test_a_malformed_datagram_is_counted_and_leaves_the_others() -> None:
     (datagram,) = records.encode([connection(1)], 2)
     book = Ledger(10)
