@@ -25,6 +25,7 @@ from feedback.sync.replication import PUSH_SECONDS, Replication
 
 SETTLE_SECONDS = 10.0  # that a planned handover waits for the last difference
 SETTLE_TURN_SECONDS = 0.002
+MEND_SECONDS = 1.0
 
 LOG = Log("replication")
 
@@ -54,7 +55,8 @@ class Outbound:
         self._route = b""
         self._original = Original()
         self._state_sent: tuple[int, int] | None = None
-        self._pushed = clock()
+        self._pushed = self._mended = clock()
+        self._lost = 0  # datagrams of our own kernel's master
 
     @property
     def serves(self) -> bool:
@@ -85,7 +87,19 @@ class Outbound:
     def turn(self, now: float) -> None:
         if self._sender is not None and now - self._pushed >= PUSH_SECONDS:
             self.push()
+        if self._replication is not None and now - self._mended >= MEND_SECONDS:
+            self._mended = now
+            self._mend(self._replication)
         self._pump(now)
+
+    def _mend(self, replication: Replication) -> None:
+        """The kernel's threads as they should be; what they said and nobody heard is fetched by a new session."""
+        for change in replication.mend():
+            LOG.warning("replication-mended", change=change)
+        lost = replication.captured_losses()
+        if lost > self._lost:
+            self.end(f"the capture has lost {lost - self._lost} datagrams")
+        self._lost = lost
 
     def push(self) -> None:
         """Have the kernel say what it holds back."""
