@@ -16,7 +16,7 @@ import click
 
 from feedback.cli.asking import ago, ask, control_option, json_option
 from feedback.cli.duration import Duration
-from feedback.cli.errors import Failure
+from feedback.cli.errors import Failure, Unreachable
 
 WAIT_SECONDS = 0.25
 
@@ -199,7 +199,13 @@ def _wait(control: Path, given: list[dict[str, Any]], timeout: float, *, quiet: 
         bar = progress.add_task("connections left", total=None)
         while True:
             time.sleep(WAIT_SECONDS)  # first of all: the master writes the weight at its next turn
-            left, done = _left(ask(control, "status"), wanted)
+            try:
+                left, done = _left(ask(control, "status"), wanted)
+            except Failure as error:
+                restarting = isinstance(error, Unreachable) or "just started" in error.message
+                if restarting and time.monotonic() < deadline:
+                    continue
+                raise
             count = sum(left.values())
             first = first or count
             progress.update(bar, total=first, completed=first - count, description=f"{count} connections left")

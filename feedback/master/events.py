@@ -56,7 +56,7 @@ class Ring:
 
     def since(self, number: int, stream: str = "") -> dict[str, Any]:
         """Those after `number`, which was of `stream`; all where that is another one."""
-        if stream not in ("", self._stream) or number > self._last:
+        if stream not in ("", self._stream) or not 0 <= number <= self._last:
             number = 0
         found = [e for e in self._events if e["number"] > number]
         gone = self._last - number - len(found)

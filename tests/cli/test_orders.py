@@ -125,6 +125,30 @@ def test_drain_waits_until_the_last_connection_has_ended(site: Site) -> None:
     assert answers[0].stderr.endswith("0 connections left\n")
 
 
+def test_a_waiting_drain_goes_on_through_a_restart_of_the_master(site: Site) -> None:
+    say, answers = Operator(site), []
+    waiting = threading.Thread(target=lambda: answers.append(say("drain", "10.0.0.11", "--wait")))
+    held: list[Any] = []
+
+    def first() -> None:
+        until(lambda: site.weights() == [100, 100])
+        held.extend(site.kernel.open(VIRTUAL) for _ in range(4))
+        waiting.start()
+        until(lambda: site.weights() == [0, 100])
+        time.sleep(0.5)
+
+    def second() -> None:
+        assert waiting.is_alive()
+        for connection in held:
+            site.kernel.close_connection(connection)
+        waiting.join(10)
+
+    run(site, first)
+    time.sleep(0.6)
+    run(site, second)
+    assert answers[0].exit_code == 0, answers[0].output
+
+
 def test_a_drain_that_takes_too_long_fails_and_stands(site: Site) -> None:
     say = Operator(site)
 

@@ -26,7 +26,7 @@ def test_who_was_too_slow_is_told_how_many_are_gone() -> None:
     assert (answer["gone"], [e["number"] for e in answer["events"]]) == (2, [4, 5])
 
 
-@pytest.mark.parametrize(("number", "stream"), [(9, "b"), (1, "before"), (99, "a")])
+@pytest.mark.parametrize(("number", "stream"), [(9, "b"), (1, "before"), (99, "a"), (-5, "a")])
 def test_a_restart_begins_anew_and_nothing_of_it_is_missed(number: int, stream: str) -> None:
     ring = Ring("a")
     ring.add("started", 1.0, {})
