@@ -94,7 +94,8 @@ class Outbound:
 
     def _mend(self, replication: Replication) -> None:
         """The kernel's threads as they should be; what they said and nobody heard is fetched by a new session."""
-        for change in replication.mend():
+        change = replication.mend()
+        if change is not None:
             LOG.warning("replication-mended", change=change)
         lost = replication.captured_losses()
         if lost > self._lost:
