@@ -26,7 +26,7 @@ import msgspec
 from feedback.model import DestinationKey, ServiceKey
 
 SIGNATURE = (2_000_000_000, 0)  # upper and lower threshold of a zero of ours
-TIMES = ((2, 10.0), (4, 120.0))  # so many rewrites in so many seconds are a dispute
+TIMES = ((2, 5.0), (5, 60.0), (10, 600.0))  # so many rewrites in so many seconds are a dispute
 STANDS_SECONDS, LONGER, STANDS_SECONDS_MAX = 30.0, 2.0, 3600.0
 CALM_SECONDS = 600.0  # after so long without a rewrite the times start anew
 

@@ -392,11 +392,13 @@ def test_times_grow_to_an_hour_and_start_anew_after_a_calm() -> None:
     ("at", "stands"),
     [
         ([0.0], False),
-        ([0.0, 9.0], True),
-        ([0.0, 11.0], False),
-        ([0.0, 30.0, 60.0], False),
-        ([0.0, 30.0, 60.0, 90.0], True),
-        ([0.0, 60.0, 120.0, 180.0, 240.0], False),
+        ([0.0, 4.0], True),
+        ([0.0, 6.0], False),
+        ([0.0, 14.0, 28.0, 42.0], False),
+        ([0.0, 14.0, 28.0, 42.0, 56.0], True),
+        ([20.0 * n for n in range(9)], False),
+        ([20.0 * n for n in range(10)], True),
+        ([100.0 * n for n in range(20)], False),
     ],
 )
 def test_what_is_a_dispute(at: list[float], stands: bool) -> None:

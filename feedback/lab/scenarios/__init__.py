@@ -9,6 +9,7 @@ from feedback.lab.scenarios.scenario import Scenario
 
 NAMES = (
     *("hog", "join", "memory", "blackhole", "overload", "overflow", "spillover", "silence"),
+    "adopt",
     *("takeover", "handover", "latejoin", "splitlinks", "restart"),
 )
 

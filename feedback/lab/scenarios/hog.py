@@ -77,7 +77,7 @@ class Hog:
             hog = stand.start_hog(topology.servers[HOGGED])
             stand.wait_for_servers()
             _govern(stand, job.variant, options)
-            start = stand.begin(_load(topology, options))
+            start = stand.begin(load(topology, options))
             stand.sleep_until(start + options.seconds / 2)
             stand.event("hog", stand.release(hog))
             if job.variant == "oracle":
@@ -100,7 +100,7 @@ class Hog:
         for variant, trace in traces.items():
             found[f"errors_{variant}"] = errors(trace.records)
             found[f"idle_{variant}"] = idle_share(_measured(trace))
-            for phase, window in zip(("before", "after"), _windows(trace), strict=True):
+            for phase, window in zip(("before", "after"), windows(trace), strict=True):
                 found[f"p99_{variant}_{phase}_ms"] = percentile_ms(within(trace.records, [window]), 0.99)
         return found
 
@@ -140,7 +140,7 @@ def _weights(quotas: tuple[float, ...]) -> list[int]:
     return [round(quota * WEIGHT_SCALE) for quota in quotas]
 
 
-def _load(topology: Topology, options: Options) -> Load:
+def load(topology: Topology, options: Options) -> Load:
     return Load(
         address=str(topology.vip),
         port=topology.port,
@@ -156,13 +156,13 @@ def _p99_name(variant: str) -> str:
     return f"p99_{'wlc_static' if variant == 'wlc' else variant}_ms"
 
 
-def _windows(trace: Trace) -> tuple[tuple[float, float], tuple[float, float]]:
+def windows(trace: Trace) -> tuple[tuple[float, float], tuple[float, float]]:
     start, hog, end = (trace.moment(what) for what in ("start", "hog", "end"))
     return (start + WARM_UP_SECONDS, hog), (hog + WARM_UP_SECONDS, end)
 
 
 def _p99_ms(trace: Trace) -> float:
-    return percentile_ms(within(trace.records, _windows(trace)), 0.99)
+    return percentile_ms(within(trace.records, windows(trace)), 0.99)
 
 
 def _worst_over(trace: Trace, other: Trace) -> float:
