@@ -25,12 +25,12 @@ from statistics import median
 
 from feedback.ipvs import Client, IpvsError
 from feedback.model import AddDestination, AddService, Destination, DestinationKey, Edit, Service, ServiceKey
-from feedback.sync import messages, records, threads
-from feedback.sync.ledger import Ledger
-from feedback.sync.messages import Records
-from feedback.sync.records import Record
-from feedback.sync.replica import BACKUP_ID, MASTER_ID, Replica, Sender
-from feedback.sync.replication import PUSH_SECONDS, Replication
+from feedback.sync.replication import messages, records, threads
+from feedback.sync.replication.kernel import PUSH_SECONDS, Replication
+from feedback.sync.replication.ledger import Ledger
+from feedback.sync.replication.messages import Records
+from feedback.sync.replication.records import Record
+from feedback.sync.replication.replica import BACKUP_ID, MASTER_ID, Replica, Sender
 
 SERVICE = ServiceKey.parse("tcp:10.0.0.100:80")
 DESTINATION = DestinationKey.parse("10.0.0.11:80")

@@ -214,10 +214,10 @@ def _run(path: Path, verbose: bool) -> None:
     from feedback.ops.control import ControlError
     from feedback.ops.curve import CurveError
     from feedback.ops.keys import KeyFileError
+    from feedback.sync.addresses.errors import NetworkError
     from feedback.sync.daemon import Daemon
-    from feedback.sync.errors import NetworkError
-    from feedback.sync.links import LinkError
-    from feedback.sync.replication import ReplicationError
+    from feedback.sync.election.links import LinkError
+    from feedback.sync.replication.kernel import ReplicationError
 
     logs.setup(level="debug" if verbose else "info")
     try:

@@ -35,7 +35,7 @@ class AddressConfig(Strict, frozen=True):
 
 
 class Timing(Strict, frozen=True):
-    """The election's times; what each means is said in feedback/sync/election.py."""
+    """The election's times; what each means is said in feedback/sync/election/election.py."""
 
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.01, le=10)] = 0.03
     missed: Annotated[int, msgspec.Meta(ge=2, le=100)] = 3

@@ -1,12 +1,23 @@
 """The director pair: replication and takeover. `Election` decides who is active; it is the stable public face.
 
-Pure: `heartbeat` (the datagram), `transitions` (the table), `election` (the decision), codecs and plans beside them.
-Shells: `network`, `relay`, `replication`, and `daemon` around all.
+election/     heartbeats, the election, engines that obey somebody else      -> decisions
+addresses/    what goes with the active role on this host                    decisions -> addresses, announcements
+replication/  connections, services and state from the active director to the standby
+daemon.py     the shell around the three; doctor.py and report.py speak for it
 """
 
-from feedback.sync.election import Election, Settings, Status
-from feedback.sync.heartbeat import Heartbeat, HeartbeatError, Replica, ReplicaState, Role, decode, derive_key, encode
-from feedback.sync.transitions import (
+from feedback.sync.election.election import Election, Settings, Status
+from feedback.sync.election.heartbeat import (
+    Heartbeat,
+    HeartbeatError,
+    Replica,
+    ReplicaState,
+    Role,
+    decode,
+    derive_key,
+    encode,
+)
+from feedback.sync.election.transitions import (
     AnnounceAgain,
     Decision,
     Look,

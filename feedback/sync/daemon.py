@@ -25,20 +25,18 @@ from feedback.ops.control import serve
 from feedback.ops.logs import Log
 from feedback.ops.role import Role as SaidRole
 from feedback.ops.role import RoleFile
-from feedback.sync import doctor, heartbeat, multicast, report
-from feedback.sync.addresses import VirtualAddress, foreign, foreign_advice
-from feedback.sync.carrier import TURN_SECONDS, Carrier
-from feedback.sync.election import Election, Notice, Settings, Transition
-from feedback.sync.engine import Engine, Following
-from feedback.sync.heartbeat import HeartbeatError, Role
-from feedback.sync.keepalived import Fifo
-from feedback.sync.links import DATAGRAM_BYTES_MAX, Links
-from feedback.sync.network import Network
-from feedback.sync.packets import Answer, Claim
-from feedback.sync.relay import Relay
-from feedback.sync.replication import Replication
-from feedback.sync.tenure import Tenure
-from feedback.sync.transitions import (
+from feedback.sync import doctor, report
+from feedback.sync.addresses.network import Network
+from feedback.sync.addresses.packets import Answer, Claim
+from feedback.sync.addresses.plan import VirtualAddress, foreign, foreign_advice
+from feedback.sync.addresses.tenure import Tenure
+from feedback.sync.election import heartbeat
+from feedback.sync.election.election import Election, Notice, Settings, Transition
+from feedback.sync.election.engine import Engine, Following
+from feedback.sync.election.heartbeat import HeartbeatError, Role
+from feedback.sync.election.keepalived import Fifo
+from feedback.sync.election.links import DATAGRAM_BYTES_MAX, Links
+from feedback.sync.election.transitions import (
     AnnounceAgain,
     Decision,
     Look,
@@ -48,6 +46,10 @@ from feedback.sync.transitions import (
     StepDown,
     TakeOver,
 )
+from feedback.sync.replication import multicast
+from feedback.sync.replication.carrier import TURN_SECONDS, Carrier
+from feedback.sync.replication.kernel import Replication
+from feedback.sync.replication.relay import Relay
 
 LOOK_AROUND_SECONDS = 0.5  # between looks at our own interfaces and reach targets
 REACH_SECONDS = 1.6  # a target that did not answer for so long is not reached

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from feedback.config import SyncConfig
-from feedback.sync.election import Happening, Status, Transition
-from feedback.sync.heartbeat import PROTOCOL, Replica, ReplicaState, Role
-from feedback.sync.replica import Condition
+from feedback.sync.election.election import Happening, Status, Transition
+from feedback.sync.election.heartbeat import PROTOCOL, Replica, ReplicaState, Role
+from feedback.sync.replication.replica import Condition
 
 SCHEMA = 1
 LINK_SECONDS = 0.5  # a link that is silent for longer is down

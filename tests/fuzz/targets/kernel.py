@@ -5,8 +5,9 @@ from __future__ import annotations
 from feedback.ipvs import connections, control, decoding, netlink
 from feedback.ipvs.errors import MalformedMessage
 from feedback.model import Family, ServiceKey, Snapshot
-from feedback.sync import rtnetlink, table
-from feedback.sync.table import Book
+from feedback.sync.addresses import rtnetlink
+from feedback.sync.replication import table
+from feedback.sync.replication.table import Book
 from tests.fuzz.target import Target
 
 LENGTHS = (

@@ -13,13 +13,15 @@ from feedback.ipvs.difference import of_edits
 from feedback.ipvs.encoding import encode_edit
 from feedback.ipvs.errors import Unencodable
 from feedback.ipvs.rules import RulesError
-from feedback.sync import heartbeat, messages, packets, records
-from feedback.sync.heartbeat import HeartbeatError
-from feedback.sync.keepalived import Fifo
-from feedback.sync.ledger import Ledger
-from feedback.sync.messages import MessageError
-from feedback.sync.mirror import Copy, MirrorError
-from feedback.sync.records import DatagramError
+from feedback.sync.addresses import packets
+from feedback.sync.election import heartbeat
+from feedback.sync.election.heartbeat import HeartbeatError
+from feedback.sync.election.keepalived import Fifo
+from feedback.sync.replication import messages, records
+from feedback.sync.replication.ledger import Ledger
+from feedback.sync.replication.messages import MessageError
+from feedback.sync.replication.mirror import Copy, MirrorError
+from feedback.sync.replication.records import DatagramError
 from tests.fuzz.mutation import MSGPACK_TOKENS, write_msgpack
 from tests.fuzz.target import Target
 

@@ -1,0 +1,142 @@
+"""Which addresses this director should add or remove, and when it should announce them. Pure.
+
+Owns the addresses that make a director the active one: the virtual addresses (VIPs), and for masquerading the real
+servers' gateway. Knows no netlink and no role but `active`. Invariant: `plan` is absolute and idempotent (its result
+depends on what is wanted and what is there, never on what was done before), and what we did not add is never removed.
+
+Whose an address is. The kernel keeps a protocol number with each address (IFA_PROTO, Linux 5.18 and later), which says
+who made it; ours is `PROTOCOL` (`ip address show proto 251`, in a recent iproute2). It lives and dies with the address:
+a daemon that was killed, upgraded or restarted finds its own, and no file can be stale. An older kernel forgets it;
+there the shell keeps a file under /run, written before an address is added: after a boot it is gone, and so are they.
+
+Prefixes. A VIP is /32 or /128: with its network's prefix it would be a *secondary* address in the kernel's eyes and be
+deleted with the primary one (promote_secondaries is 0 by default). A gateway may need its network's prefix, where the
+director has no other address there; `endangered` says what the kernel would delete along with it.
+Sources: net/ipv4/devinet.c (__inet_del_ifa), include/uapi/linux/if_addr.h, RFC 5227 section 2.3 (announcements).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_interface
+
+from feedback.sync.addresses.packets import Address
+
+PROTOCOL = 251  # IFA_PROTO, free for user space from 4 on (/etc/iproute2/rt_addrprotos)
+
+# A takeover's first announcement may be lost: in a switch that is still learning, in a queue that is full.
+BURST_SECONDS = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
+PERIOD_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VirtualAddress:
+    """An address of the active director. Raises ValueError for one that no director can own."""
+
+    interface: str
+    address: Address
+    prefix: int
+
+    def __post_init__(self) -> None:
+        address = self.address
+        if address.is_multicast or address.is_unspecified or address.is_loopback:
+            raise ValueError(
+                f"{address} is no address that a director can take over: give one of the service's network"
+            )
+        if not 0 <= self.prefix <= address.max_prefixlen:
+            raise ValueError(f"{address}/{self.prefix}: the prefix is 0 to {address.max_prefixlen}")
+        if not 0 < len(self.interface) < 16 or "/" in self.interface or any(c.isspace() for c in self.interface):
+            raise ValueError(f"{self.interface!r} is no name of an interface, which has 1 to 15 characters")
+
+    @classmethod
+    def parse(cls, text: str, interface: str) -> VirtualAddress:
+        """ "10.0.0.100", "10.0.0.254/24", "2001:db8::100"; without a prefix it is that of one address."""
+        parsed = ip_interface(text)
+        return cls(interface, parsed.ip, parsed.network.prefixlen)
+
+    @property
+    def network(self) -> IPv4Interface | IPv6Interface:
+        return ip_interface((self.address, self.prefix))
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self.prefix} on {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """An address that the kernel has. `secondary`: it goes with the primary address of its network."""
+
+    address: VirtualAddress
+    ours: bool
+    secondary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    add: tuple[VirtualAddress, ...]
+    remove: tuple[VirtualAddress, ...]
+
+
+def plan(wanted: Collection[VirtualAddress], present: Collection[Present], active: bool) -> Plan:
+    """What is to be done. Ours that nobody wants any more (a changed configuration) goes in either role."""
+    there = {p.address for p in present}
+    should = set(wanted) if active else set()
+    ours = {p.address for p in present if p.ours}
+    return Plan(add=tuple(sorted(should - there, key=_order)), remove=tuple(sorted(ours - should, key=_order)))
+
+
+def _order(address: VirtualAddress) -> tuple[str, int, int, int]:
+    """IPv4 and IPv6 addresses do not compare."""
+    return address.interface, address.address.version, int(address.address), address.prefix
+
+
+def foreign(wanted: Collection[VirtualAddress], present: Collection[Present]) -> tuple[Present, ...]:
+    """Wanted addresses that somebody else has put on any interface here, with whatever prefix: the kernel answers for
+    them whatever our role is."""
+    addresses = {w.address for w in wanted}
+    return tuple(p for p in present if not p.ours and p.address.address in addresses)
+
+
+def held(wanted: Collection[VirtualAddress], present: Collection[Present]) -> bool:
+    """All wanted addresses are here: this director serves, whoever added them."""
+    return {w.address for w in wanted} <= {p.address.address for p in present}
+
+
+def endangered(remove: Collection[VirtualAddress], present: Collection[Present]) -> tuple[VirtualAddress, ...]:
+    """What the kernel deletes along with the primary addresses in `remove`, and should stay: IPv4's secondary addresses
+    of the same network on the same interface."""
+    going = {p.address for p in present if p.address in remove and not p.secondary}
+    networks = {(a.interface, a.network.network) for a in going if isinstance(a.address, IPv4Address)}
+    return tuple(
+        p.address
+        for p in present
+        if p.secondary and p.address not in remove and (p.address.interface, p.address.network.network) in networks
+    )
+
+
+def next_announcement(since_takeover_seconds: float) -> float:
+    """The time after the takeover at which the next announcement is due, strictly later than the given one. The first,
+    at 0, belongs to the takeover itself."""
+    for at in BURST_SECONDS:
+        if at > since_takeover_seconds:
+            return at
+    last = BURST_SECONDS[-1]
+    return last + PERIOD_SECONDS * ((since_takeover_seconds - last) // PERIOD_SECONDS + 1)
+
+
+def foreign_advice(found: Present) -> str:
+    return (
+        f"{found.address} was not added by feedback, and this host answers for it in either role: "
+        f"take it out of the network configuration (ip address delete {found.address.address}/{found.address.prefix} "
+        f"dev {found.address.interface})"
+    )
+
+
+def conflict_advice(address: VirtualAddress, mac: str) -> str:
+    """For an answer from a MAC that is neither director's."""
+    return (
+        f"{address.address} is answered on {address.interface} by {mac}, which is neither director: if it is a real "
+        "server, it must not answer there (sysctl net.ipv4.conf.all.arp_ignore=1 arp_announce=2); else give that host "
+        "another address"
+    )

@@ -1,0 +1,118 @@
+"""Tenure: what being active means on this host: the addresses, their announcement, and the role file for the master.
+
+Performs what was decided and decides nothing. Everything is absolute: taking over twice, or finding the addresses
+there already, changes nothing. Invariant: addresses that we did not add are never removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from feedback.ops.logs import Log
+from feedback.ops.role import Role, RoleFile, RoleSaid
+from feedback.sync.addresses.plan import Present, VirtualAddress, foreign, foreign_advice, held, next_announcement, plan
+
+LOG = Log("addresses")
+
+
+class Refusal(Protocol):
+    @property
+    def reason(self) -> str: ...
+
+
+class Interfaces(Protocol):
+    """What network.Network offers."""
+
+    wanted: tuple[VirtualAddress, ...]
+
+    def installed(self) -> tuple[Present, ...]: ...
+    def add(self, addresses: Collection[VirtualAddress]) -> Sequence[Refusal]: ...
+    def remove(self, addresses: Collection[VirtualAddress]) -> Sequence[Refusal]: ...
+    def announce(self, addresses: Collection[VirtualAddress]) -> Sequence[Refusal]: ...
+
+
+class Tenure:
+    """`network` is None where somebody else (keepalived) moves the addresses."""
+
+    def __init__(self, network: Interfaces | None, role: RoleFile, peer: str, clock: Callable[[], float]) -> None:
+        self.active = False
+        self.acted_seconds: float | None = None  # the last takeover: from the decision to addresses announced
+        self._network, self._role, self._peer, self._clock = network, role, peer, clock
+        self._since = 0.0
+        self._next = 0.0  # announcement, after `since`
+        self._said: RoleSaid | None = None
+
+    def begin(self, reason: str, term: int, now: float, *, resumed: bool = False) -> None:
+        """Be active: addresses first, because clients wait; then everything else."""
+        if self._network is not None:
+            present = self._network.installed() if resumed else ()
+            self._tell(self._network.add(plan(self._network.wanted, present, active=True).add))
+            self._tell(self._network.announce(self._network.wanted))
+        if not resumed:
+            self.acted_seconds = self._clock() - now
+        self.active, self._since, self._next = True, now, next_announcement(0.0)
+        self.say(Role.ACTIVE, reason, term)
+
+    def end(self, reason: str, term: int) -> None:
+        """Be standby: the addresses go first, because somebody else answers for them."""
+        if self._network is not None:
+            present = self._network.installed()
+            self._tell(self._network.remove(plan(self._network.wanted, present, active=False).remove))
+            for found in foreign(self._network.wanted, present):
+                LOG.error("address-foreign", reason=foreign_advice(found))
+        self.active = False
+        self.say(Role.STANDBY, reason, term)
+
+    def stand_by(self, reason: str, term: int) -> None:
+        """Still standby, for another reason or under another claim."""
+        self.say(Role.STANDBY, reason, term)
+
+    def announce_again(self, now: float) -> None:
+        if self.active and self._network is not None:
+            self._tell(self._network.announce(self._network.wanted))
+            self._since, self._next = now, next_announcement(0.0)
+
+    def next_timer(self) -> float:
+        return self._since + self._next if self.active else float("inf")
+
+    def handle_timer(self, now: float) -> None:
+        """The scheduled announcements; those that are overdue are one."""
+        if self._network is None or now < self.next_timer():
+            return
+        self._tell(self._network.announce(self._network.wanted))
+        while self.next_timer() <= now:
+            self._next = next_announcement(self._next)
+
+    def installed(self) -> bool:
+        """Whether all addresses are on this host."""
+        return self._network is not None and held(self._network.wanted, self._network.installed())
+
+    def mend(self) -> None:
+        """Put back what somebody took away while we are active; remove what is ours while we are not."""
+        if self._network is None:
+            return
+        wanted = plan(self._network.wanted, self._network.installed(), self.active)
+        if wanted.add or wanted.remove:
+            LOG.warning("addresses-mended", added=_text(wanted.add), removed=_text(wanted.remove))
+            self._tell(self._network.add(wanted.add))
+            self._tell(self._network.remove(wanted.remove))
+            self._tell(self._network.announce(wanted.add))
+
+    def say(self, role: Role, reason: str, term: int) -> None:
+        said = RoleSaid(role, reason, self._peer, term)
+        if said == self._said:
+            return
+        try:
+            self._role.write(said)
+            self._said = said
+        except OSError as error:
+            LOG.error("role-unwritten", reason=str(error))
+
+    def _tell(self, refusals: Sequence[Refusal]) -> None:
+        for refusal in refusals:
+            LOG.error("address-refused", reason=refusal.reason)
+
+
+def _text(addresses: Collection[VirtualAddress]) -> str:
+    return " ".join(map(str, addresses)) or "none"

@@ -1,0 +1,115 @@
+"""What the election is told and what it tells: settings, happenings, status. Plain words, no rules."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from feedback.sync.election.heartbeat import Replica, Role
+from feedback.sync.election.transitions import State
+
+Positive = Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """`peer` is the other director's name, `addresses` the VIPs, in text, as `Look` asks for them.
+
+    From death to decision: `suspect_intervals` intervals, then `looks` looks of `look_seconds`: 0.13 s, and 0.03 s more
+    where timers come 10 ms late. `watch_seconds`: between looks while somebody answers; `contest_seconds`: between
+    looks of an active one that does not hear its peer; `claim_seconds`: how long it defends its addresses against one
+    that it superseded. `start_seconds`: how long a director that has no addresses waits for a peer, `resume_seconds`
+    one that has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference,
+    `yield_seconds`: for the peer to take over. `hold_seconds`: between handovers that nobody asked for;
+    `unreached_seconds`: how long the reach targets must be silent for one. `repeat_seconds`: until a decision that had
+    no effect is said again."""
+
+    peer: str
+    addresses: tuple[str, ...]
+    priority: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 100
+    interval_seconds: Positive = 0.03
+    suspect_intervals: Annotated[int, msgspec.Meta(ge=2, le=100)] = 3
+    look_seconds: Positive = 0.02
+    looks: Annotated[int, msgspec.Meta(ge=1, le=100)] = 2
+    watch_seconds: Positive = 0.05
+    contest_seconds: Positive = 0.3
+    claim_seconds: Positive = 0.2
+    announced_seconds: Positive = 35.0
+    start_seconds: Positive = 3.0
+    resume_seconds: Positive = 0.3
+    fresh_seconds: Positive = 0.5
+    handover_seconds: Positive = 2.0
+    yield_seconds: Positive = 0.5
+    hold_seconds: Positive = 10.0
+    unreached_seconds: Positive = 0.5
+    repeat_seconds: Positive = 1.0
+    fail_back: bool = False
+    fail_back_seconds: Positive = 60.0
+
+    @property
+    def silence_seconds(self) -> float:
+        return self.suspect_intervals * self.interval_seconds
+
+
+class Transition(msgspec.Struct, frozen=True):
+    at: float
+    old: State
+    new: State
+    event: StrEnum  # an Event; engine.py has another cause
+    reason: str
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something that the operator should hear once."""
+
+    at: float
+    text: str
+
+
+Happening: TypeAlias = Transition | Notice
+
+
+class LinkStatus(msgspec.Struct, frozen=True):
+    """`age_seconds`: since the last proven heartbeat over this link; None: none yet."""
+
+    link: str
+    up: bool
+    age_seconds: float | None
+
+
+class PeerStatus(msgspec.Struct, frozen=True):
+    """The peer as of its last fresh heartbeat, `age_seconds` ago. `alive`: not silent."""
+
+    name: str
+    alive: bool
+    age_seconds: float
+    role: Role
+    term: int
+    priority: int
+    replica: Replica
+    installed: bool
+    reach: bool
+    healthy: bool
+    version: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """`limitation`: why this director would not take over if the peer died now; `handover_limitation`: why it would not
+    hand over now. None: nothing speaks against it."""
+
+    name: str
+    state: State
+    role: Role
+    reason: str
+    for_seconds: float
+    term: int
+    installed: bool | None
+    replica: Replica
+    peer: PeerStatus | None
+    links: tuple[LinkStatus, ...]
+    unreached: tuple[str, ...]
+    limitation: str | None
+    handover_limitation: str | None
+    refused: tuple[tuple[str, int], ...]
+    transitions: tuple[Transition, ...]

@@ -1,0 +1,1 @@
+"""Connections, services and state from the active director to the standby."""

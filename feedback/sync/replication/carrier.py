@@ -1,0 +1,217 @@
+"""Carrier: replication as one thing with two ends, of which the role uses one.
+
+`lead` and `follow` say which end this director is: outbound.py serves a standby, inbound.py follows the active one. At
+a change of roles the old end lingers for a moment: what the old active one's kernel still had to say of the newest
+connections is carried over and taken, though the roles are exchanged already. Knows no election.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+
+from feedback.ipvs import IpvsError, Kernel
+from feedback.ops.logs import Log
+from feedback.sync.replication import messages
+from feedback.sync.replication.inbound import Inbound
+from feedback.sync.replication.kernel import Replication
+from feedback.sync.replication.messages import Ack, Hello, Message, MessageError
+from feedback.sync.replication.outbound import Outbound
+from feedback.sync.replication.replica import Condition
+
+TURN_SECONDS = 0.02
+MIRROR_SECONDS = 0.5
+MEND_TURNS = 4
+LINGER_SECONDS = 0.5
+
+LOG = Log("replication")
+
+
+class Transport(Protocol):
+    """What relay.Relay offers."""
+
+    def follow(self, endpoint: str | None) -> None: ...
+    def ask(self, message: bytes) -> bool: ...
+    def answer(self, route: bytes, message: bytes) -> bool: ...
+
+
+class Carrier:
+    """Open and close inside a running loop. `replication` is None where the kernels replicate among themselves, or not
+    at all."""
+
+    def __init__(
+        self,
+        boot: str,
+        kernel: Kernel,
+        replication: Replication | None,
+        *,
+        mirror: bool,
+        master_state: Path | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._replication, self._mirror, self._clock = replication, mirror, clock
+        self._transport: Transport | None = None
+        self._leading = False
+        self._lingers: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        ends = {"mirror": mirror, "master_state": master_state, "clock": clock}
+        self._in = Inbound(boot, kernel, replication, self._connect, self._ask, **ends)  # type: ignore[arg-type]
+        self._out = Outbound(boot, kernel, replication, self._answer, self._spawn, **ends)  # type: ignore[arg-type]
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def open(self, transport: Transport) -> None:
+        self._transport = transport
+        if self._replication is not None:
+            asyncio.get_running_loop().add_reader(self._replication.capture_fd, self._out.captured)
+        self._spawn(self._mirror_always())
+
+    def close(self) -> None:
+        if self._replication is not None:
+            asyncio.get_running_loop().remove_reader(self._replication.capture_fd)
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _connect(self, endpoint: str | None) -> None:
+        if self._transport is not None:
+            self._transport.follow(endpoint)
+
+    def _ask(self, message: bytes) -> bool:
+        return self._transport is not None and self._transport.ask(message)
+
+    def _answer(self, route: bytes, message: bytes) -> bool:
+        return self._transport is not None and self._transport.answer(route, message)
+
+    # --- roles -------------------------------------------------------------------------------------------------------
+
+    def lead(self) -> None:
+        """This director is the active one and serves followers."""
+        if not self._leading:
+            self._leading, self._lingers = True, self._clock() + LINGER_SECONDS
+            self._in.mirrors = False
+
+    def follow(self, endpoint: str | None) -> None:
+        """This director is the standby of the one at `endpoint` (None: of nobody that can be reached)."""
+        if self._leading:
+            self._leading, self._lingers = False, self._clock() + LINGER_SECONDS
+            self._out.push()
+        self._in.mirrors = self._mirror
+        self._in.follow(endpoint)
+
+    @property
+    def following(self) -> str | None:
+        return None if self._leading else self._in.following
+
+    def resync(self) -> str | None:
+        """Fetch everything again. Returns why that cannot be."""
+        if self._leading or self._in.following is None:
+            return "this director follows nobody: ask the standby"
+        self._in.begin()
+        return None
+
+    async def settle(self) -> str | None:
+        """Before a planned handover: have the standby take everything that it lacks. Returns why that was not to be."""
+        return await self._out.settle()
+
+    # --- what drives it ----------------------------------------------------------------------------------------------
+
+    def turn(self, now: float) -> None:
+        """At least every TURN_SECONDS."""
+        self._out.turn(now)
+        if not self._leading or self._lingers is not None:
+            self._in.turn(now)
+        if self._lingers is not None and now > self._lingers:
+            self._lingers = None
+            if self._leading:
+                self._in.leave()
+            else:
+                self._out.end("this director is the standby now")
+
+    def on_request(self, route: bytes, data: bytes) -> None:
+        """A message of a follower."""
+        message = self._decoded(data)
+        if isinstance(message, Hello) and self._leading:
+            self._out.greet(route, message)
+        elif isinstance(message, Hello):
+            self._out.refuse(route, message, "this director is not the active one")
+        elif isinstance(message, Ack):
+            self._out.acknowledged(route, message)
+
+    def on_stream(self, data: bytes) -> None:
+        """A message of the one we follow."""
+        message = self._decoded(data)
+        if message is not None:
+            self._in.receive(message)
+
+    async def _mirror_always(self) -> None:
+        """Both ends: send what changed, or undo what somebody changed here."""
+        turn = 0
+        while True:
+            await asyncio.sleep(MIRROR_SECONDS)
+            turn += 1
+            try:
+                if self._leading:
+                    await self._out.mirror_once()
+                elif self._in.following is not None and turn % MEND_TURNS == 0:
+                    await self._in.mend()
+            except IpvsError as error:
+                self.counters["mirror_failed"] += 1
+                LOG.error("mirror-failed", reason=str(error))
+
+    def _decoded(self, data: bytes) -> Message | None:
+        try:
+            return messages.decode(data)
+        except MessageError as error:
+            self.counters[f"refused_{error.kind}"] += 1
+            if self.counters[f"refused_{error.kind}"] == 1:
+                LOG.error("message-refused", kind=error.kind, reason=str(error))
+            return None
+
+    # --- for others --------------------------------------------------------------------------------------------------
+
+    def replica(self, now: float) -> tuple[Condition, int, int]:
+        """The state of what is here, with how much of how much: for the heartbeat."""
+        status = self._in.status(now)
+        return status.condition, status.injected, status.total
+
+    def status(self, now: float) -> dict[str, Any]:
+        """The part of `sync status` that is replication; shapes as in docs/sync.md."""
+        s, serving = self._in.status(now), self._out.status()
+        return {
+            "state": "original" if self._leading else str(s.condition),
+            "text": "the original: this director is active" if self._leading else str(s),
+            "reason": s.reason,
+            "since_seconds": round(now - s.since, 3),
+            "injected": s.injected,
+            "total": s.total,
+            "took_seconds": self._in.took_seconds,
+            "sessions": s.sessions,
+            "gaps": s.gaps,
+            "dropped": s.dropped,
+            "malformed": s.malformed,
+            "connections": s.connections,
+            "services": self._in.services,
+            "following": self.following,
+            "serving": None
+            if serving is None
+            else {
+                "session": serving.session,
+                "total": serving.total,
+                "reached": serving.reached,
+                "settled": serving.settled,
+                "unacknowledged": serving.unacknowledged,
+                "live_datagrams": serving.live_datagrams,
+                "bulk_datagrams": serving.bulk_datagrams,
+            },
+            "counters": dict(self.counters + self._in.counters + self._out.counters),
+        }

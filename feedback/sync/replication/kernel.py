@@ -1,0 +1,440 @@
+"""Our hands on the kernel's two sync threads: what the master says is captured, what the peer says is injected.
+
+Shell. Owns the sockets and the ledger of connections; knows nothing of sessions (replica.py) or of the peer. Threads
+and sysctls are in threads.py, the push is in push.py. Nothing is lost in silence: the master is tapped
+where it sends, and the tap counts what it loses; what is injected is heard again by ourselves, beside the kernel's
+backup, whose queue and drops are read before each burst.
+
+Invariant: a plain `close` leaves threads, sysctls and connections as they are (what is in the kernel survives our
+restart); `uninstall` puts everything back as it was before the first `open`.
+
+Source: net/netfilter/ipvs/ip_vs_sync.c, net/core/dev.c (taps, and the backlog of the receive path), net/ipv4/udp.c.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from feedback.ipvs import Client, IpvsError, Kernel
+from feedback.ipvs.namespace import within
+from feedback.sync.replication import records, threads
+from feedback.sync.replication.ledger import Ledger
+from feedback.sync.replication.pace import Pacer, Queue, charge, parse_udp
+from feedback.sync.replication.push import (
+    BACKUP_PORT,
+    GROUP,
+    MARK,
+    MASTER_PORT,
+    PUSH_RECORDS,
+    PUSH_SECONDS,
+    TABLE_WORD,
+    push_datagrams,
+    without_push,
+)
+from feedback.sync.replication.records import DatagramError
+from feedback.sync.replication.replica import BACKUP_ID, MASTER_ID
+from feedback.sync.replication.table import Book, Table, read_table
+from feedback.sync.replication.threads import REFRESH_SECONDS, ReplicationError, Threads
+
+__all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
+
+MUTE_PUSHES = 30
+FOLD_DATAGRAMS = 16
+LEARN_AT_ONCE = 10_000  # connections: some 50 ms
+PUSH_LEAST_SECONDS = 0.02  # between two pushes; the master itself sends no sooner
+CAPTURE_BYTES = 32 * 1024 * 1024
+ECHO_BYTES = 4 * 1024 * 1024
+IN_FLIGHT_MAX = 200  # datagrams between our send and the sockets: well under net.core.netdev_max_backlog (1000)
+IN_FLIGHT_SECONDS = 0.5  # what has not arrived by then is lost
+DATAGRAMS_AT_ONCE = 256
+
+SO_ATTACH_FILTER, SO_RCVBUFFORCE, IP_MULTICAST_ALL = 26, 33, 49
+SOL_PACKET, PACKET_STATISTICS, ETH_P_ALL = 263, 6, 3
+IP_UDP_BYTES = 28  # the headers before the master's words; it sends no IP options
+# Classic BPF (code, true, false, operand): an outgoing packet, UDP, to the group, to the master's port.
+_CAPTURE_FILTER = (
+    (0x28, 0, 0, 0xFFFFF004),  # the packet's type
+    (0x15, 0, 7, 4),
+    (0x30, 0, 0, 9),
+    (0x15, 0, 5, socket.IPPROTO_UDP),
+    (0x20, 0, 0, 16),
+    (0x15, 0, 3, int(GROUP)),
+    (0x28, 0, 0, 22),
+    (0x15, 0, 1, MASTER_PORT),
+    (0x06, 0, 0, 0x40000),
+    (0x06, 0, 0, 0),
+)
+
+
+class Replication:
+    """Both threads of the namespace's kernel. `open` raises ReplicationError or an IpvsError; then `capture_fd` becomes
+    readable when the master has spoken. No method blocks but the three that read the table, which are for a thread."""
+
+    def __init__(
+        self,
+        netns: str | None = None,
+        interface: str = "lo",
+        *,
+        memory: Path | None = None,
+        kernel: Kernel | None = None,
+    ) -> None:
+        """`memory` is the file that remembers what was there before the first time."""
+        self.netns, self.interface, self.memory = netns, interface, memory
+        self.pacer = Pacer()
+        self.changes: tuple[str, ...] = ()  # what `open` had to do, for the log
+        self.unreadable = 0  # datagrams, of our own kernel or injected, that no kernel would take
+        self.refused = 0  # pushes that the kernel's stack did not take
+        self.mute = 0  # pushes since the master was last heard
+        self.lost_on_the_way = 0  # injected datagrams that reached no socket
+        self.lost_captured = 0  # datagrams of the master that we were too slow to read
+        self.ledger = Ledger(REFRESH_SECONDS)
+        self._learning: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._kernel: Kernel | None = kernel
+        self._own_kernel = kernel is None
+        self._threads: Threads | None = None
+        self._capture: socket.socket | None = None
+        self._inject: socket.socket | None = None
+        self._pushers: list[tuple[socket.socket, tuple[bytes, bytes]]] = []
+        self._pushed, self._pushed_at = 0, 0.0
+        self._udp: int | None = None
+        self._echo: socket.socket | None = None
+        self._echo_inode = 0
+        self._in_flight, self._longest, self._echoed_at = 0, records.DATAGRAM_BYTES, 0.0
+
+    # --- threads and sysctls -----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Threads and sysctls as they should be, and the sockets."""
+        if self._kernel is None:
+            self._kernel = Client(self.netns)
+        self._closed.clear()
+        self._threads = Threads(self._kernel, self.netns, self.interface, self.memory)
+        self.changes = self._threads.ensure()
+        within(self.netns, self._open_sockets)
+        self.pacer.capacity_bytes = within(self.netns, lambda: _capacity_bytes(threads.SOCK_BYTES))
+        self._begin_learning(self._kernel)
+
+    def _begin_learning(self, kernel: Kernel) -> None:
+        """What was there before us. A table that fills meanwhile (a standby that joins) must not be read on and on."""
+        entries = (entry for service in kernel.snapshot().services for entry in service.destinations)
+        there = sum(entry.active + entry.inactive + entry.persistent for entry in entries)
+        if not there:  # connections without a destination have no place in a record either
+            self.ledger.absorb((), time.monotonic(), time.monotonic())
+        elif there <= LEARN_AT_ONCE:
+            self.learn()
+        else:
+            self._learning = threading.Thread(target=self._learn_beside, name="learn connections", daemon=True)
+            self._learning.start()
+
+    def close(self) -> None:
+        """Leaves the threads, the sysctls and every connection in place."""
+        self._closed.set()
+        for sock in (self._capture, self._inject, self._echo, *(pusher for pusher, _ in self._pushers)):
+            if sock is not None:
+                sock.close()
+        self._capture = self._inject = self._echo = None
+        self._pushers = []
+        if self._udp is not None:
+            os.close(self._udp)
+            self._udp = None
+        if self._own_kernel and self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+
+    def uninstall(self) -> tuple[str, ...]:
+        """Stop our threads and put the sysctls back; connections stay until they expire. Returns what was done."""
+        if self._kernel is None:
+            self._kernel = Client(self.netns)
+        try:
+            return Threads(self._kernel, self.netns, self.interface, self.memory).uninstall()
+        finally:
+            self.close()
+
+    def problems(self) -> tuple[str, ...]:
+        """What is not as `open` left it: a thread that was stopped, a sysctl that somebody changed. For `doctor`."""
+        assert self._threads is not None
+        return self._threads.problems()
+
+    # --- capturing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def capture_fd(self) -> int:
+        assert self._capture is not None
+        return self._capture.fileno()
+
+    def read_captured(self, limit: int = DATAGRAMS_AT_ONCE) -> list[bytes]:
+        """What the master has said since the last time, at most `limit` of its datagrams, joined to larger ones and
+        addressed to a backup. Empty when there is nothing, or nothing but our own push."""
+        assert self._capture is not None
+        found = []
+        for _ in range(limit):
+            try:
+                datagram = self._capture.recv(65536)[IP_UDP_BYTES:]
+            except (BlockingIOError, InterruptedError):
+                break
+            if len(datagram) > 1 and datagram[1] != MASTER_ID:
+                continue
+            try:
+                readdressed = records.readdressed(datagram, BACKUP_ID)
+                if MARK in datagram:
+                    self.mute = 0
+                    found += without_push(readdressed, BACKUP_ID)
+                    continue
+            except DatagramError:
+                self.unreadable += 1
+                continue
+            found.append(readdressed)
+        self.unreadable += self.ledger.note(found, time.monotonic())
+        return records.joined(found, BACKUP_ID)
+
+    def captured_losses(self) -> int:
+        """Datagrams of the master that we were too slow to read, since `open`: after such a loss the standby needs the
+        whole table again. To be asked now and then."""
+        assert self._capture is not None
+        counted = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading sets it to zero
+        lost = struct.unpack("=II", counted)[1]
+        if lost:
+            self.lost_captured += lost
+            self.ledger.whole = False  # the next table is read from the kernel
+        return self.lost_captured
+
+    def push(self) -> bool:
+        """Make the master send what it has; to be called each PUSH_SECONDS on the active director. False if it was
+        pushed a moment ago."""
+        now = time.monotonic()
+        if now - self._pushed_at < PUSH_LEAST_SECONDS:  # or the backup's queue, which reads it, would run over
+            return False
+        self._pushed_at = now
+        self._pushed += 1
+        self.mute += 1
+        self._read_echo()
+        self._sent(len(self._pushers))
+        for sock, datagrams in self._pushers:
+            try:
+                sock.send(datagrams[self._pushed & 1])
+            except OSError:
+                self.refused += 1
+        return True
+
+    def mend(self) -> str | None:
+        """Start the master anew if it has long said nothing in spite of the pushes: its socket may be bound to an
+        address that moved away. Returns what was done. To be called now and then on the active director."""
+        if self.mute < MUTE_PUSHES:
+            return None
+        self.mute = 0
+        assert self._threads is not None
+        if not self._threads.restart_master():
+            return None
+        return f"the kernel's master sync thread was silent for {MUTE_PUSHES} pushes: started it anew"
+
+    # --- injecting ---------------------------------------------------------------------------------------------------
+
+    def backlog(self) -> Queue | None:
+        """The backup thread's receive queue, with what is under way to it, and its drops, with what was lost on the
+        way; None if the thread does not run."""
+        assert self._udp is not None
+        self._read_echo()
+        at = 0
+        while part := os.pread(self._udp, 65536, at):
+            found = parse_udp(part.decode("ascii", "replace"), GROUP, BACKUP_PORT, self._echo_inode)
+            if found is not None:
+                return Queue(found.bytes + self._in_flight * charge(self._longest), found.drops + self.lost_on_the_way)
+            at += len(part)
+        return None
+
+    def inject(self, datagrams: Sequence[bytes]) -> int:
+        """Give the first of them to the kernel's backup, as many as it can take now; returns how many that were. None
+        is no error: try again in a millisecond."""
+        assert self._inject is not None
+        if not datagrams or (queue := self.backlog()) is None:
+            return 0
+        self.pacer.observe(queue)
+        self._longest = max(map(len, datagrams))
+        allowed = min(self.pacer.allowance(queue, self._longest), IN_FLIGHT_MAX - self._in_flight, len(datagrams))
+        done = 0
+        for datagram in datagrams[: max(0, allowed)]:
+            try:
+                self._inject.send(datagram)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    break
+                raise ReplicationError(f"{self.interface} takes no datagrams: {error.strerror}") from None
+            done += 1
+        self._sent(done)
+        self.ledger.note_later(datagrams[:done], time.monotonic())
+        if done < FOLD_DATAGRAMS:  # no bulk is under way
+            self.unreadable += self.ledger.fold(FOLD_DATAGRAMS)
+        return done
+
+    def drops(self) -> int:
+        """Datagrams that were lost before the backup thread read them, since `open`. Counted at each look."""
+        queue = self.backlog()
+        if queue is not None:
+            self.pacer.observe(queue)
+        return self.pacer.lost
+
+    def _sent(self, datagrams: int) -> None:
+        if datagrams and not self._in_flight:
+            self._echoed_at = time.monotonic()
+        self._in_flight += datagrams
+
+    def _read_echo(self) -> None:
+        """Sends return before the datagram has reached a socket, and what the receive path drops in between nobody
+        counts; so we listen to ourselves."""
+        assert self._echo is not None
+        echoed = 0
+        while True:
+            try:
+                self._echo.recv(1)
+            except (BlockingIOError, InterruptedError):
+                break
+            echoed += 1
+        if not self._in_flight:
+            return
+        now = time.monotonic()
+        if echoed:
+            self._in_flight, self._echoed_at = max(0, self._in_flight - echoed), now
+        elif now - self._echoed_at > IN_FLIGHT_SECONDS:
+            self.lost_on_the_way += self._in_flight
+            self._in_flight = 0
+
+    # --- the table ---------------------------------------------------------------------------------------------------
+
+    def table(self) -> Table:
+        """Every connection of the namespace as a record: from the ledger, at once, if it has been learned and nothing
+        was lost since; else the kernel's table is read first. For a thread. Raises an IpvsError."""
+        if self._learning is not None:
+            self._learning.join()
+        left_out: dict[str, int] = {}
+        if not self.ledger.whole:
+            left_out = self.learn()
+        return Table(self.ledger.table(time.monotonic()), left_out)
+
+    def learn(self) -> dict[str, int]:
+        """Read the kernel's table into the ledger: for a thread. Returns what could not be read, by reason."""
+        began = time.monotonic()
+        found = self.kernel_table()
+        self.ledger.absorb(found.records, began, time.monotonic())
+        return found.left_out
+
+    def kernel_table(self) -> Table:
+        """The kernel's own table. Reading costs the square of its length: 0.1 s for 20,000 connections, 0.9 s for
+        48,000, 11 s for 100,000. For a thread. Raises an IpvsError."""
+        with Client(self.netns) as kernel:  # of its own: this may go on when we have been closed
+            book = Book(kernel.snapshot())
+        return read_table(_lines(within(self.netns, _open_table), self._closed), book)
+
+    def _learn_beside(self) -> None:
+        try:
+            self.learn()
+        except IpvsError:
+            return  # whoever wants the table asks again and is told
+
+    # --- sockets -----------------------------------------------------------------------------------------------------
+
+    def _open_sockets(self) -> None:
+        """In the namespace, where they stay."""
+        try:
+            index = socket.if_nametoindex(self.interface)
+        except OSError:
+            raise ReplicationError(f"there is no interface {self.interface}: set `interface`") from None
+        self._capture = _capture_socket(index)
+        self._inject = _sending_socket(index)
+        self._echo = _echo_socket(index)
+        self._echo_inode = os.fstat(self._echo.fileno()).st_ino
+        for _ in range(PUSH_RECORDS):
+            sock = _sending_socket(index)
+            address, port = sock.getsockname()
+            self._pushers.append((sock, push_datagrams(IPv4Address(address).packed, port, BACKUP_ID)))
+        self._udp = os.open("/proc/thread-self/net/udp", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _capture_socket(index: int) -> socket.socket:
+    """What the master's thread sends, tapped on its way out: before the receive path, which may drop without a word
+    (net.core.netdev_max_backlog). What the tap itself loses is counted."""
+    try:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+    except PermissionError:
+        raise ReplicationError("a packet socket is refused: the unit needs CAP_NET_RAW too") from None
+    program = b"".join(struct.pack("=HBBI", *step) for step in _CAPTURE_FILTER)
+    buffer = ctypes.create_string_buffer(program)
+    filters = struct.pack("@HP", len(_CAPTURE_FILTER), ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
+    _enlarge(sock, CAPTURE_BYTES)
+    sock.bind((socket.if_indextoname(index), ETH_P_ALL))  # copies of what goes out are for taps of all protocols only
+    return sock
+
+
+def _echo_socket(index: int) -> socket.socket:
+    """A member of the backup's group and port: it gets each datagram in the same moment as the backup's own socket."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _enlarge(sock, ECHO_BYTES)
+    sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
+    sock.bind((str(GROUP), BACKUP_PORT))
+    member = struct.pack("=4s4si", GROUP.packed, bytes(4), index)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
+    return sock
+
+
+def _enlarge(sock: socket.socket, size: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def _sending_socket(index: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index))
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+    loop = socket.if_indextoname(index) != "lo"  # what goes out of lo comes in by itself: with the loop on, twice
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(loop))
+    if not loop:  # else the kernel picks one of any interface, maybe a virtual one, and is cut off when that moves
+        sock.bind(("127.0.0.1", 0))
+    sock.connect((str(GROUP), BACKUP_PORT))
+    return sock
+
+
+def _open_table() -> int:
+    try:
+        return os.open("/proc/thread-self/net/ip_vs_conn_sync", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise IpvsError("there is no /proc/net/ip_vs_conn_sync") from None
+
+
+def _lines(fd: int, stop: threading.Event) -> Iterable[str]:
+    """The lines without the title. A read gives at most a page, whatever is asked for. Raises IpvsError at a stop."""
+    rest, title = "", True
+    try:
+        while part := os.read(fd, 65536):
+            if stop.is_set():
+                raise IpvsError("the reading of the connection table was broken off")
+            whole = rest + part.decode("ascii", "replace")
+            lines = whole.split("\n")
+            rest = lines.pop()
+            yield from (line for line in (lines[1:] if title else lines) if TABLE_WORD not in line)
+            title = False
+    finally:
+        os.close(fd)
+
+
+def _capacity_bytes(asked: int) -> int:
+    """Of the backup thread's receive buffer. The limit is shown in the first namespace only."""
+    try:
+        most = int(Path("/proc/sys/net/core/rmem_max").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        most = 212_992
+    return 2 * min(asked, most)

@@ -1,0 +1,176 @@
+"""What the two ends of a replication session say to each other, as MessagePack. Pure.
+
+Owns the messages and their bounds; knows neither the transport (which orders and encrypts) nor what follows from a
+message. Invariant: `decode` gives a message whose every field is of its type and range, or raises `MessageError`; a
+peer of another version is told from noise, because every version begins a message as this one does: an array whose
+first element is the kind, and the second element of `hello` and `welcome` is the version.
+
+Decoding and conversion are one pass (msgspec's typed decoder): it is `msgspec.convert` without the detour over
+untyped values, which would cost more than everything else on the way of a datagram.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+
+from feedback.sync.replication.records import DATAGRAM_BYTES_MAX
+from feedback.wire import printable
+
+PROTOCOL = 1
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # services and state of a large director; records are bounded by their datagram
+SMALL_BYTES_MAX = 4096  # of everything that carries neither records nor services nor state
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Boot = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class Hello(_Message, tag="hello", frozen=True, array_like=True):
+    """The standby begins a session: send me everything. `boot` is its daemon's, `session` counts its sessions."""
+
+    version: int
+    boot: Boot
+    session: Count
+
+
+class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
+    """The active one's answer: the session is on. `boot` is the active one's daemon's."""
+
+    version: int
+    boot: Boot
+    session: Count
+
+
+class Refused(_Message, tag="refused", frozen=True, array_like=True):
+    """No session, or no more of it, and why; `again` says that a new hello may do better."""
+
+    session: Count
+    reason: Text
+    again: bool = True
+
+
+class Services(_Message, tag="services", frozen=True, array_like=True):
+    """The whole table of services as rules text (mirror.py)."""
+
+    session: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=MESSAGE_BYTES_MAX)]
+
+
+class Changes(_Message, tag="changes", frozen=True, array_like=True):
+    """What changed in it since, as rules text."""
+
+    session: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=MESSAGE_BYTES_MAX)]
+
+
+class State(_Message, tag="state", frozen=True, array_like=True):
+    session: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=MESSAGE_BYTES_MAX)]
+
+
+class TableBegin(_Message, tag="begin", frozen=True, array_like=True):
+    """The whole connection table follows, so many connections, mixed with the live stream. Numbered as records are."""
+
+    session: Count
+    sequence: Count
+    total: Count
+
+
+class Records(_Message, tag="records", frozen=True, array_like=True):
+    """One sync datagram. Live and bulk ones, begin and end are numbered together: 1, 2, ... in each session."""
+
+    session: Count
+    sequence: Count
+    bulk: bool
+    datagram: Annotated[bytes, msgspec.Meta(max_length=DATAGRAM_BYTES_MAX)]
+
+
+class TableEnd(_Message, tag="end", frozen=True, array_like=True):
+    """The table has been sent: so many connections in fact. Numbered as records are."""
+
+    session: Count
+    sequence: Count
+    total: Count
+
+
+class Alive(_Message, tag="alive", frozen=True, array_like=True):
+    """Nothing new: the last numbered message had this sequence."""
+
+    session: Count
+    sequence: Count
+
+
+class Ack(_Message, tag="ack", frozen=True, array_like=True):
+    """The standby's word: everything up to `sequence` is in its kernel: so many connections altogether; `dropped` is
+    how many datagrams its kernel has lost in this session."""
+
+    session: Count
+    sequence: Count
+    injected: Count
+    dropped: Count
+
+
+Message: TypeAlias = (
+    Hello | Welcome | Refused | Services | Changes | State | TableBegin | Records | TableEnd | Alive | Ack
+)  # fmt: skip
+
+
+class MessageError(ValueError):
+    """A message that does not fit. `kind` is the counter it goes into: oversized, malformed or version."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(data: bytes) -> Message:
+    """Raises MessageError."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise MessageError("oversized", f"{len(data)} bytes, at most {MESSAGE_BYTES_MAX} are taken")
+    try:
+        message: Message = _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise _refusal(data, printable(str(error))) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MessageError("malformed", f"not MessagePack: {error}") from None
+    if len(data) > SMALL_BYTES_MAX and not isinstance(message, Records | Services | Changes | State):
+        raise MessageError("oversized", f"a {type(message).__name__} of {len(data)} bytes")
+    if isinstance(message, Hello | Welcome) and message.version != PROTOCOL:
+        raise MessageError("version", _version_text(message.version))
+    return message
+
+
+def _refusal(data: bytes, text: str) -> MessageError:
+    """Another version's greeting may have other fields: then say that, not which field is wrong."""
+    if len(data) <= SMALL_BYTES_MAX:
+        try:
+            raw: Any = msgspec.msgpack.decode(data)
+        except (
+            msgspec.DecodeError,
+            RecursionError,
+            UnicodeDecodeError,
+        ):  # behind the wrong type
+            return MessageError("malformed", text)
+        if isinstance(raw, list) and raw[:1] in (["hello"], ["welcome"]):
+            version = raw[1] if len(raw) > 1 else None
+            if isinstance(version, int) and version != PROTOCOL:
+                return MessageError("version", _version_text(version))
+    return MessageError("malformed", text)
+
+
+def _version_text(version: int) -> str:
+    return f"the peer replicates by protocol {version}, this side by {PROTOCOL}: upgrade the older one"

@@ -1,0 +1,204 @@
+"""The active director's connection table as sync records: what /proc shows, completed by what the services say. Pure.
+
+/proc/net/ip_vs_conn_sync has addresses, ports, state and the seconds left. A record also needs the forwarding method,
+whether the connection counts as inactive, whether it is a template of persistence, and its firewall mark: these follow
+from the protocol, the state and the services (`Book`). Owns that derivation. Invariant: a connection whose destination
+is unknown is left out and counted, never guessed: by a wrong forwarding method its packets would go astray.
+
+Not carried, because /proc does not show it: sequence offsets of masquerading applications (FTP), data of persistence
+engines (SIP), one-packet connections (the kernel does not sync them either). They come with the live stream.
+Source: net/netfilter/ipvs/ip_vs_conn.c (ip_vs_conn_sync_seq_show), ip_vs_proto.c (ip_vs_state_name), ip_vs_core.c.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from feedback.model import Family, Forward, Protocol, ServiceKey, Snapshot
+from feedback.sync.replication.records import ConnectionFlag, IpProtocol, Record
+
+EXPIRY_SECONDS_MIN = 10  # less is not worth its transfer's time; the timer on the standby must not run out before ours
+
+INACTIVE, TEMPLATE, NO_OUTPUT = (
+    int(flag) for flag in (ConnectionFlag.INACTIVE, ConnectionFlag.TEMPLATE, ConnectionFlag.NO_OUTPUT)
+)
+
+# ip_vs_proto_tcp.c: the number of each word, and which of them count as active.
+TCP_STATES = {
+    word: number
+    for number, word in enumerate(
+        ("NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK",
+         "LISTEN", "SYNACK")
+    )
+}  # fmt: skip
+TCP_ACTIVE = {"ESTABLISHED", "SYN_SENT", "SYN_RECV", "SYNACK"}
+# ip_vs_proto_sctp.c
+SCTP_STATES = {
+    word: number
+    for number, word in enumerate(
+        ("NONE", "INIT1", "INIT", "COOKIE_SENT", "COOKIE_REPLIED", "COOKIE_WAIT", "COOKIE", "COOKIE_ECHOED",
+         "ESTABLISHED", "SHUTDOWN_SENT", "SHUTDOWN_RECEIVED", "SHUTDOWN_ACK_SENT", "REJECTED", "CLOSED")
+    )
+}  # fmt: skip
+SCTP_ACTIVE = {"ESTABLISHED"}
+_PROTOCOLS = {"TCP": IpProtocol.TCP, "UDP": IpProtocol.UDP, "SCTP": IpProtocol.SCTP, "IP": IpProtocol.IP}
+_OF_SERVICE = {Protocol.TCP: IpProtocol.TCP, Protocol.UDP: IpProtocol.UDP, Protocol.SCTP: IpProtocol.SCTP}
+_TEMPLATE_STATES = {"NONE": 0, "ASSURED": 1}
+
+Endpoint = tuple[int, bytes, int]  # protocol, address, port
+
+
+class Placement(NamedTuple):
+    """What a record needs that the table does not show."""
+
+    flags: int  # forwarding method, and whether the way back is seen
+    fwmark: int
+
+
+class Book:
+    """The services of one snapshot, arranged for looking up whose a connection is."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._addressed: dict[Endpoint, dict[tuple[bytes, int], Placement]] = {}
+        self._marked: dict[tuple[int, int], dict[tuple[bytes, int], Placement]] = {}
+        self._by_destination: dict[tuple[bytes, int], Placement] = {}
+        for entry in snapshot.services:
+            key = entry.service.key
+            found = {
+                (e.destination.key.address.packed, e.destination.key.port): Placement(
+                    _forward_flags(e.destination.forward), key.fwmark
+                )
+                for e in entry.destinations
+            }
+            if key.address is not None and key.protocol is not None:
+                self._addressed[_OF_SERVICE[key.protocol], key.address.packed, key.port] = found
+            else:
+                self._marked[key.fwmark, _address_bytes(key)] = found
+                for destination, placement in found.items():
+                    self._by_destination.setdefault(destination, placement)
+
+    def place(
+        self, protocol: int, virtual: bytes, virtual_port: int, destination: bytes, port: int
+    ) -> Placement | None:
+        """Of a connection, in the order in which the kernel finds its service: an addressed one, one of all ports, and
+        then any firewall mark that has this destination: the table does not show the mark."""
+        for service_port in (virtual_port, 0):
+            service = self._addressed.get((protocol, virtual, service_port))
+            if service is not None and (found := _destination(service, destination, port)):
+                return found
+        return _destination(self._by_destination, destination, port)
+
+    def place_marked(self, fwmark: int, destination: bytes, port: int) -> Placement | None:
+        """Of a firewall mark's template."""
+        service = self._marked.get((fwmark, len(destination)))
+        return _destination(service, destination, port) if service is not None else None
+
+
+class Table(msgspec.Struct, frozen=True):
+    """The records, and what of the table has none: `left_out` counts by reason."""
+
+    records: tuple[Record, ...]
+    left_out: dict[str, int]
+
+
+def read_table(lines: Iterable[str], book: Book) -> Table:
+    """Lines of ip_vs_conn_sync, without its title. What is none is counted as malformed."""
+    found: list[Record] = []
+    left_out: Counter[str] = Counter()
+    for line in lines:
+        record = read_line(line, book)
+        if isinstance(record, str):
+            left_out[record] += 1
+        else:
+            found.append(record)
+    return Table(tuple(found), dict(left_out))
+
+
+def read_line(line: str, book: Book) -> Record | str:
+    """The record of one line, or why there is none."""
+    words = line.split()
+    try:
+        protocol_word, client_word, client_port_word, virtual_word, virtual_port_word = words[:5]
+        destination_word, destination_port_word, state_word = words[5:8]
+        expires = int(words[9])
+        protocol = _PROTOCOLS.get(protocol_word)
+        if protocol is None:
+            return "unknown protocol"
+        client, virtual, destination = _packed(client_word), _packed(virtual_word), _packed(destination_word)
+        client_port, virtual_port = int(client_port_word, 16), int(virtual_port_word, 16)
+        destination_port = int(destination_port_word, 16)
+    except (ValueError, IndexError):
+        return "malformed"
+    if protocol == IpProtocol.IP:
+        placement = book.place_marked(int.from_bytes(virtual[:4], "big"), destination, destination_port)
+    else:
+        placement = book.place(protocol, virtual, virtual_port, destination, destination_port)
+    if placement is None:
+        return "unknown destination"
+    if client_port == 0:
+        state = _TEMPLATE_STATES.get(state_word)
+        flags = placement.flags | TEMPLATE | INACTIVE  # as the kernel itself sends them; not counted as either
+    else:
+        state, inactive = _state(protocol, state_word)
+        flags = placement.flags | INACTIVE if inactive else placement.flags
+    if state is None:
+        return "unknown state"
+    return Record(
+        protocol,
+        flags,
+        state,
+        client,
+        client_port,
+        virtual,
+        virtual_port,
+        destination,
+        destination_port,
+        placement.fwmark,
+        max(expires, EXPIRY_SECONDS_MIN),
+    )
+
+
+def difference(before: Sequence[Record], after: Sequence[Record]) -> tuple[Record, ...]:
+    """What of `after` a standby that has `before` does not know: new ones, and those that changed otherwise than by
+    growing older."""
+    known = {record.key: (record.flags, record.state, record.destination, record.destination_port) for record in before}
+    return tuple(
+        record
+        for record in after
+        if known.get(record.key) != (record.flags, record.state, record.destination, record.destination_port)
+    )
+
+
+def _state(protocol: int, word: str) -> tuple[int | None, bool]:
+    """The number of a state, and whether a connection in it counts as inactive."""
+    if protocol == IpProtocol.TCP:
+        return TCP_STATES.get(word), word not in TCP_ACTIVE
+    if protocol == IpProtocol.SCTP:
+        return SCTP_STATES.get(word), word not in SCTP_ACTIVE
+    return 0, True
+
+
+def _forward_flags(forward: Forward) -> int:
+    no_output = 0 if forward is Forward.MASQUERADE else NO_OUTPUT
+    return int(forward) | no_output
+
+
+def _address_bytes(key: ServiceKey) -> int:
+    return 4 if key.family is Family.IPV4 else 16
+
+
+def _destination(destinations: dict[tuple[bytes, int], Placement], address: bytes, port: int) -> Placement | None:
+    """Destinations of services of all ports have port 0."""
+    return destinations.get((address, port)) or destinations.get((address, 0))
+
+
+def _packed(word: str) -> bytes:
+    """`0A000064`, or an IPv6 address in full. Raises ValueError."""
+    packed = bytes.fromhex(word) if len(word) == 8 else bytes.fromhex(word.replace(":", ""))
+    if len(packed) not in (4, 16):
+        raise ValueError(word)
+    return packed

@@ -1,0 +1,126 @@
+"""The table kept from the stream: what it holds, for how long, and what a reading of the kernel's adds and removes."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feedback.sync.replication import ledger, records
+from feedback.sync.replication.ledger import Ledger
+from feedback.sync.replication.records import Record
+from tests.sync.replication.test_records import any_record
+
+ESTABLISHED, FIN_WAIT = 1, 4
+
+
+def connection(number: int, state: int = ESTABLISHED, timeout: int = 900, destination: bytes = b"\x0a\1\0\1") -> Record:
+    return Record(
+        6, 0x83, state, number.to_bytes(4, "big"), 1024, b"\x0a\0\0\x64", 80, destination, 80, 0, timeout
+    )  # fmt: skip
+
+
+def noted(*found: Record, at: float = 100.0) -> Ledger:
+    made = Ledger(slack_seconds=10)
+    made.note(records.encode(found, 2), at)
+    return made
+
+
+def test_the_last_word_on_a_connection_is_what_is_kept() -> None:
+    book = noted(connection(1), connection(2))
+    book.note(records.encode([connection(1, FIN_WAIT, 120)], 2), 101.0)
+    assert {r.client[3]: r.state for r in book.table(102.0)} == {1: FIN_WAIT, 2: ESTABLISHED}
+
+
+def test_a_timer_runs_on_and_ends_never_earlier_than_the_kernels() -> None:
+    book = noted(connection(1, timeout=60))
+    (record,) = book.table(130.0)
+    assert record.timeout_seconds >= 60 - 30
+    assert book.table(160.0)  # the kernel repeats a record only when its timer is off by the slack
+    assert not book.table(170.5)
+
+
+def test_what_has_expired_is_swept_out_by_later_words() -> None:
+    book = noted(*(connection(number, timeout=10) for number in range(100)))
+    book.note(records.encode([connection(200)], 2), 100.0 + ledger.SWEEP_SECONDS + 1)
+    assert len(book) == 1
+
+
+def test_the_kernels_table_adds_what_was_there_before_and_removes_what_is_gone() -> None:
+    book = noted(connection(1), connection(2))
+    assert not book.whole
+    book.absorb([connection(2), connection(3)], began=200.0, now=201.0)
+    assert sorted(r.client[3] for r in book.table(202.0)) == [2, 3]
+    assert book.whole
+
+
+def test_what_was_said_while_the_table_was_read_is_newer_than_the_table() -> None:
+    book = noted(connection(1), at=100.0)
+    book.note(records.encode([connection(1, FIN_WAIT, 120), connection(4)], 2), 200.5)
+    book.absorb([connection(1), connection(2)], began=200.0, now=201.0)
+    assert {r.client[3]: r.state for r in book.table(202.0)} == {1: FIN_WAIT, 2: ESTABLISHED, 4: ESTABLISHED}
+
+
+def test_the_table_corrects_what_was_missed() -> None:
+    book = noted(connection(1), connection(2))
+    moved = connection(2, destination=b"\x0a\1\0\2")
+    book.absorb([connection(1, FIN_WAIT, 100), moved], began=200.0, now=201.0)
+    found = {r.client[3]: (r.state, r.destination) for r in book.table(202.0)}
+    assert found == {1: (FIN_WAIT, b"\x0a\1\0\1"), 2: (ESTABLISHED, b"\x0a\1\0\2")}
+
+
+def test_the_streams_record_is_kept_where_the_table_says_the_same_of_less() -> None:
+    whole = Record(
+        6, 0x603, 1, b"\0\0\0\1", 5, b"\x0a\0\0\x64", 80, b"\x0a\1\0\1", 80, 9, 900, bytes(range(24)), b"call", b"sip"
+    )
+    seen = Record(6, 0x83, 1, b"\0\0\0\1", 5, b"\x0a\0\0\x64", 80, b"\x0a\1\0\1", 80, 0, 500)
+    book = noted(whole)
+    book.absorb([seen], began=200.0, now=201.0)
+    (record,) = book.table(202.0)
+    assert (record.sequence, record.pe_data, record.fwmark) == (whole.sequence, b"call", 9)
+
+
+def test_a_flood_does_not_take_the_memory() -> None:
+    book = noted(connection(1))
+    book.absorb([connection(1)], 100.0, 100.0)
+    before, ledger.ENTRIES_MAX = ledger.ENTRIES_MAX, 1000
+    try:
+        book.note(records.encode([connection(number) for number in range(2000)], 2), 101.0)
+    finally:
+        ledger.ENTRIES_MAX = before
+    assert len(book) <= 1000
+    assert not book.whole  # it has to be read again
+
+
+def test_what_is_left_for_later_is_in_the_table_and_never_overwrites_what_came_after() -> None:
+    book = Ledger(10)
+    book.note_later(records.encode([connection(1), connection(2)], 2), 100.0)
+    book.note(records.encode([connection(2, FIN_WAIT, 120)], 2), 101.0)
+    assert len(book) == 1
+    assert {r.client[3]: r.state for r in book.table(102.0)} == {1: ESTABLISHED, 2: FIN_WAIT}
+
+
+def test_what_is_left_for_later_is_folded_bit_by_bit() -> None:
+    book = Ledger(10)
+    for number in range(10):
+        book.note_later(records.encode([connection(number)], 2), 100.0)
+    book.fold(4)
+    assert len(book) == 4
+    book.fold()
+    assert len(book) == 10
+
+
+def test_a_malformed_datagram_is_counted_and_leaves_the_others() -> None:
+    (datagram,) = records.encode([connection(1)], 2)
+    book = Ledger(10)
+    assert book.note([datagram[:8] + b"\1" + datagram[9:], datagram], 100.0) == 1
+    assert len(book) == 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(any_record(), max_size=40))
+def test_every_record_comes_back_but_for_its_timer(found: list[Record]) -> None:
+    book = noted(*found)
+    expected = {r.key: (r.flags, r.state, r.destination, r.sequence, r.pe_data, r.pe_name, r.fwmark) for r in found}
+    assert {
+        r.key: (r.flags, r.state, r.destination, r.sequence, r.pe_data, r.pe_name, r.fwmark) for r in book.table(100.0)
+    } == expected

@@ -1,0 +1,139 @@
+"""The relay on real sockets: order, who gets in, and that a full or vanished peer is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import zmq
+
+from feedback.ops.pair import PairSecret
+from feedback.sync.replication.relay import MESSAGE_BYTES_MAX, Relay
+
+SECRET = PairSecret(bytes(range(32)))
+DEADLINE_SECONDS = 10.0
+
+
+class Director:
+    def __init__(self, name: str, peer: str, secret: PairSecret = SECRET, endpoint: str = "tcp://127.0.0.1:0") -> None:
+        self.requests: list[tuple[bytes, bytes]] = []
+        self.stream: list[bytes] = []
+        self.relay = Relay(
+            [endpoint],
+            secret.director(name),
+            SECRET.director(peer).public,
+            lambda route, message: self.requests.append((route, message)),
+            self.stream.append,
+        )
+
+    def __enter__(self) -> Director:
+        self.relay.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.relay.close()
+
+    def follow(self, other: Director) -> None:
+        self.relay.follow(other.relay.endpoints[0])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scenario)
+
+
+def test_a_stream_arrives_whole_and_in_order() -> None:
+    async def scenario() -> None:
+        with Director("d1", "d2") as active, Director("d2", "d1") as standby:
+            standby.follow(active)
+            assert standby.relay.ask(b"hello")
+            await until(lambda: active.requests)
+            route, message = active.requests[0]
+            assert message == b"hello"
+            sent = [b"%d" % n for n in range(5000)]
+            for chunk in (sent[:1000], sent[1000:3000], sent[3000:]):
+                for message in chunk:
+                    while not active.relay.answer(route, message):  # noqa: ASYNC110
+                        await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
+            await until(lambda: len(standby.stream) == len(sent))
+            assert standby.stream == sent
+
+    run(scenario())
+
+
+def test_only_the_peers_key_gets_in() -> None:
+    async def scenario() -> None:
+        with (
+            Director("d1", "d2") as active,
+            Director("d2", "d1", PairSecret(bytes(32))) as forger,
+            Director("d3", "d1") as third,
+        ):
+            for stranger in (forger, third):
+                stranger.follow(active)
+                stranger.relay.ask(b"let me in")
+            await until(lambda: active.relay.counters["refused_unknown_key"] >= 2)
+            assert active.requests == []
+
+    run(scenario())
+
+
+def test_a_peer_without_curve_is_refused_and_counted() -> None:
+    async def scenario() -> None:
+        with Director("d1", "d2") as active, zmq.Context() as context, context.socket(zmq.DEALER) as plain:
+            plain.linger = 0
+            plain.connect(active.relay.endpoints[0])
+            plain.send(b"hello")
+            await until(lambda: active.relay.counters["refused_handshake"])
+            assert active.requests == []
+
+    run(scenario())
+
+
+def test_a_vanished_follower_is_said() -> None:
+    async def scenario() -> None:
+        with Director("d1", "d2") as active:
+            with Director("d2", "d1") as standby:
+                standby.follow(active)
+                standby.relay.ask(b"hello")
+                await until(lambda: active.requests)
+            route = active.requests[0][0]
+            await until(lambda: not active.relay.answer(route, b"still there?"))
+            assert active.relay.counters["unsent"] >= 1
+
+    run(scenario())
+
+
+def test_an_oversized_message_never_arrives() -> None:
+    async def scenario() -> None:
+        with Director("d1", "d2") as active, Director("d2", "d1") as standby:
+            standby.follow(active)
+            standby.relay.ask(bytes(MESSAGE_BYTES_MAX + 1))
+            standby.relay.ask(b"after")
+            await asyncio.sleep(0.3)
+            assert all(len(message) < 100 for _, message in active.requests)
+
+    run(scenario())
+
+
+def test_following_again_begins_afresh() -> None:
+    async def scenario() -> None:
+        with Director("d1", "d2") as active, Director("d2", "d1") as standby:
+            for word in (b"one", b"two"):
+                standby.follow(active)
+                standby.relay.ask(word)
+                await until(lambda word=word: any(m == word for _, m in active.requests))
+            routes = [route for route, _ in active.requests]
+            assert routes[0] != routes[1]
+            assert active.relay.answer(routes[1], b"yes")
+            await until(lambda: standby.stream == [b"yes"])
+            standby.relay.follow(None)
+            assert not standby.relay.ask(b"nobody")
+
+    run(scenario())
