@@ -3,8 +3,8 @@
 Two bounds, and the tighter one holds. **Load**: by Little's law a server that completes `capacity` connections a second
 holds capacity * residence of them at full load. The residence is the larger of the latency that the operator accepts
 and what connections last while the pool is calm, or at least not saturated (people think between requests); measured
-in a saturated one it would grow with the queue and bound nothing. **Memory**: what is free, but for a reserve, over what a connection costs, which
-is the slope of memory used against connections established.
+in a saturated one it would grow with the queue and bound nothing. **Memory**: what is free, but for a reserve, over
+what a connection costs, which is the slope of memory used against connections established.
 
 In a tier that fills one server after another (`exact`) a number learned too small hurts: those behind are given what
 the first could take. There what a server has open now, over how busy it is, bounds the room from below while it is not

@@ -68,7 +68,7 @@ def _far_below(active: int, part: float) -> bool:
 
 def _level(others: Sequence[tuple[float, float]]) -> float:
     """The cost over weight at which the kernel chooses among them: what half of their weight has at most. One whose
-    part has just shrunk costs more, gets nothing, and must not count. `others` ascending: (cost over weight, weight)."""
+    part has just shrunk costs more, gets nothing, and must not count. `others`, ascending: (that cost, weight)."""
     half = sum(weight for _cost, weight in others) / 2
     for cost, weight in others:
         half -= weight
