@@ -73,6 +73,7 @@ class Line:
         self._signed: set[DestinationKey] = set()  # whose zero we wrote, with our signature
         self._disputes = Disputes()
         self._noticed: list[ForeignEdit] = []  # of the service itself
+        self._edited: dict[DestinationKey, int] = {}  # what the owner put into service at this look, and ours before
         self._away = False
         self.law: Law = load(law, named.law_options if named else None)
         self._roles = _roles(named) if named else {}
@@ -179,7 +180,7 @@ class Line:
         if entry is None:
             return [] if self.entry is None else [self.leave()]
         service, found, rewritten = entry.service.key, self._noticed, []
-        self._noticed, anew = [], self._made_anew(entry)
+        self._noticed, self._edited, anew = [], {}, self._made_anew(entry)
         for have in (e.destination for e in entry.destinations):
             ours = self.written.get(have.key)
             unsigned = have.key in self._signed and (have.upper, have.lower) != SIGNATURE
@@ -187,9 +188,12 @@ class Line:
                 found.append(ForeignEdit(service, have.key, ours, have.weight))
                 if have.weight and have.key not in self.zeros and ours != self._owners.get(have.key):
                     rewritten.append(have.key)
+                if have.weight and (ours != self._owners.get(have.key) or have.key in self.zeros):
+                    self._edited[have.key] = ours
                 del self.written[have.key]
             elif self.entry is not None and have.key not in self._have and ours is None:
                 found.append(ForeignEdit(service, have.key, None, have.weight, What.ADDED))
+                self._edited[have.key] = 0
             if have.weight and have.key not in self.written:
                 self._owners[have.key] = have.weight
         if self.entry is None:
@@ -396,6 +400,17 @@ class Line:
             round(member.base.weight * sum(weight for weight, _ in others) / static) if static else member.base.weight
         )
 
+    def _put_right(self, member: Member) -> int:
+        """While all is held, too, the owner's weight has not our scale: ours comes back, or its part of the rest."""
+        have, ours = self._held_weight(member), self._edited.get(member.key)
+        mine = [e.destination for k, e in self._have.items() if e.destination.weight and k not in self._edited]
+        if not have or ours is None or self.destinations is not None:
+            return have
+        if ours or not mine or not _proportional(self.service, [d.weight for d in mine]):
+            return ours or have
+        static = sum(self._owners.get(d.key, d.weight) for d in mine)
+        return max(1, round(member.base.weight * sum(d.weight for d in mine) / static))
+
     def _in_force(self, key: DestinationKey) -> tuple[int, int] | None:
         have = self._have.get(key)
         return (have.destination.upper, have.destination.lower) if have else None
@@ -422,7 +437,7 @@ class Line:
         if weight is None and member.barred:
             value, reason = 0, Reason("guard", member.barred, 0)
         elif weight is None:  # held
-            value = self._held_weight(member)
+            value = self._put_right(member)
             reason = Reason("guard", guarded.held, value)
         else:
             value = weight.value

@@ -370,6 +370,53 @@ def test_an_ejection_is_lifted_while_the_owners_weights_stand() -> None:
     assert t.weights() == [10, 10, 10, 10]
 
 
+def held(t: Town) -> Town:
+    t.silent = True
+    t.run(60)
+    assert "silent" in t.held
+    t.writes.clear()
+    return t
+
+
+def test_while_all_is_held_a_weight_of_ours_comes_back_when_it_is_overwritten() -> None:
+    t = held(town())
+    before = t.weights()
+    t.rewrite(11)
+    t.run(1)
+    assert t.weights() == before
+    t.run(60)
+    assert len(t.writes) == 4
+
+
+@pytest.mark.parametrize("how", ["added", "raised"])
+def test_while_all_is_held_a_server_that_comes_back_gets_its_part_and_not_the_owners_number(how: str) -> None:
+    t = town()
+    if how == "added":
+        t.remove(2)
+    else:
+        t.set(2, 0)
+    t = held(t)
+    if how == "added":
+        t.add(2, 10)
+    else:
+        t.set(2, 10)
+    t.run(10)
+    assert t.parts()[1] == pytest.approx(0.25, rel=0.02)
+    assert len(t.writes) == 1
+
+
+def test_before_any_report_nothing_is_put_right() -> None:
+    t = Town()
+    t.silent = True
+    t.run(5)
+    t.set(1, 40)
+    t.remove(2)
+    t.run(5)
+    t.add(2, 30)
+    t.run(5)
+    assert (t.weights(), t.writes) == ([40, 30, 10, 10], [])
+
+
 def test_times_grow_to_an_hour_and_start_anew_after_a_calm() -> None:
     now, found = 0.0, []
     disputes = Disputes()
