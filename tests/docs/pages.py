@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,10 @@ def blocks(page: Path) -> Iterator[Block]:
     number = 0
     while number < len(lines):
         begin = number
-        if lines[number].startswith("```"):
-            end = next(n for n in range(number + 1, len(lines)) if lines[n].startswith("```"))
-            yield Block(page, begin + 2, lines[number][3:].strip(), "\n".join(lines[begin + 1 : end]))
+        if lines[number].lstrip().startswith("```"):  # in a list it is indented
+            end = next(n for n in range(number + 1, len(lines)) if lines[n].lstrip().startswith("```"))
+            text = textwrap.dedent("\n".join(lines[begin + 1 : end]))
+            yield Block(page, begin + 2, lines[number].lstrip()[3:].strip(), text)
             number = end
         elif lines[number].startswith("    ") and not lines[number - 1].strip():
             while number + 1 < len(lines) and lines[number + 1].startswith("    "):
@@ -49,7 +51,7 @@ def prose(page: Path) -> str:
     for block in blocks(page):
         for number in range(block.line - 1, block.line - 1 + block.text.count("\n") + 1):
             lines[number] = ""
-    return "\n".join(line for line in lines if not line.startswith("```"))
+    return "\n".join(line for line in lines if not line.lstrip().startswith("```"))
 
 
 def spans(page: Path) -> list[str]:
