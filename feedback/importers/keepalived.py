@@ -1,7 +1,8 @@
 """keepalived.conf as services: virtual_server and its groups. VRRP and the rest stay keepalived's.
 
-Source: keepalived.conf(5) of 2.2, and what its parser takes: `lb_algo` and `lb_kind` are older names of `lvs_sched` and
-`lvs_method`; without `lvs_method` it is NAT, without `protocol` TCP, without `weight` 1.
+Source: keepalived.conf(5), and what 2.2.7 makes of a file (tests/importers/test_real.py): `lb_algo` and `lb_kind` are
+older names of `lvs_sched` and `lvs_method`; without `lvs_method` it is NAT, without `protocol` UDP, without `weight` 1;
+and without NAT a real server has the service's port, whatever is written.
 """
 
 from __future__ import annotations
@@ -78,7 +79,10 @@ def _services(node: Node, groups: dict[str, Node], remarks: list[Remark]) -> Ite
 
 def _keys(node: Node, groups: dict[str, Node], remarks: list[Remark]) -> list[ServiceKey]:
     block = {n.name: n for n in node.block or ()}
-    protocol = block["protocol"].word(1, "TCP").lower() if "protocol" in block else "tcp"
+    protocol = block["protocol"].word(1, "TCP").lower() if "protocol" in block else "udp"
+    if "protocol" not in block and node.word(1) != "fwmark":
+        said = " ".join(node.words[1:])
+        remarks.append(Remark(node.line, f"{said}: has no protocol: keepalived takes that for UDP, and so do we"))
     if node.word(1) != "group":
         lines = [node.words[1:]]
     elif node.word(2) in groups:
@@ -194,6 +198,10 @@ def _real(
             made = {k: v for k, v in made.items() if k not in ("tunnel", "tunnel_port")} | own | {"forward": method}
         elif n.name not in SILENT | CHECKS.keys() | OTHER_CHECKS:
             remarks.append(_not_carried(n))
+    if made["forward"] != "masquerade" and made["port"] != key.port:
+        text = f"real_server {address} {port}: port {key.port}, as keepalived makes it: without NAT ports cannot differ"
+        remarks.append(Remark(node.line, text))
+        made["port"] = key.port
     return [made]
 
 

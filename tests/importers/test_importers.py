@@ -76,6 +76,7 @@ virtual_server_group MAIL {
     fwmark 7
 }
 virtual_server group MAIL {
+    protocol TCP
     lvs_sched wrr
     lvs_method NAT
     real_server 10.1.0.1 25 { weight 1
@@ -205,13 +206,23 @@ def test_keepalived() -> None:
         ("line 20: sorry_server 127.0.0.1 80", "spillover"),
         ("line 21: quorum 2",),
         ("line 27: notify_down", "feedback events"),
-        ("line 63: misc_dynamic",),
-        ("line 66: tunnel csum",),
-        ("line 71: real_server smtp.example.org 25: left out",),
-        ("line 81: DNS_CHECK",),
-        ("line 84: @backup: a conditional line",),
+        ("line 64: misc_dynamic",),
+        ("line 67: tunnel csum",),
+        ("line 72: real_server smtp.example.org 25: left out",),
+        ("line 82: DNS_CHECK",),
+        ("line 85: @backup: a conditional line",),
     ):
         assert said(remarks, *words), (words, remarks)
+
+
+def test_keepalived_takes_a_service_without_protocol_for_udp_and_ports_for_equal_without_nat() -> None:
+    text = "virtual_server 10.0.0.1 80 {\n lb_kind DR\n lb_algo wrr\n real_server 10.1.0.1 8080 {\n }\n}\n"
+    found, remarks = services(text, keepalived)
+    assert found["udp:10.0.0.1:80"]["destination"] == [{"address": "10.1.0.1", "weight": 1}]
+    assert said(remarks, "line 1: 10.0.0.1 80: has no protocol")
+    assert said(remarks, "line 4: real_server 10.1.0.1 8080: port 80")
+    nat, _ = services(text.replace("DR", "NAT"), keepalived)
+    assert nat["udp:10.0.0.1:80"]["destination"] == [{"address": "10.1.0.1", "port": 8080, "weight": 1}]
 
 
 def test_ldirectord() -> None:
