@@ -77,5 +77,8 @@ deb:
 	@cp build/deb/lvs-feedback_*.deb dist/
 	debian/tests/installation dist/lvs-feedback_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture).deb $(DEB_ROOT)
 
+man: setup
+	$(BIN)/python -m feedback.cli.manual docs/configuration.md man
+
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist lab-output
