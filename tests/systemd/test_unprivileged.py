@@ -1,6 +1,5 @@
 """Master and sync as their units run them, on a real kernel: nobody's user, the unit's capabilities and no other, keys
-as credentials, a manager that listens for readiness and watchdog. What the units' sandbox adds is not tried here: the
-guest has no systemd."""
+as credentials, a manager that listens for readiness and watchdog. What the units' sandbox adds: test_booted.py."""
 
 from __future__ import annotations
 

@@ -1,0 +1,74 @@
+# What somebody does on a new director, under a systemd that runs (booted.sh): each line says what holds, or FAILS.
+cd /tmp
+must() { # must WHAT COMMAND...
+    what=$1; shift
+    if "$@" >out 2>&1; then echo "holds: $what"; return; fi
+    echo "FAILS: $what"
+    cat out
+    journalctl --no-pager --output=cat -n 40
+    exit 1
+}
+soon() { # soon WHAT SHELL: within 30 s
+    for _ in $(seq 60); do ! sh -c "$2" >/dev/null 2>&1 || break; sleep 0.5; done
+    must "$1" sh -c "$2"
+}
+status() { # status UNIT FIELD: of /proc/PID/status
+    sed -n "s/^$2:[[:space:]]*//p" "/proc/$(systemctl show --value -p MainPID "$1")/status"
+}
+
+must "keys" sh -c 'feedback keys new /etc/feedback/master && feedback keys pair && systemd-tmpfiles --create feedback.conf'
+cat >/etc/feedback/master.toml <<'END'
+role = "/run/feedback/role.json"
+[[service]]
+virtual = "tcp:10.0.0.100:80"
+[[service.destination]]
+address = "10.0.0.1"
+[service.check]
+type = "exec"
+command = ["/bin/true", "{address}"]
+END
+cat >/etc/feedback/sync.toml <<'END'
+name = "d1"
+peer = "d2"
+[[link]]
+local = "10.0.0.1:7434"
+peer = "10.0.0.2:7434"
+[[address]]
+address = "10.0.0.100/32"
+interface = "eth0"
+[timing]
+start_seconds = 0.5
+END
+must "feedback-sync starts" systemctl start feedback-sync
+must "feedback-master starts" systemctl start feedback-master
+soon "sync takes its address" 'ip address show eth0 | grep -q 10.0.0.100/32'
+soon "the master makes its service" 'grep -q "TCP  0A000064:0050" /proc/net/ip_vs'
+must "sync wrote the kernel's sysctls" grep -qx 10 /proc/sys/net/ipv4/vs/sync_refresh_period
+
+feedback keys token rs1 --rip 10.0.0.1 >token 2>/dev/null
+must "an agent joins by token" sh -c 'feedback keys join - --master tcp://10.0.0.1:7433 <token'
+must "feedback-agent starts" systemctl start feedback-agent
+soon "the master hears it" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
+
+for unit in agent master sync; do
+    must "feedback-$unit runs as feedback" sh -c "[ \"\$(stat -c %U /proc/\$(systemctl show --value -p MainPID feedback-$unit))\" = feedback ]"
+    must "feedback-$unit runs under a filter of system calls" [ "$(status feedback-$unit Seccomp)" = 2 ]
+    must "feedback-$unit gains no privileges" [ "$(status feedback-$unit NoNewPrivs)" = 1 ]
+    echo nonsense >>/etc/feedback/$unit.toml
+    must "feedback-$unit takes a reload" systemctl reload feedback-$unit
+    soon "feedback-$unit refuses a bad file" "journalctl --no-pager -u feedback-$unit | grep -q reload-failed"
+done
+must "the agent has no capability" [ "$(status feedback-agent CapEff)" = 0000000000000000 ]
+must "the master has CAP_NET_ADMIN" [ "$(status feedback-master CapEff)" = 0000000000001000 ]
+must "sync has CAP_NET_ADMIN and CAP_NET_RAW" [ "$(status feedback-sync CapEff)" = 0000000000003000 ]
+# Longer than WatchdogSec: the loops that work have fed it.
+sleep 12
+for unit in agent master sync; do
+    must "feedback-$unit ran all the time" [ "$(systemctl show --value -p ActiveState,NRestarts feedback-$unit | tr '\n' ' ')" = "0 active " ]
+done
+must "they stop" systemctl stop feedback-agent feedback-master feedback-sync
+must "the kernel's table stays" grep -q "TCP  0A000064:0050" /proc/net/ip_vs
+must "the address stays" sh -c 'ip address show eth0 | grep -q 10.0.0.100/32'
+must "the role and the state stay" test -s /run/feedback/role.json -a -s /var/lib/feedback/master.json
+journalctl --no-pager --output=short-precise >/opt/feedback/out/journal
+echo "that was all"
