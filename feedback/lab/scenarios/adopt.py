@@ -39,8 +39,9 @@ WEIGHT, OTHER_WEIGHT = 10, 20
 QUIESCED, STOPPED = 1, (1, 2)  # indices of the real servers
 INHIBITED = ("rs3",)
 # Seconds after the start: an edit of the same weight again within five seconds would be a dispute, not a reload.
-ZERO, BACK, RELOAD, CHANGED, HOG, CRASH, RESTART, END = 11, 13, 18, 40, 41, 47, 48, 58
-OUTAGES = ((22, 25), (29, 32))  # of the stopped servers: one after the other, for the others to carry the load
+# The hog comes when the servers that were out have all of their part again: the load leaves no room for both.
+ZERO, BACK, RELOAD, CHANGED, HOG, CRASH, RESTART, END = 10, 12, 17, 39, 44, 47, 48, 60
+OUTAGES = ((20, 23), (26, 29))  # of the stopped servers: one after the other, for the others to carry the load
 FOUND_OUT_SECONDS = 5.0  # after a stop, until the owner's checks must have told
 RELOAD_SECONDS = 3.0
 
