@@ -67,4 +67,7 @@ def credential(name: str) -> Path | None:
     if not directory or "/" in name or name in {"", ".", ".."}:
         return None
     path = Path(directory) / name
-    return path if path.exists() else None
+    try:
+        return path if path.exists() else None
+    except PermissionError:
+        return path  # who reads it says what is wrong

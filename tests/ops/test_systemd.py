@@ -97,3 +97,14 @@ def test_a_credential_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert systemd.credential("../key") is None
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     assert systemd.credential("key") is None
+
+
+def test_a_credential_that_may_not_be_looked_at_is_left_to_its_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(type(tmp_path), "exists", denied)
+    assert systemd.credential("master.key_secret") == tmp_path / "master.key_secret"
