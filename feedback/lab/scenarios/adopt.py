@@ -43,7 +43,7 @@ INHIBITED = ("rs3",)
 ZERO, BACK, RELOAD, CHANGED, HOG, CRASH, RESTART, END = 10, 12, 17, 39, 44, 47, 48, 60
 OUTAGES = ((20, 23), (26, 29))  # of the stopped servers: one after the other, for the others to carry the load
 FOUND_OUT_SECONDS = 5.0  # after a stop, until the owner's checks must have told
-RELOAD_SECONDS = 3.0
+RELOAD_SECONDS = 2.0
 
 
 class Adopt:
