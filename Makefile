@@ -9,7 +9,7 @@ PACKAGES := python3-venv user-mode-linux kmod iproute2 ipvsadm systemd procps gc
 # The real programs that tests put beside ours. Installing them starts none.
 PEERS := keepalived ldirectord haproxy prometheus chromium-headless-shell openssl
 
-.PHONY: help setup packages demo test check format bench deb clean
+.PHONY: help setup packages demo test check format bench fuzz man deb clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,9 @@ help:
 	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
 	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
 	@echo 'make deb     a Debian package in dist/, built and then tried out in a scratch root (as root)'
+	@echo 'make fuzz    look for inputs that break a decoder, SECONDS=600; what is found is kept'
+	@echo 'make man     the manual pages, from the commands and docs/configuration.md'
+	@echo 'make deb     a Debian package, tried out in a scratch root'
 	@echo 'make setup   only what these need: Debian packages and .venv'
 
 setup: packages .venv/ready
@@ -76,6 +79,10 @@ deb:
 	cd build/deb/lvs-feedback && dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || { tail -40 ../build.log; exit 1; }
 	@cp build/deb/lvs-feedback_*.deb dist/
 	debian/tests/installation dist/lvs-feedback_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture).deb $(DEB_ROOT)
+
+SECONDS ?= 600
+fuzz: setup
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 man: setup
 	$(BIN)/python -m feedback.cli.manual docs/configuration.md man
