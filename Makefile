@@ -20,7 +20,6 @@ help:
 	@echo 'make deb     a Debian package in dist/, built and then tried out in a scratch root (as root)'
 	@echo 'make fuzz    look for inputs that break a decoder, SECONDS=600; what is found is kept'
 	@echo 'make man     the manual pages, from the commands and docs/configuration.md'
-	@echo 'make deb     a Debian package, tried out in a scratch root'
 	@echo 'make setup   only what these need: Debian packages and .venv'
 
 setup: packages .venv/ready
