@@ -49,6 +49,7 @@ feedback keys token rs1 --rip 10.0.0.1 >token 2>/dev/null
 must "an agent joins by token" sh -c 'feedback keys join - --master tcp://10.0.0.1:7433 <token'
 must "feedback-agent starts" systemctl start feedback-agent
 soon "the master hears it" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
+soon "its own check, a program, passes" 'feedback show --json | grep -q "\"up\": *true"'
 
 for unit in agent master sync; do
     must "feedback-$unit runs as feedback" sh -c "[ \"\$(stat -c %U /proc/\$(systemctl show --value -p MainPID feedback-$unit))\" = feedback ]"
@@ -70,5 +71,4 @@ must "they stop" systemctl stop feedback-agent feedback-master feedback-sync
 must "the kernel's table stays" grep -q "TCP  0A000064:0050" /proc/net/ip_vs
 must "the address stays" sh -c 'ip address show eth0 | grep -q 10.0.0.100/32'
 must "the role and the state stay" test -s /run/feedback/role.json -a -s /var/lib/feedback/master.json
-journalctl --no-pager --output=short-precise >/opt/feedback/out/journal
 echo "that was all"
