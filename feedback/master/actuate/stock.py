@@ -49,12 +49,15 @@ class Stock:
         full = sorted(((active(m) + 1) / parts[m.key], m.key, parts[m.key]) for m in serving)
         costs, total = sum(active(m) + 1 for m in serving), sum(parts.values())
         for m in serving:
-            mean = (costs - active(m) - 1) / (total - parts[m.key])  # what the others cost, per unit of weight
+            others = total - parts[m.key]
+            if others <= 0:  # theirs vanish beside this one's
+                continue
+            mean = (costs - active(m) - 1) / others  # what the others cost, per unit of weight
             if not _far_below(active(m), mean * parts[m.key]):
                 continue
             level = _level([(cost, part) for cost, key, part in full if key != m.key])
             arrivals = wanted.share(m) * pool.flow * tick
-            limit = ceil((active(m) * staying + 1 + arrivals * (1 + CATCH_UP)) / level)
+            limit = max(1, ceil((active(m) * staying + 1 + arrivals * (1 + CATCH_UP)) / level))
             if _far_below(active(m), level * parts[m.key]) and limit < out[m.key].value:
                 out[m.key] = Weight(limit, f"{active(m)} active: catching up at its share of the arrivals")
         return out
