@@ -75,7 +75,8 @@ class Edges:
         self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         self._drains: dict[int, Callable[[], None]] = {}
 
-    def watch(self, socket: Socket, take: Callable[[Socket], None]) -> None:
+    def watch(self, socket: Socket, take: Callable[[Socket], None], batch: int = BATCH) -> None:
+        """`batch`: how many messages before the loop gets its turn; few where each costs much."""
         assert self._loop is not None
         descriptor = int(socket.getsockopt(zmq.FD))
 
@@ -84,7 +85,7 @@ class Edges:
                 return  # closed since this was scheduled
             dry = False
             try:
-                for _ in range(BATCH):
+                for _ in range(batch):
                     take(socket)
             except zmq.Again:
                 dry = True

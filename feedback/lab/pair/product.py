@@ -23,6 +23,7 @@ from feedback.ops.control import ControlError, NotRunningError
 
 COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
 PORT = 7434
+NICE = {"sync": "-15", "master": "-5"}  # as the units have it
 MASTER_PORT = 7433
 READY_SECONDS = 60.0
 
@@ -87,7 +88,15 @@ class Product:
         if director == DIRECTORS[0] and not self.stand.ipvs[director.name].services():
             self.stand.make_services(director)
         for daemon, name in self._names(director):
-            command = [*COMMAND, daemon, "--config", str(self._own(director, f"{daemon}.toml"))]
+            command = [
+                "nice",
+                "-n",
+                NICE[daemon],
+                *COMMAND,
+                daemon,
+                "--config",
+                str(self._own(director, f"{daemon}.toml")),
+            ]
             self.stand.processes.start(name, command, namespace=self.stand.pair.namespace(director.name))
 
     def kill(self, director: Node, how: signal.Signals = signal.SIGKILL) -> float:

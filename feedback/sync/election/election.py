@@ -276,7 +276,9 @@ class Election:
     def _stall(self, seconds: float, now: float) -> None:
         """What was heard and sent before proves nothing now: the peer must be heard anew."""
         m = self._m
-        m.turn_at = m.watch_from = m.stalled_at = m.beat_due = now
+        m.turn_at = m.watch_from = m.beat_due = now
+        if seconds >= self.settings.unhealthy_seconds:
+            m.stalled_at = now
         m.window.forget()
         if m.state is State.STARTING:
             m.entered_at = now

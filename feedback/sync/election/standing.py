@@ -22,6 +22,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     that it superseded. `start_seconds`: how long a director that has no addresses waits for a peer, `resume_seconds`
     one that has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference,
     `yield_seconds`: for the peer to take over. `hold_seconds`: between handovers that nobody asked for;
+    `unhealthy_seconds`: who stood still for so long says so for a second, and is not handed over to.
     `unreached_seconds`: how long the reach targets must be silent for one. `repeat_seconds`: until a decision that had
     no effect is said again."""
 
@@ -43,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     yield_seconds: Positive = 0.5
     hold_seconds: Positive = 10.0
     unreached_seconds: Positive = 0.5
+    unhealthy_seconds: Positive = 0.5
     repeat_seconds: Positive = 1.0
     fail_back: bool = False
     fail_back_seconds: Positive = 60.0

@@ -22,7 +22,7 @@ from feedback.sync.replication.mirror import Copy, MirrorError
 from feedback.sync.replication.replica import Condition, Replica, Status
 
 RETRY_SECONDS = 0.5  # between the end of a session and the next
-INJECT_AT_ONCE = 256
+INJECT_AT_ONCE = 32  # then heartbeats have their turn
 PUMP_SECONDS = 0.002  # until the kernel's thread is asked again whether it takes more
 
 LOG = Log("replication")
@@ -124,13 +124,9 @@ class Inbound:
         self._pump(self._clock())
 
     def _inject(self, replication: Replication, now: float) -> bool:
-        """As much as the kernel takes now; whether that was all."""
-        while self._replica.waiting:
-            taken = self._replica.take(INJECT_AT_ONCE)
-            done = replication.inject(taken)
-            self._replica.injected(done)
-            if done < len(taken):
-                break
+        """As much as the kernel takes now, within bounds; whether that was all."""
+        if self._replica.waiting:
+            self._replica.injected(replication.inject(self._replica.take(INJECT_AT_ONCE)))
         queued = 0
         if self._replica.waiting or self._condition is not Condition.COMPLETE:
             queue = replication.backlog()

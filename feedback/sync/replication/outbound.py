@@ -56,6 +56,7 @@ class Outbound:
         self._original = Original()
         self._state_sent: tuple[int, int] | None = None
         self._pushed = self._mended = clock()
+        self._pumping = False
         self._lost = 0  # datagrams of our own kernel's master
 
     @property
@@ -195,6 +196,13 @@ class Outbound:
         if sender.ended:
             LOG.warning("session-ended", reason=sender.ended)
             self._sender = None
+        elif sender.more and not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump_on)
+
+    def _pump_on(self) -> None:
+        self._pumping = False
+        self._pump(self._clock())
 
     def _answer(self, route: bytes, message: Message) -> bool:
         return self._transport(route, messages.encode(message))

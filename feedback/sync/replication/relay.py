@@ -17,6 +17,7 @@ from feedback.ops.keys import KeyPair, PublicKey
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # a table of some 50,000 destinations
 QUEUE_MESSAGES = 4096
+BATCH = 8  # messages before the loop gets its turn: each goes into the kernel, and heartbeats must not wait
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
@@ -74,7 +75,7 @@ class Relay:
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
-        self._edges.watch(router, self._take_request)
+        self._edges.watch(router, self._take_request, BATCH)
 
     def close(self) -> None:
         self.follow(None)
@@ -111,7 +112,7 @@ class Relay:
         dealer.curve_publickey = self._pair.public.encode()
         dealer.curve_secretkey = self._pair.secret
         dealer.connect(endpoint)
-        self._edges.watch(dealer, self._take_stream)
+        self._edges.watch(dealer, self._take_stream, BATCH)
 
     def ask(self, message: bytes) -> bool:
         """To the one we follow. False if it cannot be queued now."""

@@ -42,6 +42,7 @@ from feedback.sync.replication.records import DatagramError, Record
 MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the kernel's threads on both directors: a backup never hears its own master
 
 WINDOW = 512  # messages of records without acknowledgement
+BULK_AT_ONCE = 16  # messages of the table in a turn: encoding them takes time that heartbeats have not
 BULK_WINDOW = 384  # of them may be bulk: the rest is kept for the live stream
 LIVE_QUEUE = 8192  # live datagrams that wait for the window
 BULK_RECORDS = 40  # of the table are turned into datagrams and sent at a time: a datagram of plain IPv4 ones
@@ -394,6 +395,11 @@ class Sender:
             self._spoke = now
         return messages
 
+    @property
+    def more(self) -> bool:
+        """Whether `outgoing` would have more of the table at once."""
+        return self._table is not None and self._unacknowledged < BULK_WINDOW
+
     def next_timer(self) -> float:
         """When `outgoing` is to be called at the latest."""
         return self._spoke + ALIVE_SECONDS
@@ -436,7 +442,8 @@ class Sender:
         return self._sequence
 
     def _add_bulk(self, table: _Table, messages: list[Message]) -> None:
-        while self._unacknowledged < BULK_WINDOW:
+        last = len(messages) + BULK_AT_ONCE
+        while self._unacknowledged < BULK_WINDOW and len(messages) < last:
             if not table.begun:
                 table.begun = True
                 messages.append(TableBegin(self.session, self._next(), len(table.records)))
