@@ -24,7 +24,8 @@ from feedback.sync.replication.mirror import Original
 from feedback.sync.replication.replica import Sender, SenderStatus
 
 SETTLE_SECONDS = 10.0  # that a planned handover waits for the last difference
-SETTLE_TURN_SECONDS = 0.002
+SETTLE_TURN_SECONDS = 0.005
+SETTLE_PUSHES, SETTLE_PUSH_SECONDS = 2, 0.025  # one makes the kernel speak, one more covers what came meanwhile
 MEND_SECONDS = 1.0
 
 LOG = Log("replication")
@@ -118,16 +119,18 @@ class Outbound:
             self._pump(self._clock())
 
     async def settle(self) -> str | None:
-        """Before a planned handover: have the standby take everything that it lacks. Returns why that was not to be."""
+        """Before a planned handover: have the standby take what the kernel still holds back. The rest it has, or it is
+        not complete and there is no handover. Returns why that was not to be."""
         sender = self._sender
         if sender is None or sender.ended:
             return "no standby follows"
-        await self._send_table(sender)
+        for _ in range(SETTLE_PUSHES):
+            self.push()
+            await asyncio.sleep(SETTLE_PUSH_SECONDS)
         deadline = self._clock() + SETTLE_SECONDS
-        while not sender.settled:
+        while not sender.settled:  # noqa: ASYNC110 - the sender is pure and has no event to wait for
             if sender.ended or self._clock() > deadline:
                 return sender.ended or f"the standby has not taken everything after {SETTLE_SECONDS:g} s"
-            self.push()
             await asyncio.sleep(SETTLE_TURN_SECONDS)
             self._pump(self._clock())
         return None
