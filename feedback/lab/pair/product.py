@@ -23,7 +23,6 @@ from feedback.ops.control import ControlError, NotRunningError
 
 COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
 PORT = 7434
-NICE = {"sync": "-15", "master": "-5"}  # as the units have it
 MASTER_PORT = 7433
 READY_SECONDS = 60.0
 

@@ -58,6 +58,7 @@ class Carrier:
         self._transport: Transport | None = None
         self._leading = False
         self._lingers: float | None = None
+        self._endpoint: str | None = None  # of the active one, while this director is not
         self._tasks: set[asyncio.Task[None]] = set()
         ends = {"mirror": mirror, "master_state": master_state, "clock": clock}
         self._in = Inbound(boot, kernel, replication, self._connect, self._ask, **ends)  # type: ignore[arg-type]
@@ -106,11 +107,13 @@ class Carrier:
             self._leading, self._lingers = False, self._clock() + LINGER_SECONDS
             self._out.push()
         self._in.mirrors = self._mirror
-        self._in.follow(endpoint)
+        self._endpoint = endpoint
+        if self._lingers is None:  # else it begins when the old end is done: clients come first
+            self._in.follow(endpoint)
 
     @property
     def following(self) -> str | None:
-        return None if self._leading else self._in.following
+        return None if self._leading else self._endpoint
 
     def resync(self) -> str | None:
         """Fetch everything again. Returns why that cannot be."""
@@ -136,6 +139,7 @@ class Carrier:
                 self._in.leave()
             else:
                 self._out.end("this director is the standby now")
+                self._in.follow(self._endpoint)
 
     def on_request(self, route: bytes, data: bytes) -> None:
         """A message of a follower."""

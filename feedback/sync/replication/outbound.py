@@ -27,6 +27,7 @@ SETTLE_SECONDS = 10.0  # that a planned handover waits for the last difference
 SETTLE_TURN_SECONDS = 0.005
 SETTLE_PUSHES, SETTLE_PUSH_SECONDS = 2, 0.025  # one makes the kernel speak, one more covers what came meanwhile
 MEND_SECONDS = 1.0
+BULK_SECONDS = 0.005  # between two batches of the table: clients and heartbeats share the processor with it
 
 LOG = Log("replication")
 
@@ -128,7 +129,7 @@ class Outbound:
             self.push()
             await asyncio.sleep(SETTLE_PUSH_SECONDS)
         deadline = self._clock() + SETTLE_SECONDS
-        while not sender.settled:  # noqa: ASYNC110 - the sender is pure and has no event to wait for
+        while not sender.settled:
             if sender.ended or self._clock() > deadline:
                 return sender.ended or f"the standby has not taken everything after {SETTLE_SECONDS:g} s"
             await asyncio.sleep(SETTLE_TURN_SECONDS)
@@ -201,7 +202,7 @@ class Outbound:
             self._sender = None
         elif sender.more and not self._pumping:
             self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump_on)
+            asyncio.get_running_loop().call_later(BULK_SECONDS, self._pump_on)
 
     def _pump_on(self) -> None:
         self._pumping = False
