@@ -87,15 +87,7 @@ class Product:
         if director == DIRECTORS[0] and not self.stand.ipvs[director.name].services():
             self.stand.make_services(director)
         for daemon, name in self._names(director):
-            command = [
-                "nice",
-                "-n",
-                NICE[daemon],
-                *COMMAND,
-                daemon,
-                "--config",
-                str(self._own(director, f"{daemon}.toml")),
-            ]
+            command = [*COMMAND, daemon, "--config", str(self._own(director, f"{daemon}.toml"))]
             self.stand.processes.start(name, command, namespace=self.stand.pair.namespace(director.name))
 
     def kill(self, director: Node, how: signal.Signals = signal.SIGKILL) -> float:
