@@ -69,6 +69,7 @@ class GuestSuite:
         self.config = config
         self.guest: Guest | None = None
         self.problem = ""
+        self.chosen: tuple[str, ...] = ()
         self.reports: dict[str, list[pytest.TestReport]] = {}
         self.read_bytes = 0
         self.heard = time.monotonic()
@@ -82,13 +83,15 @@ class GuestSuite:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if not runs_here():
-            items.sort(key=lambda item: not on_host(item))  # the guest works meanwhile; sort() keeps the rest in order
+            # Those that boot guests of their own come first and alone: they time things, and two cores are soon crowded.
+            items.sort(key=lambda item: not on_host(item))  # sort() keeps the rest in order
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        chosen = tuple(item.nodeid for item in session.items if not on_host(item))
-        if not chosen or self.config.option.collectonly or runs_here():
-            return
-        job = Job(task="pytest", output=str(self.output), arguments=chosen)
+        if not self.config.option.collectonly and not runs_here():
+            self.chosen = tuple(item.nodeid for item in session.items if not on_host(item))
+
+    def _start(self) -> None:
+        job = Job(task="pytest", output=str(self.output), arguments=self.chosen)
         try:
             self.guest = Guest(Uml(), job, cpu=max(os.sched_getaffinity(0)))
         except LabError as error:
@@ -98,6 +101,8 @@ class GuestSuite:
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         if on_host(item) or runs_here():
             return None
+        if self.guest is None and not self.problem:
+            self._start()
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports_of(item):
             item.ihook.pytest_runtest_logreport(report=report)
