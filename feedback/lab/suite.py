@@ -1,8 +1,7 @@
 """Tests marked `lab`, run in one guest, their outcomes told by the pytest of the host.
 
 Two halves. In the guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
-`GuestSuite` boots the guest when collection is done, so that it works beside the unit tests, and gives out its reports
-in place of running the tests. Where the running kernel has IPVS and we are root, neither is used. Invariant: a guest
+`GuestSuite` boots the guest when its first test is due and gives out its reports in place of running the tests. Where the running kernel has IPVS and we are root, neither is used. Invariant: a guest
 that does not come up, dies or hangs fails every test that it has not reported; nothing is skipped for want of a kernel.
 
 `@pytest.mark.lab(on="host")` stays on the host: tests of the lab itself, which boot guests of their own.
@@ -83,7 +82,7 @@ class GuestSuite:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         if not runs_here():
-            # Those that boot guests of their own come first and alone: they time things, and two cores are soon crowded.
+            # Those that boot guests of their own come first and alone: they time things, and two cores are few.
             items.sort(key=lambda item: not on_host(item))  # sort() keeps the rest in order
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
