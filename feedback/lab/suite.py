@@ -1,8 +1,9 @@
 """Tests marked `lab`, run in one guest, their outcomes told by the pytest of the host.
 
 Two halves. In the guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
-`GuestSuite` boots the guest when its first test is due and gives out its reports in place of running the tests. Where the running kernel has IPVS and we are root, neither is used. Invariant: a guest
-that does not come up, dies or hangs fails every test that it has not reported; nothing is skipped for want of a kernel.
+`GuestSuite` boots the guest when its first test is due and gives out its reports in place of running the tests. Where
+the running kernel has IPVS and we are root, neither is used. Invariant: a guest that does not come up, dies or hangs
+fails every test that it has not reported; nothing is skipped for want of a kernel.
 
 `@pytest.mark.lab(on="host")` stays on the host: tests of the lab itself, which boot guests of their own.
 """
