@@ -27,6 +27,7 @@ import msgspec
 
 from feedback.master.filter import PRIOR_VARIANCE, Filter
 from feedback.master.fleet import Window
+from feedback.master.neighbour import FADE_SECONDS, Neighbour
 from feedback.model import DestinationEntry, DestinationKey
 
 KERNEL_VARIANCE = 0.02  # a weight found in the kernel at start was learned by somebody
@@ -40,6 +41,8 @@ SATURATED = 0.95
 POOL_SATURATED = 0.88
 NEARLY_FULL, FULL = 0.8, 0.95
 LEARNED_STEP, LEARNED_SAMPLES = 0.05, 5  # of a level in the state file; before it is worth keeping
+SETTLED_SAMPLES = 9  # from here on a sudden difference is a neighbour's
+STEAL_FROM = 0.1  # of the server in use: below, too little was asked for to tell what would be given
 IDLE = 0.02  # below this utilisation the ratio is noise
 
 
@@ -84,6 +87,7 @@ class Capacity:
         self._first_active: int | None = None  # of this sample
         self._count: int | None = None  # the director's, at the last look
         self._last: Window | None = None
+        self._neighbour = Neighbour()
         self._available: float | None = None
         self._utilisation = self._rate = 0.0
         self._history: deque[tuple[float, float]] = deque(maxlen=64)  # (time, cumulative CPU seconds)
@@ -157,7 +161,8 @@ class Capacity:
         blend = 1 - exp(-window.seconds / AVAILABLE_SECONDS)
         left = _left(window)
         self._available = left if self._available is None else self._available + blend * (left - self._available)
-        part = min(1.0, used / max(self._available, 0.01))
+        taken = self._neighbour.part if self._infers() else 0.0
+        part = min(1.0, max(0.0, used - taken) / max(self._available * (1 - taken), 0.01))
         self._utilisation += blend * (part - self._utilisation)
         if window.opened is not None:
             slow = 1 - exp(-window.seconds / 2.0)
@@ -194,6 +199,8 @@ class Capacity:
 
     def _sample(self, n: float, busy: float, variance: float) -> None:
         if n >= 3 and busy / self._allotment > IDLE:
+            if self._infers():
+                busy = self._without_neighbour(n, busy, variance)
             sample = log(n / busy)
             if self.held and self.filter.samples and busy > SATURATED * self._allotment and sample > self.filter.level:
                 return  # a queue: open connections of a saturated server say at most what it can hold
@@ -206,6 +213,19 @@ class Capacity:
             if prior is not None:
                 self.filter.forget(prior, self._seconds)
                 self._changed()
+
+    def _infers(self) -> bool:
+        """Whether a neighbour's part has to be inferred, and can be."""
+        last = self._last
+        return not self.held and last is not None and last.own is None and self.filter.samples >= SETTLED_SAMPLES
+
+    def _without_neighbour(self, n: float, busy: float, variance: float) -> float:
+        """Busy seconds less a neighbour's."""
+        level, used = self.filter.level, busy / self._allotment
+        self._neighbour.observe(used, n * exp(-level) / self._allotment, variance, self._seconds)
+        if self._neighbour.part:
+            self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
+        return max(busy - self._neighbour.part * self._allotment, IDLE * self._allotment)
 
     def _start(self, sample: float, variance: float) -> None:
         prior = self._prior(self)
@@ -236,11 +256,11 @@ class Capacity:
         if not self.filter.samples:
             prior = self._prior(self)
             level = DEFAULT_LEVEL if prior is None else prior
-        full = last.cores * exp(level)
+        available = self._available * (1 - self._neighbour.part if self._infers() else 1.0)
         return Estimate(
-            capacity=full * self._available,
+            capacity=last.cores * exp(level) * available,
             deviation=sqrt(self.filter.variance),
-            available=self._available,
+            available=available,
             utilisation=self._utilisation,
             rate=self._rate,
             cores=last.cores,
@@ -253,16 +273,17 @@ class Capacity:
 def _used(window: Window) -> float:
     """The part of the server that the service uses, of the resource that is nearest to its end."""
     said = [a.utilisation for a in window.applications if a.utilisation is not None]
-    return max(window.own if window.own is not None else window.busy, *said, 0.0)
+    return max(window.own if window.own is not None else window.busy - window.stolen, *said, 0.0)
 
 
 def _left(window: Window) -> float:
     """The part of the server that the service can have: what it uses, what is idle, at least what it is entitled to.
 
-    A quota is never used to its last tick: what looks idle on a server that is nearly full cannot be had.
+    A quota is never used to its last tick: what looks idle on a server that is nearly full cannot be had. A hypervisor
+    that steals gives a part of what is asked for, and of what will be.
     """
     if window.own is None:
-        return 1.0
+        return max(0.01, 1 - window.stolen / max(window.busy, STEAL_FROM))
     idle = max(0.0, 1 - window.busy) * min(1.0, max(0.0, (FULL - window.busy) / (FULL - NEARLY_FULL)))
     return min(1.0, max(window.own + idle, window.entitled or 0.0, 0.01))
 

@@ -43,6 +43,7 @@ class Window(msgspec.Struct, frozen=True):
     `busy` and `own` are fractions of the CPU that the server may use (1.0: all of it); `own` is the service's own part,
     None where the agent does not know its cgroup. `entitled` is the fraction that the service gets even if its
     neighbours want all they can have. `grain` is the relative uncertainty of the CPU counters in this window.
+    `stolen` is the part of `busy` in which a hypervisor ran somebody else instead.
     `completions` are connections opened less those that are still open; None without the counters. `resets` are RSTs
     sent, as by a port where nobody listens. `pressure` are PSI's fractions of the window, `applications` what applied
     over it.
@@ -63,6 +64,7 @@ class Window(msgspec.Struct, frozen=True):
     established: int | None = None
     overflows: int = 0
     resets: int = 0
+    stolen: float = 0.0
     runnable: float | None = None  # tasks for each core
     pressure: Pressure | None = None
     applications: tuple[ApplicationWindow, ...] = ()
@@ -156,6 +158,7 @@ def _window(a: Report, b: Report, start: float, end: float) -> Window | None:
     own = None
     if a.cpu.own_seconds is not None and b.cpu.own_seconds is not None and b.cpu.own_seconds >= a.cpu.own_seconds:
         own = (b.cpu.own_seconds - a.cpu.own_seconds) / allotment
+    stolen = max(0.0, (b.cpu.steal_seconds or 0.0) - (a.cpu.steal_seconds or 0.0))
     opened = completions = None
     if a.connections and b.connections and b.connections.opened >= a.connections.opened:
         opened = float(b.connections.opened - a.connections.opened)
@@ -176,6 +179,7 @@ def _window(a: Report, b: Report, start: float, end: float) -> Window | None:
         established=b.connections.established if b.connections else None,
         overflows=_grown(a.connections, b.connections, "overflows"),
         resets=_grown(a.connections, b.connections, "resets"),
+        stolen=min(stolen, busy) / allotment if a.cpu.steal_seconds is not None else 0.0,
         runnable=None if b.cpu.runnable is None else b.cpu.runnable / b.cpu.cores,
         pressure=_pressure(a.pressure, b.pressure, seconds),
         applications=tuple(_application(a, now) for now in b.applications),

@@ -51,13 +51,15 @@ class Policy(msgspec.Struct, frozen=True):
 class Nobody:
     """LVS as it is."""
 
-    interval_seconds = inf
-
     def receive(self, report: Report, now: float) -> None:
         pass
 
     def changed(self, director: Director, capacities: Sequence[float]) -> None:
         """The true capacities are these from now on."""
+
+    def next_timer(self, now: float) -> float:
+        """When to decide next; infinity for never."""
+        return inf
 
     def decide(self, snapshot: Snapshot, now: float) -> tuple[Sequence[Edit], Sequence[float] | None]:
         """Edits, and the shares that they stand for, in the order of servers; None: as they were."""
@@ -90,12 +92,14 @@ class Feedback(Nobody):
     ) -> None:
         service = ServiceConfig(virtual=virtual, law=law, law_options=dict(options or {}), thresholds=thresholds)
         config = MasterConfig(ownership="weights", law=law, service=(service,))
-        self.interval_seconds = config.interval_seconds
         self.controller = Controller(config)
         self.refused = 0
 
     def receive(self, report: Report, now: float) -> None:
         self.refused += self.controller.receive_report(report, now) is not None
+
+    def next_timer(self, now: float) -> float:
+        return max(now, self.controller.next_timer())
 
     def decide(self, snapshot: Snapshot, now: float) -> tuple[Sequence[Edit], Sequence[float] | None]:
         self.controller.receive_kernel(snapshot, now)

@@ -57,7 +57,7 @@ class World:
             self._at(change.at_seconds, CHANGES, change)
         for i in range(len(self.servers)):
             self._at(case.report_seconds * i / len(self.servers), SAMPLES, i)
-        if self.driver.interval_seconds < inf:
+        if self.driver.next_timer(0.0) < inf:
             self._at(0.0, DECIDES, None)
         self._at(1.0, SECOND, None)
         if case.past and not case.hold_seconds:
@@ -264,7 +264,7 @@ class World:
         before = self.director.writes
         self.director.apply(edits)
         self.trace.decided(now, shares, self.director.writes - before)
-        self._at(now + self.driver.interval_seconds, DECIDES, None)
+        self._at(self.driver.next_timer(now), DECIDES, None)
 
 
 def _address(index: int) -> str:

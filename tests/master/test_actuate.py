@@ -191,6 +191,18 @@ def test_wrr_takes_from_a_server_where_connections_pile_up_before_any_report_say
     assert out[rip(1)].value < 0.6 * out[rip(2)].value
 
 
+def test_wrr_answers_what_piles_up_the_more_firmly_the_younger_the_news() -> None:
+    def after(between: float) -> float:
+        actuator, piled = Flow(dead_band=0.0), (member(1, weight=16, active=15), member(2, weight=16, active=5))
+        for k in range(1, 100):
+            out = actuator.weights(pool(*piled, flow=1000.0), Wanted(shares(0.5, 0.5)), between * k)
+        return out[rip(2)].value / out[rip(1)].value
+
+    close, far = after(Flow.LOOK_SECONDS), after(0.2)
+    assert far == pytest.approx(1.2 / (11 / 16), rel=0.1)
+    assert close == pytest.approx(1.5 / (11 / 16) ** 2, rel=0.1)
+
+
 def test_wrr_takes_a_server_out_without_resting() -> None:
     actuator = Flow(dead_band=0.05)
     actuator.weights(pool(*(member(i, weight=16) for i in (1, 2))), Wanted(shares(0.75, 0.25)), 0.0)

@@ -281,3 +281,21 @@ def test_edits_carry_whole_records() -> None:
 def test_configuration_errors_name_the_key() -> None:
     with pytest.raises(ConfigError, match=r"service\[0\]\.virtual"):
         parse('[[service]]\nvirtual = "tcp:10.0.0.1"', MasterConfig)
+
+
+@pytest.mark.parametrize(
+    ("servers", "scheduler", "load", "seconds"),
+    [
+        (4, "wrr", 0.5, 0.05),  # it looks at nothing itself
+        (4, "sed", 0.5, 0.2),
+        (4, "wrr", 0.0, 0.2),  # nothing comes
+        (200, "wrr", 0.5, 0.1),  # a look would cost more than it is worth
+        (240, "wrr", 0.5, 0.12),
+    ],
+)
+def test_where_the_scheduler_looks_at_nothing_the_master_looks_more_often(
+    servers: int, scheduler: str, load: float, seconds: float
+) -> None:
+    bench = Bench(config(servers, scheduler), [100.0] * servers)
+    bench.run(3, load)
+    assert bench.controller.next_timer() - bench.now == pytest.approx(seconds)

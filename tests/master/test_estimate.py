@@ -60,14 +60,44 @@ def test_two_servers_share_what_a_connection_costs() -> None:
     assert b.capacity == pytest.approx(3 * a.capacity, rel=0.1)
 
 
-def test_half_the_speed_is_noticed_within_two_seconds() -> None:
+def test_a_neighbour_is_told_from_a_slow_server_by_what_a_connection_costs() -> None:
+    """Nobody says whose the CPU is. 80 of 200 a second use 0.4; with 0.4 more in use, 0.6 is left."""
     c = Estimator().capacity(rip(1))
     at = feed(c, true=200, load=0.4, seconds=10)
-    before = c.estimate()
-    feed(c, true=100, load=0.8, seconds=2, start=at)
+    for k in range(1, 4):
+        c.observe(window(at + k / 5, busy=0.8, completions=16))
+    during = c.estimate()
+    for k in range(4, 7):
+        c.observe(window(at + k / 5, busy=0.4, completions=16))
     after = c.estimate()
-    assert before is not None and after is not None
-    assert after.capacity / before.capacity == pytest.approx(0.5, abs=0.12)
+    assert during is not None and after is not None
+    assert during.capacity == pytest.approx(120, rel=0.1)
+    assert during.utilisation == pytest.approx(0.4 / 0.6, abs=0.1)
+    assert after.capacity == pytest.approx(200, rel=0.1)
+
+
+def test_what_lasts_is_taken_for_the_servers_own_pace() -> None:
+    c = Estimator().capacity(rip(1))
+    at = feed(c, true=200, load=0.4, seconds=10)
+    found = []
+    for _ in range(12):
+        at = feed(c, true=100, load=0.8, seconds=10, start=at)
+        estimate = c.estimate()
+        assert estimate is not None
+        found.append(estimate.capacity)
+    assert found[0] == pytest.approx(130, rel=0.2)
+    assert found[-1] == pytest.approx(100, rel=0.12)
+
+
+def test_stolen_time_is_not_to_be_had_and_not_the_services_work() -> None:
+    """A hypervisor that gives half of what is asked for: 50 connections in 0.25 of the server, and half is left."""
+    c = Estimator().capacity(rip(1))
+    for k in range(1, 26):
+        c.observe(msgspec.structs.replace(window(k / 5, busy=0.5, completions=10), stolen=0.25))
+    found = c.estimate()
+    assert found is not None
+    assert found.available == pytest.approx(0.5, abs=0.02)
+    assert found.capacity == pytest.approx(100, rel=0.1)
 
 
 def test_a_neighbour_that_takes_all_it_can_leaves_what_the_service_is_entitled_to() -> None:

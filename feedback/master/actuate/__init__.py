@@ -19,6 +19,8 @@ All write all edits of a decision at once; to come into service or out of it nev
 
 from __future__ import annotations
 
+from math import inf
+
 from feedback.master.actuate.count import Count
 from feedback.master.actuate.draw import Draw
 from feedback.master.actuate.flow import Flow
@@ -30,8 +32,16 @@ from feedback.master.actuate.stock import Stock
 from feedback.master.actuate.table import Buckets, Permuted
 from feedback.master.actuate.tiers import Cascade, Stepped
 from feedback.master.actuate.weight import Actuator, Wanted, Weight, Weights
+from feedback.model import Protocol, Service
 
-__all__ = ["Actuator", "Wanted", "Weight", "Weights", "for_scheduler"]
+__all__ = ["Actuator", "Wanted", "Weight", "Weights", "for_scheduler", "look_seconds"]
+
+
+def look_seconds(service: Service) -> float:
+    """How often to look at what is open where the scheduler itself looks at nothing; infinity where it does, or where
+    there is nothing to see."""
+    blind = service.scheduler == "wrr" and service.key.protocol is not Protocol.UDP
+    return Flow.LOOK_SECONDS if blind else inf
 
 
 def for_scheduler(scheduler: str, dead_band: float) -> Actuator:

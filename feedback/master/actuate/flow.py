@@ -33,14 +33,18 @@ class Flow:
     """
 
     MEAN, LIMIT = 16, 64
+    LOOK_SECONDS = 0.05
     REST_LEAST, REST_MOST, SECONDS_MAX = 5.0, 50.0, 30.0  # connections a server
 
-    MEAN_SECONDS = 0.3  # what waits is averaged over this time
     FEW = 1.0  # below about so many, their number says nothing
-    GAIN, LEAST, MOST = 1.0, 0.2, 1.2
+    LEAST = 0.2
+    # By the time between looks: what waits is averaged over so long, and answered with this power of its excess, up to
+    # this factor. Old news wants a weak answer, or the correction itself makes the next excess.
+    CLOSE, FAR = (LOOK_SECONDS, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)
 
     def __init__(self, dead_band: float) -> None:
         self._at: float | None = None
+        self._between = self.FAR[0]  # seconds between looks, over the last ones
         self._open: dict[DestinationKey, float] = {}
         self._dead_band = dead_band
         self._written_at: float | None = None
@@ -63,8 +67,12 @@ class Flow:
         The round robin does not look at what waits, so we do: it shows a server in trouble before its capacity is
         learned anew, and makes small ones run cooler, which have fewer cores to share a queue.
         """
-        blend = 1.0 if self._at is None else 1 - exp(-max(0.0, now - self._at) / self.MEAN_SECONDS)
+        seconds = None if self._at is None else max(0.0, now - self._at)
         self._at = now
+        if seconds is not None:
+            self._between += 0.2 * (seconds - self._between)
+        over, gain, most = self._answer()
+        blend = 1.0 if seconds is None else 1 - exp(-seconds / over)
         serving = [m for m in pool.members if wanted.share(m) > 0]
         waiting = {m.key: _waiting(pool, m) for m in serving}
         means = {k: self._open.get(k, now_waiting) for k, now_waiting in waiting.items()}
@@ -73,10 +81,17 @@ class Flow:
         shares = dict(wanted.shares)
         for m in serving:
             part = wanted.share(m) * total
-            factor = ((part + self.FEW) / (self._open[m.key] + self.FEW)) ** self.GAIN
-            value = wanted.share(m) * min(self.MOST, max(self.LEAST, factor))
+            factor = ((part + self.FEW) / (self._open[m.key] + self.FEW)) ** gain
+            value = wanted.share(m) * min(most, max(self.LEAST, factor))
             shares[m.key] = Share(max(TINY, value), wanted.shares[m.key].reasons)
         return msgspec.structs.replace(wanted, shares=normalised(shares))
+
+    def _answer(self) -> tuple[float, float, float]:
+        """Seconds to average over, gain and largest factor for the present time between looks."""
+        (near, *close), (wide, *far) = self.CLOSE, self.FAR
+        part = min(1.0, max(0.0, (self._between - near) / (wide - near)))
+        over, gain, most = (a + part * (b - a) for a, b in zip(close, far, strict=True))
+        return over, gain, most
 
     def _rested(self, pool: Pool, aims: Weights, now: float) -> bool:
         if self._written_at is None:

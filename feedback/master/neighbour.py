@@ -1,0 +1,52 @@
+"""Neighbour: the part of a server that somebody else uses, inferred where no cgroup tells it. Pure.
+
+What a connection costs is known from before. So what is busy beyond that, of a sudden, is not ours: a backup job, a
+scan, the neighbour for a second. Taken for a slower server it would be learned too late and too low, since only what is
+*left* is missing, and forgotten too late when it goes. A CUSUM tells one from noise: a large one at the first window, a
+small one by and by; while there is none, everything is as if this were not here.
+
+What lasts is no neighbour but the server's own pace, for all that can be seen from here: who asks fades it into the
+level (`FADE_SECONDS`), where equal use of the hosts is the safe reading.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+FADE_SECONDS = 45.0
+SLACK, LIMIT = 0.75, 3.0  # CUSUM, in standard deviations: one false alarm of a server in a few minutes
+LEAST = 0.05  # of the server: less is nobody
+DRIFT_PER_SECOND = 0.05  # variance: neighbours change their minds
+JUMP = 2.5  # standard deviations, believed at once
+FLOOR = 1e-4  # variance of a reading of the CPU's use
+MOST = 0.98
+
+
+class Neighbour:
+    """`part` is what it uses of the server now, 0..1; 0 while there is none."""
+
+    __slots__ = ("_sum", "_variance", "part")
+
+    def __init__(self) -> None:
+        self.part = self._variance = self._sum = 0.0
+
+    def observe(self, used: float, own: float, variance: float, seconds: float) -> None:
+        """`used` of the server in a window of so many seconds (0..1), of which `own` is what the service's work should
+        have cost, with the relative `variance` of that."""
+        beyond, noise = used - own, own * own * variance + FLOOR
+        if self.part:
+            self._follow(beyond, noise, seconds)
+            return
+        self._sum = max(0.0, self._sum + beyond / sqrt(noise) - SLACK)
+        if self._sum > LIMIT and beyond > LEAST:
+            self.part, self._variance, self._sum = min(MOST, beyond), noise, 0.0
+
+    def _follow(self, beyond: float, noise: float, seconds: float) -> None:
+        self._variance += DRIFT_PER_SECOND * seconds
+        off = beyond - self.part
+        if off * off > JUMP * JUMP * (self._variance + noise):
+            self._variance += off * off
+        gain = self._variance / (self._variance + noise)
+        self._variance *= 1 - gain
+        part = self.part + gain * off
+        self.part = min(MOST, part) if part >= LEAST else 0.0
