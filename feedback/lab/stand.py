@@ -86,10 +86,12 @@ class Stand(Scene):
         period_us: int = 50_000,
         turns_per_ms: float = 0.0,
         connection_bytes: int = 0,
+        metered: bool = False,
     ) -> None:
         super().__init__(output)
         self.topology = topology
         self.connection_bytes = connection_bytes
+        self.metered = metered
         self.words = Path(tempfile.mkdtemp(prefix="words-"))  # under TMPDIR, which goes with the run
         self.turns_per_ms = turns_per_ms or calibrate()
         network.build(topology)
@@ -159,6 +161,7 @@ class Stand(Scene):
             quota=server.quota,
             word=str(self.word_socket(server)),
             connection_bytes=self.connection_bytes,
+            metered=self.metered,
         )
         command = [*PYTHON, "feedback.lab.workload.server", settings.encode()]
         namespace = self.topology.namespace(server.name)

@@ -1,10 +1,12 @@
 """The load: the same seed, the same requests."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from feedback.lab.workload import records
+from feedback.lab.workload.burn import Meter, calibrate
 from feedback.lab.workload.load import Load, requests
 
 
@@ -57,3 +59,21 @@ def test_records_are_read_as_they_were_written_and_a_half_one_is_left(tmp_path) 
     path.write_bytes(first + second)
     assert records.read(path, len(first)) == [records.Record(2.5, 10.0, -110, 0)]
     assert records.read(tmp_path / "none") == []
+
+
+def test_a_metered_request_costs_what_the_server_does_beside_it_too() -> None:
+    meter, begin = Meter(calibrate()), time.process_time()
+    for _ in range(20):
+        own = time.process_time() + 0.001
+        while time.process_time() < own:
+            pass
+        meter.burn(3.0)
+    assert time.process_time() - begin == pytest.approx(0.060, abs=0.003)
+
+
+def test_a_meter_charges_nobody_for_what_was_used_while_nothing_was_asked() -> None:
+    clock = iter([0.0, 5.0, 5.0, 5.0, 5.001, 5.003, 5.0041])
+    meter = Meter(1.0, clock=lambda: next(clock))
+    meter.burn(3.0)  # at 5.0: long overdue
+    meter.burn(4.0)  # until 5.004
+    assert next(clock, None) is None

@@ -11,7 +11,6 @@ from feedback.lab.error import LabError
 from feedback.lab.samples import Sample
 from feedback.lab.scenarios import blackhole, hog, overload, silence
 from feedback.lab.scenarios.scenario import Event, Options, Trace, shortfall
-from feedback.lab.workload.load import Request
 from feedback.lab.workload.records import Record
 
 TRUE = (50, 100, 200, 400)
@@ -114,12 +113,6 @@ def test_overload_recovers_when_the_last_second_is_well_and_counts_the_refused_a
     assert figures["refused_needless"] == pytest.approx(20 / 150 - 0.15 / 1.15, abs=0.02)
     assert overload.SCENARIO.failures(figures) == []
     assert overload.SCENARIO.failures(figures | {"asked_static": 1.0}) != []
-
-
-def test_what_a_request_costs_is_told_apart_from_a_burst_of_noise_while_it_is_measured() -> None:
-    asked = [Request(i / 10, cost_ms=3.0 + i % 2 * 2.0, hold_seconds=0.0, keep_seconds=0.0) for i in range(100)]
-    readings = [(float(second), 10 * 0.006 * second + (1.0 if second > 4 else 0.0)) for second in range(2, 10)]
-    assert overload.request_seconds(readings, asked) == pytest.approx(0.006)
 
 
 SILENCE = {

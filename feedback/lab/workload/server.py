@@ -26,7 +26,7 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from itertools import count
 
-from feedback.lab.workload.burn import burn
+from feedback.lab.workload.burn import Meter, burn
 from feedback.lab.workload.descriptors import allow_descriptors
 from feedback.lab.workload.word import Word
 
@@ -37,7 +37,8 @@ REQUEST_BYTES = 2048
 # A plain dataclass: in a cgroup with a twentieth of a core, an import more is seconds more until it listens.
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`quota` is the cgroup's, in cores; `word` the socket of the host's agent, empty to say nothing."""
+    """`quota` is the cgroup's, in cores; `word` the socket of the host's agent, empty to say nothing; `metered` counts
+    the server's own work into what a request costs."""
 
     name: str
     port: int
@@ -45,6 +46,7 @@ class Settings:
     quota: float = 1.0
     word: str = ""
     connection_bytes: int = 0
+    metered: bool = False
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
@@ -55,6 +57,7 @@ class Server:
         self.good, self.bad = _answer(settings.name, "200 OK"), _answer(settings.name, "500 Internal Server Error")
         self.failing = False
         self.turns_per_ms = settings.turns_per_ms
+        self.meter = Meter(settings.turns_per_ms) if settings.metered else None
         self.connection_bytes = settings.connection_bytes
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,7 +131,10 @@ class Server:
             self._answer(connection, close, good=False)
             return
         cost_ms, hold_seconds = _parse(request)
-        burn(int(cost_ms * self.turns_per_ms))
+        if self.meter:
+            self.meter.burn(cost_ms)
+        else:
+            burn(int(cost_ms * self.turns_per_ms))
         now = time.monotonic()
         self.word.latencies.append(now - since)
         if hold_seconds:
