@@ -62,6 +62,12 @@ CASES = (
         seconds=40.0, measure_from_seconds=10.0, event_seconds=10.0,
     ),
     Case(
+        name="bursts-known",
+        summary="the same where agents know the service's own cgroup",
+        server=POOL, load=(Load(part=0.6),), bursts=Bursts(from_seconds=10.0, chance=0.25, depth=0.5), own_known=True,
+        seconds=40.0, measure_from_seconds=10.0, event_seconds=10.0,
+    ),
+    Case(
         name="fail-recover",
         summary="a large server dies and comes back with cold caches",
         server=POOL, load=(Load(part=0.6),),
