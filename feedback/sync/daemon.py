@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from feedback.config import ConfigError, SyncConfig, load
 from feedback.ipvs import Client, Kernel
 from feedback.ops import pair, systemd
 from feedback.ops.control import serve
+from feedback.ops.door import quiet
 from feedback.ops.logs import Log
 from feedback.ops.role import Role as SaidRole
 from feedback.ops.role import RoleFile
@@ -99,6 +101,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        quiet(loop, partial(self._complain, "accept"))
         sys.setswitchinterval(0.001)  # threads that decode tables must not hold up a heartbeat
         c = self._config
         with contextlib.ExitStack() as stack:

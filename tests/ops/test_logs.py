@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +72,17 @@ def test_the_agent_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_a_line_that_cannot_be_written_is_lost_and_ends_nobody(lean: bool) -> None:
+    program = f"""
+from feedback.ops import logs
+logs.setup(lean={lean})
+for _ in range(3):
+    logs.Log("agent").error("disk-full", reason="x" * 10_000)
+print("goes on")
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stderr=full, stdout=subprocess.PIPE, check=False)
+    assert done.stdout == b"goes on\n"
