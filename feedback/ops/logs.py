@@ -47,6 +47,25 @@ class Log:
                 _state.emit(level, {"event": event, "component": self._component, **fields})
 
 
+class Budget:
+    """So many lines in so many seconds, for what may happen often."""
+
+    def __init__(self, lines: int, seconds: float) -> None:
+        self._lines, self._seconds = lines, seconds
+        self._began, self._said, self._unsaid = float("-inf"), 0, 0
+
+    def take(self, now: float) -> int | None:
+        """How many were left out since the last one that was said; None: leave this one out too."""
+        if now - self._began >= self._seconds:
+            self._began, self._said = now, 0
+        if self._said >= self._lines:
+            self._unsaid += 1
+            return None
+        self._said += 1
+        unsaid, self._unsaid = self._unsaid, 0
+        return unsaid
+
+
 class _State:
     """What setup() chose for this process."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from feedback.ops import logs
-from feedback.ops.logs import Log
+from feedback.ops.logs import Budget, Log
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +86,9 @@ print("goes on")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", program], stderr=full, stdout=subprocess.PIPE, check=False)
     assert done.stdout == b"goes on\n"
+
+
+def test_a_budget_lets_so_many_lines_through_and_tells_how_many_it_left_out() -> None:
+    budget = Budget(2, 10.0)
+    assert [budget.take(at) for at in (0.0, 1.0, 2.0, 3.0)] == [0, 0, None, None]
+    assert [budget.take(at) for at in (10.0, 10.1, 10.2, 20.0)] == [2, 0, None, 1]
