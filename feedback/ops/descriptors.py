@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
 
@@ -10,6 +11,8 @@ REASON = "no descriptors are left: who comes new must wait: raise LimitNOFILE, o
 
 
 def raise_limit() -> None:
-    """The soft limit becomes the hard one: the usual 1,024 are fewer than agents may be."""
+    """The soft limit becomes the hard one: the usual 1,024 are fewer than agents may be. A sandbox that forbids it is
+    heeded."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

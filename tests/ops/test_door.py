@@ -6,6 +6,8 @@ import asyncio
 import logging
 import socket
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -142,3 +144,15 @@ def test_what_else_goes_wrong_in_the_loop_is_told_as_always(caplog: pytest.LogCa
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"hello")
     writer.close()
+
+
+def test_a_daemon_takes_the_whole_limit_that_it_may_have() -> None:
+    program = """
+import resource
+from feedback.ops.descriptors import raise_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 200))
+raise_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "(200, 200)\n"
