@@ -2,7 +2,8 @@
 
 The protocol has no authentication, so who may ask is a list of networks, and nobody else gets a byte. A client that
 wants one service's answer sends its port at once; one that says nothing within a tenth of a second gets the server's.
-Limits: bytes of a question, and connections a second, which also bounds how many wait (beyond that the port rests).
+Limits: bytes of a question, and connections a second, which also bounds how many wait (beyond that the port rests, and
+where no descriptor is left to take one).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from feedback.agent.agentcheck import QUESTION_BYTES_MAX
 from feedback.agent.signals.files import SignalError
 from feedback.config.strict import Network
 from feedback.model import parse_endpoint
+from feedback.ops.descriptors import NONE_LEFT
 
 QUESTION_SECONDS = 0.1
 CONNECTIONS_PER_SECOND = 64
@@ -91,7 +93,9 @@ class Responder:
         while self._budget > 0:
             try:
                 client, peer = self._socket.accept()
-            except OSError:  # nobody more, or one that went before we came
+            except OSError as error:  # nobody more, or one that went before we came
+                if error.errno in NONE_LEFT:
+                    break  # whom we cannot take stays in the kernel's queue, and poll() would not wait any more
                 return
             self._budget -= 1
             address = ip_address(peer[0].partition("%")[0])

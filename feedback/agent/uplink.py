@@ -85,7 +85,7 @@ class Uplink:
     def tick(self, now: float) -> None:
         if self._socket is None:
             if now >= self._retry_at:
-                self._open()
+                self._try_to_open(now)
             return
         if self.state is State.CONNECTED and now < self._tick_due:
             return  # nothing that cannot wait a moment
@@ -105,6 +105,14 @@ class Uplink:
         except zmq.Again:
             return False
         return True
+
+    def _try_to_open(self, now: float) -> None:
+        try:
+            self._open()
+        except zmq.ZMQError as error:  # no descriptors left: there may be some later
+            self.close()
+            self._refused(f"no socket can be made here: {error.strerror}")
+            self._retry_at = now + RETRY_SECONDS
 
     def _open(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
@@ -151,11 +159,11 @@ class Uplink:
             self._log.warning("master-refuses", endpoint=self.endpoint, reason=reason, key=self._pair.public)
 
     def close(self) -> None:
-        if self._socket is None or self._monitor is None:
-            return
-        self._socket.disable_monitor()
-        self._monitor.close(linger=0)
-        self._socket.close(linger=0)
+        if self._monitor is not None and self._socket is not None:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+        if self._socket is not None:
+            self._socket.close(linger=0)
         self._socket = self._monitor = None
 
 

@@ -71,12 +71,13 @@ def _run(path: Path, verbose: bool) -> None:
     from feedback.ipvs import IpvsError
     from feedback.master.daemon import Daemon
     from feedback.master.laws import UnknownLawError
-    from feedback.ops import logs
+    from feedback.ops import descriptors, logs
     from feedback.ops.control import ControlError
     from feedback.ops.curve import CurveError
     from feedback.ops.keys import KeyFileError
 
     logs.setup(level="debug" if verbose else "info")
+    descriptors.raise_limit()
     try:
         asyncio.run(Daemon(path).run())
     except (ConfigError, UnknownLawError, KeyFileError, IpvsError, CurveError, ControlError) as error:

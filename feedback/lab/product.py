@@ -30,7 +30,8 @@ Keys = Mapping[str, str | int]  # of a table in TOML
 
 
 class Product:
-    """`service` and `destinations` (by the server's name) are further keys of the master's tables for them. With
+    """`service` and `destinations` (by the server's name) are further keys of the master's tables for them,
+    `master_tables` and `agent_tables` further tables, as text. The master's state is kept in `state`, a directory. With
     `adopt` somebody else owns the service, and the master adjusts what it finds. Raises LabError where a daemon does
     not come up."""
 
@@ -44,6 +45,9 @@ class Product:
         service: Keys | None = None,
         destinations: Mapping[str, Keys] | None = None,
         adopt: bool = False,
+        master_tables: str = "",
+        agent_tables: str = "",
+        state: Path | None = None,
     ) -> None:
         self.stand = stand
         self.service = service or {}
@@ -52,6 +56,8 @@ class Product:
         self.servers = servers
         self.directory = Path(tempfile.mkdtemp(prefix="product-"))  # under TMPDIR, which goes with the run
         self.control = self.directory / "master.sock"
+        self.state = (state or self.directory) / "master.json"
+        self.master_tables, self.agent_tables = master_tables, agent_tables
         self.master_address = next(n.address for n in stand.topology.directors if n.name == DIRECTOR)
         self.scheduler = scheduler
         self.law = law
@@ -74,7 +80,8 @@ class Product:
             f'service_cgroup = "{group / "service"}"\n'
             f"ports = [{self.stand.topology.port}]\n"
             f'socket = "{self.stand.word_socket(server)}"\n'
-            f'[[master]]\nendpoint = "tcp://{self.master_address}:{PORT}"\npublic_key = "{self.master_key}"\n',
+            f'[[master]]\nendpoint = "tcp://{self.master_address}:{PORT}"\npublic_key = "{self.master_key}"\n'
+            + self.agent_tables,
             encoding="utf-8",
         )
 
@@ -90,9 +97,10 @@ class Product:
             f'key = "{self.directory / "master.key_secret"}"\n'
             f'enrolled = "{self.directory / "agents"}"\n'
             f'control = "{self.control}"\n'
-            f'state = "{self.directory}/master.json"\n'
+            f'state = "{self.state}"\n'
             f'ownership = "{"weights" if self.adopt else "table"}"\n'
-            + "".join(_table(name, keys) for name, keys in tables),
+            + "".join(_table(name, keys) for name, keys in tables)
+            + self.master_tables,
             encoding="utf-8",
         )
 
@@ -129,6 +137,13 @@ class Product:
         with contextlib.suppress(NotRunningError, ControlError):
             return control.ask(self.control, {"command": "status"})
         return None
+
+    def say(self, command: str, **words: str | float) -> dict[str, Any]:
+        """An operator's order, and its answer. Raises LabError where it is refused or nobody answers."""
+        try:
+            return control.ask(self.control, {"command": command, **words})
+        except ControlError as error:
+            raise LabError(f"{command}: {error}") from None
 
     def ages(self) -> dict[str, float | None]:
         """Seconds since the last report, for each destination that the master has; empty while it does not answer."""

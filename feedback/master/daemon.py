@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError, Kernel
-from feedback.master import commands, state
+from feedback.master import commands
 from feedback.master.controller import Controller, Decision
 from feedback.master.events import Ring, Watcher
 from feedback.master.health import Outcome, Probe
@@ -27,11 +27,13 @@ from feedback.master.laws import UnknownLawError
 from feedback.master.link import Link
 from feedback.master.orders import Order
 from feedback.master.recording import line
-from feedback.master.state import State, StateError
+from feedback.master.state import StateError
+from feedback.master.statefile import StateFile
 from feedback.master.status import of_master
 from feedback.model import Edit, ServiceKey, SetDestination, Setting, Snapshot
 from feedback.ops import systemd
 from feedback.ops.control import Answer, asking, serve
+from feedback.ops.door import quiet
 from feedback.ops.feed import Feed
 from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
@@ -43,10 +45,9 @@ if TYPE_CHECKING:  # imported when the first probe is due
     from feedback.master.probes import Probes
 
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
-LEARNED_SECONDS = 5.0  # between writings of the state file where only what was learned has changed
 ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 RECORDERS_MAX = 4
-NOT_SAVED = "it could not be written to the disk: it ends with this master"
+NOT_SAVED = "it could not be written to the disk, which is tried again: a master that restarts before does not know it"
 
 
 class Daemon:
@@ -61,8 +62,8 @@ class Daemon:
         self._counters: Counter[str] = Counter()
         self._logged: dict[tuple[str, str], float] = {}
         self._complaints: dict[str, float] = {}
-        self._saved: State | None = None
-        self._saved_at = float("-inf")
+        self._state = StateFile(self._config.state)
+        self._unsaved = ""  # why the state could not be written, as it was logged
         self._recorders: list[Feed] = []
         self._started = self._turned_at = time.monotonic()
         self._decided_at = self._started
@@ -78,6 +79,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        quiet(loop, partial(self._complain, "accept"))
         with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
             self._restore()
             if self._active():
@@ -145,7 +147,8 @@ class Daemon:
         if said != self._role:
             self._tell("role", role=str(said.role), reason=said.reason, peer=said.peer, term=said.term)
             if said.role is Role.ACTIVE and self._role.role is not Role.ACTIVE:
-                self._controller, self._saved, self._watcher = Controller(self._config), None, Watcher()
+                self._controller, self._watcher = Controller(self._config), Watcher()
+                self._state.forget()
                 self._restore()
             self._role = said
         if said.role is not Role.ACTIVE:
@@ -154,36 +157,27 @@ class Daemon:
 
     def _restore(self) -> None:
         """A state that cannot be read is put aside, not overwritten."""
-        path = self._config.state
         try:
-            self._controller.restore(state.decode(path.read_bytes()))
-        except FileNotFoundError:
-            return
+            found = self._state.read()
         except (OSError, StateError) as error:
-            aside = path.with_suffix(".bad")
-            with contextlib.suppress(OSError):
-                path.replace(aside)
-            self._log.error("state-refused", path=str(path), reason=str(error), note=f"starting without it: {aside}")
+            note = f"starting without it: {self._state.put_aside()}"
+            self._log.error("state-refused", path=str(self._state.path), reason=str(error), note=note)
+        else:
+            if found is not None:
+                self._controller.restore(found)
 
-    def _save(self) -> None:
-        now, at = self._controller.state(), time.monotonic()
-        if now == self._saved:
-            return
-        if at - self._saved_at < LEARNED_SECONDS and self._is_saved(now):
-            return
-        path = self._config.state
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_suffix(".new")
-            new.write_bytes(state.encode(now))
-            new.replace(path)
-            self._saved, self._saved_at = now, at
-        except OSError as error:
-            self._complain("state", f"{path}: cannot be written: {error.strerror}")
-
-    def _is_saved(self, now: State) -> bool:
-        """All but what was learned since."""
-        return self._saved is not None and state.without_learned(self._saved) == state.without_learned(now)
+    def _note_state(self) -> None:
+        """Said when it begins to fail, and when it is over."""
+        problem = self._state.problem
+        if problem and problem != self._unsaved:
+            self._log.error(
+                "state-failed",
+                reason=problem,
+                note="tried again; who restarts before knows nothing of it",
+            )
+        elif self._unsaved and not problem:
+            self._log.info("state-saved", path=str(self._state.path))
+        self._unsaved = problem
 
     def _look(self) -> None:
         snapshot, now = self._kernel.snapshot(), time.monotonic()
@@ -223,7 +217,8 @@ class Daemon:
         for kind, fields in self._watcher.observe(decision):
             self._tell(kind, **fields)
         self._decision, self._decided_at = decision, time.monotonic()
-        self._save()
+        self._state.save(self._controller.state(), self._decided_at)
+        self._note_state()
 
     def _confirmed(self, decision: Decision) -> tuple[Edit, ...]:
         """Beside another owner we look once more just before we write: a zero of his in between would be lost, and he
@@ -235,13 +230,20 @@ class Daemon:
 
     def _probe(self) -> None:
         """Start what is due of health checks and agent-checks; what comes of them counts in the next turn."""
-        due = self._controller.probes(time.monotonic())
+        now = time.monotonic()
+        due = self._controller.probes(now)
         if due and self._probes is None:
             from feedback.master.probes import Probes
 
-            self._probes = Probes(self._receive_probe)
+            try:
+                self._probes = Probes(self._receive_probe)
+            except OSError as error:
+                self._complain("check", error.strerror or str(error))
         if due and self._probes is not None:
             self._probes.start(due)
+        else:
+            for probe in due:  # it was not asked: its turn comes again
+                self._controller.receive_probe(probe, None, now)
 
     def _receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> None:
         problem = self._controller.receive_probe(probe, result, now)
@@ -378,8 +380,9 @@ class Daemon:
             self._tell_order("order-lifted", order, by=who)
         for order in done.given:
             self._tell_order("order-given", order)
-        self._save()
-        notes = [*done.notes, *([] if self._is_saved(self._controller.state()) else [NOT_SAVED])]
+        saved = self._state.insist(self._controller.state(), time.monotonic())
+        self._note_state()
+        notes = [*done.notes, *([] if saved else [NOT_SAVED])]
         told = {
             name: [commands.as_json(o, wall) for o in getattr(done, name)] for name in ("given", "replaced", "lifted")
         }

@@ -5,13 +5,15 @@ only, with libzmq's ZAP domain enforced: a missing handler then refuses instead 
 User-Id is the peer's *public key*, looked up in the enrolments at every frame: a revoked or exchanged key falls silent
 at once, though libzmq knows no way to cut its connection. A refusal is counted, told to the peer at most once a second,
 and logged at a bounded rate; it has no other effect. The key of a token that waits (ops/tokens.py) may say one thing:
-which key to enroll; that and a reload are the only ways in.
+which key to enroll; that and a reload are the only ways in. Where no descriptors are left, who comes new waits
+(ops/door.py).
 
 Source: RFC 26 (CurveZMQ), RFC 27 (ZAP).
 """
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,8 +23,9 @@ import zmq
 
 from feedback import wire
 from feedback.master.admission import Admission, Enrolment, Refused
-from feedback.ops import curve, keys, tokens
+from feedback.ops import curve, door, keys, tokens
 from feedback.ops.curve import CurveError
+from feedback.ops.descriptors import REASON
 from feedback.ops.keys import KeyFileError, KeyPair
 from feedback.ops.logs import Log
 
@@ -35,13 +38,18 @@ LOG_SECONDS = 10.0
 OnReport = Callable[[wire.Report, float], None]
 
 
-_EVENTS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_LISTENING
+    | zmq.EVENT_ACCEPT_FAILED
+)
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.RCVHWM, 32),  # of each agent: more than that is old
     (zmq.SNDHWM, 4),
-    (zmq.BACKLOG, 1024),
+    (zmq.BACKLOG, door.BACKLOG),
     (zmq.HANDSHAKE_IVL, 5000),
     (zmq.HEARTBEAT_IVL, 5000),
     (zmq.HEARTBEAT_TIMEOUT, 10000),
@@ -83,6 +91,7 @@ class Link:
         self._router: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._edges: curve.Edges | None = None
+        self._door: door.Door | None = None
 
     # Life
 
@@ -100,6 +109,7 @@ class Link:
         except CurveError:
             self.close()
             raise
+        self._door = door.Door(self._tell_door)
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
@@ -121,6 +131,9 @@ class Link:
         if self._edges is not None:
             self._edges.close()
         self._edges = None
+        if self._door is not None:
+            self._door.close()
+        self._door = None
         if self._router is not None and self._monitor is not None:
             self._router.disable_monitor()
             self._monitor.close(linger=0)
@@ -154,8 +167,20 @@ class Link:
     # Taking
 
     def _take_event(self, socket: zmq.Socket[bytes]) -> None:
-        socket.recv_multipart(zmq.NOBLOCK)
-        self._count(Refused("handshake", "a peer without CURVE, or with another master's key"))
+        event, value = struct.unpack_from("=HI", socket.recv_multipart(zmq.NOBLOCK)[0])
+        if event == zmq.EVENT_LISTENING and self._door is not None:
+            self._door.listens(value)
+        elif event == zmq.EVENT_ACCEPT_FAILED and self._door is not None:
+            self._door.failed(value)
+        else:
+            self._count(Refused("handshake", "a peer without CURVE, or with another master's key"))
+
+    def _tell_door(self, opens: bool) -> None:
+        if opens:
+            LOG.info("door-open", note="agents that come new are heard again")
+        else:
+            self.counters["no_descriptors"] += 1
+            LOG.error("door-shut", reason=REASON)
 
     def _take_report(self, socket: zmq.Socket[bytes]) -> None:
         route = socket.recv(zmq.NOBLOCK)

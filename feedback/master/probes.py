@@ -23,6 +23,7 @@ import h11
 from feedback.config.probe import AgentSource, Check
 from feedback.master.advice import LINE_BYTES_MAX
 from feedback.master.health import Outcome, Probe
+from feedback.ops.descriptors import NONE_LEFT
 
 CONNECTIONS_MAX = 512
 PROGRAMS_MAX = 16
@@ -101,7 +102,8 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return data
 
 
-async def _checked(check: Check, probe: Probe) -> Outcome:
+async def _checked(check: Check, probe: Probe) -> Outcome | None:
+    """None where it could not be asked for want of descriptors or memory here: that says nothing of the server."""
     address, port = str(probe.destination.address), check.port or probe.destination.port
     began = time.monotonic()
     try:
@@ -117,6 +119,8 @@ async def _checked(check: Check, probe: Probe) -> Outcome:
     except ssl.SSLError as error:
         return Outcome(False, f"{check.type}: {error.reason or 'TLS fails'}")
     except OSError as error:
+        if error.errno in NONE_LEFT:
+            return None
         reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own strerror hides it
         return Outcome(False, f"{check.type}: {reason.lower()}")
     except (h11.ProtocolError, ValueError) as error:  # and names that cannot be sent

@@ -3,12 +3,14 @@
 On a terminal the lines are coloured; elsewhere they are logfmt, with the journal's priority in front where the journal
 reads. structlog renders them, except in the agent: importing it costs 15 MB, nearly half of what an agent may use, so
 `setup(lean=True)` writes the same logfmt by hand. A test holds that both write the same line. Secrets never come here.
+A line that cannot be written (a file on a full disk, a reader that went) is lost, and never ends a daemon.
 
 Source: sd-daemon(3) for the priorities, structlog's LogfmtRenderer for the quoting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -41,7 +43,27 @@ class Log:
 
     def _log(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if PRIORITY[level] <= _state.threshold:
-            _state.emit(level, {"event": event, "component": self._component, **fields})
+            with contextlib.suppress(OSError):
+                _state.emit(level, {"event": event, "component": self._component, **fields})
+
+
+class Budget:
+    """So many lines in so many seconds, for what may happen often."""
+
+    def __init__(self, lines: int, seconds: float) -> None:
+        self._lines, self._seconds = lines, seconds
+        self._began, self._said, self._unsaid = float("-inf"), 0, 0
+
+    def take(self, now: float) -> int | None:
+        """How many were left out since the last one that was said; None: leave this one out too."""
+        if now - self._began >= self._seconds:
+            self._began, self._said = now, 0
+        if self._said >= self._lines:
+            self._unsaid += 1
+            return None
+        self._said += 1
+        unsaid, self._unsaid = self._unsaid, 0
+        return unsaid
 
 
 class _State:

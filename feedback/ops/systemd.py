@@ -1,8 +1,9 @@
 """systemd's side of a daemon: readiness, watchdog, reload, credentials.
 
 Owns the notify protocol and nothing of what it reports. Written by hand because the libraries are either unmaintained
-or need libsystemd to build. Outside systemd every call is a quiet no-op; inside it a failed send is an error, since a
-unit that never becomes ready is worse than one that says why.
+or need libsystemd to build. Outside systemd every call is a quiet no-op. Inside it a failed send is an error while the
+unit starts, since one that never becomes ready is worse than one that says why; later it is not worth the daemon. The
+socket stays open: a daemon without descriptors is fed and lives.
 
 Source: sd_notify(3), sd_watchdog_enabled(3), systemd.exec(5) under CREDENTIALS.
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 import os
 import socket
 import time
+from functools import cache
 from pathlib import Path
 
 
-def notify(*assignments: str) -> bool:
+def notify(*assignments: str, flags: int = 0) -> bool:
     """Send `READY=1`, `STATUS=...` and the like as one datagram. False where nobody listens. Raises OSError."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
@@ -24,10 +26,21 @@ def notify(*assignments: str) -> bool:
         raise OSError(f"NOTIFY_SOCKET: {address!r}: expected a path or an abstract socket")
     if address[0] == "@":
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.connect(address)
-        sock.sendall("\n".join(assignments).encode())
+    _socket().sendto("\n".join(assignments).encode(), flags, address)
     return True
+
+
+@cache
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+
+def _try(assignment: str) -> bool:
+    """Without waiting for a systemd that is busy. False where it was not told."""
+    try:
+        return notify(assignment, flags=socket.MSG_DONTWAIT)
+    except OSError:
+        return False
 
 
 def ready(status: str) -> bool:
@@ -44,12 +57,12 @@ def stopping(status: str) -> bool:
 
 
 def status(text: str) -> bool:
-    return notify(f"STATUS={text}")
+    return _try(f"STATUS={text}")
 
 
 def watchdog() -> bool:
     """Feed the watchdog. Only the loop that does the work may call this."""
-    return notify("WATCHDOG=1")
+    return _try("WATCHDOG=1")
 
 
 def watchdog_interval_seconds() -> float | None:

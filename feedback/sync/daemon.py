@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from feedback.config import ConfigError, SyncConfig, load
 from feedback.ipvs import Client, Kernel
 from feedback.ops import pair, systemd
 from feedback.ops.control import serve
-from feedback.ops.logs import Log
+from feedback.ops.door import quiet
+from feedback.ops.logs import Budget, Log
 from feedback.ops.role import Role as SaidRole
 from feedback.ops.role import RoleFile
 from feedback.sync import doctor, report
@@ -43,6 +45,7 @@ from feedback.sync.election.transitions import (
     PrepareHandover,
     Resume,
     SendHeartbeat,
+    State,
     StepDown,
     TakeOver,
 )
@@ -56,6 +59,8 @@ REACH_SECONDS = 1.6  # a target that did not answer for so long is not reached
 LINK_SECONDS = 0.2  # a link silent for so long is left, if another is heard
 EVENTS_KEPT = 1000
 ERROR_LOG_SECONDS = 10.0
+WITHOUT_A_ROLE = frozenset({State.STANDBY, State.LOOKING, State.WATCHING})
+TRANSITIONS_LOGGED = 30  # of those between these, in ERROR_LOG_SECONDS; `feedback sync events` has all
 
 
 def now() -> float:
@@ -87,6 +92,7 @@ class Daemon:
         self._handover: dict[str, Any] = {"state": "none", "reason": "none was asked for"}
         self._handover_at = 0.0
         self._complaints: dict[str, float] = {}
+        self._budget = Budget(TRANSITIONS_LOGGED, ERROR_LOG_SECONDS)
         self._stopping = False
         self._settling: asyncio.Task[None] | None = None
         self._wanted, self._secret = wanted, secret
@@ -99,6 +105,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
+        quiet(loop, partial(self._complain, "accept"))
         sys.setswitchinterval(0.001)  # threads that decode tables must not hold up a heartbeat
         c = self._config
         with contextlib.ExitStack() as stack:
@@ -329,11 +336,21 @@ class Daemon:
             told = report.of_event(event, self._numbered, now(), time.time())
             self._events = [*self._events[-EVENTS_KEPT + 1 :], told]
             if isinstance(event, Transition):
-                self._log.info("transition", old=event.old, new=event.new, cause=event.event, reason=event.reason)
+                self._log_transition(event)
                 self._note_handover(event)
                 self._tenure_follows()
             elif isinstance(event, Notice):
                 self._log.warning("notice", text=event.text)
+
+    def _log_transition(self, event: Transition) -> None:
+        """On bad cables a standby looks several times a second: of those that move no role only so many are logged."""
+        idle = WITHOUT_A_ROLE.issuperset((event.old, event.new))
+        unsaid = self._budget.take(now()) if idle else 0
+        if unsaid is not None:
+            left_out = {"unsaid": unsaid} if unsaid else {}
+            self._log.info(
+                "transition", old=event.old, new=event.new, cause=event.event, reason=event.reason, **left_out
+            )
 
     def _tenure_follows(self) -> None:
         """The role file for transitions that move no address, and the link for a peer that became active."""

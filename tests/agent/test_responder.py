@@ -21,6 +21,7 @@ from feedback.agent.signals.files import SignalError
 from feedback.config import AgentConfig, ConfigError, parse
 from tests.agent import trees
 from tests.agent.test_daemon import Place, end, place, processes, run, until
+from tests.ops.exhausted import exhausted
 from tests.web.ports import free_port
 
 __all__ = ["place", "processes"]  # the fixtures
@@ -248,3 +249,18 @@ def test_the_example_is_taken_by_haproxy(tmp_path: Path) -> None:
     (tmp_path / "haproxy.cfg").write_text(times + example + front)
     done = subprocess.run([HAPROXY, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)  # type: ignore[list-item]
     assert (done.returncode, "WARNING" in done.stdout + done.stderr) == (0, False)
+
+
+def test_without_descriptors_the_port_rests_and_who_waited_is_answered_later() -> None:
+    with responder() as (made, poll), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.socket()) for _ in range(5)]
+        with exhausted():
+            for client in clients:
+                client.connect(("127.0.0.1", made.port))
+            turns = serve(made, poll, 1.5)
+        serve(made, poll, 1.5)
+        for client in clients:
+            client.settimeout(0.5)
+        answers = [heard(client) for client in clients]
+    assert turns < 20
+    assert answers == [b"answer to "] * 5

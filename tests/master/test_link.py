@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import socket as tcp_socket
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from feedback.ops import keys
 from feedback.ops.curve import CurveError
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
+from tests.ops.exhausted import exhausted
 
 DEADLINE_SECONDS = 10.0
 REPORT = wire.Report(
@@ -452,3 +454,24 @@ def test_no_descriptor_is_left_behind(site: Site, peers: Peers) -> None:
         site.got.clear()
         run(scenario())
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_without_descriptors_who_is_connected_is_heard_and_who_comes_new_later(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            agent = dealer(peers, site, link, site.rs1)
+            agent.send(report(0))
+            await until(lambda: len(site.got) == 1, "the first report")
+            port = int(link.endpoints[0].rpartition(":")[2])
+            with tcp_socket() as stranger, exhausted():
+                stranger.setblocking(False)
+                stranger.connect_ex(("127.0.0.1", port))
+                await until(lambda: link.counters["no_descriptors"], "the door shuts")
+                agent.send(report(1))
+                await until(lambda: len(site.got) == 2, "the report of who is connected")
+            new = dealer(peers, site, link, site.rs2)
+            new.send(wire.encode(msgspec.structs.replace(REPORT, agent="rs2", addresses=("10.0.0.12",))))
+            await until(lambda: len(site.got) == 3, "the report of who came later")
+            assert link.counters["no_descriptors"] == 1
+
+    run(scenario())

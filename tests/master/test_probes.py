@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import subprocess
 import time
@@ -20,6 +21,7 @@ from feedback.master.health import Outcome, Probe
 from feedback.master.probes import Probes
 from feedback.model import DestinationKey
 from tests.master.builders import VIRTUAL
+from tests.ops.exhausted import exhausted
 from tests.web.ports import free_port
 
 LOOPBACK = ip_address("127.0.0.1")
@@ -208,3 +210,20 @@ def test_each_key_is_in_the_reference(kind: type[Check] | type[AgentSource], hea
     reference = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     section = reference.partition(heading)[2].partition("\n### ")[0]
     assert [key for key in kind.__struct_fields__ if f"`{key}`" not in section] == []
+
+
+@pytest.mark.parametrize("kind", ["tcp", "http", "exec"])
+def test_want_of_descriptors_here_says_nothing_of_the_server(kind: str) -> None:
+    words = {"command": ("/bin/true",)} if kind == "exec" else {}
+
+    async def scenario(port: int) -> Any:
+        results: asyncio.Queue[Any] = asyncio.Queue()
+        probes = Probes(lambda probe, result, now: results.put_nowait(result))
+        with exhausted():
+            probes.start([Probe(VIRTUAL, DestinationKey(LOOPBACK, port), Check(type=kind, **words))])
+            found = await asyncio.wait_for(results.get(), 10)
+        await probes.close()
+        return found
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert asyncio.run(scenario(server.getsockname()[1])) is None

@@ -3,11 +3,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from feedback.ops import logs
-from feedback.ops.logs import Log
+from feedback.ops.logs import Budget, Log
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +72,23 @@ def test_the_agent_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_a_line_that_cannot_be_written_is_lost_and_ends_nobody(lean: bool) -> None:
+    program = f"""
+from feedback.ops import logs
+logs.setup(lean={lean})
+for _ in range(3):
+    logs.Log("agent").error("disk-full", reason="x" * 10_000)
+print("goes on")
+"""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stderr=full, stdout=subprocess.PIPE, check=False)
+    assert done.stdout == b"goes on\n"
+
+
+def test_a_budget_lets_so_many_lines_through_and_tells_how_many_it_left_out() -> None:
+    budget = Budget(2, 10.0)
+    assert [budget.take(at) for at in (0.0, 1.0, 2.0, 3.0)] == [0, 0, None, None]
+    assert [budget.take(at) for at in (10.0, 10.1, 10.2, 20.0)] == [2, 0, None, 1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from feedback.ops import systemd
+from tests.ops.exhausted import exhausted
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -59,13 +60,13 @@ def test_outside_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_manager_that_is_gone_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     with pytest.raises(OSError, match="No such file"):
-        systemd.watchdog()
+        systemd.ready("here")
 
 
 def test_an_address_that_is_neither_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "vsock:2:1")
     with pytest.raises(OSError, match="expected a path"):
-        systemd.watchdog()
+        systemd.ready("here")
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,20 @@ def test_a_credential_that_may_not_be_looked_at_is_left_to_its_reader(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.setattr(type(tmp_path), "exists", denied)
     assert systemd.credential("master.key_secret") == tmp_path / "master.key_secret"
+
+
+def test_the_watchdog_is_fed_without_a_descriptor_left(manager: socket.socket) -> None:
+    assert systemd.ready("here")
+    manager.recv(4096)
+    with exhausted():
+        assert systemd.watchdog()
+    assert heard(manager) == {"WATCHDOG": "1"}
+
+
+def test_a_systemd_that_does_not_read_holds_nobody_up_and_one_that_went_ends_nobody(manager: socket.socket) -> None:
+    while systemd.watchdog():
+        pass  # until its queue is full
+    manager.close()
+    assert not systemd.status("still here")
+    with pytest.raises(OSError):
+        systemd.ready("here")

@@ -92,7 +92,7 @@ class ListenerSource:
                         if int(fields[3], 16) != TCP_LISTEN:
                             break  # listeners come first: what follows are connections, perhaps very many
                         yield int(fields[1].rpartition(b":")[2], 16), int(fields[4].partition(b":")[2], 16), 0
-            except FileNotFoundError:
+            except OSError:  # no such family here, or no descriptor left for it
                 continue
 
     def close(self) -> None:

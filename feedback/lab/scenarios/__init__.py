@@ -8,9 +8,9 @@ from feedback.lab.error import LabError
 from feedback.lab.scenarios.scenario import Scenario
 
 NAMES = (
-    *("hog", "join", "memory", "blackhole", "overload", "overflow", "spillover", "silence"),
+    *("hog", "join", "memory", "blackhole", "overload", "overflow", "spillover", "silence", "chaos"),
     "adopt",
-    *("takeover", "handover", "latejoin", "splitlinks", "restart"),
+    *("takeover", "handover", "latejoin", "splitlinks", "restart", "chaospair"),
 )
 
 

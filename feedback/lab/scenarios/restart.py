@@ -62,7 +62,7 @@ class Restart:
             seen = pair_figures.read_looks(trace)
             start, finish = trace.moment("start"), trace.moment("end")
             made["lost"] = made["established"] - made["survived"]
-            made["errors"] = _refused(trace)
+            made["errors"] = refused(trace)
             made["role_changes"] = pair_figures.role_changes(seen, start, finish)
             made["both_active_ms"] = pair_figures.both_active_ms(seen, start, finish)
             found |= pair_figures.named(variant, made)
@@ -97,7 +97,7 @@ def _do(stand: PairStand, both: Directors, step: str, director: Node, seconds: f
     stand.event("visits", found=stand.visit())
 
 
-def _refused(trace: Trace) -> int:
+def refused(trace: Trace) -> int:
     """New connections that nobody answered."""
     visits = [event.details["found"] for event in trace.events if event.what == "visits"]
     return sum(answer.startswith("nobody") for found in visits for answer in found.values())

@@ -7,12 +7,13 @@ cannot be queued is refused to the caller (False), never dropped in silence; one
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import zmq
 
-from feedback.ops import curve
+from feedback.ops import curve, door
 from feedback.ops.keys import KeyPair, PublicKey
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # a table of some 50,000 destinations
@@ -23,12 +24,19 @@ _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.SNDHWM, QUEUE_MESSAGES),
     (zmq.RCVHWM, QUEUE_MESSAGES),
+    (zmq.BACKLOG, door.BACKLOG),
     (zmq.HANDSHAKE_IVL, 2000),
     (zmq.HEARTBEAT_IVL, 500),
     (zmq.HEARTBEAT_TIMEOUT, 2000),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
 )
-_FAILED = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_LISTENING
+    | zmq.EVENT_ACCEPT_FAILED
+)
 
 OnRequest = Callable[[bytes, bytes], None]  # (route, message) of a follower
 OnStream = Callable[[bytes], None]  # a message of the one we follow
@@ -57,6 +65,7 @@ class Relay:
         self._dealer: curve.Socket | None = None
         self._monitor: curve.Socket | None = None
         self._edges: curve.Edges | None = None
+        self._door: door.Door | None = None
 
     def open(self) -> None:
         """Listen on every link. Raises CurveError."""
@@ -66,12 +75,13 @@ class Relay:
             router.setsockopt(option, value)
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a follower that went is an error, not silence
         curve.serve(router, self._pair)
-        self._monitor = router.get_monitor_socket(_FAILED)
+        self._monitor = router.get_monitor_socket(_EVENTS)
         try:
             self.endpoints = tuple(curve.bind(router, endpoint) for endpoint in self._listen)
         except curve.CurveError:
             self.close()
             raise
+        self._door = door.Door(self._tell_door)
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
@@ -82,6 +92,9 @@ class Relay:
         if self._edges is not None:
             self._edges.close()
         self._edges = None
+        if self._door is not None:
+            self._door.close()
+        self._door = None
         if self._router is not None and self._monitor is not None:
             self._router.disable_monitor()
             self._monitor.close(linger=0)
@@ -153,8 +166,17 @@ class Relay:
         self._on_stream(parts[0])
 
     def _take_event(self, socket: curve.Socket) -> None:
-        socket.recv_multipart(zmq.NOBLOCK)
-        self._count("handshake")
+        event, value = struct.unpack_from("=HI", socket.recv_multipart(zmq.NOBLOCK)[0])
+        if event == zmq.EVENT_LISTENING and self._door is not None:
+            self._door.listens(value)
+        elif event == zmq.EVENT_ACCEPT_FAILED and self._door is not None:
+            self._door.failed(value)
+        else:
+            self._count("handshake")
+
+    def _tell_door(self, opens: bool) -> None:
+        if not opens:
+            self._count("no_descriptors")
 
     def _count(self, kind: str) -> None:
         self.counters[f"refused_{kind}"] += 1

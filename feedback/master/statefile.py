@@ -1,0 +1,80 @@
+"""The state on the disk: whole or not at all, and a disk that is full holds up nothing.
+
+state.py says what is in it. A new file takes the place of the old one in one step. What must not be lost (orders, our
+zeros) is written when it changes; what was learned, every few seconds. Where it cannot be written, that is tried again
+once a second, and at each order. Invariant: the file at `path` is one that was written to its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from feedback.master import state
+from feedback.master.state import State
+
+LEARNED_SECONDS = 5.0  # between writings where only what was learned has changed
+RETRY_SECONDS = 1.0
+
+
+class StateFile:
+    """`problem` is why it could not be written last time, or ''."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problem = ""
+        self._saved: State | None = None
+        self._tried_at = float("-inf")
+
+    def read(self) -> State | None:
+        """None where there is none. Raises OSError, StateError."""
+        try:
+            return state.decode(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def put_aside(self) -> Path:
+        """One that cannot be read is kept for people to look at."""
+        aside = self.path.with_suffix(".bad")
+        with contextlib.suppress(OSError):
+            self.path.replace(aside)
+        return aside
+
+    def forget(self) -> None:
+        """Somebody else wrote it meanwhile: what it holds is not known any more."""
+        self._saved = None
+
+    def holds(self, now: State) -> bool:
+        """All but what was learned since."""
+        return self._saved is not None and state.without_learned(self._saved) == state.without_learned(now)
+
+    def save(self, now: State, at: float) -> None:
+        """If it is due; `at` in monotonic seconds."""
+        wait = RETRY_SECONDS if self.problem else LEARNED_SECONDS if self.holds(now) else 0.0
+        if now != self._saved and at - self._tried_at >= wait:
+            self._write(now, at, durable=False)
+
+    def insist(self, now: State, at: float) -> bool:
+        """Now, and through to the disk, for an order that is to be acknowledged. Whether it is there."""
+        if not self.holds(now):
+            self._write(now, at, durable=True)
+        return self.holds(now)
+
+    def _write(self, now: State, at: float, *, durable: bool) -> None:
+        self._tried_at = at
+        new = self.path.with_suffix(".new")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with new.open("wb") as file:
+                file.write(state.encode(now))
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            new.replace(self.path)
+        except OSError as error:
+            self.problem = f"{self.path}: cannot be written: {error.strerror}"
+            with contextlib.suppress(OSError):
+                new.unlink()
+        else:
+            self.problem, self._saved = "", now

@@ -1,0 +1,33 @@
+"""The agent's link where nothing can be opened: it waits and tries again, and the agent lives."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import zmq
+
+from feedback.agent.uplink import RETRY_SECONDS, State, Uplink
+from feedback.config import MasterLink
+from feedback.ops import keys
+from feedback.ops.logs import Log
+from tests.ops.exhausted import exhausted
+
+
+def test_without_descriptors_there_is_no_link_and_with_them_there_is_one(tmp_path: Path) -> None:
+    _, secret, public = keys.create(tmp_path / "agent")
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as master:
+        port = master.bind_to_random_port("tcp://127.0.0.1")
+        link = MasterLink(endpoint=f"tcp://127.0.0.1:{port}", public_key=public)
+        uplink, now = Uplink(context, link, keys.load_secret(secret), Log("test")), time.monotonic()
+        try:
+            with exhausted():
+                uplink.tick(now)
+                assert not uplink.send(b"report")
+            assert uplink.state is State.REFUSED
+            uplink.tick(now + RETRY_SECONDS / 2)
+            assert not uplink.send(b"report")  # not yet
+            uplink.tick(now + RETRY_SECONDS)
+            assert uplink._socket is not None
+        finally:
+            uplink.close()

@@ -1,0 +1,158 @@
+"""A daemon without descriptors does not spin and does not fill its log, and takes who waits as soon as it can."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zmq
+
+from feedback.ops import curve, door
+from feedback.ops.descriptors import REASON
+from feedback.ops.door import Door
+from tests.ops.exhausted import exhausted
+
+STRANGERS = 5
+SECONDS = 1.5
+
+
+class Listening:
+    """A libzmq socket that listens as the daemons' do."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.BACKLOG, door.BACKLOG)
+        self.socket.setsockopt(zmq.HANDSHAKE_IVL, 300)
+        self.socket.linger = 0
+        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_LISTENING | zmq.EVENT_ACCEPT_FAILED)
+        self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
+        self.door = Door(self.told.append)
+        self.edges = curve.Edges()
+        self.edges.watch(self.monitor, self._take)
+
+    def _take(self, monitor: zmq.Socket[bytes]) -> None:
+        event, value = struct.unpack_from("=HI", monitor.recv_multipart(zmq.NOBLOCK)[0])
+        if event == zmq.EVENT_LISTENING:
+            self.door.listens(value)
+        else:
+            self.door.failed(value)
+
+    def close(self) -> None:
+        self.edges.close()
+        self.door.close()
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close(linger=0)
+        self.context.term()
+
+
+def test_who_cannot_be_taken_costs_nothing_and_is_taken_later() -> None:
+    async def scenario() -> tuple[float, list[bool], bytes]:
+        listening = Listening()
+        strangers = [socket.socket() for _ in range(STRANGERS)]
+        peer = listening.context.socket(zmq.DEALER)
+        peer.linger = 0
+        peer.setsockopt(zmq.CONNECT_TIMEOUT, 300)
+        try:
+            await asyncio.sleep(0.1)
+            with exhausted():
+                for stranger in strangers:
+                    stranger.setblocking(False)
+                    stranger.connect_ex(("127.0.0.1", listening.port))
+                await asyncio.sleep(0.2)
+                began = time.process_time()
+                await asyncio.sleep(SECONDS)
+                used = time.process_time() - began
+                shut = listening.told.copy()
+            peer.connect(f"tcp://127.0.0.1:{listening.port}")
+            peer.send(b"late")
+            assert await asyncio.to_thread(listening.socket.poll, 10_000)
+            return used, shut, listening.socket.recv_multipart()[1]
+        finally:
+            for stranger in strangers:
+                stranger.close()
+            peer.close(linger=0)
+            listening.close()
+
+    used, shut, heard = asyncio.run(scenario())
+    assert used < SECONDS / 3
+    assert shut[0] is False
+    assert heard == b"late"
+
+
+def test_the_queue_is_never_longer_than_the_reserve() -> None:
+    assert door.BACKLOG + 1 <= door.RESERVE
+
+
+def test_another_reason_than_want_of_descriptors_shuts_nothing() -> None:
+    async def scenario() -> list[bool]:
+        listening = Listening()
+        listening.door.failed(71)  # EPROTO: a peer that went before it was taken
+        listening.close()
+        return listening.told
+
+    assert asyncio.run(scenario()) == []
+
+
+def test_a_failed_accept_is_told_in_one_line_and_no_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, told = tmp_path / "s.sock", list[str]()
+
+    async def scenario() -> bytes:
+        door.quiet(asyncio.get_running_loop(), told.append)
+        server = await asyncio.start_unix_server(_greet, str(path))
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        with exhausted():
+            client.connect(str(path))
+            await asyncio.sleep(0.3)
+        try:
+            async with asyncio.timeout(5):
+                return await asyncio.get_running_loop().sock_recv(client, 10)
+        finally:
+            client.close()
+            server.close()
+
+    assert asyncio.run(scenario()) == b"hello"
+    assert set(told) == {REASON}
+    assert not caplog.records
+
+
+def test_what_else_goes_wrong_in_the_loop_is_told_as_always(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        door.quiet(loop, told.append)
+        loop.call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0.01)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scenario())
+    assert told == []
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"hello")
+    writer.close()
+
+
+def test_a_daemon_takes_the_whole_limit_that_it_may_have() -> None:
+    program = """
+import resource
+from feedback.ops.descriptors import raise_limit
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 200))
+raise_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "(200, 200)\n"
