@@ -67,7 +67,7 @@ bench: setup
 # Needs PyPI for the libraries that the package brings along. DEB_ROOT names a Debian 12 tree to try it out on; else this
 # machine's own, under an overlay: nothing is installed here.
 deb:
-	@missing=$$(for p in debhelper dpkg-dev python3-venv; do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
+	@missing=$$(for p in build-essential debhelper python3-venv; do dpkg -s $$p >/dev/null 2>&1 || printf '%s ' $$p; done); \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "missing Debian packages: as root, apt-get install $$missing"; exit 1; fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \

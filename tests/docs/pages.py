@@ -38,7 +38,7 @@ def blocks(page: Path) -> Iterator[Block]:
             text = textwrap.dedent("\n".join(lines[begin + 1 : end]))
             yield Block(page, begin + 2, lines[number].lstrip()[3:].strip(), text)
             number = end
-        elif lines[number].startswith("    ") and not lines[number - 1].strip():
+        elif lines[number].startswith("    ") and (not lines[number - 1].strip() or lines[number - 1].startswith("#")):
             while number + 1 < len(lines) and lines[number + 1].startswith("    "):
                 number += 1
             yield Block(page, begin + 1, "indented", "\n".join(line[4:] for line in lines[begin : number + 1]))

@@ -1,9 +1,12 @@
-# Boots Debian's systemd as the first process of a container, with our units in it, on the kernel that runs here:
-#   sh booted.sh WORK OUT REPOSITORY PYTHON_PREFIX SITE_PACKAGES
+# Boots Debian's systemd as the first process of a container, on the kernel that runs here:
+#   sh booted.sh WORK OUT REPOSITORY PYTHON_PREFIX SITE_PACKAGES [NAME]
 # as root in mount, pid, ipc, uts, net and cgroup namespaces of its own. The root is this machine's under an overlay: nothing
-# is written to it. What holds and what fails is in OUT/said, one line each.
+# is written to it.
+# Without NAME our units are there, and it does what try.sh says, which ends in OUT/said, one line each; then it is over.
+# With NAME it is a machine of that name on which nothing of ours is installed (the product waits at /opt/feedback/launcher,
+# instead of a `pip install` from the network). It stays; OUT/pid is the number of its first process out here.
 set -eu
-work=$1 out=$2 repository=$3 prefix=$4 site=$5
+work=$1 out=$2 repository=$3 prefix=$4 site=$5 name=${6:-}
 
 [ ! -d /run/modules/lib ] || modprobe -d /run/modules overlay 2>/dev/null || true
 mount -t tmpfs tmpfs "$work"
@@ -31,8 +34,8 @@ mount --bind "$out/console" "$root/dev/console"
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/tmp"
 
-# Of the machine's own units only what a boot needs.
-rm -rf "$root/etc/systemd/system" "$root/etc/fstab" "$root/etc/feedback" "$root/var/lib/feedback"
+# As on a fresh Debian; and of the machine's own units only what a boot needs.
+rm -rf "$root/etc/systemd/system" "$root/etc/sysusers.d" "$root/etc/fstab" "$root/etc/feedback" "$root/var/lib/feedback"
 mkdir "$root/etc/systemd/system"
 for wants in sysinit sockets timers paths local-fs; do
     directory=$root/usr/lib/systemd/system/$wants.target.wants
@@ -50,35 +53,47 @@ if [ "$prefix" != /usr ]; then
     python="env PYTHONHOME=/opt/feedback/python LD_LIBRARY_PATH=/opt/feedback/python/lib /opt/feedback/python/bin/python3"
 fi
 rm -f "$root/usr/bin/feedback"
-cat >"$root/usr/bin/feedback" <<END
+cat >"$root/opt/feedback/launcher" <<END
 #!/bin/sh
 export PYTHONPATH=/opt/feedback/source:/opt/feedback/site PYTHONDONTWRITEBYTECODE=1
 exec $python -c 'from feedback.cli.main import main; main()' "\$@"
 END
-chmod 755 "$root/usr/bin/feedback"
-cp "$repository"/systemd/*.service "$root/etc/systemd/system/"
-cp "$repository/systemd/sysusers.d/feedback.conf" "$root/usr/lib/sysusers.d/"
-cp "$repository/systemd/tmpfiles.d/feedback.conf" "$root/usr/lib/tmpfiles.d/"
-chroot "$root" systemd-sysusers
-chroot "$root" systemd-tmpfiles --create feedback.conf
+chmod 755 "$root/opt/feedback/launcher"
 
-# The try is the only thing that is wanted; the machine ends with it.
-cat >"$root/etc/systemd/system/try.service" <<END
+if [ -z "$name" ]; then
+    cp "$root/opt/feedback/launcher" "$root/usr/bin/feedback"
+    cp "$repository"/systemd/*.service "$root/etc/systemd/system/"
+    cp "$repository/systemd/sysusers.d/feedback.conf" "$root/usr/lib/sysusers.d/"
+    cp "$repository/systemd/tmpfiles.d/feedback.conf" "$root/usr/lib/tmpfiles.d/"
+    chroot "$root" systemd-sysusers
+    chroot "$root" systemd-tmpfiles --create feedback.conf
+    # The try is the only thing that is wanted; the machine ends with it.
+    cat >"$root/etc/systemd/system/try.service" <<END
 [Unit]
 After=basic.target
 [Service]
 Type=oneshot
 ExecStart=/bin/sh -c 'sh /opt/feedback/source/tests/systemd/try.sh >/opt/feedback/out/said 2>&1; systemctl exit 0'
 END
-printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=try.service\n' >"$root/etc/systemd/system/try.target"
-
-ip link set lo up
-ip link add eth0 type dummy
-ip link set eth0 up
-ip address add 10.0.0.1/24 dev eth0
+    printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=try.service\n' >"$root/etc/systemd/system/try.target"
+    wanted=try.target
+    ip link set lo up
+    ip link add eth0 type dummy
+    ip link set eth0 up
+    ip address add 10.0.0.1/24 dev eth0
+else
+    wanted=basic.target
+    hostname "$name"
+    echo "$name" >"$root/etc/hostname"
+    # modprobe finds the guest's modules where a machine has them.
+    [ ! -d /run/modules/lib/modules ] || { rm -rf "$root/lib/modules"; mkdir "$root/lib/modules"; mount --bind /run/modules/lib/modules/ "$root/lib/modules"; }
+    read -r pid _ </proc/self/stat  # /proc is still that of the outside
+    echo "$pid" >"$out/pid"
+fi
 
 mkdir -p "$root/.old"
 cd "$root"
 pivot_root . .old
-exec chroot . /bin/sh -c 'umount -l /.old; exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    /lib/systemd/systemd --system --unit=try.target --show-status=no'
+# Shared, as systemd has it outside of containers: it hands credentials to a unit by a mount that propagates.
+exec chroot . /bin/sh -c 'umount -l /.old; mount --make-rshared /; exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+    /lib/systemd/systemd --system --unit="$1" --show-status=no' sh "$wanted"

@@ -68,6 +68,28 @@ for unit in agent master sync; do
     must "feedback-$unit ran all the time" [ "$(systemctl show --value -p ActiveState,NRestarts feedback-$unit | tr '\n' ' ')" = "0 active " ]
 done
 must "they stop" systemctl stop feedback-agent feedback-master feedback-sync
+
+# The same with their secrets as credentials, which systemd makes: the files are root's alone.
+for each in agent:agent.key_secret:key master:master.key_secret:key sync:pair.key:secret; do
+    IFS=: read -r unit file word <<END
+$each
+END
+    must "feedback-$unit's secret is root's" sh -c "chown root:root /etc/feedback/$file && chmod 600 /etc/feedback/$file"
+    sed -i "/^nonsense$/d; /^$word = /d; 1i $word = \"credential:$file\"" "/etc/feedback/$unit.toml"
+    ! systemctl start "feedback-$unit" 2>/dev/null || { echo "FAILS: feedback-$unit starts without the credential"; exit 1; }
+    systemctl stop "feedback-$unit"
+    mkdir -p "/etc/systemd/system/feedback-$unit.service.d"
+    sed "s/master\.key_secret/$file/g" /opt/feedback/source/examples/credentials.conf \
+        >"/etc/systemd/system/feedback-$unit.service.d/credentials.conf"
+    systemctl daemon-reload
+    must "feedback-$unit starts with its credential" systemctl start "feedback-$unit"
+    must "feedback-$unit with it runs as feedback" sh -c "[ \"\$(stat -c %U /proc/\$(systemctl show --value -p MainPID feedback-$unit))\" = feedback ]"
+    must "feedback-$unit's credential is the manager's mount" sh -c "grep -q ' /run/credentials/feedback-$unit.service .* ramfs ' /proc/\$(systemctl show --value -p MainPID feedback-$unit)/mountinfo"
+    must "feedback-$unit with it runs under a filter of system calls" [ "$(status "feedback-$unit" Seccomp)" = 2 ]
+done
+soon "with credentials the master hears the agent" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
+soon "with credentials sync is the active director" 'feedback sync status | grep -q active'
+must "they stop again" systemctl stop feedback-agent feedback-master feedback-sync
 must "the kernel's table stays" grep -q "TCP  0A000064:0050" /proc/net/ip_vs
 must "the address stays" sh -c 'ip address show eth0 | grep -q 10.0.0.100/32'
 must "the role and the state stay" test -s /run/feedback/role.json -a -s /var/lib/feedback/master.json
