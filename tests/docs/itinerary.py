@@ -76,8 +76,7 @@ class Stop:
     """A block of commands, known by its page and first line, and typed line by line on each machine of `on`.
 
     `by_hand` is done before. `shows`: patterns of what is to be seen. `soon`: lines that the page says to wait for.
-    `sooner`: why it is visited out of the page's order. `second`: the line that is typed second, where a page has its
-    lines by role.
+    `sooner`: why it is visited out of the page's order.
     """
 
     page: str
@@ -87,7 +86,6 @@ class Stop:
     shows: tuple[str, ...] = ()
     soon: tuple[str, ...] = ()
     sooner: str = ""
-    second: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}-{self.first}"
@@ -276,7 +274,6 @@ ITINERARY: tuple[Stop | Also, ...] = (
         "feedback keys new /etc/feedback/master",
         by_hand=web_servers_and_readme,
         shows=COLUMNS,
-        second="feedback master check && feedback master",
     ),
     Also("feedback explain 10.0.0.11", shows=("weight", r"\n  law +", r"\n  actuate +")),
     Stop("first-director.md", "modprobe ip_vs", by_hand=as_if_new("d1", "rs1")),

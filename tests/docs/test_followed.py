@@ -37,12 +37,6 @@ def typed(block: Block) -> list[str]:
     return [re.sub(r"\s+# .*$", "", line) for line in found]
 
 
-def in_order(stop: Stop, said: list[str]) -> list[str]:
-    if not stop.second:
-        return said
-    return [said[0], stop.second, *(line for line in said[1:] if line != stop.second)]
-
-
 def place(stop: Stop, block: Block, line: str) -> tuple[str, ...]:
     """Where it is typed: where the stop is, or where the comment behind the line says."""
     comment = next((said.partition("# ")[2] for said in block.text.splitlines() if said.startswith(line)), "")
@@ -137,7 +131,7 @@ class Walk:
         else:
             directory = "/opt/feedback/source" if stop.page == "install.md" else "/root"
             seen = ""
-            for line in in_order(stop, typed(VISITS[number])):
+            for line in typed(VISITS[number]):
                 for name in place(stop, VISITS[number], line)[: 1 if line in ONCE else None]:
                     seen += self._type(self.site[name], line, line in stop.soon, directory)
         for pattern in stop.shows:
