@@ -146,7 +146,7 @@ class Controller:
         entries = {s.service.key: s for s in snapshot.services if not self._named or s.service.key in self._named}
         for key in self._lines.keys() - entries.keys():
             self._away[key] = (now, self._lines.pop(key))
-            self.foreign_edits.append(self._away[key][1].leave())
+            self.foreign_edits.append(self._away[key][1].authors.leave())
         self._away = {k: (at, line) for k, (at, line) in self._away.items() if now - at < AWAY_SECONDS}
         for key, entry in entries.items():
             if key not in self._lines:
@@ -176,7 +176,7 @@ class Controller:
         """Edits of the last decision that the kernel refused: what it has then is not somebody else's work."""
         for edit in failed:
             if isinstance(edit, AddDestination | SetDestination) and edit.service in self._lines:
-                self._lines[edit.service].written.pop(edit.destination.key, None)
+                self._lines[edit.service].authors.failed(edit.destination.key)
 
     def confirm(self, edits: Sequence[Edit], have: Mapping[ServiceKey, Sequence[DestinationEntry]]) -> tuple[Edit, ...]:
         """Those edits whose destinations are as they were at the last look; `have` is what the kernel has just now.
@@ -190,7 +190,7 @@ class Controller:
         )
 
     def _seen(self, service: ServiceKey, key: DestinationKey) -> Destination | None:
-        entry = self._lines[service].entry
+        entry = self._lines[service].authors.entry
         found = entry.entry(key) if entry else None
         return found.destination if found else None
 
