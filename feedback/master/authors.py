@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from feedback.master.eject import Trial
+from feedback.master.fleet import Trust
 from feedback.master.limits import Limit
 from feedback.master.owner import SIGNATURE, Disputes, ForeignEdit, What
 from feedback.master.pool import Member, Pool
@@ -41,6 +42,15 @@ class Authors:
         self._barred: set[DestinationKey] = set()  # at 0 because of the watch or an order: ours to raise
         self._forced: dict[DestinationKey, int] = {}  # what a forced order wrote over somebody else's zero
         self._before: dict[DestinationKey, Ordered] = {}  # what orders changed, until something else is written
+        self._static: dict[DestinationKey, int] = {}  # static weights before a reload, until the first look after it
+        self._restated: dict[DestinationKey, tuple[int, int]] = {}  # what the kernel had by them, and what that becomes
+
+    def succeed(self, before: Authors) -> None:
+        """Take the place of those of the same service, before a reload that changed it. Before the first look."""
+        self.restore(before.state())
+        old = {k: d.weight for k, d in (before.destinations or {}).items()} | before._static
+        self._restated = dict(before._restated)
+        self._static = {k: old[k] for k, d in (self.destinations or {}).items() if old.get(k, d.weight) != d.weight}
 
     def state(self) -> ServiceState:
         """What a restarted master could not read from the kernel, but for what was learned."""
@@ -84,7 +94,27 @@ class Authors:
         self.keys = tuple(self.have if self.destinations is None else self.destinations)
         for e in self.have.values():
             self._look_at_zero(e.destination)
+        self._restate()
         return foreign
+
+    def _restate(self) -> None:
+        """What is in force by a static weight that the operator has changed follows it in proportion."""
+        for key, old in self._static.items():
+            if key in self.have and key not in self._zeros:
+                had, new = self.have[key].destination.weight, (self.destinations or {})[key].weight
+                now = self.restated().get(key, had)
+                part = new * now / old if old else self._part(new)
+                self._restated[key] = (had, max(1, round(part)) if new else 0)
+        self._static = {}
+
+    def restated(self) -> dict[DestinationKey, int]:
+        """Weights that the kernel should have instead, where nothing else decides: no agent has reported yet."""
+        now = {k: e.destination.weight for k, e in self.have.items()}
+        return {k: becomes for k, (had, becomes) in self._restated.items() if now.get(k) == had}
+
+    def decided(self) -> None:
+        """Reports decide: what is in force is no longer a static weight."""
+        self._restated = {}
 
     def in_force(self, key: DestinationKey) -> tuple[int, int] | None:
         """The thresholds of a destination that is there."""
@@ -226,17 +256,27 @@ class Authors:
             have = 0 if member.quiesced else change.before
         if have or member.key not in self._barred or member.quiesced:
             return have
-        others = [(e.destination.weight, self.base(k, e).weight) for k, e in self.have.items() if e.destination.weight]
+        return self._part(member.base.weight)
+
+    def _part(self, weight: int) -> int:
+        """A static weight on the scale that the others have."""
+        others = [
+            (e.destination.weight, self.base(k, e).weight)
+            for k, e in self.have.items()
+            if e.destination.weight and (self.destinations is None or k in self.destinations)
+        ]
         static = sum(base for _, base in others)
-        return (
-            round(member.base.weight * sum(weight for weight, _ in others) / static) if static else member.base.weight
-        )
+        return round(weight * sum(have for have, _ in others) / static) if static else weight
 
     def put_right(self, member: Member) -> int:
         """While all is held, too, the owner's weight has not our scale: ours comes back, or its part of the rest."""
         have, ours = self.held_weight(member), self._edited.get(member.key)
+        if self.destinations is not None:
+            return (
+                self.restated().get(member.key, have) if member.trust is Trust.NEVER and not member.quiesced else have
+            )
         mine = [e.destination for k, e in self.have.items() if e.destination.weight and k not in self._edited]
-        if not have or ours is None or self.destinations is not None:
+        if not have or ours is None:
             return have
         if ours or not mine or not self._proportional([d.weight for d in mine]):
             return ours or have

@@ -64,7 +64,8 @@ class Controller:
         self._configure(config)
 
     def reconfigure(self, config: MasterConfig) -> None:
-        """Take a new configuration. Services that did not change keep all that was learned. Raises as the constructor
+        """Take a new configuration. Services that did not change keep all that was learned; one
+        that did keeps what a restart keeps, and its new static weights count at once. Raises as the constructor
         does, and then nothing has changed."""
         _check_laws(config)
         for service in config.service:
@@ -80,6 +81,10 @@ class Controller:
             self._restored = {k: line.state() for k, line in before.items() if k not in self._lines}
             self._away.clear()
         self._configure(config)
+        if config.ownership == "table":
+            for key, line in self._lines.items():
+                if key in before and line is not before[key]:
+                    line.succeed(before[key])
 
     def _configure(self, config: MasterConfig) -> None:
         self._config = config

@@ -94,6 +94,11 @@ class Line:
         self.authors.restore(state)
         self.estimator.resume({DestinationKey.parse(k): known for k, known in state.learned.items()})
 
+    def succeed(self, before: Line) -> None:
+        """Take the place of the line of the same service, before a reload that changed it. Before the first look."""
+        self.authors.succeed(before.authors)
+        self.estimator.resume(before.estimator.learned())
+
     def follow(self, entry: ServiceEntry) -> None:
         """Take over the kernel's record of a service that somebody else owns."""
         if entry.service.scheduler != self.service.scheduler:
@@ -191,7 +196,9 @@ class Line:
         wanted = self.law.shares(pool, now)
         wanted = _advised(pool, wanted)
         tiers = {k: s.tier for k, s in wanted.items() if s.tier}
-        guarded = self.guard.apply(pool, wanted, now)
+        guarded = self.guard.apply(pool, wanted, now, self.authors.restated())
+        if not all(m.trust is Trust.NEVER for m in pool.members):
+            self.authors.decided()
         ramping = frozenset(guarded.ramp)
         last = _last(pool, wanted) if tiers else frozenset()
         counted = {m.key: wanted[m.key].tier for m in pool.members} if self.service.scheduler == "ovf" else None
@@ -236,8 +243,9 @@ class Line:
 
     def _setting(self, member: Member, guarded: Guarded, weight: Weight | None, limit: Limit) -> Setting:
         share = guarded.shares[member.key]
-        if weight is None and member.barred:
-            value, reason = 0, Reason("guard", member.barred, 0)
+        static_zero = self.authors.destinations is not None and member.base.weight == 0
+        if weight is None and (member.barred or static_zero):  # an operator's word needs no report
+            value, reason = 0, Reason("guard", member.barred or member.quiesced, 0)
         elif weight is None:  # held
             value = self.authors.put_right(member)
             reason = Reason("guard", guarded.held, value)
