@@ -87,11 +87,13 @@ class Line:
     def state(self) -> ServiceState:
         """What a restarted master could not read from the kernel."""
         learned = {str(k): known for k, known in self.estimator.learned().items()}
-        return msgspec.structs.replace(self.authors.state(), learned=learned)
+        limited = sorted(map(str, self._limits.ours)) if self.authors.destinations is None else ()
+        return msgspec.structs.replace(self.authors.state(), learned=learned, limited=tuple(limited))
 
     def restore(self, state: ServiceState) -> None:
         """Before the first look at the kernel."""
         self.authors.restore(state)
+        self._limits.resume([DestinationKey.parse(k) for k in state.limited])
         self.estimator.resume({DestinationKey.parse(k): known for k, known in state.learned.items()})
 
     def succeed(self, before: Line) -> None:

@@ -1,4 +1,4 @@
-"""Joining: the real server's end of a token. Makes a key where there is none, has it enrolled, puts key and link in place.
+"""Joining: the real server's end of a token. Makes a key where there is none, enrolls it, puts key and link in place.
 
 What was there before is only replaced once the master has said yes, so that a token that does not work leaves an agent
 as it was. Knows nothing of what the master does with it.
