@@ -6,6 +6,7 @@ else owns, nothing but weights and thresholds is written, and while its owner di
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 import msgspec
@@ -35,6 +36,7 @@ from feedback.model import (
 )
 
 FLOW_SECONDS = 2.0
+WINDOWS_MAX = 50  # kept for one decision: an agent sends no more in a second
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -74,6 +76,7 @@ class Line:
         self.guard = Guard(config.guards)
         self.actuator: Actuator = for_scheduler(service.scheduler, config.guards.dead_band)
         self.dead_band = config.guards.dead_band
+        self._windows: dict[DestinationKey, deque[Window]] = {}  # since the last decision
         self.flow = 0.0
         self._counted: tuple[float, int] | None = None
         self.watch = Watch(service.key, named.check if named else None, named.agent_check if named else None)
@@ -112,6 +115,7 @@ class Line:
         """Take each window of the agent's stream: several may come between two decisions."""
         self.estimator.capacity(key).observe(window)
         self.guard.observe(key, window, self.service.key.protocol)
+        self._windows.setdefault(key, deque(maxlen=WINDOWS_MAX)).append(window)
 
     def receive(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
         if self.authors.entry is None and entry is not None:
@@ -189,6 +193,7 @@ class Line:
             estimate=self.estimator.capacity(key).estimate(),
             quiesced=self.authors.quiesced(key, base, kernel),
             window=self.estimator.capacity(key).window,
+            windows=tuple(self._windows.get(key, ())),
             role=self._roles.get(key, Role()),
         )
 
@@ -227,6 +232,7 @@ class Line:
         else:
             edits = reconcile_weights(entry, settings) if entry else []
         self.authors.wrote(pool, settings)
+        self._windows.clear()
         return status, edits
 
     def _settled(self, pool: Pool, settings: dict[DestinationKey, Setting]) -> dict[DestinationKey, Setting]:

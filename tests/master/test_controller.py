@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from feedback.config import ConfigError, MasterConfig, parse
@@ -10,6 +11,7 @@ from feedback.master.laws import UnknownLawError
 from feedback.master.orders import Kind, Order
 from feedback.master.state import decode, encode
 from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
+from feedback.wire import Connections
 from tests.master.builders import VIRTUAL, Table, config, report, rip
 
 
@@ -345,3 +347,31 @@ def test_edits_carry_whole_records() -> None:
 def test_configuration_errors_name_the_key() -> None:
     with pytest.raises(ConfigError, match=r"service\[0\]\.virtual"):
         parse('[[service]]\nvirtual = "tcp:10.0.0.1"', MasterConfig)
+
+
+def crowded(law: str, losing: bool) -> Controller:
+    """Two agents; at each decision two windows have come, and one server refused connections in the first of them."""
+    table, sequence, overflows = Table(), 0, 0
+    c = Controller(parse(f'[[service]]\nvirtual = "{VIRTUAL}"\nlaw = "{law}"\n' + "".join(
+        f'[[service.destination]]\naddress = "{rip(i).address}"\n' for i in (1, 2)), MasterConfig))  # fmt: skip
+    for k in range(1, 60):
+        for part in (0, 1):
+            sequence += 1
+            overflows += losing and part == 0
+            now = 100 + k / 5 + part / 10
+            for i in (1, 2):
+                r = report(i, at=now, sequence=sequence, busy=now / 2, opened=int(50 * now))
+                refused = Connections(int(50 * now), 0, overflows=overflows if i == 1 else 0)
+                assert c.receive_report(msgspec.structs.replace(r, connections=refused), now) is None
+        c.receive_kernel(table.snapshot(), 100 + k / 5 + 0.1)
+        table.apply(c.decide(100 + k / 5 + 0.1).edits)
+    return c
+
+
+def test_no_window_is_lost_where_two_come_between_two_decisions() -> None:
+    def shares(c: Controller) -> list[float]:
+        return [s.share for s in c.decide(200.0).settings]
+
+    assert shares(crowded("capacity", losing=False)) == pytest.approx([0.5, 0.5], rel=0.05)
+    first, second = shares(crowded("capacity", losing=True))
+    assert first < 0.5 * second, "its accept queue was full in every other window"
