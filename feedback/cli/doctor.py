@@ -8,6 +8,7 @@ import pwd
 import sys
 import time
 from collections.abc import Mapping
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from feedback.cli.errors import Failure, Unreachable
 from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
 
 if TYPE_CHECKING:
-    from feedback.doctor import Facts, Finding
+    from feedback.doctor import Facts, Finding, Interface
     from feedback.ipvs.sysctl import Value
 
 HOST = ("net.ipv4.icmp_ratelimit", "net.ipv4.ip_forward")
@@ -42,7 +43,8 @@ def doctor(directory: Path, control: Path | None, netns: str | None, as_json: bo
     """Find what is wrong on this machine, and say the command that mends it. Nothing is changed.
 
     On a director: the kernel module, IPVS's sysctls, schedulers, thresholds, persistence, the clock, keys, agents
-    that are missing or silent, orders that somebody forgot, and the pair. On a real server: its agent's configuration.
+    that are missing or silent, orders that somebody forgot, ARP where two interfaces share a network, and the pair.
+    On a real server: its agent's configuration, and ARP for a virtual address on lo.
     Exit status 1 if there is an error; warnings and advice are none.
     """
     from feedback.doctor import Level, examine, verdict
@@ -69,6 +71,8 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
     facts: dict[str, Any] = {"configurations": tuple(found), "now": time.time()}
     facts |= {"unreadable": _unreadable(directory)}
     facts |= {"clock_synchronised": _synchronised(), "directs": names != {AGENT_PATH.name}}
+    with contextlib.suppress(IpvsError):
+        facts["interfaces"] = _interfaces(netns)
     if facts["directs"]:
         facts |= _configured(directory / MASTER_PATH.name)
         facts |= _master(control or facts.pop("control", MASTER), wanted=MASTER_PATH.name in names)
@@ -158,6 +162,34 @@ def _host(netns: str | None) -> dict[str, Value]:
             if path.exists():
                 found[name] = int(path.read_text())
         return found
+
+    return within(netns, read)
+
+
+def _interfaces(netns: str | None) -> tuple[Interface, ...]:
+    """Their IPv4 addresses, and how they answer ARP."""
+    import socket
+
+    import psutil
+
+    from feedback.doctor import Interface
+    from feedback.ipvs.namespace import within
+
+    conf = Path("/proc/sys/net/ipv4/conf")
+
+    def setting(name: str, key: str) -> int:
+        try:
+            return max(int((conf / which / key).read_text()) for which in ("all", name))
+        except (OSError, ValueError):  # it went away meanwhile
+            return 2
+
+    def read() -> tuple[Interface, ...]:
+        found = []
+        for name, addresses in sorted(psutil.net_if_addrs().items()):
+            name = name.partition(":")[0]  # an alias, as `eth0:1`
+            mine = [IPv4Interface(f"{a.address}/{a.netmask}") for a in addresses if a.family is socket.AF_INET]
+            found.append(Interface(name, tuple(mine), setting(name, "arp_ignore"), setting(name, "arp_announce")))
+        return tuple(found)
 
     return within(netns, read)
 

@@ -56,24 +56,33 @@ def keys() -> None:
 @keys.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def new(path: Path) -> None:
-    """Make a key pair: PATH.key (public) and PATH.key_secret (mode 0600). Prints the public key."""
+    """Make a key pair: PATH.key (public) and PATH.key_secret (mode 0600). Prints the public key.
+
+    What root makes in /etc/feedback belongs to the daemons' user, feedback, where there is one.
+    """
     from feedback.ops import keys as store
 
     with _one_line():
         public, secret, key = store.create(path)
-    click.echo(f"{secret}: secret, stays here; {public}: public", err=True)
+        given = store.give_in_place(secret)
+    click.echo(f"{secret}: secret, stays here{_owned(given)}; {public}: public", err=True)
     click.echo(key)
 
 
 @keys.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("/etc/feedback/pair.key"))
 def pair(path: Path) -> None:
-    """Make the secret of a director pair: PATH (mode 0600). Copy it to the other director; there is nothing else."""
+    """Make the secret of a director pair: PATH (mode 0600). Copy it to the other director; there is nothing else.
+
+    What root makes in /etc/feedback belongs to the daemons' user, feedback, where there is one: keep that in the copy.
+    """
+    from feedback.ops import keys as files
     from feedback.ops import pair as store
 
     with _one_line():
         made = store.create(path)
-    click.echo(f"{made}: secret: copy it to the other director, and to nobody else", err=True)
+        given = files.give_in_place(made)
+    click.echo(f"{made}: secret{_owned(given)}: copy it to the other director, and to nobody else", err=True)
 
 
 @keys.command()
@@ -155,7 +164,7 @@ def token(
     type=click.Path(path_type=Path),
     default=AGENT_KEY,
     show_default=True,
-    help="Where the new key goes: PATH.key, and PATH.key_secret (mode 0600). One that is there is replaced.",
+    help="The agent's key: PATH.key, and PATH.key_secret (mode 0600). One that is there is kept.",
 )
 @click.option(
     "--config",
@@ -166,18 +175,25 @@ def token(
     help="The agent's configuration: made, or the master is added to it.",
 )
 @click.option("--no-config", is_flag=True, help="Print what belongs there instead.")
-def join(token: str, endpoint: str, base: Path, config: Path, no_config: bool) -> None:
+@click.option("--new-key", is_flag=True, help="Make a new key in place of the one that is there.")
+def join(token: str, endpoint: str, base: Path, config: Path, no_config: bool, new_key: bool) -> None:
     """Enroll this real server with the TOKEN that `feedback keys token` made on the director.
 
-    Makes a new key here, whose secret never leaves, and has it enrolled for the token's name and RIPs. Only the master
-    that made the token can take it. `-` reads the token from standard input: other users see the words of a command.
+    Makes a key here, whose secret never leaves, and has it enrolled for the token's name and RIPs. A key that is there
+    is kept: so an agent joins both masters of a pair, with a token of each. With --new-key it is exchanged, for this
+    master alone: another one hears the agent again after a join there, without --new-key. Only the master that made
+    the token can take it. `-` reads the token from standard input: other users see the words of a command.
     """
     from feedback.ops import joining, tokens
 
     with _one_line():
         held = tokens.read(sys.stdin.readline() if token == "-" else token)
-        joined = joining.join(held, endpoint, base)
-        click.echo(f"{base}.key_secret: enrolled as {joined.agent}, for {', '.join(joined.addresses)}", err=True)
+        kept = not new_key and joining.present(base) is not None
+        joined = joining.join(held, endpoint, base, new_key=new_key)
+        which = "the key that was there" if kept else "a new key"
+        click.echo(
+            f"{base}.key_secret: {which}, enrolled as {joined.agent}, for {', '.join(joined.addresses)}", err=True
+        )
         secret = base.with_name(base.name + ".key_secret")
         if no_config:
             click.echo(joining.link_text(endpoint, held.master), nl=False)
@@ -198,7 +214,7 @@ def rotate(name: str, key: str, seconds: float, directory: Path) -> None:
     """Enroll NAME's next key beside the present one, for the same RIPs.
 
     Both are good until the new one reports, or the time is over: there is no moment without a key. By token it is one
-    step: `feedback keys token NAME`, and `feedback keys join` there.
+    step: `feedback keys token NAME`, and `feedback keys join --new-key` there.
     """
     from feedback.ops import keys as store
 
@@ -261,6 +277,10 @@ def _row(name: str, key: str, addresses: Iterable[object], state: str, until: in
         "state": state,
         "until": until,
     }
+
+
+def _owned(given: bool) -> str:
+    return " (it belongs to feedback, mode 0600)" if given else ""
 
 
 def _public_key(text: str) -> PublicKey:

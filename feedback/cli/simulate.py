@@ -40,6 +40,12 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
     help="A recording (`feedback record`) instead of a case: what each --law would have done, beside what was.",
 )
 @click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="For --replay: a master.toml, whose law_options, guards and thresholds count. Without --law: its own laws.",
+)
+@click.option(
     "--law",
     "laws",
     multiple=True,
@@ -63,6 +69,7 @@ def simulate(
     names: tuple[str, ...],
     files: tuple[Path, ...],
     recording: Path | None,
+    config: Path | None,
     laws: tuple[str, ...],
     schedulers: tuple[str, ...],
     seed: int,
@@ -83,8 +90,10 @@ def simulate(
     if list_cases:
         _list()
         return
+    if config is not None and recording is None:
+        raise Failure("--config is for --replay: a case says its own options")
     if recording is not None:
-        _replay(recording, laws, picture, as_json=as_json)
+        _replay(recording, config, laws, picture, as_json=as_json)
         return
     cases = _cases(names, files, suite=suite)
     seeds_taken = range(seed, seed + seeds)
@@ -165,9 +174,10 @@ def _tell(results: Results, seeds: list[int], picture: Path | None, *, as_json: 
         click.echo(json.dumps(to_json(results, checked, seeds)))
 
 
-def _replay(path: Path, laws: tuple[str, ...], picture: Path | None, *, as_json: bool) -> None:
+def _replay(path: Path, config: Path | None, laws: tuple[str, ...], picture: Path | None, *, as_json: bool) -> None:
     from rich.console import Console
 
+    from feedback.config import MasterConfig, load
     from feedback.master.laws import UnknownLawError
     from feedback.master.recording import RecordingError, read
     from feedback.simulate.picture import NoPictureError, draw_histories
@@ -176,9 +186,11 @@ def _replay(path: Path, laws: tuple[str, ...], picture: Path | None, *, as_json:
     from feedback.simulate.tape import lines
 
     try:
+        master = load(config, MasterConfig) if config is not None else MasterConfig()
+        own = tuple(dict.fromkeys(s.law for s in master.service)) or (master.law,)
         histories = [recorded(read(lines(path), str(path)))]
-        histories += [replay(read(lines(path), str(path)), law) for law in laws or ("capacity",)]
-    except (RecordingError, UnknownLawError) as error:
+        histories += [replay(read(lines(path), str(path)), law, master) for law in laws or own]
+    except (RecordingError, UnknownLawError, ConfigError) as error:
         raise Failure(str(error)) from None
     except (OSError, UnicodeDecodeError, zlib.error) as error:
         raise Failure(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

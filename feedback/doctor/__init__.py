@@ -1,9 +1,9 @@
 """What is wrong on this machine, and the command that mends it. Pure: facts in, findings out; the command collects.
 
-`kernel` judges IPVS's settings and table, `daemons` what runs here and whom it hears.
+`kernel` judges IPVS's settings and table, `neighbours` who answers ARP, `daemons` what runs here and whom it hears.
 """
 
-from feedback.doctor.facts import Configuration, Facts, Finding, Level
+from feedback.doctor.facts import Configuration, Facts, Finding, Interface, Level
 from feedback.doctor.findings import examine, verdict
 
-__all__ = ["Configuration", "Facts", "Finding", "Level", "examine", "verdict"]
+__all__ = ["Configuration", "Facts", "Finding", "Interface", "Level", "examine", "verdict"]

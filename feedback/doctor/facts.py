@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import IPv4Interface
 from typing import Any
 
 import msgspec
@@ -36,6 +37,15 @@ class Configuration(msgspec.Struct, frozen=True):
     text: str
 
 
+class Interface(msgspec.Struct, frozen=True):
+    """`ignore` and `announce` are arp_ignore and arp_announce as they count for it: the larger of `all` and its own."""
+
+    name: str
+    addresses: tuple[IPv4Interface, ...]
+    ignore: int
+    announce: int
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """`snapshot` is None where the kernel cannot be asked, and `ipvs_problem` says why. `status` is the master's, None
     where it does not answer or decides nothing; `sync` is the sync daemon's own findings. `owned` are the services that
@@ -57,4 +67,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     sync: tuple[Finding, ...] = ()
     sync_problem: str = ""
     clock_synchronised: bool | None = None
+    interfaces: tuple[Interface, ...] = ()
     now: float = 0.0

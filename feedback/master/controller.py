@@ -67,7 +67,8 @@ class Controller:
         self._configure(config)
 
     def reconfigure(self, config: MasterConfig) -> None:
-        """Take a new configuration. Services that did not change keep all that was learned. Raises as the constructor
+        """Take a new configuration. Services that did not change keep all that was learned; one
+        that did keeps what a restart keeps, and its new static weights count at once. Raises as the constructor
         does, and then nothing has changed."""
         _check_laws(config)
         for service in config.service:
@@ -83,6 +84,10 @@ class Controller:
             self._restored = {k: line.state() for k, line in before.items() if k not in self._lines}
             self._away.clear()
         self._configure(config)
+        if config.ownership == "table":
+            for key, line in self._lines.items():
+                if key in before and line is not before[key]:
+                    line.succeed(before[key])
 
     def _configure(self, config: MasterConfig) -> None:
         self._config = config
@@ -149,7 +154,7 @@ class Controller:
         entries = {s.service.key: s for s in snapshot.services if not self._named or s.service.key in self._named}
         for key in self._lines.keys() - entries.keys():
             self._away[key] = (now, self._lines.pop(key))
-            self.foreign_edits.append(self._away[key][1].leave())
+            self.foreign_edits.append(self._away[key][1].authors.leave())
         self._away = {k: (at, line) for k, (at, line) in self._away.items() if now - at < AWAY_SECONDS}
         for key, entry in entries.items():
             if key not in self._lines:
@@ -187,7 +192,7 @@ class Controller:
         """Edits of the last decision that the kernel refused: what it has then is not somebody else's work."""
         for edit in failed:
             if isinstance(edit, AddDestination | SetDestination) and edit.service in self._lines:
-                self._lines[edit.service].written.pop(edit.destination.key, None)
+                self._lines[edit.service].authors.failed(edit.destination.key)
 
     def confirm(self, edits: Sequence[Edit], have: Mapping[ServiceKey, Sequence[DestinationEntry]]) -> tuple[Edit, ...]:
         """Those edits whose destinations are as they were at the last look; `have` is what the kernel has just now.
@@ -201,7 +206,7 @@ class Controller:
         )
 
     def _seen(self, service: ServiceKey, key: DestinationKey) -> Destination | None:
-        entry = self._lines[service].entry
+        entry = self._lines[service].authors.entry
         found = entry.entry(key) if entry else None
         return found.destination if found else None
 

@@ -13,6 +13,7 @@ all zero; the shares that come out sum to 1 or are all 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -55,10 +56,13 @@ class Guard:
         """Take each window of the agent's stream."""
         self._ejector.observe(key, window, protocol)
 
-    def apply(self, pool: Pool, wanted: Shares, now: float) -> Guarded:
+    def apply(
+        self, pool: Pool, wanted: Shares, now: float, restated: Mapping[DestinationKey, int] = MappingProxyType({})
+    ) -> Guarded:
+        """`restated`: what a weight in force becomes where the operator has changed the static one it was made from."""
         seconds = 0.0 if self._at is None else max(0.0, now - self._at)
         if self._at is None:
-            self._shares = _kernel_shares(pool)
+            self._shares = _kernel_shares(pool, restated)
         self._at = now
         held = self._panic(pool)
         if held:
@@ -192,8 +196,10 @@ def _around(
     return {k: Share(s.value * left, s.reasons) for k, s in normalised(free).items()}
 
 
-def _kernel_shares(pool: Pool) -> dict[DestinationKey, float]:
+def _kernel_shares(pool: Pool, restated: Mapping[DestinationKey, int]) -> dict[DestinationKey, float]:
     """What is in force when we start: a restarted master continues from it."""
     weights = {m.key: float(m.kernel.destination.weight) for m in pool.members if m.kernel is not None}
+    never = {m.key for m in pool.members if m.trust is Trust.NEVER}
+    weights = {k: float(restated.get(k, w)) if w and k in never else w for k, w in weights.items()}
     total = sum(weights.values())
     return {k: w / total for k, w in weights.items() if w} if total else {}

@@ -80,10 +80,16 @@ class Limits:
         self._mode = mode
         self._sizing = Sizing(latency_seconds)
         self._ours: dict[DestinationKey, list[tuple[int, int]]] = {}
+        self._resumed: set[DestinationKey] = set()  # whose thresholds were ours before a restart, not seen yet
+        self.ours: frozenset[DestinationKey] = frozenset()  # whose thresholds are, by the last decision
         self._on: set[DestinationKey] = set()  # where a learned one can help: hysteresis
         self._tight: set[DestinationKey] = set()  # where memory could run out: hysteresis
         self._full: set[DestinationKey] = set()  # what the kernel holds for full, as far as can be seen
         self._written_at: dict[DestinationKey, float] = {}
+
+    def resume(self, keys: Collection[DestinationKey]) -> None:
+        """The thresholds of these are ours, whatever the first look finds: a master before us learned them."""
+        self._resumed = set(keys)
 
     def limits(
         self,
@@ -123,6 +129,8 @@ class Limits:
             if m.key in aims:
                 out[m.key] = self._kept(m, aims[m.key].limit, exact or aims[m.key].follows, now)
                 self._remember(m.key, out[m.key])
+        standing = {m.key for m in pool.members if m.base.upper and not self._typed(m)}
+        self.ours = frozenset(standing | {k for k in aims if out[k].upper})
         return out
 
     def _given(self, member: Member, room: Room | None) -> Limit:
@@ -153,6 +161,9 @@ class Limits:
         self._tight &= keys
         self._full &= keys
         for m in pool.members:
+            if m.key in self._resumed and m.kernel is not None:
+                self._resumed.discard(m.key)
+                self._ours[m.key] = [(m.base.upper, m.base.lower)]
             upper, lower, total = _in_force(m)
             if upper and total >= upper:
                 self._full.add(m.key)

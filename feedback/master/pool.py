@@ -24,7 +24,8 @@ class Role(msgspec.Struct, frozen=True):
 
 class Member(msgspec.Struct, frozen=True):
     """One destination: `base` is what the operator wrote (weight, thresholds, forwarding), `kernel` what is in force,
-    None while it is not there; `window` is the last window of its agent's stream, unsmoothed, None before the first;
+    None while it is not there; `window` is the last window of its agent's stream, unsmoothed, None before the
+    first, and `windows` are all that came since the last decision;
     `quiesced` says why it must be at 0, empty if it must not; `barred` says the same where the reason is not the
     operator's but its service, which does not answer the director, or its agent's word. `advised` is the part of its
     share that an agent-check agent asks for, None without one; `checked` how its health check stands; `order` what the
@@ -37,11 +38,17 @@ class Member(msgspec.Struct, frozen=True):
     estimate: Estimate | None
     quiesced: str = ""
     window: Window | None = None
+    windows: tuple[Window, ...] = ()
     role: Role = Role()
     barred: str = ""
     advised: float | None = None
     checked: Checked | None = None
     order: Order | None = None
+
+    @property
+    def latest(self) -> tuple[Window, ...]:
+        """Those since the last decision, or the last one, which may have been seen before."""
+        return self.windows or ((self.window,) if self.window is not None else ())
 
     @property
     def key(self) -> DestinationKey:

@@ -106,8 +106,8 @@ class Sizing:
             self._opened = self._opened * keep + weight * pool.flow
         self._memory = {m.key: self._memory.get(m.key) or _Memory() for m in pool.members}
         for m in pool.members:
-            if m.window is not None:
-                self._memory[m.key].observe(m.window)
+            for window in m.latest:
+                self._memory[m.key].observe(window)
         self._measured = any(m.estimate is not None and m.estimate.samples > 0 for m in pool.members)
         blend = 1 - exp(-seconds / USE_SECONDS)
         self._use = {m.key: _blended(self._use.get(m.key, (0.0, 0.0)), _open_and_used(m), blend) for m in pool.members}

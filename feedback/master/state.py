@@ -7,12 +7,14 @@ Pure: the daemon keeps it in a file. What does not fit is refused with one line,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 
 from feedback.master.estimate import Learned
 from feedback.master.orders import Order
+from feedback.model import DestinationKey, ServiceKey
 
 # Raised when an older master would do harm with it: fields that it does not know are ignored and have defaults here.
 VERSION = 1
@@ -45,7 +47,8 @@ class ServiceState(msgspec.Struct, frozen=True):
     """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each. `capped`: who
     is on trial. `forced`: weights that an operator's order put in place of somebody else's zero.
     `learned`: how fast each destination is, for a standby or a restarted master to go on with.
-    `ordered`: what orders changed."""
+    `ordered`: what orders changed. `limited`: destinations whose thresholds are ours, learned, where somebody else owns
+    the service."""
 
     zeros: tuple[str, ...] = ()
     owners: dict[str, Number] = {}
@@ -53,6 +56,11 @@ class ServiceState(msgspec.Struct, frozen=True):
     forced: dict[str, Number] = {}
     learned: dict[str, Learned] = {}
     ordered: dict[str, Ordered] = {}
+    limited: tuple[str, ...] = ()
+
+    def destinations(self) -> Iterator[str]:
+        """Every one that is named."""
+        yield from (*self.zeros, *self.owners, *self.capped, *self.forced, *self.learned, *self.ordered, *self.limited)
 
 
 class State(msgspec.Struct, frozen=True):
@@ -79,4 +87,11 @@ def decode(data: bytes) -> State:
         raise StateError(str(error)) from None
     if state.version != VERSION:
         raise StateError(f"is of version {state.version}, this master reads {VERSION}")
+    try:
+        for key, service in state.services.items():
+            ServiceKey.parse(key)
+            for destination in service.destinations():
+                DestinationKey.parse(destination)
+    except ValueError as error:
+        raise StateError(str(error)) from None
     return state

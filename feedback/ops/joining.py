@@ -1,4 +1,4 @@
-"""Joining: the real server's end of a token. Makes the key, has it enrolled, and puts key and master link in place.
+"""Joining: the real server's end of a token. Makes a key where there is none, enrolls it, puts key and link in place.
 
 What was there before is only replaced once the master has said yes, so that a token that does not work leaves an agent
 as it was. Knows nothing of what the master does with it.
@@ -6,13 +6,11 @@ as it was. Knows nothing of what the master does with it.
 
 from __future__ import annotations
 
-import os
-import pwd
 import struct
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import zmq
@@ -24,7 +22,6 @@ from feedback.ops.keys import KeyFileError, PublicKey
 from feedback.ops.tokens import Token
 
 DEADLINE_SECONDS = 10.0
-DAEMON_USER = "feedback"
 
 _REFUSED = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the master does not know this token: it was used, has expired, or was revoked",
@@ -33,15 +30,26 @@ _REFUSED = {
 }
 
 
-def join(token: Token, endpoint: str, base: Path) -> wire.Joined:
-    """Enroll a new key with the master at `endpoint`, and put it at BASE.key and BASE.key_secret, in place of one that
-    was there. Raises KeyFileError."""
+def present(base: Path) -> PublicKey | None:
+    """The key that this agent has already, None where there is none. Raises KeyFileError for one that is not good."""
+    secret = base.with_name(base.name + ".key_secret")
+    return keys.load_secret(secret).public if secret.exists() else None
+
+
+def join(token: Token, endpoint: str, base: Path, *, new_key: bool = False) -> wire.Joined:
+    """Enroll the key BASE.key_secret with the master at `endpoint`. Where there is none, or with `new_key`, one is made
+    and put there, with BASE.key, once the master has said yes. Raises KeyFileError."""
+    key = None if new_key else present(base)
+    if key is not None:
+        joined = ask(token, endpoint, key)
+        keys.give(base.with_name(base.name + ".key_secret"))
+        return joined
     try:
         base.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=base.parent, prefix=".join-") as directory:
             public, secret, key = keys.create(Path(directory) / base.name)
             joined = ask(token, endpoint, key)
-            _give(secret)
+            keys.give(secret)
             # The secret last: the agent reads only this file, and finds it whole.
             public.replace(base.with_name(public.name))
             secret.replace(base.with_name(secret.name))
@@ -103,14 +111,6 @@ def _socket(token: Token, endpoint: str) -> Iterator[tuple[zmq.Socket[bytes], zm
     finally:
         socket.close(linger=0)
         context.term()
-
-
-def _give(secret: Path) -> None:
-    """The agent's user owns its secret, where there is that user and we may."""
-    if os.geteuid() == 0:
-        with suppress(KeyError):
-            user = pwd.getpwnam(DAEMON_USER)
-            os.chown(secret, user.pw_uid, user.pw_gid)
 
 
 # --- the agent's configuration ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ Source: zmq.auth.certs, RFC 26 (CurveZMQ), RFC 32 (Z85).
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 import struct
 import tempfile
@@ -34,6 +35,8 @@ PublicKey = NewType("PublicKey", str)  # 40 characters, Z85
 SecretKey = NewType("SecretKey", bytes)  # 40 characters, Z85; bytes, so that it is never formatted by accident
 
 CREDENTIAL = "credential:"
+DIRECTORY = Path("/etc/feedback")  # where the units look for their keys
+DAEMON_USER = "feedback"  # of the units
 TOKEN_SUFFIX = ".token"  # of a token that waits for its agent: tokens.py
 
 
@@ -178,6 +181,26 @@ def create(path: Path) -> tuple[Path, Path, PublicKey]:
     except OSError as error:
         raise KeyFileError(f"{base}: cannot be written: {error.strerror}") from None
     return public, secret, read_public(public)
+
+
+def give(secret: Path) -> bool:
+    """The daemons' user owns the secret, where there is that user and we may; nobody else can read it either way.
+    Returns whether it was given. Raises KeyFileError."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        user = pwd.getpwnam(DAEMON_USER)
+        os.chown(secret, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    except KeyError:
+        return False
+    except OSError as error:
+        raise KeyFileError(f"{secret}: cannot be given to {DAEMON_USER}: {error.strerror}") from None
+    return True
+
+
+def give_in_place(secret: Path) -> bool:
+    """The same for one that a unit reads where it is; what is made elsewhere stays with who made it."""
+    return secret.parent.resolve() == DIRECTORY.resolve() and give(secret)
 
 
 # Enrolments

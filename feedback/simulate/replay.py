@@ -107,9 +107,23 @@ def recorded(entries: Iterable[Entry]) -> History:
     return history
 
 
-def replay(entries: Iterable[Entry], law: str) -> History:
-    """Decides at each look at the kernel, as the master does. Raises UnknownLawError."""
-    controller, ruler = Controller(MasterConfig(ownership="weights", law=law)), Ruler()
+def configured(config: MasterConfig, law: str) -> MasterConfig:
+    """A master's configuration under one law. The options that it has for this law count; a recording answers no
+    checks, and the table is the recorded one."""
+    services = tuple(
+        msgspec.structs.replace(
+            s, law=law, law_options=s.law_options if s.law == law else {}, check=None, agent_check=None
+        )
+        for s in config.service
+    )
+    return msgspec.structs.replace(config, ownership="weights", law=law, service=services)
+
+
+def replay(entries: Iterable[Entry], law: str, config: MasterConfig | None = None) -> History:
+    """Decides at each look at the kernel, as the master does: with the options, guards and thresholds of `config`, or
+    all by default. Raises UnknownLawError, ConfigError."""
+    controller = Controller(configured(config or MasterConfig(), law))
+    ruler = Ruler()
     history = History(law, {}, [])
     written: dict[Key, tuple[int, int, int]] = {}  # weight, upper, lower
     for entry in entries:

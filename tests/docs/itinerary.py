@@ -197,20 +197,20 @@ def pair(site: Site) -> None:
 
 
 def agents_of_both(site: Site) -> None:
-    """As operations.md says it, the other director's master is told of the agents that are there."""
-    for name in SERVERS:
-        site["d2"].write(f"{name}.key", site[name].read("/etc/feedback/agent.key"))
-        rip = ADDRESSES[name][0].partition("/")[0]
-        site["d2"].must(f"feedback keys enroll {name} --key {name}.key --rip {rip}")
-        second_master(site, name)
-    site["d2"].must("systemctl reload feedback-master")
+    """The other director's master is told of the agents that are there: of one as operations.md says it."""
+    token = site["d2"].must("feedback keys token rs1 --rip 10.0.0.11").split()[-1]
+    site["rs1"].must(f"feedback keys join '{token}' --master tcp://10.0.0.2:7433")
+    site["rs1"].must("feedback agent check && systemctl reload feedback-agent")
+    site["d2"].write("rs2.key", site["rs2"].read("/etc/feedback/agent.key"))
 
 
-def second_master(site: Site, name: str) -> None:
+def second_master_of_rs2(site: Site) -> None:
+    """And of one without a token."""
     key = site["d2"].must("feedback keys show /etc/feedback/master.key").strip()
     more = f"\n[[master]]\nendpoint = 'tcp://10.0.0.2:7433'\npublic_key = '{key}'\n"
-    site[name].write("/etc/feedback/agent.toml", site[name].read("/etc/feedback/agent.toml") + more)
-    site[name].must("feedback agent check && systemctl reload feedback-agent")
+    site["rs2"].write("/etc/feedback/agent.toml", site["rs2"].read("/etc/feedback/agent.toml") + more)
+    site["rs2"].must("feedback agent check && systemctl reload feedback-agent")
+    site["d2"].must("systemctl reload feedback-master")
 
 
 THIRD = '\n[[service.destination]]\naddress = "10.0.0.13"\n'
@@ -224,15 +224,6 @@ def third_server(site: Site) -> None:
 def third_server_taken_out(site: Site) -> None:
     for name in DIRECTORS:
         site[name].edit("/etc/feedback/master.toml", (THIRD, ""))
-
-
-def public_key_of_rs3(site: Site) -> None:
-    site["d2"].write("agent.key", site["rs3"].read("/etc/feedback/agent.key"))
-
-
-def second_master_of_rs3(site: Site) -> None:
-    """What the sentence after the block says."""
-    second_master(site, "rs3")
 
 
 def next_key_of_rs1(site: Site) -> None:
@@ -263,6 +254,7 @@ COLUMNS = (
     r"-> RemoteAddress:Port +Forward Weight ActiveConn InActConn +Base +Target +Load +Cap/s +Age State",
 )
 JOIN = "feedback keys join TOKEN --master tcp://10.0.0.1:7433"
+JOIN_OTHER = "feedback keys join TOKEN --master tcp://10.0.0.2:7433"
 
 ITINERARY: tuple[Stop | Also, ...] = (
     Stop("install.md", "modprobe ip_vs"),
@@ -306,7 +298,9 @@ ITINERARY: tuple[Stop | Also, ...] = (
     Stop("sync.md", "ip address del 10.0.0.100/32", by_hand=second_director),
     Stop("sync.md", "feedback keys pair"),
     Stop("sync.md", "systemd-tmpfiles --create feedback.conf", on=DIRECTORS, by_hand=pair),
-    Stop("sync.md", "feedback sync doctor", on=DIRECTORS, by_hand=agents_of_both, soon=("feedback sync doctor",)),
+    Also("feedback keys enroll rs2 --key rs2.key --rip 10.0.0.12", on="d2", by_hand=agents_of_both),
+    Also("feedback keys show /etc/feedback/master.key", on="d2", by_hand=second_master_of_rs2),
+    Stop("sync.md", "feedback sync doctor", on=DIRECTORS, soon=("feedback sync doctor",)),
     Also("feedback sync status", shows=("active", "d2")),
     Also("feedback sync resync", on="d2"),
     Also("feedback sync events --follow"),
@@ -317,12 +311,14 @@ ITINERARY: tuple[Stop | Also, ...] = (
     Stop("operations.md", "feedback keys token rs3 --rip 10.0.0.13"),
     Stop("operations.md", JOIN, on=("rs3",)),
     Stop("operations.md", "feedback master check", on=DIRECTORS, by_hand=third_server),
-    Stop("operations.md", "feedback keys enroll rs3", on=("d2",), by_hand=public_key_of_rs3),
-    Also("feedback keys show /etc/feedback/master.key", on="d2", by_hand=second_master_of_rs3),
+    Stop("operations.md", "feedback keys token rs3 --rip 10.0.0.13", on=("d2",)),
+    Stop("operations.md", JOIN_OTHER, on=("rs3",)),
     Stop("operations.md", "feedback drain 10.0.0.13 --wait"),
     Stop("operations.md", "feedback master check", on=DIRECTORS, by_hand=third_server_taken_out),
     Also("feedback keys token rs1"),
-    Also("feedback keys join TOKEN --master tcp://10.0.0.1:7433", on="rs1"),
+    Also(f"{JOIN} --new-key", on="rs1"),
+    Also("feedback keys token rs1", on="d2"),
+    Also(JOIN_OTHER, on="rs1"),
     Also("systemctl reload feedback-agent", on="rs1"),
     Also("systemctl try-restart feedback-agent feedback-master feedback-sync", on="rs1"),
     Also("systemctl status feedback-agent", on="rs1", shows=(r"active \(running\)",)),

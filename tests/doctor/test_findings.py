@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface
 from typing import Any
 
 import msgspec
 import pytest
 
-from feedback.doctor import Configuration, Facts, Finding, Level, examine, verdict
+from feedback.doctor import Configuration, Facts, Finding, Interface, Level, examine, verdict
 from feedback.ipvs.text import parse_line
 from feedback.model import (
     Destination,
@@ -261,3 +262,35 @@ def test_errors_come_first_and_make_the_verdict() -> None:
     assert [f.level for f in examine(known)] == [Level.ERROR, Level.WARNING, Level.ADVICE]
     assert verdict(examine(known)) == "1 error: mend the first one first"
     assert verdict(examine(known)[1:]) == "nothing is wrong, with the remarks above"
+
+
+def interface(name: str, *addresses: str, ignore: int = 0, announce: int = 0) -> Interface:
+    return Interface(name, tuple(map(IPv4Interface, addresses)), ignore, announce)
+
+
+LO = interface("lo", "127.0.0.1/8", "10.0.0.100/32")
+ETH0, ETH1 = interface("eth0", "10.0.0.1/24", "10.0.0.100/32"), interface("eth1", "10.0.0.2/24")
+QUIET = [interface(i.name, *map(str, i.addresses), ignore=1, announce=2) for i in (ETH0, ETH1)]
+REAL_SERVER = [interface("eth0", "10.0.0.11/24")]
+
+
+@pytest.mark.parametrize(
+    ("directs", "interfaces", "said"),
+    [
+        (True, [ETH0, ETH1], "eth0 and eth1 are both in 10.0.0.0/24, and each answers ARP for 10.0.0.100"),
+        (True, [interface("eth0", "10.0.0.1/24"), ETH1], "10.0.0.100"),  # a standby
+        (True, [QUIET[0], ETH1], "eth1: arp_ignore=0"),
+        (True, QUIET, ""),
+        (True, [ETH0], ""),
+        (True, [ETH0, interface("eth1", "10.0.1.2/24")], ""),
+        (True, [interface("eth0", "10.9.0.1/24"), interface("eth1", "10.9.0.2/24")], ""),  # no virtual address there
+        (False, [LO, *REAL_SERVER], "10.0.0.100 is on lo, and eth0 tells the network of it"),
+        (False, [LO, interface("eth0", "10.0.0.11/24", ignore=1, announce=2)], ""),
+        (False, [LO, interface("eth0", "10.0.0.11/24", ignore=1)], "arp_announce=0"),
+        (False, [interface("lo", "127.0.0.1/8"), *REAL_SERVER], ""),
+    ],
+)
+def test_who_answers_arp_for_a_virtual_address(directs: bool, interfaces: list[Interface], said: str) -> None:
+    found = [f for f in examine(facts(interfaces=tuple(interfaces), directs=directs)) if f.area == "arp"]
+    assert bool(found) is bool(said)
+    assert all(said in f.what and "net.ipv4.conf.all.arp_ignore=1" in f.mend for f in found)

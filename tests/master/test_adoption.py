@@ -17,7 +17,7 @@ from feedback.config import MasterConfig, parse
 from feedback.ipvs import FakeKernel
 from feedback.master import Controller
 from feedback.master.owner import LONGER, SIGNATURE, STANDS_SECONDS, STANDS_SECONDS_MAX, Disputes, What
-from feedback.master.state import decode, encode
+from feedback.master.state import StateError, decode, encode
 from feedback.model import (
     AddDestination,
     AddService,
@@ -501,3 +501,48 @@ def test_the_owners_weight_after_a_restart_is_his_newest() -> None:
     again.add(4, 40)
     again.run(1)
     assert again.bases == {rip(1): 10, rip(2): 30, rip(3): 10, rip(4): 40}
+
+
+LEARNED_THRESHOLDS = f'[[service]]\nvirtual = "{VIRTUAL}"\nthresholds = "learned"\n'
+
+
+def uppers(t: Town) -> list[int]:
+    return [e.destination.upper for e in t.kernel.snapshot().services[0].destinations]
+
+
+def test_learned_thresholds_are_known_for_ours_after_a_restart() -> None:
+    before = Town(extra=LEARNED_THRESHOLDS)
+    before.run(10)
+    first = uppers(before)
+    assert all(first)
+    kept, lost = decode(encode(before.controller.state())), decode(encode(before.controller.state()))
+    lost = msgspec.structs.replace(
+        lost, services={k: msgspec.structs.replace(s, limited=()) for k, s in lost.services.items()}
+    )
+    assert set(kept.services[str(VIRTUAL)].limited) == {str(rip(i)) for i in range(1, 5)}
+    followed = []
+    for state in (kept, lost):
+        for i in range(1, 5):
+            before.kernel.apply([SetDestination(VIRTUAL, Destination(rip(i), 10, upper=7, lower=6))])
+        after = Town(extra=LEARNED_THRESHOLDS, after=before)
+        after.controller.restore(state)
+        after.run(10)
+        followed.append(uppers(after))
+    assert all(upper != 7 for upper in followed[0]), "ours: learned anew"
+    assert followed[1] == [7] * 4, "taken for the owner's"
+
+
+def test_a_threshold_that_the_owner_typed_is_not_kept_for_ours() -> None:
+    t = Town(extra=LEARNED_THRESHOLDS)
+    t.run(10)
+    t.kernel.apply([SetDestination(VIRTUAL, Destination(rip(1), 10, upper=50, lower=40))])
+    t.run(2)
+    assert 50 in uppers(t)
+    assert str(rip(1)) not in t.controller.state().services[str(VIRTUAL)].limited
+
+
+@pytest.mark.parametrize("field", ['"limited": ["nonsense"]', '"zeros": ["10.0.0.1"]', '"limited": 7'])
+def test_a_state_that_names_what_is_no_destination_is_refused(field: str) -> None:
+    data = f'{{"version": 1, "services": {{"{VIRTUAL}": {{{field}}}}}}}'.encode()
+    with pytest.raises(StateError):
+        decode(data)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from feedback.config import ConfigError, MasterConfig, parse
 from feedback.master import Controller
 from feedback.master.laws import UnknownLawError
+from feedback.master.orders import Kind, Order
 from feedback.master.state import decode, encode
 from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
+from feedback.wire import Connections
 from tests.master.builders import VIRTUAL, Table, config, report, rip
 
 
@@ -235,6 +238,69 @@ def test_a_new_configuration_keeps_what_was_learned_of_services_that_stay() -> N
     assert len(bench.table.services) == 2
 
 
+def weighing(weights: dict[int, int], servers: int = 2) -> MasterConfig:
+    """Static weights of some servers; 100 of the others."""
+    text = "".join(
+        f'[[service.destination]]\naddress = "{rip(i).address}"\nweight = {weights.get(i, 100)}\n'
+        for i in range(1, servers + 1)
+    )
+    return parse(f'[[service]]\nvirtual = "{VIRTUAL}"\n{text}', MasterConfig)
+
+
+def test_a_changed_static_weight_counts_at_once_while_no_agent_has_reported() -> None:
+    bench = Bench(weighing({}), [100, 100])
+    bench.silent = {0, 1}
+    assert bench.run(1) == [100, 100]
+    for weights, expected in (({1: 300}, [300, 100]), ({1: 0}, [0, 100]), ({1: 50}, [50, 100]), ({}, [100, 100])):
+        bench.controller.reconfigure(weighing(weights))
+        assert bench.run(1) == expected
+    bench.controller.reconfigure(weighing({1: 200}))
+    bench.controller.reconfigure(weighing({1: 400}))  # before anything was written
+    assert bench.run(1) == [400, 100]
+
+
+def test_a_changed_static_weight_scales_what_a_master_before_had_learned() -> None:
+    bench = Bench(weighing({}), [100, 100])
+    bench.silent = {0, 1}
+    bench.run(1)
+    bench.table.put(rip(1), 30)
+    bench.controller.reconfigure(weighing({1: 200}))
+    assert bench.run(1) == [60, 100]
+
+
+def test_a_changed_static_weight_of_a_silent_server_counts_beside_measured_ones() -> None:
+    bench = Bench(weighing({}, 3), [100, 100, 100])
+    bench.silent = {0}
+    bench.run(5)
+    bench.controller.reconfigure(weighing({1: 300}, 3))
+    weights = bench.run(5)
+    assert weights[0] / weights[1] == pytest.approx(3, rel=0.1)
+
+
+def test_under_a_pause_a_changed_static_weight_waits() -> None:
+    bench = Bench(weighing({}), [100, 100])
+    bench.silent = {0, 1}
+    bench.run(1)
+    bench.controller.orders.give(pause := Order(kind=Kind.PAUSE))
+    bench.controller.reconfigure(weighing({1: 300}))
+    assert bench.run(1) == [100, 100]
+    bench.controller.orders.lift(pause)
+    assert bench.run(1) == [300, 100]
+
+
+def test_a_zero_of_ours_is_ours_after_the_service_was_changed() -> None:
+    """An order's zero of a moment before, which a reload must not turn into somebody else's."""
+    bench = Bench(weighing({}), [100, 100])
+    bench.run(5)
+    drain = Order(kind=Kind.DRAIN, service=str(VIRTUAL), destination=str(rip(1)))
+    bench.controller.orders.give(drain)
+    assert bench.run(1)[0] == 0
+    bench.controller.reconfigure(weighing({2: 150}))
+    bench.run(1)
+    bench.controller.orders.lift(drain)
+    assert bench.run(5)[0] > 0
+
+
 def test_a_bad_new_configuration_changes_nothing() -> None:
     bench = Bench(config(2), [100, 300])
     learned = list(bench.run(10))
@@ -299,3 +365,31 @@ def test_where_the_scheduler_looks_at_nothing_the_master_looks_more_often(
     bench = Bench(config(servers, scheduler), [100.0] * servers)
     bench.run(3, load)
     assert bench.controller.next_timer() - bench.now == pytest.approx(seconds)
+
+
+def crowded(law: str, losing: bool) -> Controller:
+    """Two agents; at each decision two windows have come, and one server refused connections in the first of them."""
+    table, sequence, overflows = Table(), 0, 0
+    c = Controller(parse(f'[[service]]\nvirtual = "{VIRTUAL}"\nlaw = "{law}"\n' + "".join(
+        f'[[service.destination]]\naddress = "{rip(i).address}"\n' for i in (1, 2)), MasterConfig))  # fmt: skip
+    for k in range(1, 60):
+        for part in (0, 1):
+            sequence += 1
+            overflows += losing and part == 0
+            now = 100 + k / 5 + part / 10
+            for i in (1, 2):
+                r = report(i, at=now, sequence=sequence, busy=now / 2, opened=int(50 * now))
+                refused = Connections(int(50 * now), 0, overflows=overflows if i == 1 else 0)
+                assert c.receive_report(msgspec.structs.replace(r, connections=refused), now) is None
+        c.receive_kernel(table.snapshot(), 100 + k / 5 + 0.1)
+        table.apply(c.decide(100 + k / 5 + 0.1).edits)
+    return c
+
+
+def test_no_window_is_lost_where_two_come_between_two_decisions() -> None:
+    def shares(c: Controller) -> list[float]:
+        return [s.share for s in c.decide(200.0).settings]
+
+    assert shares(crowded("capacity", losing=False)) == pytest.approx([0.5, 0.5], rel=0.05)
+    first, second = shares(crowded("capacity", losing=True))
+    assert first < 0.5 * second, "its accept queue was full in every other window"

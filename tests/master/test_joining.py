@@ -170,8 +170,9 @@ def test_the_commands_do_it_all(site: Site, tmp_path: Path) -> None:  # noqa: F8
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    async def entered(link: Link, text: str) -> str:
-        words = ["join", "-", "--master", link.endpoints[0], "--key", str(tmp_path / "agent"), "--config", str(config)]
+    async def entered(link: Link, text: str, *more: str) -> str:
+        words = ["join", "-", "--master", link.endpoints[0], "--key", str(tmp_path / "agent"), "--config", str(config),
+                 *more]  # fmt: skip
         result = await asyncio.to_thread(runner.invoke, command, words, text)
         assert result.exit_code == 0, result.output
         return (tmp_path / "agent.key").read_text()
@@ -186,7 +187,8 @@ def test_the_commands_do_it_all(site: Site, tmp_path: Path) -> None:  # noqa: F8
                 tmp_path / "agent.key_secret",
             )
             assert [(m.endpoint, m.public_key) for m in found.master] == [(link.endpoints[0], site.master.public)]
-            assert await entered(link, made()) != first
+            assert await entered(link, made()) == first, "the key that is there is kept"
+            assert await entered(link, made(), "--new-key") != first
             assert load(config, AgentConfig) == found
 
     run(scenario())
@@ -205,6 +207,55 @@ def test_a_second_director_is_added_to_the_configuration(tmp_path: Path, site: S
     with pytest.raises(KeyFileError, match="is of rs9"):
         joining.configure(config, other, "tcp://10.0.0.3:7433", site.rs1.public, tmp_path / "x")
     assert config.read_text() == before
+
+
+def test_one_key_joins_the_masters_of_both_directors(
+    site: Site,  # noqa: F811
+    peers: Peers,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """A token of each, two joins, one key and one configuration: both masters hear the agent."""
+    base, config, enrolled = tmp_path / "agent", tmp_path / "agent.toml", tmp_path / "d2"
+    heard: list[object] = []
+    second = Link(["tcp://127.0.0.1:0"], site.stranger, enrolled, lambda r, now: heard.append(r))
+
+    async def scenario() -> None:
+        enrolled.mkdir()
+        second.open()
+        try:
+            async with site.link() as link:
+                tokens_of_both = (
+                    (link, token(site)),
+                    (
+                        second,
+                        tokens.issue(enrolled, "rs9", ("10.0.0.19",), site.stranger.public, int(time.time()) + 60),
+                    ),
+                )
+                for there, text in tokens_of_both:
+                    words = ["join", text, "--master", there.endpoints[0], "--key", str(base), "--config", str(config)]
+                    said = await asyncio.to_thread(CliRunner().invoke, command, words)
+                    assert said.exit_code == 0, said.output
+                assert "the key that was there" in said.stderr
+                found = load(config, AgentConfig)
+                assert [m.public_key for m in found.master] == [site.master.public, site.stranger.public]
+                of_first = keys.read_enrolment(site.enrolled / "rs9.toml").public_key
+                assert of_first == keys.read_enrolment(enrolled / "rs9.toml").public_key == keys.read_public(found.key)
+                agent = dealer(peers, site, link, keys.load_secret(found.key))
+                agent.send(report(0, agent="rs9", addresses=("10.0.0.19",)))
+                await until(lambda: site.got, "its report at the first master")
+        finally:
+            second.close()
+
+    run(scenario())
+
+
+def test_a_key_that_is_there_and_not_good_is_not_replaced(site: Site, tmp_path: Path) -> None:  # noqa: F811
+    secret = tmp_path / "agent.key_secret"
+    secret.write_text("nonsense")
+    secret.chmod(0o600)
+    with pytest.raises(KeyFileError, match="not a key file"):
+        joining.join(tokens.read(token(site)), "tcp://127.0.0.1:1", tmp_path / "agent")
+    assert secret.read_text() == "nonsense"
 
 
 def test_nobody_there_is_said_in_time(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import stat
 from ipaddress import ip_address
 from pathlib import Path
@@ -282,3 +283,24 @@ def test_an_unreadable_secret_is_named(tmp_path: Path) -> None:
     secret.chmod(0o200)
     with pytest.raises(KeyFileError, match="chown feedback"):
         keys.load_secret(secret)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("words", [("new", "master"), ("pair", "pair.key")], ids=["new", "pair"])
+def test_what_root_makes_in_the_daemons_directory_is_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    there, elsewhere = tmp_path / "etc", tmp_path / "home"
+    monkeypatch.setattr(keys, "DIRECTORY", there)
+    monkeypatch.setattr(keys, "DAEMON_USER", "nobody")
+    for directory, owner, said in ((there, pwd.getpwnam("nobody").pw_uid, True), (elsewhere, 0, False)):
+        directory.mkdir()
+        result = CliRunner().invoke(command, [words[0], str(directory / words[1])])
+        (secret,) = [p for p in directory.iterdir() if p.suffix == ".key_secret" or p.name == "pair.key"]
+        found = secret.stat()
+        assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (owner, 0o600)
+        assert ("belongs to feedback" in result.stderr) is said
+    monkeypatch.setattr(keys, "DAEMON_USER", "nobody-of-this-name")
+    assert CliRunner().invoke(command, ["new", str(there / "agent")]).exit_code == 0, (
+        "without that user it stays root's"
+    )

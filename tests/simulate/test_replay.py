@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from feedback.cli.main import main
+from feedback.config import MasterConfig, parse
 from feedback.master.recording import Entry, RecordingError, line, read
 from feedback.model import Edit, Snapshot
 from feedback.simulate import traffic
@@ -100,3 +101,38 @@ def test_the_command_shows_both_histories(entries: list[Entry], tmp_path: Path) 
     assert found["laws"]["recorded"]["writes"] > 0
     answer = CliRunner().invoke(main, ["simulate", "--replay", str(tmp_path / "none")])
     assert (answer.exit_code, len(answer.output.splitlines())) == (1, 1)
+
+
+LIMITED = """
+[guards]
+ceiling = 1.0
+[[service]]
+virtual = "{virtual}"
+law = "{law}"
+law_options = {options}
+"""
+
+
+def test_a_replay_takes_the_configuration(entries: list[Entry], tmp_path: Path) -> None:
+    """Its guards, and its options of the law that it has; without --law its own laws."""
+    snapshot = next(e.what for e in entries if isinstance(e.what, Snapshot))
+    virtual, tape, config = str(snapshot.services[0].service.key), tmp_path / "r.jsonl", tmp_path / "master.toml"
+    tape.write_bytes(b"".join(line(e.at, e.what) for e in entries))
+
+    def asked(*words: str) -> tuple[int, str, list[str]]:
+        answer = CliRunner().invoke(main, ["simulate", "--json", *words])
+        found = json.loads(answer.stdout.splitlines()[-1]) if answer.exit_code == 0 else {}
+        return answer.exit_code, answer.output, [str(x) for x in found.get("laws", found)]
+
+    replaying = ("--replay", str(tape), "--config", str(config))
+    config.write_text(LIMITED.format(virtual=virtual, law="pid", options="{ proportional = 0.1 }"))
+    code, output, _ = asked(*replaying)
+    assert code == 0 and "pid" in output, output
+    config.write_text(LIMITED.format(virtual=virtual, law="pid", options="{ proportional = -1 }"))
+    code, output, _ = asked(*replaying)
+    assert code == 1 and "law_options" in output
+    assert asked(*replaying, "--law", "capacity")[0] == 0, "options of another law do not count"
+    code, output, _ = asked("--config", str(config))
+    assert code == 1 and "--replay" in output
+    bounded = parse(LIMITED.format(virtual=virtual, law="capacity", options="{}"), MasterConfig)
+    assert replay(entries, "capacity", bounded).weights != replay(entries, "capacity").weights

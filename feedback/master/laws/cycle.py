@@ -3,7 +3,7 @@
 The loop decides five times a second; the systems that the laws of the field come from did so every 1 to 20 seconds, on
 what was read between two turns. Reading only the last window at each turn would be noisier than any of them ever was.
 
-Knows no law. Invariant: no window is counted twice, and none of a silent agent.
+Knows no law. Invariant: every window is counted once, and none of a silent agent.
 """
 
 from __future__ import annotations
@@ -62,12 +62,10 @@ class Cycle:
         return {m.key: _mean(windows[m.key]) for m in pool.members if m.key in windows}
 
     def _take(self, member: Member) -> None:
-        window = member.window
-        if window is None or member.trust is not Trust.FRESH or window.seconds <= 0:
-            return
-        if self._seen.get(member.key) != window.end:
-            self._seen[member.key] = window.end
-            self._windows.setdefault(member.key, []).append((window.seconds, _observed(member, window)))
+        for window in member.latest if member.trust is Trust.FRESH else ():
+            if window.seconds > 0 and self._seen.get(member.key) != window.end:
+                self._seen[member.key] = window.end
+                self._windows.setdefault(member.key, []).append((window.seconds, _observed(member, window)))
 
 
 def _observed(member: Member, window: Window) -> Observed:

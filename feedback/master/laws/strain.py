@@ -44,8 +44,11 @@ class Strain:
         self._seen: Window | None = None
 
     def follow(self, member: Member, now: float, pool_is_hot: bool) -> None:
-        window = member.window
-        if window is None or window is self._seen:
+        for window in member.latest:
+            self._take(window, now, pool_is_hot)
+
+    def _take(self, window: Window, now: float, pool_is_hot: bool) -> None:
+        if window is self._seen:
             return
         before, self._seen = self._seen, window
         if before is not None:

@@ -1,8 +1,9 @@
 """Election: which of two directors is active, and why. The public face of the pair.
 
 Owns the decision; takes `now` (seconds of a monotonic clock that counts suspension: CLOCK_BOOTTIME) and reads no clock,
-draws no number, sends nothing. The states and what may follow are in transitions.py, what is known and what follows
-from it in knowledge.py, the datagram and what proves its freshness in heartbeat.py, the face's words in standing.py.
+draws no number, sends nothing. Which event a heartbeat or an answer is, meaning.py says; what time alone brings about,
+turns.py; what an event brings about, course.py, by the table of transitions.py. What is known and what can be told from
+it is in knowledge.py, the datagram and what proves its freshness in heartbeat.py, the face's words in standing.py.
 
 How the shell uses it: hand in everything that was received before `handle_timer`, all of it; after each `receive_*` and
 `request_*` look at `next_timer()` and call `handle_timer(now)` when it is due (it is due at once when something was
@@ -27,31 +28,13 @@ from __future__ import annotations
 
 import copy
 
-from feedback.sync.election.heartbeat import (
-    PROTOCOL,
-    TERM_MAX,
-    Heartbeat,
-    Replica,
-    ReplicaState,
-    Role,
-    Verdict,
-    Window,
-)
+from feedback.sync.election.course import Course
+from feedback.sync.election.heartbeat import PROTOCOL, Heartbeat, Replica, ReplicaState, Role, Verdict, Window
 from feedback.sync.election.knowledge import NEVER, Knowledge
+from feedback.sync.election.meaning import hear, see
 from feedback.sync.election.standing import Happening, LinkStatus, Notice, PeerStatus, Settings, Status, Transition
-from feedback.sync.election.transitions import (
-    AnnounceAgain,
-    Decision,
-    Event,
-    Look,
-    PrepareHandover,
-    Resume,
-    SendHeartbeat,
-    State,
-    StepDown,
-    TakeOver,
-    row,
-)
+from feedback.sync.election.transitions import Decision, Event, SendHeartbeat, State
+from feedback.sync.election.turns import repeat, turn
 
 __all__ = [
     "NEVER",
@@ -64,8 +47,6 @@ __all__ = [
     "Status",
     "Transition",
 ]
-
-TRANSITIONS_KEPT = 32
 
 
 class Election:
@@ -80,12 +61,13 @@ class Election:
         self.name = name
         window = Window(boot, settings.fresh_seconds, settings.silence_seconds)
         self._m = Knowledge(settings, name, window, now, now, now, now, now)
+        self._course = Course(settings, name, self._m)
 
     def __copy__(self) -> Election:
         """A copy that goes its own way from here: for exploration, and for "what if"."""
         twin = object.__new__(type(self))
-        twin.settings, twin.name, twin._m = self.settings, self.name, copy.copy(self._m)
-        twin._m.window = copy.copy(self._m.window)
+        twin.settings, twin.name, twin._course = self.settings, self.name, copy.copy(self._course)
+        twin._m = twin._course.m
         return twin
 
     @property
@@ -106,20 +88,18 @@ class Election:
             return self.receive_refused("name")
         verdict = self._m.window.receive(heartbeat, link, now)
         if verdict is Verdict.FRESH:
-            return self._hear(heartbeat, now)
+            return hear(self._course, heartbeat, now)
         if verdict is not Verdict.DUPLICATE:
             self.receive_refused(verdict.value)
         return None
 
     def receive_refused(self, kind: str) -> None:
         """Count a datagram that was not taken: the kind of a HeartbeatError."""
-        counts = dict(self._m.refused)
-        counts[kind] = counts.get(kind, 0) + 1
-        self._m.refused = tuple(sorted(counts.items()))
+        self._m.refuse(kind)
 
     def receive_answer(self, address: str, mac: bytes, now: float) -> None:
         """Somebody answered a look for one of our addresses."""
-        self._see(address, mac, self._advance(now), "answers for")
+        see(self._course, address, mac, self._advance(now), "answers for")
 
     def receive_claim(self, address: str, mac: bytes, now: float) -> None:
         """Somebody announced one of our addresses unasked."""
@@ -127,7 +107,7 @@ class Election:
         known = address in self.settings.addresses and mac in self._m.peer_macs and mac not in self._m.macs
         if known and now >= self._m.silent_at():
             self._m.heard_claim_at = now
-        self._see(address, mac, now, "announces")
+        see(self._course, address, mac, now, "announces")
 
     def receive_reach(self, target: str, reachable: bool, now: float) -> None:
         """A reach target answered, or did not for as long as the shell waits. One that answers is enough."""
@@ -169,7 +149,7 @@ class Election:
             return
         against = self._m.against_handover(now, self._m.forced)
         event = Event.EXPIRED if against else Event.HANDED_OVER
-        self._event(event, against or f"the last difference is sent: {self.settings.peer} may take over", now)
+        self._course.event(event, against or f"the last difference is sent: {self.settings.peer} may take over", now)
 
     # What is asked
 
@@ -182,7 +162,7 @@ class Election:
         if self.role is Role.ACTIVE:
             against = self._m.against_handover(now, force)
             if against is None:
-                self._hand_over("requested", now, force)
+                self._course.hand_over("requested", now, force)
             return against
         against = self._m.against_wish(now)
         if against is None:
@@ -211,8 +191,8 @@ class Election:
         m = self._m
         m.turn_at = now
         if m.installed is not None:
-            self._turn(now)
-            self._repeat(now)
+            turn(self._course, now)
+            repeat(self._course, now)
         if now >= m.beat_due:
             late = now - m.beat_due >= self.settings.interval_seconds
             m.beat_due = (now if late else m.beat_due) + self.settings.interval_seconds
@@ -283,218 +263,8 @@ class Election:
         if m.state is State.STARTING:
             m.entered_at = now
         elif m.state is State.DOUBTING:
-            self._look_anew(now)
-        self._event(Event.STALLED, f"stood still for {seconds:.2f} s: the peer may have taken over", now)
-
-    # Turns: what time alone brings about, in each state
-
-    def _turn(self, now: float) -> None:
-        m = self._m
-        if m.state is State.STARTING:
-            if now >= self._m.start_over():
-                event = Event.RESTARTED if m.installed else Event.STARTED
-                self._event(event, f"{self.settings.peer} was not heard in {now - m.entered_at:.2f} s", now)
-        elif m.state is State.STANDBY:
-            if now >= self._m.silent_at():
-                self._event(Event.SILENT, self._m.silence(now), now)
-        elif m.state in (State.LOOKING, State.WATCHING, State.DOUBTING):
-            if now >= self._m.look_over():
-                self._judge_look(now)
-        elif m.state is State.ACTIVE:
-            self._turn_active(now)
-        else:
-            self._turn_handover(now)
-
-    def _judge_look(self, now: float) -> None:
-        """The last look had its time. What was answered has been dealt with when the answer came."""
-        m = self._m
-        against = self.limitation()
-        if m.state is State.WATCHING:
-            if m.answered or against or m.announced(now):
-                return self._look(now)
-            return self._event(Event.MISSED, "a look went unanswered", now)
-        m.missed += 1
-        if m.missed >= self._m.looks() and against:
-            self._event(Event.UNFIT, f"nobody answers for the addresses, but {against}", now)
-        elif m.missed >= self._m.looks() and (m.state is State.LOOKING or now >= self._m.silent_at()):
-            self._event(Event.UNANSWERED, self._m.vacancy(now), now)
-        if m.state in (State.LOOKING, State.DOUBTING):
-            self._look(now)
-        return None
-
-    def _turn_active(self, now: float) -> None:
-        m, s = self._m, self.settings
-        unfit = (
-            self.limitation() if now - m.unreached_at >= s.unreached_seconds > 0 and m.unreached_at != NEVER else None
-        )
-        if now < self._m.silent_at():
-            m.claimed_at = NEVER
-            self._turn_wanted(unfit, now)
-        elif unfit:
-            self._event(Event.ISOLATED, f"{self._m.silence(now)}, and {unfit}", now)
-        else:
-            self._contest(now)
-
-    def _turn_wanted(self, unfit: str | None, now: float) -> None:
-        """A handover that nobody requested here: the peer wishes it, or serves where we cannot."""
-        peer = self._m.peer
-        if peer is None or now < self._m.hold_until or not (unfit or peer.wishes):
-            return
-        if self._m.against_handover(now, False) is None:
-            why = f"{unfit}, and {self.settings.peer} can serve" if unfit else f"{self.settings.peer} asks for it"
-            self._hand_over(why, now, False)
-
-    def _contest(self, now: float) -> None:
-        """Active without hearing the peer: look from time to time whether it answers for the addresses too."""
-        m, s = self._m, self.settings
-        claimed = m.claimed_at != NEVER
-        if now >= m.look_at + (s.watch_seconds if claimed else s.contest_seconds):
-            if not m.answered:
-                m.claimed_at = NEVER
-            self._look(now)
-
-    def _turn_handover(self, now: float) -> None:
-        m, s = self._m, self.settings
-        limit = s.handover_seconds if m.state is State.HANDING_OVER else s.yield_seconds
-        against = self._m.against_handover(now, m.forced)
-        if now >= self._m.silent_at():
-            self._event(Event.SILENT, f"{self._m.silence(now)}: stays active", now)
-        elif against:
-            self._event(Event.EXPIRED, f"{against}: stays active", now)
-        elif now >= m.entered_at + limit:
-            self._event(Event.EXPIRED, f"not handed over within {limit:g} s: stays active", now)
-
-    def _repeat(self, now: float) -> None:
-        """A decision that had no effect is said again: what is wanted stays wanted."""
-        m = self._m
-        wrong = (self.role is Role.ACTIVE and not m.installed) or (self.role is Role.STANDBY and m.installed)
-        if not wrong or now - max(m.entered_at, m.repeated_at) < self.settings.repeat_seconds:
-            return
-        m.repeated_at = now
-        if self.role is Role.ACTIVE:
-            m.pending = (*m.pending, Resume("active, and the addresses are not there", m.term))
-        else:
-            m.pending = (*m.pending, StepDown("standby, and the addresses are still there"))
-
-    # Meaning: which event it is
-
-    def _hear(self, heartbeat: Heartbeat, now: float) -> None:
-        m = self._m
-        self._tell_version(heartbeat, now)
-        event, reason = self._meaning(heartbeat, now)
-        m.peer, m.peer_was, m.heard_claim_at = heartbeat, heartbeat.role, NEVER
-        if heartbeat.macs:
-            m.peer_macs = heartbeat.macs
-        if not self._m.holds() or heartbeat.role is Role.STANDBY:
-            m.term = max(m.term, heartbeat.term)
-        self._event(event, reason, now)
-
-    def _meaning(self, heartbeat: Heartbeat, now: float) -> tuple[Event, str]:
-        peer = self.settings.peer
-        if heartbeat.role is not Role.ACTIVE:
-            if self._m.rank(now) < self._m.peer_rank(heartbeat):
-                return Event.PEER_FIRST, f"{peer} is {heartbeat.role} and comes first"
-            if self._m.state is State.STARTING and self._m.installed:
-                return Event.RESUMES, f"the addresses are still here, and {peer} is {heartbeat.role}"
-            return Event.OURS_FIRST, f"{peer} is {heartbeat.role}, and nobody is active"
-        if heartbeat.yields and self._m.takes(heartbeat):
-            return Event.PEER_YIELDS, f"{peer} hands over: {self._m.loss(now)}"
-        mine = (self._m.term, self.settings.priority, self.name)
-        theirs = (heartbeat.term, heartbeat.priority, peer)
-        if self._m.holds() and mine > theirs:
-            return Event.PEER_BELOW, f"{peer} is active too, with {_claim(theirs)} below {_claim(mine)}"
-        return Event.PEER_ACTIVE, f"{peer} is active with {_claim(theirs)}"
-
-    def _see(self, address: str, mac: bytes, now: float, does: str) -> None:
-        m = self._m
-        if address not in self.settings.addresses or mac in m.macs:
-            return None
-        if m.peer_macs and mac not in m.peer_macs:
-            return self.receive_refused("foreign-address")
-        reason = f"{mac.hex(':')} {does} {address}"
-        if self.role is not Role.ACTIVE:
-            if not m.answered and m.state in (State.LOOKING, State.WATCHING, State.DOUBTING):
-                m.answered = True
-            return self._event(Event.ANSWERED, reason, now)
-        if now < self._m.silent_at():
-            return None  # heartbeats tell more
-        m.answered = True
-        m.claimed_at = now if m.claimed_at == NEVER else m.claimed_at
-        self._event(*self._displaced(reason, now), now)
-        return None
-
-    def _displaced(self, reason: str, now: float) -> tuple[Event, str]:
-        m, s = self._m, self.settings
-        if m.peer_was in (Role.STANDBY, Role.UNDECIDED):
-            return Event.DISPLACED, f"{reason}: {s.peer} took over while no link worked"
-        if now - m.claimed_at >= s.claim_seconds * (1 if self.name < s.peer else 2):
-            return Event.DISPLACED, f"{reason} for {now - m.claimed_at:.2f} s and no link works: gives way"
-        return Event.CONTESTED, reason
-
-    # What follows
-
-    def _event(self, event: Event, reason: str, now: float) -> None:
-        m = self._m
-        follows = row(self.name, m.state, event)
-        if follows is None:
-            return
-        new, do = follows
-        if do is AnnounceAgain:
-            if now - m.announced_at >= self.settings.contest_seconds:
-                m.announced_at = now
-                m.pending = (*m.pending, AnnounceAgain(reason))
-            return
-        if do is TakeOver:
-            m.term = min(max(m.term, m.peer.term if m.peer else 0) + 1, TERM_MAX)
-            m.pending = (*m.pending, TakeOver(reason, m.term))
-        elif do is Resume:
-            m.term = max(m.term, 1)
-            m.pending = (*m.pending, Resume(reason, m.term))
-        elif do is StepDown:
-            m.pending = (*m.pending, StepDown(reason))
-        elif do is PrepareHandover:
-            m.pending = (*m.pending, PrepareHandover(reason))
-        self._enter(new, event, reason, now)
-
-    def _enter(self, new: State, event: Event, reason: str, now: float) -> None:
-        m = self._m
-        transition = Transition(now, m.state, new, event, reason)
-        m.transitions = (*m.transitions, transition)[-TRANSITIONS_KEPT:]
-        self._happen(transition)
-        m.state, m.reason, m.entered_at, m.beat_due = new, reason, now, now
-        m.claimed_at = NEVER
-        if event in (Event.DISPLACED, Event.ANSWERED):
-            m.peer_was = None
-        if event in (Event.EXPIRED, Event.PEER_YIELDS):
-            m.hold_until = now + self.settings.hold_seconds
-        if new in (State.LOOKING, State.DOUBTING):
-            self._look_anew(now, missed=1 if event is Event.MISSED else 0)
-        elif new is State.WATCHING and event is Event.DISPLACED:
-            self._look(now)
-
-    def _look_anew(self, now: float, missed: int = 0) -> None:
-        self._m.missed = missed
-        self._look(now)
-
-    def _look(self, now: float) -> None:
-        m = self._m
-        m.look_at, m.answered = now, False
-        m.pending = (*m.pending, Look(self.settings.addresses))
-
-    def _hand_over(self, why: str, now: float, force: bool) -> None:
-        self._m.forced = force
-        self._event(Event.HANDOVER, why, now)
-
-    def _happen(self, happening: Happening) -> None:
-        self._m.happenings = (*self._m.happenings, happening)[-TRANSITIONS_KEPT:]
-
-    def _tell_version(self, heartbeat: Heartbeat, now: float) -> None:
-        if heartbeat.version != PROTOCOL:
-            self.receive_refused("version")
-        if heartbeat.version != self._m.told_version:
-            self._m.told_version = heartbeat.version
-            text = f"{self.settings.peer} speaks protocol {heartbeat.version}, this side {PROTOCOL}"
-            self._happen(Notice(now, f"{text}: its replica is not known; upgrade the older one"))
+            self._course.look_anew(now)
+        self._course.event(Event.STALLED, f"stood still for {seconds:.2f} s: the peer may have taken over", now)
 
     # Reasons
 
@@ -505,7 +275,3 @@ class Election:
 
 def _put(facts: tuple[tuple[str, bool], ...], name: str, value: bool) -> tuple[tuple[str, bool], ...]:
     return tuple(sorted({**dict(facts), name: value}.items()))
-
-
-def _claim(claim: tuple[int, int, str]) -> str:
-    return f"term {claim[0]} priority {claim[1]}"

@@ -1,7 +1,7 @@
 """What one director knows of itself and its peer, and what follows from that without anything being done.
 
 Owns every value of the election that changes, and the questions about them: who is alive, who comes first, what speaks
-against a takeover or a handover, what a takeover loses. Decides nothing: election.py does.
+against a takeover or a handover, what a takeover loses. Decides nothing: course.py does.
 """
 
 from __future__ import annotations
@@ -61,6 +61,12 @@ class Knowledge(msgspec.Struct):
     @property
     def role(self) -> Role:
         return ROLES[self.state]
+
+    def refuse(self, kind: str) -> None:
+        """Count a datagram that was not taken."""
+        counts = dict(self.refused)
+        counts[kind] = counts.get(kind, 0) + 1
+        self.refused = tuple(sorted(counts.items()))
 
     def limitation(self) -> str | None:
         """Why this director could not serve, or None."""

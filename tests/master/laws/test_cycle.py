@@ -63,3 +63,13 @@ def test_where_the_agent_cannot_count_the_directors_rate_stands_in() -> None:
     seen = Cycle(1.0).turn(pool(udp), 1.0)
     assert seen is not None
     assert (seen[rip(1)].opened, seen[rip(1)].completions) == (50.0, 50.0)
+
+
+def test_windows_that_come_together_are_all_counted() -> None:
+    cycle = Cycle(1.0)
+    first, second = window(10.2, busy=0.2, rate=20), window(10.4, busy=0.6, rate=40)
+    both = msgspec.structs.replace(watched(1, second), windows=(first, second))
+    seen = cycle.turn(pool(both), 10.4)
+    assert seen is not None
+    assert (seen[rip(1)].busy, seen[rip(1)].completions) == (pytest.approx(0.4), pytest.approx(30))
+    assert cycle.turn(pool(watched(1, second)), 11.4) == {}, "and none again"

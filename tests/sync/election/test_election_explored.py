@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from feedback.sync import Election, Heartbeat
+from feedback.sync.election import meaning
+from feedback.sync.election.course import Course
+from feedback.sync.election.meaning import of_heartbeat
 from feedback.sync.election.transitions import Event
 from tests.sync.election.exploration import Explorer, ViolationError, begin, settled_world
 
@@ -40,22 +44,6 @@ class WithoutLook(Election):
         pass
 
 
-class WithoutTerms(Election):
-    """Stays active whatever the other claims."""
-
-    def _meaning(self, heartbeat: Heartbeat, now: float) -> tuple[Event, str]:
-        event, reason = super()._meaning(heartbeat, now)
-        return (Event.PEER_BELOW if event is Event.PEER_ACTIVE and self._m.holds() else event), reason
-
-
-class Polite(Election):
-    """Steps down whenever the other is active too."""
-
-    def _meaning(self, heartbeat: Heartbeat, now: float) -> tuple[Event, str]:
-        event, reason = super()._meaning(heartbeat, now)
-        return (Event.PEER_ACTIVE if event is Event.PEER_BELOW else event), reason
-
-
 class WithoutDoubt(Election):
     """Does not notice that it stood still."""
 
@@ -63,26 +51,41 @@ class WithoutDoubt(Election):
         self._m.turn_at = now
 
 
-class Stubborn(Election):
+def without_terms(course: Course, heartbeat: Heartbeat, now: float) -> tuple[Event, str]:
+    """Stays active whatever the other claims."""
+    event, reason = of_heartbeat(course, heartbeat, now)
+    return (Event.PEER_BELOW if event is Event.PEER_ACTIVE and course.m.holds() else event), reason
+
+
+def polite(course: Course, heartbeat: Heartbeat, now: float) -> tuple[Event, str]:
+    """Steps down whenever the other is active too."""
+    event, reason = of_heartbeat(course, heartbeat, now)
+    return (Event.PEER_ACTIVE if event is Event.PEER_BELOW else event), reason
+
+
+def stubborn(course: Course, reason: str, now: float) -> tuple[Event, str]:
     """Believes nothing that only the look tells while it is active."""
-
-    def _displaced(self, reason: str, now: float) -> tuple[Event, str]:
-        return Event.CONTESTED, reason
+    return Event.CONTESTED, reason
 
 
-BROKEN = [
+BROKEN: list[tuple[type[Election] | Callable[..., tuple[Event, str]], int, str]] = [
     (WithoutLook, 1, "takes over, and d[12] has answered for the addresses all the time"),
-    (WithoutTerms, 2, "both answer for|not exactly one|comes to no rest"),
-    (Polite, 2, "gives way to d[12], whose claim is below its own"),
+    (without_terms, 2, "both answer for|not exactly one|comes to no rest"),
+    (polite, 2, "gives way to d[12], whose claim is below its own"),
     (WithoutDoubt, 1, "stood still, and says that it is active in its first turn|takes over, and"),
-    (Stubborn, 2, "both answer for .* while the look works"),
+    (stubborn, 2, "both answer for .* while the look works"),
 ]
 
 
 @pytest.mark.parametrize(("broken", "faults", "wrong"), BROKEN)
-def test_a_broken_rule_is_found_out(broken: type[Election], faults: int, wrong: str) -> None:
+def test_a_broken_rule_is_found_out(
+    broken: type[Election] | Callable[..., tuple[Event, str]], faults: int, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not isinstance(broken, type):
+        monkeypatch.setattr(meaning, "of_contest" if broken is stubborn else "of_heartbeat", broken)
+    election = broken if isinstance(broken, type) else Election
     with pytest.raises(ViolationError, match=wrong) as caught:
-        Explorer(settled_world(broken), faults).run()
+        Explorer(settled_world(election), faults).run()
     way = str(caught.value).splitlines()
     assert "d1" in way[1] and "d2" in way[1]  # the way there, from the start
     assert len(way) < 60
