@@ -82,6 +82,8 @@ class GuestSuite:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if hasattr(self.config, "workerinput") and any(item.get_closest_marker("lab") for item in items):
+            raise pytest.UsageError("tests marked lab share one guest and time things: run them without -n")
         if not runs_here():
             # Those that boot guests of their own come first and alone: they time things, and two cores are few.
             items.sort(key=lambda item: not on_host(item))  # sort() keeps the rest in order
