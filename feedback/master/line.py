@@ -312,7 +312,8 @@ class Line:
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
         standing = self._disputes.standing(now) if self.destinations is None else ""
         if standing:
-            settings = {m.key: self._theirs(m, settings[m.key], standing) for m in pool.members}
+            total = sum(self._base(k, e).weight for k, e in self._have.items() if k not in self.zeros)
+            settings = {m.key: self._theirs(m, settings[m.key], standing, total) for m in pool.members}
         settings = self._settled(pool, settings)
         if self.destinations is None:
             settings = {k: self._with_signature(k, s) for k, s in settings.items()}
@@ -346,10 +347,9 @@ class Line:
         }
         return settings | said
 
-    def _theirs(self, member: Member, setting: Setting, why: str) -> Setting:
-        """As the owner of the service has it."""
+    def _theirs(self, member: Member, setting: Setting, why: str, total: int) -> Setting:
+        """As the owner of the service has it, of whose weights `total` is the sum."""
         weight = 0 if member.key in self.zeros else member.base.weight
-        total = sum(self._base(k, e).weight for k, e in self._have.items() if k not in self.zeros)
         return msgspec.structs.replace(
             setting,
             weight=weight,
