@@ -55,7 +55,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -m 'not lab'
+	$(BIN)/pytest -n auto --dist worksteal -m 'not lab'
 
 format: setup
 	$(BIN)/ruff format .

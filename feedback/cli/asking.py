@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from feedback.cli.errors import Failure, Unreachable
+from feedback.config import MASTER_PATH
 
 MASTER = Path("/run/feedback/master.sock")
 SYNC = Path("/run/feedback/sync.sock")
@@ -19,6 +20,13 @@ control_option = click.option(
     default=MASTER,
     show_default=True,
     help="The master's control socket.",
+)
+directory_option = click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=MASTER_PATH.parent,
+    show_default=True,
+    help="Where master.toml, agent.toml and sync.toml are.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 

@@ -7,19 +7,13 @@ from typing import Any
 
 import click
 
-from feedback.cli.asking import json_option, told
+from feedback.cli.asking import directory_option, json_option, told
 from feedback.cli.errors import Failure
 from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
 
 
 @click.command()
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=MASTER_PATH.parent,
-    show_default=True,
-    help="Where master.toml, agent.toml and sync.toml are.",
-)
+@directory_option
 @json_option
 def check(directory: Path, as_json: bool) -> None:
     """Check every configuration that is there: master.toml, agent.toml, sync.toml, with their keys and enrolments.

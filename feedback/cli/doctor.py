@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from feedback.cli.asking import MASTER, SYNC, ask, json_option, told
+from feedback.cli.asking import MASTER, SYNC, ask, directory_option, json_option, told
 from feedback.cli.check import results
 from feedback.cli.errors import Failure, Unreachable
 from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
@@ -29,13 +29,7 @@ TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 
 @click.command()
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=MASTER_PATH.parent,
-    show_default=True,
-    help="Where master.toml, agent.toml and sync.toml are.",
-)
+@directory_option
 @click.option("--control", type=click.Path(path_type=Path), default=None, help=f"The master's socket; else {MASTER}.")
 @click.option("--netns", default=None, metavar="NAME", help="The director's network namespace.")
 @json_option

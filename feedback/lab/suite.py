@@ -3,7 +3,8 @@
 Two halves. In the guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
 `GuestSuite` boots the guest when its first test is due and gives out its reports in place of running the tests. Where
 the running kernel has IPVS and we are root, neither is used. Invariant: a guest that does not come up, dies or hangs
-fails every test that it has not reported; nothing is skipped for want of a kernel.
+fails every test that it has not reported; nothing is skipped for want of a kernel. A part of a session that
+pytest-xdist has divided boots none, and fails them too.
 
 `@pytest.mark.lab(on="host")` stays on the host: tests of the lab itself, which boot guests of their own.
 """
@@ -99,9 +100,12 @@ class GuestSuite:
         self.heard = time.monotonic()
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        if on_host(item) or runs_here():
+        divided = item.get_closest_marker("lab") is not None and hasattr(self.config, "workerinput")
+        if not divided and (on_host(item) or runs_here()):
             return None
-        if self.guest is None and not self.problem:
+        if divided:
+            self.problem = "tests marked lab share one guest and time things: run them without -n"
+        elif self.guest is None and not self.problem:
             self._start()
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports_of(item):

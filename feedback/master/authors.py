@@ -203,18 +203,21 @@ class Authors:
         """Why the other owner's weights stand, or ''."""
         return self._disputes.standing(now) if self.destinations is None else ""
 
-    def theirs(self, member: Member, setting: Setting, why: str) -> Setting:
-        """As the owner of the service has it."""
-        weight = 0 if member.key in self._zeros else member.base.weight
-        total = sum(self.base(k, e).weight for k, e in self.have.items() if k not in self._zeros)
-        return msgspec.structs.replace(
-            setting,
-            weight=weight,
-            share=weight / total if total else 0.0,
-            upper=member.base.upper,
-            lower=member.base.lower,
-            reasons=(*setting.reasons, Reason("owner", why, weight)),
-        )
+    def theirs(self, pool: Pool, settings: Mapping[DestinationKey, Setting], why: str) -> dict[DestinationKey, Setting]:
+        """As the owner of the service has them."""
+        weights = {m.key: 0 if m.key in self._zeros else m.base.weight for m in pool.members}
+        total = sum(weights.values()) or 1
+        return {
+            m.key: msgspec.structs.replace(
+                settings[m.key],
+                weight=weights[m.key],
+                share=weights[m.key] / total,
+                upper=m.base.upper,
+                lower=m.base.lower,
+                reasons=(*settings[m.key].reasons, Reason("owner", why, weights[m.key])),
+            )
+            for m in pool.members
+        }
 
     def signed(self, key: DestinationKey, setting: Setting) -> Setting:
         """A zero of ours must be told from one that the owner writes later."""

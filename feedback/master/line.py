@@ -218,7 +218,7 @@ class Line:
         settings = {m.key: self._setting(m, guarded, weights.get(m.key), bounds[m.key]) for m in pool.members}
         standing = self.authors.standing(now)
         if standing:
-            settings = {m.key: self.authors.theirs(m, settings[m.key], standing) for m in pool.members}
+            settings = self.authors.theirs(pool, settings, standing)
         settings = self._settled(pool, settings)
         if owned is None:
             settings = {k: self.authors.signed(k, s) for k, s in settings.items()}

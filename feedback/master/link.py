@@ -134,10 +134,7 @@ class Link:
         if self._door is not None:
             self._door.close()
         self._door = None
-        if self._router is not None and self._monitor is not None:
-            self._router.disable_monitor()
-            self._monitor.close(linger=0)
-            self._router.close(linger=0)
+        curve.close_watched(self._router, self._monitor)
         self._router = self._monitor = None
         self._gate.stop()
         self._context.term()

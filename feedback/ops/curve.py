@@ -125,6 +125,14 @@ def serve(socket: Socket, pair: KeyPair) -> None:
     socket.curve_secretkey = pair.secret
 
 
+def close_watched(router: Socket | None, monitor: Socket | None) -> None:
+    """A server's socket and its monitor, at once: what is queued is gone."""
+    if router is not None and monitor is not None:
+        router.disable_monitor()
+        monitor.close(linger=0)
+        router.close(linger=0)
+
+
 _BIND_HINTS = {
     errno.EADDRINUSE: "another daemon? `ss -lntp` tells who listens there",
     errno.EADDRNOTAVAIL: "no interface here has this address",

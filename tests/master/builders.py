@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from ipaddress import ip_address
 
 from feedback.config import MasterConfig, parse
@@ -31,6 +32,7 @@ from feedback.wire import PROTOCOL, Connections, Cpu, Memory, Report
 VIRTUAL = ServiceKey.at(Protocol.TCP, "10.0.0.100", 80)
 
 
+@cache  # a run of minutes asks for each a hundred thousand times
 def rip(i: int) -> DestinationKey:
     return DestinationKey(ip_address(f"10.0.0.{10 + i}"), 80)
 

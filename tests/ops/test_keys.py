@@ -82,6 +82,7 @@ GOOD_PUBLIC, GOOD_SECRET = (part.decode() for part in zmq.curve_keypair())
         (f'curve\n public-key = "{GOOD_PUBLIC}"\n'.encode(), "only a public key"),
         (f'curve\n public-key = "{GOOD_SECRET}"\n secret-key = "{GOOD_SECRET}"\n'.encode(), "do not belong together"),
     ],
+    ids=["empty", "bytes", "a line", "short", "public alone", "of two pairs"],  # keys are new in each run
 )
 def test_a_malformed_secret_is_one_line_that_names_the_file_and_not_the_secret(
     tmp_path: Path, text: bytes, words: str
@@ -198,6 +199,7 @@ def test_a_name_cannot_leave_the_directory(agents: Path, key: keys.PublicKey, na
         ("more = " + 1500 * "[", "nested too deeply"),
         (f'name = "else"\npublic_key = "{GOOD_PUBLIC}"\naddresses = ["10.0.0.1"]\n', "the file's own"),
     ],
+    ids=["nonsense", "short key", "no address", "bad address", "more", "bad key", "long number", "deep", "other name"],
 )
 def test_a_file_that_is_wrong_keeps_out_that_agent_only(
     agents: Path, key: keys.PublicKey, text: str, words: str

@@ -79,6 +79,7 @@ def test_an_address_that_is_neither_is_an_error(monkeypatch: pytest.MonkeyPatch)
         ("", None, None),
         ("soon", None, None),
     ],
+    ids=["any process", "this process", "another process", "zero", "empty", "a word"],  # a pid is no name
 )
 def test_the_watchdog_is_fed_at_half_its_time_by_the_process_it_watches(
     usec: str, pid: str | None, seconds: float | None, monkeypatch: pytest.MonkeyPatch

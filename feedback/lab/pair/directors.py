@@ -43,13 +43,11 @@ class Directors(Protocol):
         """What the daemons say of their decisions, as events of the run."""
 
 
-class KeepalivedDirectors:
-    def __init__(self, stand: PairStand, variant: str) -> None:
-        self.stand = stand
-        self.program = Keepalived(stand.pair, stand.processes, ADVERT_SECONDS[variant])
+class _Untold:
+    """Who says nothing of being ready: the kernel's table shows it."""
 
-    def start(self, director: Node) -> None:
-        self.program.start(director)
+    def __init__(self, stand: PairStand) -> None:
+        self.stand = stand
 
     def wait_until_active(self, director: Node) -> float:
         self.stand.wait_for_owner(director)
@@ -57,6 +55,15 @@ class KeepalivedDirectors:
 
     def wait_until_standby(self, director: Node) -> float:
         return self.stand.wait_for_services(director)
+
+
+class KeepalivedDirectors(_Untold):
+    def __init__(self, stand: PairStand, variant: str) -> None:
+        super().__init__(stand)
+        self.program = Keepalived(stand.pair, stand.processes, ADVERT_SECONDS[variant])
+
+    def start(self, director: Node) -> None:
+        self.program.start(director)
 
     def hand_over(self) -> float:
         """There is no command for it: the one in service is stopped in an orderly way."""
@@ -88,11 +95,8 @@ class KeepalivedDirectors:
         return moment
 
 
-class KernelDirectors:
+class KernelDirectors(_Untold):
     """No daemon: the kernel's own synchronisation, services and addresses by hand."""
-
-    def __init__(self, stand: PairStand) -> None:
-        self.stand = stand
 
     def start(self, director: Node) -> None:
         self.stand.make_services(director)
@@ -100,13 +104,6 @@ class KernelDirectors:
         self.stand.start_kernel_sync(director, SyncRole.MASTER if first else SyncRole.BACKUP)
         if first:
             self.stand.take_addresses(director)
-
-    def wait_until_active(self, director: Node) -> float:
-        self.stand.wait_for_owner(director)
-        return self.stand.wait_for_services(director)
-
-    def wait_until_standby(self, director: Node) -> float:
-        return self.stand.wait_for_services(director)
 
     def hand_over(self) -> float:
         raise LabError("no daemon is there to ask")
