@@ -40,7 +40,8 @@ def _shared_segments(interfaces: Sequence[Interface], vips: Collection[IPv4Addre
             first = loud[0]
             what = (
                 f"{' and '.join(sorted(names))} are both in {network}, and each answers ARP for {mine[0]} "
-                f"({first.name}: arp_ignore={first.ignore}, arp_announce={first.announce}): neighbours hear two MACs for it"
+                f"({first.name}: arp_ignore={first.ignore}, arp_announce={first.announce}): "
+                "neighbours hear two MACs for it"
             )
             yield Finding(Level.WARNING, "arp", what, MEND)
 
