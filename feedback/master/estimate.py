@@ -1,9 +1,8 @@
 """Estimate: the capacity of each destination of one service, from windows of its agent and the kernel's counters.
 
 Capacity is completions per second at full utilisation, estimated as (completions / utilisation) over the *same*
-window; a misaligned window costs a factor of four in the tail. Completions come with the agent's report (same clock)
-or, where it has no counters for them (UDP, older agents), from the director's ring, which the kernel refreshes every
-2 s: then the CPU counters are interpolated to the moments of refresh.
+window. Completions come with the agent's report (same clock) or, where it has no counters for them (UDP, older agents),
+from the director's (ring.py).
 
 Where connections last (a pool whose mean residence is over 3 s), a new one says little of the load that it brings: then
 capacity is open connections over utilisation, which needs no history either.
@@ -18,7 +17,6 @@ Knows no law and no weight.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from math import exp, log, sqrt
 from typing import Annotated
@@ -28,6 +26,7 @@ import msgspec
 from feedback.master.filter import PRIOR_VARIANCE, Filter
 from feedback.master.fleet import Window
 from feedback.master.neighbour import FADE_SECONDS, Neighbour
+from feedback.master.ring import Ring
 from feedback.model import DestinationEntry, DestinationKey
 
 KERNEL_VARIANCE = 0.02  # a weight found in the kernel at start was learned by somebody
@@ -85,13 +84,11 @@ class Capacity:
         self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
         self._active = 0
         self._first_active: int | None = None  # of this sample
-        self._count: int | None = None  # the director's, at the last look
         self._last: Window | None = None
         self._neighbour = Neighbour()
         self._available: float | None = None
         self._utilisation = self._rate = 0.0
-        self._history: deque[tuple[float, float]] = deque(maxlen=64)  # (time, cumulative CPU seconds)
-        self._refreshes: deque[tuple[float, int, int]] = deque(maxlen=16)  # (time, connections, active)
+        self._ring = Ring()
 
     @property
     def filter(self) -> Filter:
@@ -117,44 +114,22 @@ class Capacity:
         elif window.completions is not None:
             self._accumulate(window, used, window.completions)
         else:
-            before = self._history[-1][1] if self._history else 0.0
-            self._history.append((window.end, before + used * window.cores * window.seconds))
+            self._ring.use(window.end, used * window.cores * window.seconds)
             self._settle(window)
         self._last = window
 
     def observe_kernel(self, entry: DestinationEntry, now: float) -> None:
         """Take the director's counters: open connections, and the total that moves every 2 s."""
         self._active = entry.active
-        before, self._count = self._count, entry.counters.connections
-        if before is None or before == self._count:
-            return
-        if self._count < before:
-            self._refreshes.clear()
-        self._refreshes.append((now, self._count, entry.active))
+        self._ring.look(entry.counters.connections, entry.active, now)
 
     def _settle(self, window: Window) -> None:
-        """Without the agent's own counters: a sample from one refresh to the next, once the reports cover both."""
-        while len(self._refreshes) >= 2:
-            (start, opened_before, active_before), (end, opened, active) = self._refreshes[0], self._refreshes[1]
-            used_before, used = self._used_at(start), self._used_at(end)
-            if used is None:
-                return
-            self._refreshes.popleft()
-            if used_before is None:
-                continue
-            self._rate = (opened - opened_before) / (end - start)
-            span = msgspec.structs.replace(window, start=start, end=end)
-            part = (used - used_before) / (window.cores * (end - start))
-            self._accumulate(span, part, float(opened - opened_before - (active - active_before)))
-
-    def _used_at(self, at: float) -> float | None:
-        """Cumulative CPU seconds at a moment, interpolated; None if the reports do not cover it."""
-        later = None
-        for time, used in reversed(self._history):
-            if time <= at:
-                return None if later is None else used + (later[1] - used) * (at - time) / (later[0] - time)
-            later = (time, used)
-        return None
+        """Without the agent's own counters: samples from the director's."""
+        for span in self._ring.spans():
+            seconds = span.end - span.start
+            self._rate = span.opened / seconds
+            aligned = msgspec.structs.replace(window, start=span.start, end=span.end)
+            self._accumulate(aligned, span.used_seconds / (window.cores * seconds), float(span.completed))
 
     def _follow(self, window: Window, used: float) -> None:
         """Levels that need no counting: available and utilisation, smoothed over half a second."""
@@ -198,9 +173,9 @@ class Capacity:
         return counting + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
 
     def _sample(self, n: float, busy: float, variance: float) -> None:
+        if self._infers():
+            busy = self._without_neighbour(max(0.0, n), busy, variance)
         if n >= 3 and busy / self._allotment > IDLE:
-            if self._infers():
-                busy = self._without_neighbour(n, busy, variance)
             sample = log(n / busy)
             if self.held and self.filter.samples and busy > SATURATED * self._allotment and sample > self.filter.level:
                 return  # a queue: open connections of a saturated server say at most what it can hold
@@ -223,9 +198,9 @@ class Capacity:
         """Busy seconds less a neighbour's."""
         level, used = self.filter.level, busy / self._allotment
         self._neighbour.observe(used, n * exp(-level) / self._allotment, variance, self._seconds)
-        if self._neighbour.part:
+        if self._neighbour.part and n >= 3 and used > IDLE:
             self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
-        return max(busy - self._neighbour.part * self._allotment, IDLE * self._allotment)
+        return max(0.0, busy - self._neighbour.part * self._allotment)
 
     def _start(self, sample: float, variance: float) -> None:
         prior = self._prior(self)

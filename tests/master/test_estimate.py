@@ -76,6 +76,19 @@ def test_a_neighbour_is_told_from_a_slow_server_by_what_a_connection_costs() -> 
     assert after.capacity == pytest.approx(200, rel=0.1)
 
 
+def test_a_neighbour_that_leaves_while_nobody_asks_for_anything_is_forgotten_too() -> None:
+    c = Estimator().capacity(rip(1))
+    at = feed(c, true=200, load=0.4, seconds=10)
+    for k in range(1, 4):
+        c.observe(window(at + k / 5, busy=0.8, completions=16))
+    for k in range(4, 24):
+        c.observe(window(at + k / 5, busy=0.01, completions=0))
+    found = c.estimate()
+    assert found is not None
+    assert found.available == 1.0
+    assert found.capacity == pytest.approx(200, rel=0.15)
+
+
 def test_what_lasts_is_taken_for_the_servers_own_pace() -> None:
     c = Estimator().capacity(rip(1))
     at = feed(c, true=200, load=0.4, seconds=10)
