@@ -19,10 +19,11 @@ GUEST_SECONDS = 60.0
 
 # Starts a guest that waits, says so, and waits too: somebody to be killed.
 KEEPER = """
-import sys, time
+import signal, sys, time
 from feedback.lab.job import Job
 from feedback.lab.kernel import Guest
 from feedback.lab.kernel.uml import Uml
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 with Guest(Uml(), Job(task="script", output=sys.argv[1], arguments=(sys.argv[2],))):
     print("started", flush=True)
     time.sleep(60)
