@@ -71,7 +71,7 @@ class Guard:
         zeros = self._zeros(pool, ejected)
         serving = [m for m in pool.members if m.key not in zeros]
         self._start_ramps(serving)
-        shares = normalised({m.key: _tried(wanted[m.key], m.key in trials) for m in serving})
+        shares = _some({m.key: _tried(wanted[m.key], m.key in trials) for m in serving})
         pinned: dict[DestinationKey, Share] = {}
         for member in serving:
             share = None if member.key in trials else self._pinned(member, shares[member.key], pool, seconds)
@@ -185,6 +185,14 @@ class Guard:
 def _tried(share: Share, on_trial: bool) -> Share:
     text = f"on trial after its ejection: {TRIAL_CONNECTIONS} connections at a time, until they are answered well"
     return share.because("guard", text) if on_trial else share
+
+
+def _some(shares: Mapping[DestinationKey, Share]) -> dict[DestinationKey, Share]:
+    """Normalised. A law that wants nobody gives no answer: equal shares then, or a pool of stale servers would be left
+    with none."""
+    if not any(s.value > 0 for s in shares.values()):
+        shares = {k: s.because("guard", "the law wants nobody: equal shares", 1.0) for k, s in shares.items()}
+    return normalised(shares)
 
 
 def _around(

@@ -51,8 +51,10 @@ class StateFile:
 
     def save(self, now: State, at: float) -> None:
         """If it is due; `at` in monotonic seconds."""
+        if now == self._saved:
+            return
         wait = RETRY_SECONDS if self.problem else LEARNED_SECONDS if self.holds(now) else 0.0
-        if now != self._saved and at - self._tried_at >= wait:
+        if at - self._tried_at >= wait:
             self._write(now, at, durable=False)
 
     def insist(self, now: State, at: float) -> bool:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedback.config import Guards
@@ -113,6 +113,7 @@ def test_quiescing_lost_servers_leaves_half_of_the_pool() -> None:
     assert sum(1 for s in out.shares.values() if s.value == 0) == 2
 
 
+@example([(0.0, Trust.STALE, False)], [1.0], "hold")
 @given(
     st.lists(st.tuples(st.floats(0, 1e9), st.sampled_from(list(Trust)), st.booleans()), min_size=1, max_size=8),
     st.lists(st.floats(0.01, 30), min_size=1, max_size=10),

@@ -5,7 +5,7 @@ Source: ip_vs_wrr.c.
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, sqrt
 
 import msgspec
 
@@ -37,6 +37,7 @@ class Flow:
     REST_LEAST, REST_MOST, SECONDS_MAX = 5.0, 50.0, 30.0  # connections a server
 
     FEW = 1.0  # below about so many, their number says nothing
+    CHANCE = 4.0  # of the square root: where clients keep connections, their number varies by chance
     LEAST = 0.2
     # By the time between looks: what waits is averaged over so long, and answered with this power of its excess, up to
     # this factor. Old news wants a weak answer, or the correction itself makes the next excess.
@@ -81,7 +82,8 @@ class Flow:
         shares = dict(wanted.shares)
         for m in serving:
             part = wanted.share(m) * total
-            factor = ((part + self.FEW) / (self._open[m.key] + self.FEW)) ** gain
+            slack = self.FEW + self.CHANCE * sqrt(part)
+            factor = ((part + slack) / (self._open[m.key] + slack)) ** gain
             value = wanted.share(m) * min(most, max(self.LEAST, factor))
             shares[m.key] = Share(max(TINY, value), wanted.shares[m.key].reasons)
         return msgspec.structs.replace(wanted, shares=normalised(shares))
