@@ -67,9 +67,9 @@ class Controller:
         self._configure(config)
 
     def reconfigure(self, config: MasterConfig) -> None:
-        """Take a new configuration. Services that did not change keep all that was learned; one
-        that did keeps what a restart keeps, and its new static weights count at once. Raises as the constructor
-        does, and then nothing has changed."""
+        """Take a new configuration. Services that did not change keep all that was learned; one that did keeps what a
+        restart keeps, and its new static weights count at once. Raises as the constructor does, and then nothing has
+        changed."""
         _check_laws(config)
         for service in config.service:
             self._owned(service, config)

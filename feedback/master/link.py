@@ -13,7 +13,6 @@ Source: RFC 26 (CurveZMQ), RFC 27 (ZAP).
 
 from __future__ import annotations
 
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -38,12 +37,7 @@ LOG_SECONDS = 10.0
 OnReport = Callable[[wire.Report, float], None]
 
 
-_EVENTS = (
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_LISTENING
-    | zmq.EVENT_ACCEPT_FAILED
-)
+_EVENTS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | door.EVENTS
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
@@ -164,12 +158,8 @@ class Link:
     # Taking
 
     def _take_event(self, socket: zmq.Socket[bytes]) -> None:
-        event, value = struct.unpack_from("=HI", socket.recv_multipart(zmq.NOBLOCK)[0])
-        if event == zmq.EVENT_LISTENING and self._door is not None:
-            self._door.listens(value)
-        elif event == zmq.EVENT_ACCEPT_FAILED and self._door is not None:
-            self._door.failed(value)
-        else:
+        frame, *_endpoint = socket.recv_multipart(zmq.NOBLOCK)
+        if self._door is None or not self._door.hear(frame):
             self._count(Refused("handshake", "a peer without CURVE, or with another master's key"))
 
     def _tell_door(self, opens: bool) -> None:

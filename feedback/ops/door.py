@@ -19,8 +19,11 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import zmq
+
 from feedback.ops.descriptors import NONE_LEFT, REASON
 
+EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPT_FAILED  # of the monitor, that a door has to hear
 BACKLOG = 127  # the kernel takes one more
 RESERVE = 128
 REOPEN_SECONDS = 1.0
@@ -44,8 +47,8 @@ def quiet(loop: asyncio.AbstractEventLoop, complain: Callable[[str], None]) -> N
 
 
 class Door:
-    """For the listening sockets of one libzmq socket, whose monitor tells `listens` and `failed`. `tell` hears when it
-    shuts (False) and opens (True). Make and close it inside a running loop."""
+    """For the listening sockets of one libzmq socket; `hear` what its monitor tells. `tell` hears when it shuts (False)
+    and opens (True). Make and close it inside a running loop."""
 
     def __init__(self, tell: Callable[[bool], None]) -> None:
         self._tell = tell
@@ -53,6 +56,15 @@ class Door:
         self._reserve: list[int] = []
         self._timer: asyncio.TimerHandle | None = None  # of the next try to open, while it is shut
         self._fill()
+
+    def hear(self, frame: bytes) -> bool:
+        """Take the first frame of a monitor's event. Whether it was one of `EVENTS`."""
+        event, value = struct.unpack_from("=HI", frame)
+        if event == zmq.EVENT_LISTENING:
+            self.listens(value)
+        elif event == zmq.EVENT_ACCEPT_FAILED:
+            self.failed(value)
+        return bool(event & EVENTS)
 
     def listens(self, descriptor: int) -> None:
         """On this descriptor of libzmq's."""

@@ -39,10 +39,10 @@ from feedback.lab.job import Job
 from feedback.lab.product import Product
 from feedback.lab.scenarios import endured
 from feedback.lab.scenarios.blows import Blow, Blows, make_product
+from feedback.lab.scenarios.frame import pool_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
-from feedback.lab.workload.load import Load
 
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 RATE = 60.0
@@ -69,15 +69,7 @@ class Chaos:
             stack.callback(disk.close)
             product = make_product(stand, disk, scheduler=options.scheduler, law=options.law or self.law)
             product.start()
-            load = Load(
-                address=str(topology.vip),
-                port=topology.port,
-                rate=RATE,
-                seconds=options.seconds,
-                seed=options.seed,
-                cost_ms=COST_MS,
-            )
-            start = stand.begin(load)
+            start = stand.begin(pool_load(options, rate=RATE, cost_ms=COST_MS, patience_seconds=10))
             stand.sleep_until(start + CONVERGE_SECONDS)
             with Blows(stand, product, disk) as blows:
                 for blow in blows.table():

@@ -32,16 +32,16 @@ def govern(stand: Stand, variant: str, *, scheduler: str, law: str, weights: Seq
         stand.make_service(scheduler, list(weights))
 
 
-def held_load(
+def pool_load(
     options: Options,
     *,
     rate: float,
     cost_ms: float,
-    hold_seconds: float,
+    hold_seconds: float = 0.0,
     steps: Iterable[Step] = (),
     patience_seconds: float = 20.0,
 ) -> Load:
-    """Connections that the server holds open; the longest hold is twice the mean."""
+    """A connection a request, which the server may hold open; the longest hold is twice the mean."""
     return Load(
         address=str(VIP),
         port=PORT,

@@ -23,7 +23,7 @@ from pathlib import Path
 from feedback.lab.figures import errors, peak_share, percentile_ms, share, within
 from feedback.lab.job import Job
 from feedback.lab.product import STATIC_WEIGHT, Product
-from feedback.lab.scenarios.frame import held_load
+from feedback.lab.scenarios.frame import pool_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
@@ -100,7 +100,7 @@ class Join:
 
 
 def _load(options: Options) -> Load:
-    return held_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS)
+    return pool_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS)
 
 
 def _unheld(trace: Trace, options: Options) -> list[Record]:

@@ -22,7 +22,7 @@ from feedback.lab import cgroup
 from feedback.lab.figures import errors, refused, share
 from feedback.lab.job import Job
 from feedback.lab.product import STATIC_WEIGHT
-from feedback.lab.scenarios.frame import govern, held_load, play
+from feedback.lab.scenarios.frame import govern, play, pool_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import RealServer, pool
@@ -62,7 +62,7 @@ class Memory:
                 law=options.law or self.law,
                 weights=[STATIC_WEIGHT] * len(QUOTAS),
             )
-            play(stand, held_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, patience_seconds=10))
+            play(stand, pool_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, patience_seconds=10))
             group = stand.groups[small.name]
             stand.event("memory", oom_kills=cgroup.oom_kills(group), peak_bytes=cgroup.peak_bytes(group))
 

@@ -33,7 +33,7 @@ from feedback.lab.figures import errors, refused, share, utilisation, within
 from feedback.lab.job import Job
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.frame import Step, held_load, play
+from feedback.lab.scenarios.frame import Step, play, pool_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
@@ -73,7 +73,7 @@ class Overflow:
                 servers=topology.servers,
                 destinations={server.name: {"priority": -i} for i, server in enumerate(topology.servers)},
             ).start()
-            load = held_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, steps=STEPS)
+            load = pool_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, steps=STEPS)
             play(stand, load, STEPS)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:

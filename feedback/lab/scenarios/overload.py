@@ -29,11 +29,10 @@ from pathlib import Path
 
 from feedback.lab.figures import errors, idle_share, percentile_ms, ratio, recovered_at, refused, served, within
 from feedback.lab.job import Job
-from feedback.lab.scenarios.frame import Step, govern, play, rates
+from feedback.lab.scenarios.frame import Step, govern, play, pool_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
-from feedback.lab.topology import PORT, VIP, pool
-from feedback.lab.workload.load import Load
+from feedback.lab.topology import pool
 
 QUOTAS = (0.05, 0.08, 0.12, 0.15)
 WEIGHT_SCALE = 1000
@@ -74,7 +73,8 @@ class Overload:
                 weights=[round(quota * WEIGHT_SCALE) for quota in QUOTAS],
             )
             steps = (Step("overload", BEGIN, DURING * CAPACITY), Step("back", END, BEFORE * CAPACITY))
-            play(stand, _load(options, steps), steps, patience_seconds=30)
+            load = pool_load(options, rate=BEFORE * CAPACITY, cost_ms=COST_MS, steps=steps)
+            play(stand, load, steps, patience_seconds=30)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {}
@@ -107,19 +107,6 @@ class Overload:
             *shortfall(figures, "asked_static", least=ASKED[0], most=ASKED[1]),
             *shortfall(figures, "asked_feedback", least=ASKED[0], most=ASKED[1]),
         ]
-
-
-def _load(options: Options, steps: tuple[Step, ...]) -> Load:
-    return Load(
-        address=str(VIP),
-        port=PORT,
-        rate=BEFORE * CAPACITY,
-        seconds=options.seconds,
-        seed=options.seed,
-        cost_ms=COST_MS,
-        timeout_seconds=20.0,
-        steps=rates(options, steps),
-    )
 
 
 def _asked(trace: Trace) -> float:

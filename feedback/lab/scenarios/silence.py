@@ -31,10 +31,10 @@ from feedback.lab.figures import errors, percentile_ms
 from feedback.lab.job import Job
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
+from feedback.lab.scenarios.frame import pool_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import RealServer, pool
-from feedback.lab.workload.load import Load
 
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 RATE = 60.0
@@ -63,15 +63,7 @@ class Silence:
             stand.wait_for_servers()
             product = Product(stand, scheduler=options.scheduler, law=options.law or self.law, servers=topology.servers)
             product.start()
-            load = Load(
-                address=str(topology.vip),
-                port=topology.port,
-                rate=RATE,
-                seconds=options.seconds,
-                seed=options.seed,
-                cost_ms=COST_MS,
-            )
-            start = stand.begin(load)
+            start = stand.begin(pool_load(options, rate=RATE, cost_ms=COST_MS, patience_seconds=10))
             converged = start + options.seconds * CONVERGE_PART
             stand.sleep_until(converged)
             each = (options.seconds - (converged - start)) / len(FAILURES)

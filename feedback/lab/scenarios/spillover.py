@@ -33,7 +33,7 @@ from feedback.lab.figures import errors, refused, share, within
 from feedback.lab.job import Job
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.frame import Step, held_load, play
+from feedback.lab.scenarios.frame import Step, play, pool_load
 from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
@@ -70,7 +70,7 @@ class Spillover:
             stand.wait_for_servers()
             _product(stand, job.variant, options).start()
             steps = (Step("high", BEGIN, HIGH), Step("low", END, LOW))
-            load = held_load(options, rate=LOW, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, steps=steps)
+            load = pool_load(options, rate=LOW, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS, steps=steps)
             play(stand, load, steps)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:

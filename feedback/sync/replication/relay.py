@@ -7,7 +7,6 @@ cannot be queued is refused to the caller (False), never dropped in silence; one
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -34,8 +33,7 @@ _EVENTS = (
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_LISTENING
-    | zmq.EVENT_ACCEPT_FAILED
+    | door.EVENTS
 )
 
 OnRequest = Callable[[bytes, bytes], None]  # (route, message) of a follower
@@ -163,12 +161,8 @@ class Relay:
         self._on_stream(parts[0])
 
     def _take_event(self, socket: curve.Socket) -> None:
-        event, value = struct.unpack_from("=HI", socket.recv_multipart(zmq.NOBLOCK)[0])
-        if event == zmq.EVENT_LISTENING and self._door is not None:
-            self._door.listens(value)
-        elif event == zmq.EVENT_ACCEPT_FAILED and self._door is not None:
-            self._door.failed(value)
-        else:
+        frame, *_endpoint = socket.recv_multipart(zmq.NOBLOCK)
+        if self._door is None or not self._door.hear(frame):
             self._count("handshake")
 
     def _tell_door(self, opens: bool) -> None:
