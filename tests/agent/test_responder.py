@@ -22,7 +22,7 @@ from feedback.config import AgentConfig, ConfigError, parse
 from tests.agent import trees
 from tests.agent.test_daemon import Place, end, place, processes, run, until
 from tests.ops.exhausted import exhausted
-from tests.web.ports import free_port
+from tests.ports import free_port
 
 __all__ = ["place", "processes"]  # the fixtures
 

@@ -15,6 +15,7 @@ from feedback.agent.signals.listeners import DiagError, ListenerSource, parse
 from feedback.agent.signals.pressure import open_pressure, open_trigger
 from feedback.wire import Connections, Listener
 from tests.agent import trees
+from tests.ports import free_port
 
 # Files
 
@@ -132,8 +133,7 @@ def test_a_connection_waiting_for_accept_is_seen_on_the_real_kernel() -> None:
 
 
 def test_a_listener_in_the_other_family_is_found_after_a_while() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     source = ListenerSource([port])
     try:
         assert source.sample(0.0) == ()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import RECORD, Plan, Stream, Target, expected, openings, portion
+from tests.ports import free_port
 
 TARGETS = (Target("a", "10.0.0.1", 80, ("10.1.0.1", "10.1.0.2")), Target("b", "fd00::1", 81, ("fd01::1",)))
 
@@ -72,9 +73,7 @@ def test_what_became_of_streams_survives_the_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

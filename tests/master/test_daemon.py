@@ -29,6 +29,7 @@ from feedback.ops.control import ControlError, ask
 from feedback.ops.role import Role, RoleFile, RoleSaid
 from feedback.wire import encode
 from tests.master.builders import VIRTUAL, report, rip
+from tests.ports import free_port
 
 DEADLINE_SECONDS = 10.0
 
@@ -83,9 +84,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as probe:
-        port = probe.bind_to_random_port("tcp://127.0.0.1")
-    return Site(tmp_path, port, FakeKernel())
+    return Site(tmp_path, free_port(), FakeKernel())
 
 
 def run(site: Site, work: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ from feedback.master.probes import Probes
 from feedback.model import DestinationKey
 from tests.master.builders import VIRTUAL
 from tests.ops.exhausted import exhausted
-from tests.web.ports import free_port
+from tests.ports import free_port
 
 LOOPBACK = ip_address("127.0.0.1")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.master.test_daemon import Site, run, site, until
-from tests.web.ports import free_port
+from tests.ports import free_port
 
 __all__ = ["site"]  # the fixture
 

@@ -11,7 +11,7 @@ import pytest
 
 from feedback.config import ConfigError, MasterConfig, parse
 from tests.master.test_daemon import Site, run, site, until
-from tests.web.ports import free_port
+from tests.ports import free_port
 from tests.web.test_server import get
 
 __all__ = ["site"]  # the fixture

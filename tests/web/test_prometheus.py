@@ -19,8 +19,8 @@ import zmq
 
 from feedback.web.metrics import render
 from tests.master.test_daemon import Site, run, site, until
+from tests.ports import free_port
 from tests.web.documents import NOW, troubled
-from tests.web.ports import free_port
 
 __all__ = ["site"]  # the fixture
 

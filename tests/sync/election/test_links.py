@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 
 from feedback.config.sync import LinkConfig
 from feedback.sync.election.links import LinkError, Links
-
-
-def free_port(family: socket.AddressFamily = socket.AF_INET) -> int:
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 def pairs(host: str) -> tuple[LinkConfig, LinkConfig]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    a, b = (f"{host}:{free_port(family)}" for _ in range(2))
+    a, b = (f"{host}:{free_port()}" for _ in range(2))
     return LinkConfig(local=a, peer=b), LinkConfig(local=b, peer=a)
 
 
