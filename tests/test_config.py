@@ -43,7 +43,10 @@ BAD_AGENT = [
     (AGENT.replace("tcp://10.0.0.1:7433", "udp://10.0.0.1:7433"), "master[0].endpoint", "tcp://ADDRESS:PORT"),
     (AGENT.replace(KEY, "short"), "master[0].public_key", "40"),
     (AGENT.replace('"rs1"', '"rs 1"'), "name", "regex"),
-    ('service_cgroup = "/sys/fs/cgroup/x"\n' + AGENT, "service_cgroup", "cgroup"),
+    ('service_cgroup = "system.slice/x"\n' + AGENT, "service_cgroup", "absolute"),
+    ('service_cgroup = ["/a/b", "/a/b/c"]\n' + AGENT, "service_cgroup", "overlap"),
+    ('service_cgroup = ["/a/b", "/a/b"]\n' + AGENT, "service_cgroup", "overlap"),
+    ("service_cgroup = 1\n" + AGENT, "service_cgroup", "str | array"),
     ("ports = [0]\n" + AGENT, "ports[0]", "1..65535"),
     ('name = "rs1"\naddresses = ["10.0.0.11"]', "master", "required"),
 ]

@@ -62,7 +62,7 @@ def _cpu(first: Sample, last: Sample) -> float:
     if allotment <= 0:
         return 1.0
     busy = (b.busy_seconds - a.busy_seconds) / allotment
-    if a.own_seconds is None or b.own_seconds is None:
+    if a.own_seconds is None or b.own_seconds is None or b.own_seconds < a.own_seconds:  # or its unit was restarted
         return max(0.0, 1 - busy)
     own = (b.own_seconds - a.own_seconds) / allotment
     return max(b.entitled or 0.0, 1 - max(0.0, busy - own))

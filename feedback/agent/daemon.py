@@ -30,6 +30,7 @@ from feedback.agent.agentcheck import AgentCheck
 from feedback.agent.load import Load
 from feedback.agent.responder import Responder
 from feedback.agent.signals.files import SignalError
+from feedback.agent.signals.holders import holders
 from feedback.agent.signals.sampler import Sampler
 from feedback.agent.uplink import State, Uplink
 from feedback.config import AgentCheckConfig, AgentConfig, ConfigError
@@ -64,7 +65,21 @@ def probe(plan: Plan) -> str:
         sample = sampler.sample()
         absent = ", ".join(sampler.absent())
     memory = f"{sample.memory.available / 2**20:.0f} of {sample.memory.total / 2**20:.0f} MiB available"
-    return f"{plan.config.name}: {sample.cpu.cores:g} cores, {memory}" + (f"; not here: {absent}" if absent else "")
+    said = f"{plan.config.name}: {sample.cpu.cores:g} cores, {memory}" + (f"; not here: {absent}" if absent else "")
+    return said + _advice(plan.config)
+
+
+def _advice(config: AgentConfig) -> str:
+    """Where the service's cgroup is not named but the kernel knows whose its ports are: what could be written."""
+    if config.services():
+        return ""
+    found = [
+        f"port {port} is listened on in {' and '.join(sorted(map(str, paths)))}"
+        for port, paths in sorted(holders(config.ports).items())
+    ]
+    if not found:
+        return ""
+    return f"; {', '.join(found)}: name it as service_cgroup, with all else that works for it (docs/first-director.md)"
 
 
 def _without_socket(config: AgentConfig) -> AgentConfig:

@@ -43,8 +43,8 @@ class AgentCheckConfig(Strict, frozen=True):
 
 class AgentConfig(File, frozen=True):
     """A real server's agent. `addresses` are the RIPs it speaks for; `cgroup` is the directory of the cgroup that
-    bounds the real server (the host if absent) and `service_cgroup` the one of the service inside it; `socket` is the
-    datagram socket where applications speak."""
+    bounds the real server (the host if absent) and `service_cgroup` the one of the service inside it, or a list of all
+    that work for it; `socket` is the datagram socket where applications speak."""
 
     name: Name
     addresses: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
@@ -53,10 +53,15 @@ class AgentConfig(File, frozen=True):
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
     idle_interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=600)] = 1.0
     cgroup: Path | None = None
-    service_cgroup: Path | None = None
+    service_cgroup: str | Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     ports: Annotated[tuple[int, ...], msgspec.Meta(max_length=64)] = ()
     socket: Path | None = None
     agent_check: AgentCheckConfig | None = None
+
+    def services(self) -> tuple[Path, ...]:
+        """The cgroups of the service; empty where they are not known."""
+        texts = (self.service_cgroup,) if isinstance(self.service_cgroup, str) else self.service_cgroup
+        return tuple(Path(text) for text in texts)
 
     def check(self, source: str) -> None:
         for i, text in enumerate(self.addresses):
@@ -66,9 +71,18 @@ class AgentConfig(File, frozen=True):
         for i, port in enumerate(self.ports):
             if not 1 <= port <= 65535:
                 raise ConfigError(f"{source}: ports[{i}]: {port} is not in 1..65535")
-        if self.service_cgroup is not None and self.cgroup is None:
-            raise ConfigError(f"{source}: service_cgroup: needs cgroup, the directory that bounds it")
+        self._check_services(source)
         if self.agent_check is not None:
             check_listen(self.agent_check.listen, f"{source}: agent_check.listen")
             for i, text in enumerate(self.agent_check.allow):
                 check_network(text, f"{source}: agent_check.allow[{i}]")
+
+    def _check_services(self, source: str) -> None:
+        """Each is one of its own: what is inside another would count twice."""
+        services = self.services()
+        for i, path in enumerate(services):
+            if not path.is_absolute():
+                raise ConfigError(f"{source}: service_cgroup: {str(path)!r}: expected an absolute path")
+            for other in services[:i]:
+                if path == other or path in other.parents or other in path.parents:
+                    raise ConfigError(f"{source}: service_cgroup: {path} and {other} overlap: name the outer one only")

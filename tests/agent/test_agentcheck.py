@@ -99,3 +99,7 @@ def test_every_answer_is_the_complete_state_whatever_the_counters_say(
         at += seconds
         check.observe(sample(at, busy, own=own, available=available, applications=(Application(80, drain=drain),)))
     assert COMPLETE.fullmatch(check.answer(question, at))
+
+
+def test_a_service_that_was_restarted_leaves_what_is_idle() -> None:
+    assert told(sample(0, 0.0, own=50.0), sample(3, 1.5, own=0.1)) == b"up ready 75%\n"

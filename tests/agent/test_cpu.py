@@ -105,12 +105,60 @@ def test_a_version_1_directory_is_refused(tmp_path: Path) -> None:
 def test_the_services_own_part_goes_missing_and_comes_back_without_silencing_the_agent(tmp_path: Path) -> None:
     group = trees.cgroup(tmp_path / "rs1", quota="50000 100000", usage_usec=2_000_000)
     service = group / "service"
-    source = CgroupCpu(group, service, proc=trees.proc(tmp_path / "proc"))
+    source = CgroupCpu(group, (service,), proc=trees.proc(tmp_path / "proc"))
     assert source.sample(0.0).own_seconds is None
     trees.cgroup(service, usage_usec=500_000)
     assert source.sample(1.0).own_seconds == 0.5
     shutil.rmtree(service)
     assert source.sample(2.0).busy_seconds == 2.0
+
+
+def test_all_that_works_for_the_service_is_taken_together_and_told_while_all_of_it_is_there(tmp_path: Path) -> None:
+    group = trees.cgroup(tmp_path / "rs1", quota="100000 100000")
+    web, php = trees.cgroup(group / "web", usage_usec=200_000), group / "php"
+    neighbour = trees.cgroup(group / "backup", usage_usec=0)
+    source = CgroupCpu(group, (web, php), proc=trees.proc(tmp_path / "proc"))
+    source.sample(0.0)
+    trees.use(neighbour, 600_000)
+    told = source.sample(1.0)
+    assert (told.own_seconds, told.entitled) == (None, None)
+    trees.cgroup(php, usage_usec=500_000)
+    assert source.sample(2.0).own_seconds == 0.7
+    for path, usage in ((web, 300_000), (php, 800_000), (neighbour, 1_200_000)):
+        trees.use(path, usage)
+    told = source.sample(3.0)
+    assert told.own_seconds == 1.1
+    assert told.entitled == pytest.approx(2 / 3)
+
+
+def test_on_a_host_the_weights_tell_what_a_service_would_get(tmp_path: Path) -> None:
+    root = host(tmp_path)
+    service = root / "system.slice" / "web"
+    source = CgroupCpu(root, (service,), proc=trees.proc(tmp_path / "proc"))
+    assert source.sample(0.0).entitled is None
+    trees.use(root / "system.slice", 5_000_000)
+    trees.use(root / "system.slice" / "backup", 2_000_000)
+    told = source.sample(1.0)
+    assert (told.cores, told.own_seconds, told.entitled) == (2, 1.0, 0.5)
+
+
+def test_below_a_slice_that_does_not_bind_nobody_knows_what_others_may_claim(tmp_path: Path) -> None:
+    root = host(tmp_path)
+    slice_ = root / "system.slice"
+    source = CgroupCpu(slice_, (slice_ / "web",), proc=trees.proc(tmp_path / "proc"))
+    source.sample(0.0)
+    assert source.sample(1.0).entitled is None
+
+
+def host(tmp_path: Path) -> Path:
+    """The topmost cgroup has neither weight nor quota."""
+    root = trees.cgroup(tmp_path / "cgroup")
+    (root / "cpu.max").unlink()
+    (root / "cpu.weight").unlink()
+    trees.cgroup(root / "system.slice")
+    for name in ("web", "backup"):
+        trees.cgroup(root / "system.slice" / name)
+    return root
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,17 @@ def test_levels_multiply(group: Path) -> None:
     assert source.sample(1.0, 1.0) == 0.25
 
 
+def test_without_weights_in_force_nothing_is_said_until_they_are(group: Path) -> None:
+    (group / "service/cpu.weight").unlink()
+    source = Entitlement(group, group / "service")
+    source.sample(1.0, 0.0)
+    assert source.sample(1.0, 0.2) is None
+    trees.write(group / "service/cpu.weight", "300\n")
+    source.sample(1.0, 0.4)
+    trees.use(group / "neighbour", 2_000_000)
+    assert source.sample(1.0, 0.6) == 0.75
+
+
 def test_a_service_outside_the_cgroup_is_refused(tmp_path: Path, group: Path) -> None:
     elsewhere = trees.cgroup(tmp_path / "other")
     with pytest.raises(SignalError, match="must lie inside"):
@@ -100,7 +111,7 @@ def test_a_service_outside_the_cgroup_is_refused(tmp_path: Path, group: Path) ->
 
 
 def test_the_report_carries_it(tmp_path: Path, group: Path) -> None:
-    source = CgroupCpu(group, group / "service", proc=trees.proc(tmp_path / "proc"))
+    source = CgroupCpu(group, (group / "service",), proc=trees.proc(tmp_path / "proc"))
     source.sample(0.0)
     trees.use(group / "neighbour", 1_500_000)
     assert source.sample(0.2).entitled == 0.5

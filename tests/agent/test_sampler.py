@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from feedback.agent.signals.files import SignalError
@@ -27,6 +28,23 @@ def test_everything_a_kernel_has_is_in_the_sample(tmp_path: Path) -> None:
     assert sample.connections is not None
     assert sample.pressure is not None
     assert sample.cpu.cores == 2
+
+
+def test_a_service_on_a_host_is_told_apart_without_a_cgroup_that_bounds_it(tmp_path: Path) -> None:
+    service = trees.cgroup(tmp_path / "cgroup/system.slice/web", usage_usec=250_000).resolve()
+    for path in (service.parent, service.parent.parent):
+        trees.cgroup(path)
+    config = msgspec.structs.replace(CONFIG, service_cgroup=str(service))
+    with contextlib.closing(Sampler(config, lambda: 0.0, trees.proc(tmp_path / "proc"))) as source:
+        sample = source.sample()
+    assert (sample.cpu.cores, sample.cpu.own_seconds) == (2, 0.25)
+    assert sample.memory.total == 1_000_000 * 1024  # the host's
+
+
+def test_a_service_cgroup_that_lies_in_no_hierarchy_is_named(tmp_path: Path) -> None:
+    config = msgspec.structs.replace(CONFIG, service_cgroup=str(tmp_path / "nowhere/web"))
+    with pytest.raises(SignalError, match=r"nowhere/web: no cgroup v2 directory lies above it"):
+        Sampler(config, lambda: 0.0, trees.proc(tmp_path / "proc"))
 
 
 def test_the_samples_time_lies_between_cpu_and_connections(tmp_path: Path) -> None:

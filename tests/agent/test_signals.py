@@ -11,7 +11,7 @@ import pytest
 from feedback.agent.signals import listeners
 from feedback.agent.signals.connections import open_connections
 from feedback.agent.signals.files import SignalError, SourceFile, count_of_ranges, keyed, levels
-from feedback.agent.signals.listeners import DiagError, ListenerSource, parse
+from feedback.agent.signals.listeners import DiagError, ListenerSource, parse, queues
 from feedback.agent.signals.pressure import open_pressure, open_trigger
 from feedback.wire import Connections, Listener
 from tests.agent import trees
@@ -168,14 +168,14 @@ DONE = struct.pack("=IHHIIi", 20, 3, 2, 1, 0, 0)
 
 def test_rows_of_one_datagram_are_parsed_until_done() -> None:
     rows: list[tuple[int, int, int]] = []
-    assert not parse(diag_row(80, 1, 511) + diag_row(443, 0, 128), rows)
-    assert parse(DONE, rows)
+    assert not parse(diag_row(80, 1, 511) + diag_row(443, 0, 128), rows, queues)
+    assert parse(DONE, rows, queues)
     assert rows == [(80, 1, 511), (443, 0, 128)]
 
 
 def test_an_error_of_the_kernel_is_raised() -> None:
     with pytest.raises(DiagError, match="No such file"):
-        parse(struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -2) + bytes(16), [])
+        parse(struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -2) + bytes(16), [], queues)
 
 
 def test_sockets_that_share_a_port_are_taken_together(monkeypatch: pytest.MonkeyPatch) -> None:

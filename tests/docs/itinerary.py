@@ -148,11 +148,17 @@ def web_servers_and_readme(site: Site) -> None:
 
 
 def named_cgroup(site: Site) -> None:
-    """The page's agent.toml, with the public key that `join` wrote."""
+    """The page's agent.toml, with the public key that `join` wrote. Before, `check` says what the page's line is."""
     written = re.search(r'public_key = "(.*)"', site["rs1"].read("/etc/feedback/agent.toml"))
     assert written
     page = configuration("first-director.md", 'name = "rs1"')
-    site["rs1"].write("/etc/feedback/agent.toml", re.sub(r'public_key = ".*"', lambda _: written[0], page))
+    page = re.sub(r'public_key = ".*"', lambda _: written[0], page)
+    line = re.search(r'service_cgroup = "(.*)"\n', page)
+    assert line
+    site["rs1"].write("/etc/feedback/agent.toml", page.replace(line[0], ""))
+    said = site["rs1"].must("feedback agent check")
+    assert f"port 80 is listened on in {line[1]}:" in said, said
+    site["rs1"].write("/etc/feedback/agent.toml", page)
 
 
 def owner(site: Site) -> None:

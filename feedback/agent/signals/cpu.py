@@ -93,16 +93,35 @@ class _Level:
         return None if quota == b"max" else int(quota) / int(period)
 
 
-class CgroupCpu:
-    """A real server in a cgroup. `service` is the cgroup of the service itself, inside the other."""
+class _Service:
+    """A cgroup of the service, inside the one that bounds: it may start after the agent, and be away for a while."""
 
-    def __init__(self, cgroup: Path, service: Path | None = None, proc: Path = Path("/proc")) -> None:
+    def __init__(self, bounding: Path, path: Path) -> None:
+        self._bounding, self._path = bounding, path
+        self._stat: SourceFile | None = None
+        self._entitlement: Entitlement | None = None
+
+    def look(self) -> None:
+        """Raises SignalError where it is not inside."""
+        if self._stat is None and self._path.is_dir():
+            self._entitlement = Entitlement(self._bounding, self._path)
+            self._stat = SourceFile(self._path / "cpu.stat")
+
+    def used_microseconds(self) -> int | None:
+        return _used(self._stat) if self._stat is not None else None
+
+    def entitled(self, cores: float, now: float) -> float | None:
+        return self._entitlement.sample(cores, now) if self._entitlement is not None else None
+
+
+class CgroupCpu:
+    """A real server in a cgroup, or the host if that is the topmost. `services` are the cgroups inside it that work for
+    the service: what they use and are entitled to is taken together, and told while all of them are there."""
+
+    def __init__(self, cgroup: Path, services: tuple[Path, ...] = (), proc: Path = Path("/proc")) -> None:
         self._levels = [_Level(path) for path in levels(cgroup)]
         self._cpuset = open_if_present(cgroup / "cpuset.cpus.effective")
-        self._cgroup = cgroup
-        self._service = service if service != cgroup else None
-        self._own = self._levels[0].stat if self._service is None else None
-        self._entitlement: Entitlement | None = None
+        self._services = [_Service(cgroup, path) for path in services if path != cgroup]
         self._host = HostCpu(proc)
         self._grain = Grain()
         self._binding: _Level | None = None
@@ -115,12 +134,13 @@ class CgroupCpu:
     def sample(self, now: float) -> Cpu:
         host = self._host.sample(now)
         if now >= self._limits_due:
-            self._find_service()
+            for service in self._services:
+                service.look()
             self._find_binding(host.cores)
             self._limits_due = now + LIMITS_SECONDS
         own = self._own_microseconds()
         if self._binding is None:
-            return self._of_host(host, own)
+            return self._of_host(host, own, now)
         data = self._binding.stat.read()
         busy = keyed(data, b"usage_usec")
         if busy is None:
@@ -136,36 +156,29 @@ class CgroupCpu:
             throttled_seconds=throttled / 1e6 if throttled is not None else None,
         )
 
-    def _of_host(self, host: Cpu, own: int | None) -> Cpu:
+    def _of_host(self, host: Cpu, own: int | None, now: float) -> Cpu:
         """Nothing bounds the cgroup: it has the host, and the host's other load takes from it."""
         return Cpu(
             cores=host.cores,
             busy_seconds=host.busy_seconds,
             resolution_seconds=host.resolution_seconds,
             own_seconds=own / 1e6 if own is not None else None,
+            entitled=self._entitled(now),
             steal_seconds=host.steal_seconds,
             runnable=host.runnable,
         )
 
     def _entitled(self, now: float) -> float | None:
-        """Only where the configured cgroup itself binds: what its siblings could claim is not known."""
-        if self._entitlement is None or self._binding is not self._levels[0]:
+        """Only where the cgroup itself binds, or is the whole host: else what its siblings could claim is not known."""
+        whole = self._binding is self._levels[0] or (self._binding is None and len(self._levels) == 1)
+        if not whole or not self._services:
             return None
-        return self._entitlement.sample(self._cores, now)
+        shares = [service.entitled(self._cores, now) for service in self._services]
+        return min(1.0, sum(share for share in shares if share is not None)) if None not in shares else None
 
     def _own_microseconds(self) -> int | None:
-        """None while the service's cgroup is away (its unit restarts): that must not silence the agent."""
-        try:
-            return keyed(self._own.read(), b"usage_usec") if self._own is not None else None
-        except SignalError:
-            return None
-
-    def _find_service(self) -> None:
-        """The service may start after the agent."""
-        if self._service is None or self._own is not None or not self._service.is_dir():
-            return
-        self._entitlement = Entitlement(self._cgroup, self._service)
-        self._own = SourceFile(self._service / "cpu.stat")
+        used = [service.used_microseconds() for service in self._services] or [_used(self._levels[0].stat)]
+        return sum(use for use in used if use is not None) if None not in used else None
 
     def _find_binding(self, host_cores: float) -> None:
         """The level with the smallest quota; of equals the highest, for its siblings' use counts too."""
@@ -190,3 +203,11 @@ class CgroupCpu:
         self.epoch += 1
         self._grain = Grain()
         self._busy = 0
+
+
+def _used(stat: SourceFile) -> int | None:
+    """None while the cgroup is away (its unit restarts): that must not silence the agent."""
+    try:
+        return keyed(stat.read(), b"usage_usec")
+    except SignalError:
+        return None

@@ -64,7 +64,12 @@ class _Level:
         self._seen: tuple[int, int] | None = None
 
     def share(self, cores: float, seconds: float) -> float:
-        """Of so many cores, what this cgroup would get."""
+        """Of so many cores, what this cgroup would get. Raises SignalError where no weights are in force here: without
+        the cpu controller threads compete, not cgroups."""
+        if self._own.weight is None:
+            self._own = _Neighbour.open(self._path)  # it may have been enabled since
+            if self._own.weight is None:
+                raise SignalError(f"{self._path}: no cpu.weight")
         self._look_around()
         wants = [n.wants() for n in self._neighbours.values() if n.uses(seconds)]
         weight, most = self._own.wants()

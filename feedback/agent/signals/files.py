@@ -116,3 +116,11 @@ def levels(cgroup: Path) -> list[Path]:
         here = here.parent
         found.append(here)
     return found
+
+
+def topmost(path: Path) -> Path:
+    """The root of the cgroups above a path that may not be there yet. Raises SignalError where there is none."""
+    above = [parent for parent in path.resolve().parents if (parent / "cgroup.procs").exists()]
+    if not above:
+        raise SignalError(f"{path}: no cgroup v2 directory lies above it")
+    return above[-1]

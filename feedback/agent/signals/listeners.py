@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from feedback.wire import Listener
 
@@ -35,6 +35,7 @@ FAMILIES_SECONDS = 5.0
 REFRESH_SECONDS = 0.35  # every other sample: a queue that fills stays full for longer, and asking is not free
 
 Row: TypeAlias = tuple[int, int, int]
+R = TypeVar("R")
 
 
 class DiagError(OSError):
@@ -120,15 +121,21 @@ def open_diag() -> socket.socket | None:
 
 def dump(diag: socket.socket, family: int) -> list[Row]:
     """(port, backlog, limit) of the listening sockets of one family. Raises OSError."""
+    return dumped(diag, family, queues)
+
+
+def dumped(diag: socket.socket, family: int, read: Callable[[bytes, int, int], R]) -> list[R]:
+    """What `read` makes of each listening socket of one family: it is given a datagram, and where in it the
+    inet_diag_msg begins and its attributes end. Raises OSError."""
     body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << TCP_LISTEN)
     diag.send(_HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0) + body)
-    rows: list[Row] = []
-    while not parse(diag.recv(64 * 1024), rows):
+    rows: list[R] = []
+    while not parse(diag.recv(64 * 1024), rows, read):
         pass
     return rows
 
 
-def parse(data: bytes, rows: list[Row]) -> bool:
+def parse(data: bytes, rows: list[R], read: Callable[[bytes, int, int], R]) -> bool:
     """Append the rows of one datagram; True when the dump is done. Raises DiagError."""
     at = 0
     while at + _HEADER.size <= len(data):
@@ -141,6 +148,14 @@ def parse(data: bytes, rows: list[Row]) -> bool:
         if kind == NLMSG_ERROR:
             code = -struct.unpack_from("=i", data, body)[0]
             raise DiagError(code, os.strerror(code))
-        rows.append((_PORT.unpack_from(data, body + _PORT_AT)[0], *_QUEUES.unpack_from(data, body + _QUEUES_AT)))
+        rows.append(read(data, body, min(at + length, len(data))))
         at += (length + 3) & ~3
     return False
+
+
+def port_of(data: bytes, body: int) -> int:
+    return int(_PORT.unpack_from(data, body + _PORT_AT)[0])
+
+
+def queues(data: bytes, body: int, _end: int) -> Row:
+    return (port_of(data, body), *_QUEUES.unpack_from(data, body + _QUEUES_AT))

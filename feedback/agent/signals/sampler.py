@@ -15,7 +15,7 @@ from feedback.agent.load import Sample
 from feedback.agent.signals.applications import ApplicationSource
 from feedback.agent.signals.connections import open_connections
 from feedback.agent.signals.cpu import CgroupCpu, HostCpu
-from feedback.agent.signals.files import SignalError
+from feedback.agent.signals.files import SignalError, topmost
 from feedback.agent.signals.listeners import ListenerSource
 from feedback.agent.signals.memory import CgroupMemory, HostMemory
 from feedback.agent.signals.pressure import open_pressure, open_trigger
@@ -38,10 +38,9 @@ class Sampler:
 
     def __init__(self, config: AgentConfig, clock: Callable[[], float], proc: Path = Path("/proc")) -> None:
         self._clock = clock
-        self._cpu: CpuSource = HostCpu(proc)
+        self._cpu = _cpu(config, proc)
         self._memory: MemorySource = HostMemory(proc)
         if config.cgroup is not None:
-            self._cpu = CgroupCpu(config.cgroup, config.service_cgroup, proc)
             self._memory = CgroupMemory(config.cgroup, proc)
         self._pressure = open_pressure(config.cgroup, proc)
         self._connections = open_connections(proc)
@@ -88,3 +87,11 @@ class Sampler:
         if self.trigger is not None:
             os.close(self.trigger)
             self.trigger = None
+
+
+def _cpu(config: AgentConfig, proc: Path) -> CpuSource:
+    """Of the cgroup that bounds the real server; of the host where none does."""
+    services = config.services()
+    if config.cgroup is not None:
+        return CgroupCpu(config.cgroup, services, proc)
+    return CgroupCpu(topmost(services[0]), services, proc) if services else HostCpu(proc)
