@@ -142,11 +142,12 @@ class Daemon:
 
     def _active(self) -> bool:
         """Whether this director is the active one. A new active one begins as after a restart: with the state and the
-        weights that the other left, so that nothing makes a step."""
+        weights that the other left, so that nothing makes a step. Another term tells that somebody else was active for
+        less than a turn."""
         said = self._role_file.read() if self._role_file else self._role
         if said != self._role:
             self._tell("role", role=str(said.role), reason=said.reason, peer=said.peer, term=said.term)
-            if said.role is Role.ACTIVE and self._role.role is not Role.ACTIVE:
+            if said.role is Role.ACTIVE and (self._role.role is not Role.ACTIVE or said.term != self._role.term):
                 self._controller, self._watcher = Controller(self._config), Watcher()
                 self._state.forget()
                 self._restore()

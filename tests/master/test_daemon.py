@@ -207,6 +207,33 @@ def test_a_standby_writes_nothing_and_goes_on_with_what_the_active_one_left(site
     run(site, work)
 
 
+def test_what_the_peer_wrote_while_it_was_active_for_less_than_a_turn_is_nobodys_foreign_edit(site: Site) -> None:
+    role = RoleFile(site.directory / "role.json")
+    site.write(f'role = "{site.directory}/role.json"')
+    plain, blinks = site.kernel.snapshot, []
+
+    def blink() -> Any:
+        found = plain()
+        if blinks == [1]:  # once, after a look
+            blinks.append(2)
+            site.kernel.apply([SetDestination(VIRTUAL, Destination(rip(1), 70))])
+            role.write(RoleSaid(Role.ACTIVE, "d2 is dead", "d2", 4))
+        return found
+
+    site.kernel.snapshot = blink  # type: ignore[method-assign]
+
+    def work() -> None:
+        role.write(RoleSaid(Role.ACTIVE, "d2 is dead", "d2", 2))
+        until(lambda: site.weights() == [100, 100])
+        blinks.append(1)
+        until(lambda: blinks == [1, 2])
+        time.sleep(0.3)
+        assert "foreign-edit" not in [e["kind"] for e in ask(site.control, {"command": "events"})["events"]]
+        assert site.weights()[0] == 70
+
+    run(site, work)
+
+
 def answers(site: Site) -> bool:
     try:
         return bool(site.status())
