@@ -185,16 +185,14 @@ def join(token: str, endpoint: str, base: Path, config: Path, no_config: bool, n
     the token can take it. `-` reads the token from standard input: other users see the words of a command.
     """
     from feedback.ops import joining, tokens
+    from feedback.ops import keys as store
 
     with _one_line():
         held = tokens.read(sys.stdin.readline() if token == "-" else token)
         kept = not new_key and joining.present(base) is not None
         joined = joining.join(held, endpoint, base, new_key=new_key)
-        which = "the key that was there" if kept else "a new key"
-        click.echo(
-            f"{base}.key_secret: {which}, enrolled as {joined.agent}, for {', '.join(joined.addresses)}", err=True
-        )
-        secret = base.with_name(base.name + ".key_secret")
+        secret, which = store.secret_of(base), "the key that was there" if kept else "a new key"
+        click.echo(f"{secret}: {which}, enrolled as {joined.agent}, for {', '.join(joined.addresses)}", err=True)
         if no_config:
             click.echo(joining.link_text(endpoint, held.master), nl=False)
             return

@@ -32,7 +32,7 @@ _REFUSED = {
 
 def present(base: Path) -> PublicKey | None:
     """The key that this agent has already, None where there is none. Raises KeyFileError for one that is not good."""
-    secret = base.with_name(base.name + ".key_secret")
+    secret = keys.secret_of(base)
     return keys.load_secret(secret).public if secret.exists() else None
 
 
@@ -42,7 +42,7 @@ def join(token: Token, endpoint: str, base: Path, *, new_key: bool = False) -> w
     key = None if new_key else present(base)
     if key is not None:
         joined = ask(token, endpoint, key)
-        keys.give(base.with_name(base.name + ".key_secret"))
+        keys.give(keys.secret_of(base))
         return joined
     try:
         base.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -37,6 +37,9 @@ SecretKey = NewType("SecretKey", bytes)  # 40 characters, Z85; bytes, so that it
 CREDENTIAL = "credential:"
 DIRECTORY = Path("/etc/feedback")  # where the units look for their keys
 DAEMON_USER = "feedback"  # of the units
+# Why a file may not be read, and what to do. A credential's is systemd's own.
+OWNED = "it must belong to the daemon's user: chown feedback {}"
+MOUNTED = "systemd's mount for credentials does not reach this unit: in a container, mount --make-rshared / lets it"
 TOKEN_SUFFIX = ".token"  # of a token that waits for its agent: tokens.py
 
 
@@ -99,7 +102,7 @@ def public_key(text: str) -> PublicKey:
 
 def read_public(path: Path) -> PublicKey:
     """The public key out of a public or a secret file. Raises KeyFileError."""
-    return public_key(_load(path)[0].decode("ascii", "replace"))
+    return public_key(_load(path, OWNED)[0].decode("ascii", "replace"))
 
 
 def load_secret(path: Path) -> KeyPair:
@@ -108,7 +111,7 @@ def load_secret(path: Path) -> KeyPair:
     # The manager guards its credentials by ACL, which shows as group permission in the mode: not ours to judge.
     if found == path:
         refuse_exposed(found, f"`feedback keys new {_base(found)}` makes it")
-    public, secret = _load(found)
+    public, secret = _load(found, OWNED if found == path else MOUNTED)
     if secret is None:
         raise KeyFileError(f"{path}: holds only a public key: name the .key_secret file")
     try:
@@ -143,19 +146,22 @@ def refuse_exposed(path: Path, remedy: str) -> None:
         raise KeyFileError(f"{path}: others may read this secret (mode {mode:04o}): chmod 600 {path}")
 
 
-def _load(path: Path) -> tuple[bytes, bytes | None]:
+def _load(path: Path, permission: str) -> tuple[bytes, bytes | None]:
+    """Raises KeyFileError; with what `permission` says where it may not be read."""
     try:
         with path.open("rb"):
             pass  # zmq.auth does not say why a file cannot be read
         return zmq.auth.load_certificate(path)
     except PermissionError:
-        raise KeyFileError(
-            f"{path}: cannot be read: it must belong to the daemon's user: chown feedback {path}"
-        ) from None
+        raise KeyFileError(f"{path}: cannot be read: {permission.format(path)}") from None
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, IndexError):
         raise KeyFileError(f"{path}: not a key file: expected what `feedback keys new` writes") from None
+
+
+def secret_of(base: Path) -> Path:
+    return base.with_name(base.name + ".key_secret")
 
 
 def _base(path: Path) -> Path:
@@ -166,7 +172,7 @@ def _base(path: Path) -> Path:
 def create(path: Path) -> tuple[Path, Path, PublicKey]:
     """Make a pair: (public file, secret file, public key). Never overwrites. Raises KeyFileError."""
     base = _base(path)
-    public, secret = base.with_name(base.name + ".key"), base.with_name(base.name + ".key_secret")
+    public, secret = base.with_name(base.name + ".key"), secret_of(base)
     for existing in (public, secret):
         if existing.exists():
             raise KeyFileError(f"{existing}: is there already: remove it first if its agent should lose its identity")

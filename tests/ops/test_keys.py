@@ -132,6 +132,25 @@ def test_a_credential_that_is_not_there_says_how_to_pass_it(
         keys.load_secret(Path(f"credential:{name}"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("{}/agent.key_secret", "chown feedback"), ("credential:agent.key_secret", "make-rshared")]
+)
+def test_a_secret_that_may_not_be_read_says_what_to_do_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, remedy: str
+) -> None:
+    keys.create(tmp_path / "agent")
+    for path in (tmp_path, *(parent for parent in tmp_path.parents if parent.name.startswith(("pytest-", "popen-")))):
+        path.chmod(0o755)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    try:
+        with pytest.raises(KeyFileError, match=remedy):
+            keys.load_secret(Path(name.format(tmp_path)))
+    finally:
+        os.seteuid(0)
+
+
 # Enrolments
 
 
