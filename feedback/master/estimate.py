@@ -4,8 +4,9 @@ Capacity is completions per second at full utilisation, estimated as (completion
 window. Completions come with the agent's report (same clock) or, where it has no counters for them (UDP, older agents),
 from the director's (ring.py).
 
-Where connections last (a pool whose mean residence is over 3 s), a new one says little of the load that it brings: then
-capacity is open connections over utilisation, which needs no history either.
+Where clients keep connections (a pool whose mean residence is over 0.3 s), those that end were worked for long before:
+then the count lies half way to those that came. Where they last (over 3 s), a new one says little of the load that it
+brings: then capacity is open connections over utilisation, which needs no history either.
 
 The estimate is kept as the logarithm of that per core, with its variance. A server that has never been busy is taken
 for an average one of its size: what one teaches about the cost of a connection serves all. `available` is kept apart,
@@ -34,8 +35,10 @@ SAMPLE_SECONDS_MIN, SAMPLE_SECONDS_MAX = 0.19, 2.0
 SAMPLE_VARIANCE_MAX = 0.08  # a sample is taken as soon as it is as good as this, or old
 HELD_SECONDS_MIN = 0.95
 HELD_ABOVE, HELD_BELOW = 3.0, 1.5  # mean residence in seconds
+KEPT_ABOVE, KEPT_BELOW = 0.3, 0.15  # seconds likewise: clients keep connections, or wait for something else than CPU
+KEPT_VARIANCE_MAX, KEPT_NOISE = 0.1, 2.0  # of a sample's logarithm, in doubt; times what counting alone makes
 DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
-AVAILABLE_SECONDS = 0.2
+AVAILABLE_SECONDS, HAD_SECONDS = 0.2, 1.0
 SATURATED = 0.95
 POOL_SATURATED = 0.88
 NEARLY_FULL, FULL = 0.8, 0.95
@@ -80,13 +83,15 @@ class Capacity:
         self._prior = prior
         self._filters = (Filter(), Filter())  # of completions, and of open connections
         self.held = False
+        self.kept = False  # whether clients keep connections after the answer
         self.offset: float | None = None  # known difference from the pool's mean level
-        self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
+        self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
         self._active = 0
         self._first_active: int | None = None  # of this sample
         self._last: Window | None = None
         self._neighbour = Neighbour()
         self._available: float | None = None
+        self._had = 1.0  # of the server, over a second
         self._utilisation = self._rate = 0.0
         self._ring = Ring()
 
@@ -98,7 +103,7 @@ class Capacity:
         """Whether connections last so long that open ones tell the load and not completed ones."""
         if held != self.held:
             self.held = held
-            self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
+            self._begin_sample()
 
     def resume(self, known: Learned) -> None:
         self._filters[known.held].resume(known.level, KERNEL_VARIANCE)
@@ -112,7 +117,7 @@ class Capacity:
                 self._first_active = self._active
             self._accumulate(window, used, self._active * window.seconds)
         elif window.completions is not None:
-            self._accumulate(window, used, window.completions)
+            self._accumulate(window, used, window.completions, (window.opened or 0.0) - window.completions)
         else:
             self._ring.use(window.end, used * window.cores * window.seconds)
             self._settle(window)
@@ -129,12 +134,13 @@ class Capacity:
             seconds = span.end - span.start
             self._rate = span.opened / seconds
             aligned = msgspec.structs.replace(window, start=span.start, end=span.end)
-            self._accumulate(aligned, span.used_seconds / (window.cores * seconds), float(span.completed))
+            used, grown = span.used_seconds / (window.cores * seconds), float(span.opened - span.completed)
+            self._accumulate(aligned, used, float(span.completed), grown)
 
     def _follow(self, window: Window, used: float) -> None:
         """Levels that need no counting: available and utilisation, smoothed over half a second."""
         blend = 1 - exp(-window.seconds / AVAILABLE_SECONDS)
-        left = _left(window)
+        left = self._left(window)
         self._available = left if self._available is None else self._available + blend * (left - self._available)
         taken = self._neighbour.part if self._infers() else 0.0
         part = min(1.0, max(0.0, used - taken) / max(self._available * (1 - taken), 0.01))
@@ -143,11 +149,28 @@ class Capacity:
             slow = 1 - exp(-window.seconds / 2.0)
             self._rate += slow * (window.opened / window.seconds - self._rate)
 
-    def _accumulate(self, window: Window, used: float, count: float) -> None:
+    def _left(self, window: Window) -> float:
+        """The part of the server that the service can have: what it uses and what is idle, at least what it is entitled
+        to, of which it may have more for a moment only.
+
+        A quota is never used to its last tick: what looks idle on a server that is nearly full cannot be had. A
+        hypervisor that steals gives a part of what is asked for, and of what will be.
+        """
+        if window.own is None:
+            return max(0.01, 1 - window.stolen / max(window.busy, STEAL_FROM))
+        idle = max(0.0, 1 - window.busy) * min(1.0, max(0.0, (FULL - window.busy) / (FULL - NEARLY_FULL)))
+        had = window.own + idle
+        self._had += (1 - exp(-window.seconds / HAD_SECONDS)) * (had - self._had)
+        if window.entitled is not None:
+            had = max(min(had, self._had), window.entitled)
+        return min(1.0, max(had, 0.01))
+
+    def _accumulate(self, window: Window, used: float, count: float, grown: float = 0.0) -> None:
         allotment = window.cores * window.seconds
         self._seconds += window.seconds
         self._allotment += allotment
         self._counted += count  # that of a single window may be negative: opened before it, closed in it
+        self._grown += grown
         self._busy_seconds += used * allotment
         if self._seconds < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
             return
@@ -155,9 +178,25 @@ class Capacity:
         variance = self._variance(n, busy, window.grain_seconds) + (self._growth(n) if self.held else 0.0)
         if variance > SAMPLE_VARIANCE_MAX and self._seconds < SAMPLE_SECONDS_MAX:
             return
-        self._sample(n, busy, variance)
-        self._seconds = self._counted = self._busy_seconds = self._allotment = 0.0
+        worked, doubt = self._worked()
+        self._sample(worked, busy, variance + doubt, building=doubt > KEPT_VARIANCE_MAX)
+        self._begin_sample()
+
+    def _begin_sample(self) -> None:
+        self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
         self._first_active = None
+
+    def _worked(self) -> tuple[float, float]:
+        """For how many connections the CPU has worked in this sample, and the variance of that number's logarithm.
+
+        Those that ended, since who waits was not worked for. But where clients keep connections, those that came and
+        are still open were, at their beginning or all along: half way between both then, and the difference is doubt.
+        """
+        ended = self._counted
+        if self.held or not self.kept:
+            return ended, 0.0
+        between = ended + self._grown / 2
+        return between, (self._grown / 2 / max(1.0, between)) ** 2
 
     def _growth(self, n: float) -> float:
         """Open connections that become more or fewer are not yet those that go with the present load."""
@@ -172,13 +211,16 @@ class Capacity:
         counting = 0.01 if self.held else 0.5 * (3.25 / n)
         return counting + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
 
-    def _sample(self, n: float, busy: float, variance: float) -> None:
+    def _sample(self, n: float, busy: float, variance: float, *, building: bool) -> None:
+        """`building`: so many more are open than before, or fewer, that the number teaches nothing."""
         if self._infers():
             busy = self._without_neighbour(max(0.0, n), busy, variance)
         if n >= 3 and busy / self._allotment > IDLE:
             sample = log(n / busy)
             if self.held and self.filter.samples and busy > SATURATED * self._allotment and sample > self.filter.level:
                 return  # a queue: open connections of a saturated server say at most what it can hold
+            if building:
+                return
             if not self.filter.samples:
                 self._start(sample, variance)
             self.filter.update(sample, variance, self._seconds)
@@ -197,7 +239,9 @@ class Capacity:
     def _without_neighbour(self, n: float, busy: float, variance: float) -> float:
         """Busy seconds less a neighbour's."""
         level, used = self.filter.level, busy / self._allotment
-        self._neighbour.observe(used, n * exp(-level) / self._allotment, variance, self._seconds)
+        # Where connections are kept, a queue that is worked off looks like a neighbour for a moment.
+        noise = KEPT_NOISE * variance if self.kept else variance
+        self._neighbour.observe(used, n * exp(-level) / self._allotment, noise, self._seconds)
         if self._neighbour.part and n >= 3 and used > IDLE:
             self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
         return max(0.0, busy - self._neighbour.part * self._allotment)
@@ -251,18 +295,6 @@ def _used(window: Window) -> float:
     return max(window.own if window.own is not None else window.busy - window.stolen, *said, 0.0)
 
 
-def _left(window: Window) -> float:
-    """The part of the server that the service can have: what it uses, what is idle, at least what it is entitled to.
-
-    A quota is never used to its last tick: what looks idle on a server that is nearly full cannot be had. A hypervisor
-    that steals gives a part of what is asked for, and of what will be.
-    """
-    if window.own is None:
-        return max(0.01, 1 - window.stolen / max(window.busy, STEAL_FROM))
-    idle = max(0.0, 1 - window.busy) * min(1.0, max(0.0, (FULL - window.busy) / (FULL - NEARLY_FULL)))
-    return min(1.0, max(window.own + idle, window.entitled or 0.0, 0.01))
-
-
 class Estimator:
     """The capacities of one service's destinations, which share what is known of the cost of a connection."""
 
@@ -270,22 +302,30 @@ class Estimator:
         self._capacities: dict[DestinationKey, Capacity] = {}
         self._seeds: dict[DestinationKey, float] = {}
         self._mean: tuple[int, float] | None = None
-        self._held = False
+        self._held = self._kept = False
 
     def capacity(self, key: DestinationKey) -> Capacity:
         if key not in self._capacities:
             self._capacities[key] = Capacity(self._prior, self._forget_mean)
-            self._capacities[key].hold(self._held)
+            self._set_mode(self._capacities[key])
         return self._capacities[key]
 
     def residence(self, seconds: float) -> None:
         """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis. In a
         saturated pool they last because they queue: that tells nothing of them."""
-        if (seconds > HELD_ABOVE and not self._saturated()) or seconds < HELD_BELOW:
-            self._held = seconds > HELD_ABOVE
-            self._forget_mean()
-            for capacity in self._capacities.values():
-                capacity.hold(self._held)
+        queues = seconds > KEPT_ABOVE and self._saturated()
+        held = seconds >= HELD_BELOW if self._held else seconds > HELD_ABOVE and not queues
+        kept = seconds >= KEPT_BELOW if self._kept else seconds > KEPT_ABOVE and not queues
+        if (held, kept) == (self._held, self._kept):
+            return
+        self._held, self._kept = held, kept
+        self._forget_mean()
+        for capacity in self._capacities.values():
+            self._set_mode(capacity)
+
+    def _set_mode(self, capacity: Capacity) -> None:
+        capacity.hold(self._held)
+        capacity.kept = self._kept
 
     def _saturated(self) -> bool:
         used = [c.utilisation for c in self._capacities.values() if c.window is not None]

@@ -76,7 +76,8 @@ class Bursts(_Strict, frozen=True, kw_only=True):
 
 class Case(_Strict, frozen=True, kw_only=True):
     """`hold_seconds` 0: one request a connection; otherwise the mean time that a connection stays open, on which
-    requests come at `requests_per_second`. `past`: closed connections of the time before the start are remembered,
+    requests come at `requests_per_second`. `keep_seconds`: where it is one request a connection, the mean time that
+    clients keep it after the answer. `past`: closed connections of the time before the start are remembered,
     spread as equal weights would have, and held ones come back at the start, all at once. `own_known`: the agent knows
     the service's own cgroup. `application`: servers tell completions and errors. `thresholds` as in the service's
     configuration, `kernel` whose way with them. `law_options`: for each law by its name, as in the configuration.
@@ -96,6 +97,7 @@ class Case(_Strict, frozen=True, kw_only=True):
     cost_seconds: Positive = 0.010
     cost_cv: Annotated[float, msgspec.Meta(ge=0, le=20)] = 1.5
     hold_seconds: Seconds = 0.0
+    keep_seconds: Seconds = 0.0
     requests_per_second: Positive = 5.0
     timeout_seconds: Positive = 2.0
     fin_seconds: Seconds = 120.0

@@ -104,6 +104,18 @@ CASES = (
         seconds=90.0, measure_from_seconds=50.0,
     ),
     Case(
+        name="kept",
+        summary="clients keep each connection for 1 s after the answer; nothing known at first, 70 % load",
+        server=POOL, load=STEADY, keep_seconds=1.0, seconds=50.0, measure_from_seconds=10.0,
+    ),
+    Case(
+        name="kept-antagonists",
+        summary="the same at 60 %; two servers lose 40 and 50 % of their CPU to neighbours",
+        server=POOL, load=(Load(part=0.6),), keep_seconds=1.0,
+        change=_antagonists(25.0),
+        seconds=50.0, measure_from_seconds=25.0, event_seconds=25.0,
+    ),
+    Case(
         name="agents-lost",
         summary="three agents fall silent for 20 s while another server loses half of its CPU",
         server=POOL, load=(Load(part=0.6),),

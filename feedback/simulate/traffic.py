@@ -1,8 +1,9 @@
 """Traffic: who comes when and costs what. Made once for a case and a seed, and the same for every policy.
 
 Arrivals are Poisson with the case's rate; costs are lognormal (exponential where the CV is 1). With `hold_seconds`
-requests come on connections that stay open; with `past` those of the time before the start come back within the first
-second, as after a director's loss: a storm that no law can have learned for.
+requests come on connections that stay open; with `keep_seconds` each comes on its own, which stays open and idle after
+the answer; with `past` those of the time before the start come back within the first second, as after a director's
+loss: a storm that no law can have learned for.
 Invariant: requests are in the order of their moments; `connection` of a short request is its own number.
 """
 
@@ -25,13 +26,15 @@ class Held(msgspec.Struct, frozen=True):
 
 class Traffic(msgspec.Struct, frozen=True):
     """Parallel lists, one entry a request: its moment, its cost in seconds of a core, its wait (to be scaled by the
-    server's mean: exponential of mean 1) and its connection. `held` is empty where each request has its own."""
+    server's mean: exponential of mean 1), its connection, and the seconds that its client keeps it after the answer.
+    `held` is empty where each request has its own. `wait` and `keep` are empty where there is none."""
 
     at: list[float]
     cost: list[float]
     wait: list[float]
     connection: list[int]
     held: list[Held]
+    keep: list[float]
 
 
 def make(case: Case, draw: Draw) -> Traffic:
@@ -66,7 +69,9 @@ def _costs(case: Case, count: int, draw: Draw) -> list[float]:
 def _short(case: Case, draw: Draw) -> Traffic:
     at = _moments(case, case.capacity, draw)
     waits = [draw.expovariate(1.0) for _ in at] if _waits(case) else []
-    return Traffic(at, _costs(case, len(at), draw), waits, [], [])
+    costs = _costs(case, len(at), draw)
+    keeps = [draw.expovariate(1 / case.keep_seconds) for _ in at] if case.keep_seconds else []
+    return Traffic(at, costs, waits, [], [], keeps)
 
 
 def _waits(case: Case) -> bool:
@@ -88,4 +93,4 @@ def _held(case: Case, draw: Draw) -> Traffic:
     requests.sort()
     at = [moment for moment, _ in requests]
     waits = [draw.expovariate(1.0) for _ in at] if _waits(case) else []
-    return Traffic(at, _costs(case, len(at), draw), waits, [number for _, number in requests], held)
+    return Traffic(at, _costs(case, len(at), draw), waits, [number for _, number in requests], held, [])

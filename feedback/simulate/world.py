@@ -44,7 +44,7 @@ class World:
         self._calendar: list[tuple[Any, ...]] = []
         self._number = 0
         self._slot: dict[int, Slot] = {}  # connection or short request -> where it is
-        self._boots: dict[int, int] = {}  # held connection -> the server's boot when it was opened; absent once closed
+        self._boots: dict[int, int] = {}  # held or kept connection -> the server's boot; absent once closed
         self._prepare()
 
     def _at(self, moment: float, kind: int, what: object) -> None:
@@ -203,7 +203,10 @@ class World:
             self.trace.failed(number, now, SERVER_ERROR)
         else:
             self.trace.answered(number, now)
-        if not self.traffic.held:
+        if self.traffic.keep:
+            self._boots[number] = boot
+            self._at(now + self.traffic.keep[number], CLOSES, number)
+        elif not self.traffic.held:
             self._closes(now, number)
 
     def _closes(self, now: float, connection: int) -> None:

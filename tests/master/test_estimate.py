@@ -50,6 +50,45 @@ def test_capacity_is_completions_over_utilisation() -> None:
     assert found.utilisation == pytest.approx(0.5, rel=0.3)
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_connections_that_clients_keep_from_the_start_of_a_load_on_are_not_work_that_was_not_done(seed: int) -> None:
+    """They stay open and idle for a second on the mean. A small server, with one sample in two seconds, is as well
+    known after a few of them as a large one."""
+    estimator, draw = Estimator(), random.Random(seed)
+    estimator.residence(1.0)
+    for key, rate in ((rip(1), 8), (rip(2), 76)):
+        came = [draw.uniform(0, 10) for _ in range(rate * 10)]
+        went = [at + draw.uniform(0, 2) for at in came]
+        for k in range(1, 51):
+            opened, ended = (float(sum(k - 1 <= 5 * at < k for at in moments)) for moments in (came, went))
+            used = opened / (2 * rate * 0.2)
+            seen = window(k / 5, busy=used, completions=ended, own=used, cores=rate / 100)
+            estimator.capacity(key).observe(msgspec.structs.replace(seen, opened=opened))
+    found = [estimator.capacity(key).estimate() for key in (rip(1), rip(2))]
+    assert [e and e.capacity for e in found] == pytest.approx([16, 152], rel=0.1)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_where_clients_keep_connections_their_ends_are_no_neighbours(seed: int) -> None:
+    """A connection ends a second after its work: what ended in a window is not what the CPU was used for."""
+    estimator, draw = Estimator(), random.Random(seed)
+    estimator.residence(1.0)
+    capacity = estimator.capacity(rip(1))
+    came = sorted(draw.uniform(0, 60) for _ in range(100 * 60))
+    went = [at + draw.uniform(0, 2) for at in came]
+    costs = [draw.expovariate(200) for _ in came]
+    lowest = 200.0
+    for k in range(1, 301):
+        here = [i for i, at in enumerate(came) if k - 1 <= 5 * at < k]
+        ended = float(sum(k - 1 <= 5 * at < k for at in went))
+        seen = window(k / 5, busy=min(1.0, sum(costs[i] for i in here) / 0.2), completions=ended)
+        capacity.observe(msgspec.structs.replace(seen, opened=float(len(here))))
+        found = capacity.estimate()
+        if k > 50 and found is not None:
+            lowest = min(lowest, found.capacity)
+    assert lowest > 150
+
+
 def test_two_servers_share_what_a_connection_costs() -> None:
     estimator = Estimator()
     busy, idle = estimator.capacity(rip(1)), estimator.capacity(rip(2))
@@ -127,6 +166,17 @@ def test_a_neighbour_that_takes_all_it_can_leaves_what_the_service_is_entitled_t
     assert after.capacity / before.capacity == pytest.approx(0.5, abs=0.05)
 
 
+def test_what_a_service_has_for_a_moment_beyond_its_part_is_not_what_it_can_have() -> None:
+    """Beside a neighbour that takes all it can, a window in which the service got more is followed by one with less."""
+    c = Estimator().capacity(rip(1))
+    found = []
+    for k in range(1, 101):
+        c.observe(window(k / 5, busy=1.0, own=0.65 if k % 2 else 0.25, completions=16, entitled=0.5))
+        estimate = c.estimate()
+        found += [estimate.available] if estimate and k > 50 else []
+    assert sum(found) / len(found) == pytest.approx(0.5, abs=0.01)
+
+
 def test_without_the_agents_counters_the_kernels_are_aligned_to_its_cpu() -> None:
     c, count = Estimator().capacity(rip(1)), 0
     for k in range(1, 101):
@@ -180,11 +230,21 @@ def test_a_queue_in_a_saturated_pool_is_no_sign_that_connections_last() -> None:
     for k in range(1, 10):
         estimator.capacity(rip(1)).observe(window(k / 5, busy=1.0, completions=10.0))
     estimator.residence(10.0)
-    assert not estimator.capacity(rip(1)).held
+    assert not (estimator.capacity(rip(1)).held or estimator.capacity(rip(1)).kept)
     for k in range(10, 20):
         estimator.capacity(rip(1)).observe(window(k / 5, busy=0.5, completions=10.0))
     estimator.residence(10.0)
     assert estimator.capacity(rip(1)).held
+
+
+def test_how_connections_are_counted_is_not_changed_for_every_wavering_of_how_long_they_last() -> None:
+    estimator = Estimator()
+    modes = []
+    for seconds in (0.1, 0.4, 0.2, 0.1, 0.2, 1.0, 3.5, 2.0, 1.0, 0.0):
+        estimator.residence(seconds)
+        capacity = estimator.capacity(rip(1))
+        modes.append("held" if capacity.held else "kept" if capacity.kept else "short")
+    assert modes == ["short", "kept", "kept", "short", "short", "kept", "held", "held", "kept", "short"]
 
 
 def test_open_connections_of_a_saturated_server_say_at_most_what_it_can_hold() -> None:

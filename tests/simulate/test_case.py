@@ -10,8 +10,11 @@ from feedback.config import ConfigError
 from feedback.ipvs.fake_table import Overload
 from feedback.simulate import figures, suite
 from feedback.simulate.case import Bursts, Change, Load, check, parse, read
+from feedback.simulate.draws import generator
 from feedback.simulate.policy import Policy
 from feedback.simulate.run import run
+from feedback.simulate.traffic import make
+from feedback.simulate.world import World
 from tests.simulate.builders import case
 
 GOOD = """
@@ -75,6 +78,11 @@ def test_the_suite_holds_together_and_covers_what_it_must() -> None:
         suite.named("nothing")
 
 
+def test_the_guide_tells_of_every_case() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulate.md").read_text(encoding="utf-8")
+    assert "\n".join(f"| `{each.name}` | {each.summary} |" for each in suite.CASES) in page
+
+
 def test_a_dead_server_costs_requests_until_the_health_check_takes_it_out() -> None:
     down = (Change(at_seconds=5.0, servers=(0,), down=True), Change(at_seconds=10.0, servers=(0,), down=False))
     trace = run(case(cores=(2.0, 2.0), part=0.3, seconds=20.0, change=down), Policy("plain", "wrr"), seed=1)
@@ -108,6 +116,27 @@ def test_held_connections_keep_their_server() -> None:
     sent = [sum(s.requests) for s in trace.seconds]
     assert sum(sent[30:]) / 10 == pytest.approx(0.3 * 200, rel=0.35)
     assert not any(trace.outcome)
+
+
+def test_clients_keep_their_connections_after_the_answer() -> None:
+    """Little's law, on what the director counts: rate x (10 ms of work, shared, and 2 s idle)."""
+    made = case(cores=(1.0, 1.0), part=0.3, seconds=60.0, keep_seconds=2.0)
+    world = World(made, Policy("plain", "sed"), make(made, generator(1, "traffic")), generator(1, "world"))
+    assert not any(world.run().outcome)
+    assert sum(slot.active for slot in world.director.slots) == pytest.approx(60 * 2.01, rel=0.25)
+    assert sum(server.open for server in world.servers) == sum(slot.active for slot in world.director.slots)
+
+
+def test_a_server_that_died_has_no_kept_connections() -> None:
+    """The director still counts them; the server that came back does not."""
+    change = (Change(at_seconds=5.0, servers=(0,), down=True), Change(at_seconds=6.0, servers=(0,), down=False))
+    made = case(cores=(1.0, 1.0), part=0.3, seconds=6.1, keep_seconds=100.0, change=change, timeout_seconds=2.0)
+    world = World(made, Policy("plain", "wrr"), make(made, generator(1, "traffic")), generator(1, "world"))
+    world.run()
+    slots = {slot.index: slot for slot in world.director.slots}
+    assert slots[0].active > 100
+    assert world.servers[0].open < 10
+    assert world.servers[1].open == slots[1].active
 
 
 def test_bursts_take_cores_for_a_second_and_give_them_back() -> None:
