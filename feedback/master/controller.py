@@ -181,7 +181,7 @@ class Controller:
         return Decision(settings, tuple(edits), tuple(statuses))
 
     def _interval_seconds(self) -> float:
-        """Shorter where a scheduler looks at nothing itself, while connections come and as far as it costs little."""
+        """Shorter where that is of use, while connections come and as far as it costs little."""
         wanted = min(
             (s for line in self._lines.values() if line.flow * (s := look_seconds(line.service)) >= 1), default=inf
         )

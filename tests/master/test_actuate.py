@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.master.actuate import Actuator, Wanted, for_scheduler
+from feedback.master.actuate import LOOK_SECONDS, Actuator, Wanted, for_scheduler
 from feedback.master.actuate.flow import Flow
 from feedback.master.actuate.memory import Memory
 from feedback.master.actuate.presence import Presence
@@ -198,7 +198,7 @@ def test_wrr_answers_what_piles_up_the_more_firmly_the_younger_the_news() -> Non
             out = actuator.weights(pool(*piled, flow=1000.0), Wanted(shares(0.5, 0.5)), between * k)
         return out[rip(2)].value / out[rip(1)].value
 
-    close, far = after(Flow.LOOK_SECONDS), after(0.2)
+    close, far = after(LOOK_SECONDS), after(0.2)
     slack = Flow.FEW + Flow.CHANCE * 10**0.5
     less = (10 + slack) / (15 + slack)
     assert far == pytest.approx(1.2 / less, rel=0.1)

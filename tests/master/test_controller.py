@@ -352,14 +352,15 @@ def test_configuration_errors_name_the_key() -> None:
 @pytest.mark.parametrize(
     ("servers", "scheduler", "load", "seconds"),
     [
-        (4, "wrr", 0.5, 0.05),  # it looks at nothing itself
-        (4, "sed", 0.5, 0.2),
+        (4, "wrr", 0.5, 0.05),
+        (4, "sed", 0.5, 0.05),
+        (4, "wlc", 0.5, 0.2),  # each look is a write
         (4, "wrr", 0.0, 0.2),  # nothing comes
         (200, "wrr", 0.5, 0.1),  # a look would cost more than it is worth
         (240, "wrr", 0.5, 0.12),
     ],
 )
-def test_where_the_scheduler_looks_at_nothing_the_master_looks_more_often(
+def test_the_master_looks_more_often_where_that_is_of_use(
     servers: int, scheduler: str, load: float, seconds: float
 ) -> None:
     bench = Bench(config(servers, scheduler), [100.0] * servers)

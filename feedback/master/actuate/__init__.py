@@ -34,14 +34,17 @@ from feedback.master.actuate.tiers import Cascade, Stepped
 from feedback.master.actuate.weight import Actuator, Wanted, Weight, Weights
 from feedback.model import Protocol, Service
 
-__all__ = ["Actuator", "Wanted", "Weight", "Weights", "for_scheduler", "look_seconds"]
+__all__ = ["LOOK_SECONDS", "Actuator", "Wanted", "Weight", "Weights", "for_scheduler", "look_seconds"]
+
+
+LOOK_SECONDS = 0.05
 
 
 def look_seconds(service: Service) -> float:
-    """How often to look at what is open where the scheduler itself looks at nothing; infinity where it does, or where
-    there is nothing to see."""
-    blind = service.scheduler == "wrr" and service.key.protocol is not Protocol.UDP
-    return Flow.LOOK_SECONDS if blind else inf
+    """How often to look and decide while connections come: where a look is no write yet, and something is seen sooner.
+    `sed` and `nq` have a neighbour's news acted upon at once; `wrr` looks at nothing itself. Else infinity."""
+    quick = service.scheduler in {"sed", "nq", "wrr"} and service.key.protocol is not Protocol.UDP
+    return LOOK_SECONDS if quick else inf
 
 
 def for_scheduler(scheduler: str, dead_band: float) -> Actuator:

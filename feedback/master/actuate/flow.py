@@ -33,7 +33,6 @@ class Flow:
     """
 
     MEAN, LIMIT = 16, 64
-    LOOK_SECONDS = 0.05
     REST_LEAST, REST_MOST, SECONDS_MAX = 5.0, 50.0, 30.0  # connections a server
 
     FEW = 1.0  # below about so many, their number says nothing
@@ -41,7 +40,7 @@ class Flow:
     LEAST = 0.2
     # By the time between looks: what waits is averaged over so long, and answered with this power of its excess, up to
     # this factor. Old news wants a weak answer, or the correction itself makes the next excess.
-    CLOSE, FAR = (LOOK_SECONDS, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)
+    CLOSE, FAR = (0.05, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)
 
     def __init__(self, dead_band: float) -> None:
         self._at: float | None = None
