@@ -60,7 +60,7 @@ class Adopt:
         options = Options.of(job)
         name, _, feedback = job.variant.partition("_")
         topology = pool(job.run, hog.QUOTAS)
-        with Stand(topology, output) as stand:
+        with Stand(topology, output, metered=True) as stand:
             hogging = stand.start_hog(topology.servers[hog.HOGGED])
             stand.wait_for_servers()
             owner = Owner(stand, name, [WEIGHT] * len(topology.servers), INHIBITED)

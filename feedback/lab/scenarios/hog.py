@@ -12,13 +12,14 @@ wlc left alone, at any moment: `worst_over_wlc` is the largest p99 of any three 
 
 What is truly left: the hog and the service have the same cpu.weight, so a service that wants it has half the quota.
 
-The choice of numbers. A request costs 2.5 ms of CPU, the server's own work counted in, so 140 a second are 0.35 of a
-core of the pool's 0.75: 47 % before the hog and 64 % of what is left after. All of it, client, agents and master too,
-fits the guest's one processor with a third to spare, which a busy host may need. Clients keep their connections for a
-second on average after the answer, as browsers and proxies do: then connections are not load, and a scheduler that
-counts them needs weights. (Without keep-alive counting connections is counting the queue, and `sed` with equal weights
-is as good as the oracle: measured.) The quota's period is 50 ms: with 100 ms the stalls of the hogged server alone
-would be the oracle's p99.
+The choice of numbers. A request costs 2.2 ms of CPU, the server's own work counted in, so 160 a second are 0.35 of a
+core of the pool's 0.75: 47 % before the hog and 64 % of what is left after. It is a little less than the smallest quota
+of a period: one that just does not fit would wait for the next, whoever chose the server. All of it, client, agents and
+master too, fits the guest's one processor with a third to spare, which a busy host may need. Clients keep their
+connections for a second on average after the answer, as browsers and proxies do: then connections are not load, and a
+scheduler that counts them needs weights. (Without keep-alive counting connections is counting the queue, and `sed` with
+equal weights is as good as the oracle: measured.) The quota's period is 50 ms: with 100 ms the stalls of the hogged
+server alone would be the oracle's p99.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ from feedback.lab.workload.load import Load
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 HOGGED = 3  # the index of the real server with the hog
 LEFT = (0.05, 0.10, 0.20, 0.20)
-RATE = 140.0
-COST_MS = 2.5
+RATE = 160.0
+COST_MS = 2.2
 KEEP_SECONDS = 1.0
 WARM_UP_SECONDS = 10.0  # of each phase, left out of the percentiles
 TOLERANCE = 0.2
