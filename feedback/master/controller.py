@@ -18,7 +18,6 @@ from math import inf
 import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
-from feedback.master.actuate import look_seconds
 from feedback.master.fleet import Fleet, Window
 from feedback.master.health import Outcome, Probe
 from feedback.master.laws import load
@@ -182,10 +181,11 @@ class Controller:
 
     def _interval_seconds(self) -> float:
         """Shorter where that is of use, while connections come and as far as it costs little."""
-        wanted = min(
-            (s for line in self._lines.values() if line.flow * (s := look_seconds(line.service)) >= 1), default=inf
-        )
-        cost = DESTINATION_SECONDS * sum(len(line.keys) for line in self._lines.values())
+        lines = self._lines.values()
+        if any(line.learns_limits for line in lines):
+            return self._config.interval_seconds  # learned thresholds have room for what comes in that time
+        wanted = min((line.look_seconds for line in lines), default=inf)
+        cost = DESTINATION_SECONDS * sum(len(line.keys) for line in lines)
         return min(self._config.interval_seconds, max(wanted, cost))
 
     def receive_failures(self, failed: Iterable[Edit]) -> None:

@@ -87,6 +87,11 @@ class Limits:
         self._full: set[DestinationKey] = set()  # what the kernel holds for full, as far as can be seen
         self._written_at: dict[DestinationKey, float] = {}
 
+    @property
+    def learns(self) -> bool:
+        """Whether thresholds are decided here, with room for what comes until the next decision."""
+        return self._mode == "learned"
+
     def resume(self, keys: Collection[DestinationKey]) -> None:
         """The thresholds of these are ours, whatever the first look finds: a master before us learned them."""
         self._resumed = set(keys)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from math import inf
 
 import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, to_destination
-from feedback.master.actuate import Actuator, Wanted, Weight, for_scheduler
+from feedback.master.actuate import Actuator, Wanted, Weight, for_scheduler, look_seconds
 from feedback.master.authors import Authors, proportional
 from feedback.master.estimate import Estimator
 from feedback.master.fleet import Fleet, Trust, Window
@@ -86,6 +87,16 @@ class Line:
     @property
     def keys(self) -> tuple[DestinationKey, ...]:
         return self.authors.keys
+
+    @property
+    def look_seconds(self) -> float:
+        """How often it wants to be decided now; infinity: the configured interval is enough."""
+        seconds = look_seconds(self.service)
+        return seconds if self.flow * seconds >= 1 else inf
+
+    @property
+    def learns_limits(self) -> bool:
+        return self._limits.learns
 
     def state(self) -> ServiceState:
         """What a restarted master could not read from the kernel."""

@@ -368,6 +368,14 @@ def test_the_master_looks_more_often_where_that_is_of_use(
     assert bench.controller.next_timer() - bench.now == pytest.approx(seconds)
 
 
+def test_learned_thresholds_are_decided_at_the_interval_that_they_leave_room_for() -> None:
+    text = f'[[service]]\nvirtual = "{VIRTUAL}"\nthresholds = "learned"\n'
+    text += "".join(f'[[service.destination]]\naddress = "{rip(i).address}"\n' for i in range(1, 5))
+    bench = Bench(parse(text, MasterConfig), [100.0] * 4)
+    bench.run(3, 0.5)
+    assert bench.controller.next_timer() - bench.now == pytest.approx(0.2)
+
+
 def crowded(law: str, losing: bool) -> Controller:
     """Two agents; at each decision two windows have come, and one server refused connections in the first of them."""
     table, sequence, overflows = Table(), 0, 0
