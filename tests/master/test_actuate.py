@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.master.actuate import LOOK_SECONDS, Actuator, Wanted, for_scheduler
+from feedback.master.actuate import LOOK_SECONDS, Actuator, Wanted, for_scheduler, look_seconds
 from feedback.master.actuate.flow import Flow
 from feedback.master.actuate.memory import Memory
 from feedback.master.actuate.presence import Presence
 from feedback.master.actuate.stock import Stock
 from feedback.master.pool import Pool
-from feedback.model import WEIGHT_MAX, Destination, DestinationEntry
+from feedback.model import WEIGHT_MAX, Destination, DestinationEntry, Protocol, Service, ServiceKey
 from tests.master.builders import member, pool, rip, shares
 
 
@@ -246,3 +246,11 @@ def test_weights_are_ones_the_kernel_takes_and_zero_only_for_a_share_of_zero(
             assert 0 <= out[m.key].value <= WEIGHT_MAX
             resting = "tick" in out[m.key].text or "resting" in out[m.key].text
             assert resting or (out[m.key].value == 0) == (wanted.shares[m.key].value == 0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "scheduler", "seconds"),
+    [("tcp", "sed", LOOK_SECONDS), ("tcp", "wlc", float("inf")), ("udp", "wrr", float("inf"))],
+)
+def test_where_nothing_is_seen_sooner_there_is_no_closer_look(protocol: str, scheduler: str, seconds: float) -> None:
+    assert look_seconds(Service(ServiceKey.at(Protocol(protocol), "10.0.0.100", 80), scheduler)) == seconds

@@ -47,3 +47,19 @@ def test_a_part_is_a_part_whatever_is_seen(windows: list[tuple[float, float, flo
     for used, own, variance, seconds in windows:
         neighbour.observe(used, own, variance, seconds)
         assert 0 <= neighbour.part <= MOST
+
+
+def test_less_than_a_twentieth_of_the_server_is_nobody() -> None:
+    neighbour = Neighbour()
+    for _ in range(50):
+        neighbour.observe(0.24, 0.2, 1e-6, 0.2)
+        assert neighbour.part == 0
+
+
+def test_one_who_takes_much_less_of_a_sudden_is_believed_at_once() -> None:
+    neighbour = Neighbour()
+    for _ in range(30):
+        neighbour.observe(0.9, 0.4, 0.05, 0.2)
+    assert neighbour.part == pytest.approx(0.5, abs=0.01)
+    neighbour.observe(0.5, 0.4, 0.05, 0.2)
+    assert neighbour.part < 0.16

@@ -23,6 +23,15 @@ def test_a_span_waits_until_reports_cover_both_of_its_ends() -> None:
     assert list(ring.spans()) == []
 
 
+def test_a_refresh_before_the_first_report_begins_no_span() -> None:
+    ring = looked(Ring(), (0.0, 0, 0), (1.0, 10, 0))
+    ring.use(2.0, 0.5)
+    looked(ring, (3.0, 20, 0), (5.0, 40, 0))
+    for end in (4.0, 6.0):
+        ring.use(end, 0.5)
+    assert [(span.start, span.end) for span in ring.spans()] == [(3.0, 5.0)]
+
+
 def test_cpu_is_interpolated_to_the_moments_of_refresh() -> None:
     ring = looked(Ring(), (0.0, 0, 0), (1.5, 10, 0), (2.5, 30, 0))
     for end, used in ((1.0, 0.0), (2.0, 1.0), (3.0, 0.2)):

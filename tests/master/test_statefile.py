@@ -159,3 +159,14 @@ def _states(site: Site) -> list[str]:
     with contextlib.suppress(ControlError):
         return [d["state"] for d in site.status()["services"][0]["destinations"]]
     return []
+
+
+def test_an_order_goes_through_to_the_disk_and_what_is_learned_does_not_wait_for_it(
+    file: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through: list[int] = []
+    monkeypatch.setattr("os.fsync", through.append)
+    file.save(learned(1.0), 0.0)
+    assert through == []
+    assert file.insist(DRAINED, 1.0)
+    assert len(through) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -40,11 +41,7 @@ class Listening:
         self.edges.watch(self.monitor, self._take)
 
     def _take(self, monitor: zmq.Socket[bytes]) -> None:
-        event, value = struct.unpack_from("=HI", monitor.recv_multipart(zmq.NOBLOCK)[0])
-        if event == zmq.EVENT_LISTENING:
-            self.door.listens(value)
-        else:
-            self.door.failed(value)
+        assert self.door.hear(monitor.recv_multipart(zmq.NOBLOCK)[0])
 
     def close(self) -> None:
         self.edges.close()
@@ -156,3 +153,26 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "(200, 200)\n"
+
+
+def test_who_comes_new_to_a_shut_door_is_not_let_into_the_queue() -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            shut = Door(lambda opened: None)
+            shut.listens(server.fileno())
+            socket.create_connection(server.getsockname(), timeout=1.0).close()
+            shut.failed(errno.EMFILE)
+            with pytest.raises(TimeoutError):
+                socket.create_connection(server.getsockname(), timeout=0.2)
+            shut.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_the_door_has_not_asked_to_hear_is_not_its_own() -> None:
+    async def scenario() -> None:
+        ajar = Door(lambda opened: None)
+        assert not ajar.hear(struct.pack("=HI", zmq.EVENT_ACCEPTED, 7))
+        ajar.close()
+
+    asyncio.run(scenario())

@@ -128,15 +128,12 @@ def test_clients_keep_their_connections_after_the_answer() -> None:
 
 
 def test_a_server_that_died_has_no_kept_connections() -> None:
-    """The director still counts them; the server that came back does not."""
+    """What was kept before it died is gone, and does not end a second time when its client would have closed it."""
     change = (Change(at_seconds=5.0, servers=(0,), down=True), Change(at_seconds=6.0, servers=(0,), down=False))
-    made = case(cores=(1.0, 1.0), part=0.3, seconds=6.1, keep_seconds=100.0, change=change, timeout_seconds=2.0)
+    made = case(cores=(1.0, 1.0), part=0.3, seconds=14.0, keep_seconds=1.0, change=change, timeout_seconds=0.01)
     world = World(made, Policy("plain", "wrr"), make(made, generator(1, "traffic")), generator(1, "world"))
     world.run()
-    slots = {slot.index: slot for slot in world.director.slots}
-    assert slots[0].active > 100
-    assert world.servers[0].open < 10
-    assert world.servers[1].open == slots[1].active
+    assert [server.open for server in world.servers] == [slot.active for slot in world.director.slots]
 
 
 def test_bursts_take_cores_for_a_second_and_give_them_back() -> None:
