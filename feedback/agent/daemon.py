@@ -30,7 +30,6 @@ from feedback.agent.agentcheck import AgentCheck
 from feedback.agent.load import Load
 from feedback.agent.responder import Responder
 from feedback.agent.signals.files import SignalError
-from feedback.agent.signals.holders import holders
 from feedback.agent.signals.sampler import Sampler
 from feedback.agent.uplink import State, Uplink
 from feedback.config import AgentCheckConfig, AgentConfig, ConfigError
@@ -73,6 +72,8 @@ def _advice(config: AgentConfig) -> str:
     """Where the service's cgroup is not named but the kernel knows whose its ports are: what could be written."""
     if config.services():
         return ""
+    from feedback.agent.signals.holders import holders
+
     found = [
         f"port {port} is listened on in {' and '.join(sorted(map(str, paths)))}"
         for port, paths in sorted(holders(config.ports).items())

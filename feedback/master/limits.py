@@ -117,7 +117,7 @@ class Limits:
         enough = _enough_by_weight(pool, rooms, counted) if counted else frozenset()
         for m in pool.members:
             room = rooms[m.key]
-            if self._mode != "learned" or self._typed(m):
+            if not self.learns or self._typed(m):
                 out[m.key] = self._given(m, room)
             elif m.key in enough:
                 out[m.key] = Limit(room=room.connections if room else 0, text=COUNTED)

@@ -156,7 +156,7 @@ class CgroupCpu:
             throttled_seconds=throttled / 1e6 if throttled is not None else None,
         )
 
-    def _of_host(self, host: Cpu, own: int | None, now: float) -> Cpu:
+    def _of_host(self, host: Cpu, own: float | None, now: float) -> Cpu:
         """Nothing bounds the cgroup: it has the host, and the host's other load takes from it."""
         return Cpu(
             cores=host.cores,
@@ -173,12 +173,11 @@ class CgroupCpu:
         whole = self._binding is self._levels[0] or (self._binding is None and len(self._levels) == 1)
         if not whole or not self._services:
             return None
-        shares = [service.entitled(self._cores, now) for service in self._services]
-        return min(1.0, sum(share for share in shares if share is not None)) if None not in shares else None
+        share = _together([service.entitled(self._cores, now) for service in self._services])
+        return min(1.0, share) if share is not None else None
 
-    def _own_microseconds(self) -> int | None:
-        used = [service.used_microseconds() for service in self._services] or [_used(self._levels[0].stat)]
-        return sum(use for use in used if use is not None) if None not in used else None
+    def _own_microseconds(self) -> float | None:
+        return _together([service.used_microseconds() for service in self._services] or [_used(self._levels[0].stat)])
 
     def _find_binding(self, host_cores: float) -> None:
         """The level with the smallest quota; of equals the highest, for its siblings' use counts too."""
@@ -203,6 +202,12 @@ class CgroupCpu:
         self.epoch += 1
         self._grain = Grain()
         self._busy = 0
+
+
+def _together(parts: list[int | None] | list[float | None]) -> float | None:
+    """Their sum, where all are known."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def _used(stat: SourceFile) -> int | None:

@@ -63,13 +63,15 @@ class _Level:
         self._neighbours: dict[str, _Neighbour] = {}
         self._seen: tuple[int, int] | None = None
 
-    def share(self, cores: float, seconds: float) -> float:
-        """Of so many cores, what this cgroup would get. Raises SignalError where no weights are in force here: without
-        the cpu controller threads compete, not cgroups."""
+    def weighs(self) -> bool:
+        """Whether weights are in force here: without the cpu controller threads compete, not cgroups. It may be enabled
+        later."""
         if self._own.weight is None:
-            self._own = _Neighbour.open(self._path)  # it may have been enabled since
-            if self._own.weight is None:
-                raise SignalError(f"{self._path}: no cpu.weight")
+            self._own.weight = open_if_present(self._path / "cpu.weight")
+        return self._own.weight is not None
+
+    def share(self, cores: float, seconds: float) -> float:
+        """Of so many cores, what this cgroup would get."""
         self._look_around()
         wants = [n.wants() for n in self._neighbours.values() if n.uses(seconds)]
         weight, most = self._own.wants()
@@ -112,6 +114,8 @@ class Entitlement:
         """The fraction of the cores, or None where it cannot be told now."""
         before, self._looked_at = self._looked_at, now
         got = cores
+        if not all(level.weighs() for level in self._levels):
+            return None
         try:
             for level in self._levels:
                 got = level.share(got, now - before if before is not None else 0.0)

@@ -120,7 +120,7 @@ def levels(cgroup: Path) -> list[Path]:
 
 def topmost(path: Path) -> Path:
     """The root of the cgroups above a path that may not be there yet. Raises SignalError where there is none."""
-    above = [parent for parent in path.resolve().parents if (parent / "cgroup.procs").exists()]
-    if not above:
+    nearest = next((parent for parent in path.resolve().parents if (parent / "cgroup.procs").exists()), None)
+    if nearest is None:
         raise SignalError(f"{path}: no cgroup v2 directory lies above it")
-    return above[-1]
+    return levels(nearest)[-1]

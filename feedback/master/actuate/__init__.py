@@ -31,13 +31,10 @@ from feedback.master.actuate.presence import Presence
 from feedback.master.actuate.stock import Stock
 from feedback.master.actuate.table import Buckets, Permuted
 from feedback.master.actuate.tiers import Cascade, Stepped
-from feedback.master.actuate.weight import Actuator, Wanted, Weight, Weights
+from feedback.master.actuate.weight import LOOK_SECONDS, Actuator, Wanted, Weight, Weights
 from feedback.model import Protocol, Service
 
 __all__ = ["LOOK_SECONDS", "Actuator", "Wanted", "Weight", "Weights", "for_scheduler", "look_seconds"]
-
-
-LOOK_SECONDS = 0.05
 
 
 def look_seconds(service: Service) -> float:

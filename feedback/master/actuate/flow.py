@@ -9,7 +9,17 @@ from math import exp, sqrt
 
 import msgspec
 
-from feedback.master.actuate.weight import Wanted, Weight, Weights, active, banded, current, never_active, scaled
+from feedback.master.actuate.weight import (
+    LOOK_SECONDS,
+    Wanted,
+    Weight,
+    Weights,
+    active,
+    banded,
+    current,
+    never_active,
+    scaled,
+)
 from feedback.master.pool import Member, Pool, Share, normalised
 from feedback.model import DestinationKey
 
@@ -40,7 +50,7 @@ class Flow:
     LEAST = 0.2
     # By the time between looks: what waits is averaged over so long, and answered with this power of its excess, up to
     # this factor. Old news wants a weak answer, or the correction itself makes the next excess.
-    CLOSE, FAR = (0.05, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)
+    CLOSE, FAR = (LOOK_SECONDS, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)
 
     def __init__(self, dead_band: float) -> None:
         self._at: float | None = None

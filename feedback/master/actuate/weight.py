@@ -1,6 +1,7 @@
 """What all actuators share: a weight with its reason, the way to one from shares, and what the kernel counts now.
 
-Owns the scale and the dead band. Knows no scheduler. Invariant: a share of 0 is a weight of 0, any other at least 1.
+Owns the scale, the dead band and the closer look. Knows no scheduler. Invariant: a share of 0 is a weight of 0, any
+other at least 1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from feedback.master.pool import Member, Pool, Share
 from feedback.model import DestinationKey
 from feedback.model import Protocol as Transport
 
+LOOK_SECONDS = 0.05  # between looks, where an actuator gains by a closer one
 CATCH_UP = 0.15  # a server below its part may get this much more than its share of the arrivals
 
 
