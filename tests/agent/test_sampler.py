@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from feedback.agent.signals.files import SignalError
+from feedback.agent.signals.files import SignalError, topmost
 from feedback.agent.signals.sampler import Sampler
 from feedback.config import AgentConfig, MasterLink
 from tests.agent import trees
@@ -39,6 +39,13 @@ def test_a_service_on_a_host_is_told_apart_without_a_cgroup_that_bounds_it(tmp_p
         sample = source.sample()
     assert (sample.cpu.cores, sample.cpu.own_seconds) == (2, 0.25)
     assert sample.memory.total == 1_000_000 * 1024  # the host's
+
+
+def test_the_host_is_the_topmost_cgroup_above_a_service_that_may_not_be_there_yet(tmp_path: Path) -> None:
+    root = trees.cgroup(tmp_path / "cgroup").resolve()
+    trees.cgroup(root / "system.slice")
+    assert topmost(root / "system.slice/web") == root
+    assert topmost(root / "custom.slice/web") == root
 
 
 def test_a_service_cgroup_that_lies_in_no_hierarchy_is_named(tmp_path: Path) -> None:
