@@ -48,7 +48,7 @@ def list_command(as_json: bool) -> None:
     """List the scenarios."""
     from feedback.lab import scenarios
 
-    found = [scenarios.named(name) for name in scenarios.NAMES]
+    found = [scenarios.named(name) for name in scenarios.names()]
     if as_json:
         rows = [{"name": s.name, "summary": s.summary, "policies": s.variants, "seconds": s.seconds} for s in found]
         told({"scenarios": rows})
@@ -119,9 +119,9 @@ def _run(
 ) -> Result:
     from feedback.lab import runner, scenarios
     from feedback.lab.error import LabError
+    from feedback.lab.job import Options
     from feedback.lab.live import Progress
     from feedback.lab.report import picture, table
-    from feedback.lab.scenarios.scenario import Options
 
     # SIGTERM ends a run as Ctrl-C does: by an exception, on whose way out the guests are stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -14,6 +14,7 @@ from feedback.lab.samples import Sample
 from feedback.lab.workload.records import Record
 
 Window = tuple[float, float]
+Figures = dict[str, float]
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:

@@ -6,23 +6,34 @@ Paths are the host's and mean the same in the guest, which sees the host's files
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from feedback.lab.error import LabError
 
 
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line chooses; None: the scenario's own. `seconds` is of load, the whole run of one variant.
+    With `adopt` somebody else owns the service, and the master adjusts weights and thresholds only."""
+
+    law: str | None = None
+    scheduler: str | None = None
+    adopt: bool = False
+    seconds: float = 0.0
+    seed: int = 1
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """`task` is "scenario", "pytest" or "script"; `output` the only directory that the guest may write to; `run` a
-    short name that all namespaces and cgroups of this run begin with."""
+    short name that all namespaces and cgroups of this run begin with. `scenario`, `variant` and `options` are for the
+    first of the tasks, `arguments` for the others."""
 
     task: str
     output: str
     run: str = "lab"
     scenario: str = ""
     variant: str = ""
-    options: dict[str, Any] = {}
+    options: Options = Options()
     arguments: tuple[str, ...] = ()
 
     def encode(self) -> bytes:

@@ -20,7 +20,7 @@ from feedback.lab.figures import errors, percentile_ms
 from feedback.lab.kernel import Guest
 from feedback.lab.samples import Sample
 from feedback.lab.samples import read as read_samples
-from feedback.lab.scenarios.scenario import Event, read_events
+from feedback.lab.trace import Event, read_events
 from feedback.lab.workload import records
 from feedback.lab.workload.records import FORMAT, Record
 

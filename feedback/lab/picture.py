@@ -11,7 +11,7 @@ from typing import Any
 
 from feedback.lab.error import LabError
 from feedback.lab.figures import percentile, utilisation
-from feedback.lab.scenarios.scenario import Trace
+from feedback.lab.trace import Trace
 
 BIN_SECONDS = 1.0
 SHORT_BIN_SECONDS = 0.1  # a takeover is over in a fifth of a second

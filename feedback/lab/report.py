@@ -9,9 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from feedback.lab.bounds import Check
 from feedback.lab.error import LabError
 from feedback.lab.runner import Result
-from feedback.lab.scenarios.scenario import Scenario, Trace
+from feedback.lab.scenario import Scenario
+from feedback.lab.trace import Trace
 
 QUIET_SHARE = 0.15  # of the time: with more waiting for a CPU, the latencies are partly the host's
 
@@ -21,8 +23,11 @@ def table(result: Result, *, stderr: bool) -> None:
     made = Table(title=f"{result.scenario}: {'as it should be' if result.ok else 'falls short'}")
     made.add_column("figure")
     made.add_column("value", justify="right")
+    made.add_column("wanted", justify="right")
+    made.add_column("holds")
+    checks = {check.figure: check for check in result.checks}
     for name, value in result.figures.items():
-        made.add_row(name, _number(value))
+        made.add_row(name, _number(value), *_judged(checks.get(name)))
     console.print(made)
     for failure in result.failures:
         console.print(f"falls short: {failure}", highlight=False)
@@ -45,6 +50,13 @@ def picture(result: Result, scenario: Scenario, only: Sequence[str]) -> str:
         return f"picture: {draw(Path(path), f'{scenario.name}: {scenario.summary}', traces, scenario.quotas)}"
     except LabError as error:
         return str(error)
+
+
+def _judged(check: Check | None) -> tuple[str, str]:
+    """What was wanted, and whether it holds; of a figure without a bound nothing."""
+    if check is None or check.ok is None:
+        return "", ""
+    return check.wanted(), "yes" if check.ok else "no"
 
 
 def _number(value: float) -> str:

@@ -20,10 +20,13 @@ import msgspec
 
 import feedback
 from feedback.lab import scenarios
+from feedback.lab.bounds import Check, judge, shortfalls
 from feedback.lab.error import LabError
-from feedback.lab.job import Job
+from feedback.lab.figures import Figures
+from feedback.lab.job import Job, Options
 from feedback.lab.kernel import Guest, Kernel, choose
-from feedback.lab.scenarios.scenario import Figures, Options, Scenario, Trace
+from feedback.lab.scenario import Scenario
+from feedback.lab.trace import Trace
 
 SETUP_SECONDS = 90.0  # boot, daemons, the end; beyond the load's own time
 WATCH_SECONDS = 0.3
@@ -36,9 +39,14 @@ Watch = Callable[[Sequence[Guest]], None]
 class Result:
     scenario: str
     figures: Figures
-    failures: list[str]
+    checks: list[Check]
     environment: dict[str, Any]
     output: Path
+
+    @property
+    def failures(self) -> list[str]:
+        """What the figures fall short of, in words."""
+        return shortfalls(self.checks)
 
     @property
     def ok(self) -> bool:
@@ -47,10 +55,12 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """NaN and infinity, which JSON has not, become null."""
         finite = {name: value if math.isfinite(value) else None for name, value in self.figures.items()}
+        bounds = [{"figure": c.figure, "least": c.least, "most": c.most, "ok": c.ok} for c in self.checks]
         return {
             "scenario": self.scenario,
             "ok": self.ok,
             "figures": finite,
+            "bounds": bounds,
             "failures": self.failures,
             "environment": self.environment,
             "output": str(self.output),
@@ -90,7 +100,7 @@ def run(
         "took_seconds": round(took, 1),
         "host_waited_share": round((_host_waited() - waited) / took, 3),
     }
-    result = Result(name, figures, scenario.failures(figures), environment, output)
+    result = Result(name, figures, judge(scenario.bounds, figures), environment, output)
     (output / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result.as_json())))
     return result
 
@@ -109,7 +119,7 @@ def _job(name: str, variant: str, output: Path, options: Options, number: int) -
         run=f"lab{os.getpid()}x{number}",
         scenario=name,
         variant=variant,
-        options=msgspec.to_builtins(options),
+        options=options,
     )
 
 

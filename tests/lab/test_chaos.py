@@ -1,14 +1,18 @@
 """Hostile conditions: what the figures say of made-up traces, and that all of it is endured on a real kernel."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from feedback.lab import runner
+from feedback.lab.figures import Figures
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios import chaospair, endured
-from feedback.lab.scenarios.scenario import Event, Trace
+from feedback.lab.scenarios import chaos, chaospair
+from feedback.lab.scenarios.chaos import endured
+from feedback.lab.trace import Event, Trace, logged
 from feedback.lab.workload.records import Record
+from tests.lab.judging import missed
 
 WEIGHTS = (50, 100, 200, 400)
 BEGIN, MENDED, OVER = 10.0, 15.0, 20.0
@@ -29,7 +33,7 @@ def figures(
     said: dict[str, int] | None = None,
     found: list[Event] | None = None,
     bad: int = 0,
-) -> endured.Figures:
+) -> Figures:
     events = [
         Event(name, BEGIN, {"said": {"weight-changed": 3}}),
         Event(f"{name} mended", MENDED, {}),
@@ -41,8 +45,8 @@ def figures(
     return endured.figures(Trace(records, samples(changed or {}), events))
 
 
-def misses(found: endured.Figures) -> list[str]:
-    return [line.split()[0] for line in endured.failures(found)]
+def misses(found: Figures) -> list[str]:
+    return missed(chaos.SCENARIO, found)
 
 
 def test_what_changes_nothing_holds() -> None:
@@ -50,7 +54,7 @@ def test_what_changes_nothing_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said", "missed"),
+    ("changed", "said", "short"),
     [
         ({12.0: (0, 100, 200, 400), 13.0: WEIGHTS}, {}, ["zeroed", "weight_least_agent_killed"]),
         ({12.0: (-1, 100, 200, 400), 13.0: WEIGHTS}, {}, ["zeroed", "weight_least_agent_killed"]),
@@ -63,9 +67,9 @@ def test_what_changes_nothing_holds() -> None:
     ],
 )
 def test_a_server_that_is_forgotten_and_a_flooded_log_are_found(
-    changed: dict[float, tuple[int, ...]], said: dict[str, int], missed: list[str]
+    changed: dict[float, tuple[int, ...]], said: dict[str, int], short: list[str]
 ) -> None:
-    assert misses(figures("agent_killed", changed, said)) == missed
+    assert misses(figures("agent_killed", changed, said)) == short
 
 
 def test_an_error_and_an_agent_that_does_not_come_back_are_found() -> None:
@@ -74,7 +78,7 @@ def test_an_error_and_an_agent_that_does_not_come_back_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "least", "looks", "missed"),
+    ("share", "least", "looks", "short"),
     [
         (0.05, 5.0, 5.0, []),
         (0.7, 5.0, 5.0, ["master_descriptors_cpu_share"]),
@@ -83,15 +87,15 @@ def test_an_error_and_an_agent_that_does_not_come_back_are_found() -> None:
     ],
 )
 def test_a_master_without_descriptors_must_turn_and_hear_and_not_spin(
-    share: float, least: float, looks: float, missed: list[str]
+    share: float, least: float, looks: float, short: list[str]
 ) -> None:
     heard = {"rs1": 5.0, "rs2": least, "rs3": 5.0, "rs4": 0.0, "looks": looks}
     event = Event("master_descriptors found", MENDED, {"cpu_share": share, "heard_per_second": heard})
-    assert misses(figures("master_descriptors", found=[event])) == missed
+    assert misses(figures("master_descriptors", found=[event])) == short
 
 
 @pytest.mark.parametrize(
-    ("told", "found", "said", "missed"),
+    ("told", "found", "said", "short"),
     [
         ("it could not be written to the disk", {}, {}, []),
         ("", {}, {}, ["disk_told"]),
@@ -103,13 +107,13 @@ def test_a_master_without_descriptors_must_turn_and_hear_and_not_spin(
     ],
 )
 def test_an_order_that_is_lost_on_a_full_disk_is_found(
-    told: str, found: dict[str, float], said: dict[str, int], missed: list[str]
+    told: str, found: dict[str, float], said: dict[str, int], short: list[str]
 ) -> None:
     seen = {"weight": 0, "kept": 1, "resumed": 2, "saved_seconds": 0.5, **found}
     events = [Event("disk told", BEGIN, {"notes": [told]}), Event("disk found", MENDED, seen)]
     drained = {11.0: (0, 100, 200, 400)}  # by the order, so it is no fault
     made = figures("disk", drained, {"state-failed": 1, "state-saved": 1, **said}, events)
-    assert misses(made) == missed
+    assert misses(made) == short
 
 
 def test_a_clock_that_disturbs_or_leaves_an_order_standing_is_found() -> None:
@@ -128,7 +132,7 @@ def test_a_link_that_was_not_hurt_proves_nothing() -> None:
 def test_events_are_counted_by_their_name_and_what_is_none_apart(tmp_path: Path) -> None:
     (tmp_path / "master.log").write_text("level=info event=weight-changed new=1\nTraceback\n  File\n")
     (tmp_path / "rs1-agent.log").write_text("level=info event=weight-changed new=2\n")
-    assert endured.log_events(tmp_path) == {"weight-changed": 2, "?": 2}
+    assert logged(tmp_path) == {"weight-changed": 2, "?": 2}
 
 
 @pytest.mark.parametrize("missing", ["complete_ms", "role_changes", "lost", "both_dropped"])
@@ -136,10 +140,10 @@ def test_a_pair_must_change_nothing_and_be_complete(missing: str) -> None:
     good = dict.fromkeys(("errors", "lost", "udp_lost", "role_changes", "both_active_ms"), 0.0)
     good |= {"established": 1008.0, "complete_ms": 20.0, "log_lines": 60.0}
     good |= {"loss_dropped": 60.0, "both_dropped": 100.0, "delay_passed": 200.0, "duplicates_passed": 200.0}
-    assert chaospair.SCENARIO.failures(good) == []
-    wrong = {"role_changes": 1.0, "lost": 1.0, "both_dropped": 0.0}
-    worse = good | {missing: wrong[missing]} if missing in wrong else {k: v for k, v in good.items() if k != missing}
-    assert [line.split()[0] for line in chaospair.SCENARIO.failures(worse)] == [missing]
+    assert missed(chaospair.SCENARIO, good) == []
+    wrong = {"role_changes": 1.0, "lost": 1.0, "both_dropped": 0.0, "complete_ms": math.inf}
+    worse = good | {missing: wrong[missing]}
+    assert missed(chaospair.SCENARIO, worse) == [missing]
 
 
 @pytest.mark.lab(on="host")

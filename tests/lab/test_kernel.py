@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from feedback.lab.error import LabError
-from feedback.lab.job import Job
+from feedback.lab.job import Job, Options
 from feedback.lab.kernel import Guest, preload
 from feedback.lab.kernel.uml import Uml
 
@@ -20,7 +20,7 @@ GUEST_SECONDS = 60.0
 # Starts a guest that waits, says so, and waits too: somebody to be killed.
 KEEPER = """
 import signal, sys, time
-from feedback.lab.job import Job
+from feedback.lab.job import Job, Options
 from feedback.lab.kernel import Guest
 from feedback.lab.kernel.uml import Uml
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
@@ -39,7 +39,7 @@ def script(tmp_path: Path, text: str) -> Job:
 
 
 def test_a_job_survives_its_journey(tmp_path: Path) -> None:
-    job = Job(task="scenario", output="/x", scenario="hog", variant="wlc", options={"seed": 3})
+    job = Job(task="scenario", output="/x", scenario="hog", variant="wlc", options=Options(seed=3, adopt=True))
     (tmp_path / "job.json").write_bytes(job.encode())
     assert Job.read(tmp_path / "job.json") == job
 

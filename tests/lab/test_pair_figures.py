@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from feedback.lab.job import Options
 from feedback.lab.pair import figures, frames, looks
 from feedback.lab.pair.looks import BOTH, D1, D2, FORMAT, Look
 from feedback.lab.pair.topology import DIRECTORS, FLOATING, WATCHER
 from feedback.lab.scenarios import handover, latejoin, restart, splitlinks, takeover
-from feedback.lab.scenarios.scenario import Event, Options, Trace
+from feedback.lab.trace import Event, Trace
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import Stream
+from tests.lab.judging import missed
 
 STEP = 0.01
 
@@ -111,21 +113,21 @@ def test_takeover_splits_the_time_at_the_decision_and_names_the_peer(tmp_path: P
     assert found["vip_ms"] == pytest.approx(141)
     assert (found["detect_ms"], found["act_ms"]) == (pytest.approx(130), pytest.approx(11))
     assert found["keepalived_gap_max_ms"] == pytest.approx(30)
-    assert takeover.SCENARIO.failures(found) == []
-    assert takeover.SCENARIO.failures({**found, "survived": 999})
-    assert takeover.SCENARIO.failures({**found, "vip_ms": math.inf})
+    assert missed(takeover.SCENARIO, found) == []
+    assert missed(takeover.SCENARIO, {**found, "survived": 999})
+    assert missed(takeover.SCENARIO, {**found, "vip_ms": math.inf})
 
 
 def test_handover_and_latejoin_judge_feedback_only(tmp_path: Path) -> None:
     made = trace(tmp_path, {"start": 0.0, "handover": 1.0}, everywhere((0, D1), (1, D2), until=2), GOOD)
     found = handover.SCENARIO.figures({"feedback": made}, Options(seconds=20))
-    assert handover.SCENARIO.failures(found) == []
+    assert missed(handover.SCENARIO, found) == []
     alone = handover.SCENARIO.figures({"keepalived": made}, Options(seconds=20))
-    assert handover.SCENARIO.failures(alone) == []
-    assert handover.SCENARIO.failures({**found, "gap_max_ms": 51})
+    assert missed(handover.SCENARIO, alone) == []
+    assert missed(handover.SCENARIO, {**found, "gap_max_ms": 51})
     full = {"established": 20_000, "survived": 20_000, "resync_ms": 4000}
-    assert latejoin.SCENARIO.failures(full) == []
-    assert latejoin.SCENARIO.failures({**full, "resync_ms": 5001})
+    assert missed(latejoin.SCENARIO, full) == []
+    assert missed(latejoin.SCENARIO, {**full, "resync_ms": 5001})
 
 
 PHASES = {
@@ -152,13 +154,13 @@ def test_splitlinks_judges_each_phase_by_itself(
 ) -> None:
     made = trace(tmp_path, PHASES, everywhere(*spans, until=10), GOOD)
     found = splitlinks.SCENARIO.figures({"feedback": made}, Options(seconds=25))
-    assert {line.split()[0] for line in splitlinks.SCENARIO.failures(found)} == wrong
+    assert set(missed(splitlinks.SCENARIO, found)) == wrong
 
 
 def test_restart_allows_nothing(tmp_path: Path) -> None:
     made = trace(tmp_path, {"start": 0.0, "end": 2.0}, everywhere((0, D1), until=2), GOOD)
     found = restart.SCENARIO.figures({"feedback": made}, Options(seconds=30))
-    assert restart.SCENARIO.failures(found) == []
+    assert missed(restart.SCENARIO, found) == []
     changed = trace(tmp_path, {"start": 0.0, "end": 2.0}, everywhere((0, D1), (1, D2), until=2), STREAMS)
     found = restart.SCENARIO.figures({"feedback": changed}, Options(seconds=30))
     assert (found["lost"], found["role_changes"]) == (1, 1)

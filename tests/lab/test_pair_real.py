@@ -13,7 +13,7 @@ from feedback.ipvs import SyncRole
 from feedback.lab import network
 from feedback.lab.pair import frames, injury, looks
 from feedback.lab.pair.injury import Death
-from feedback.lab.pair.stand import LOOKS, STREAMS, PairStand, targets, udp_target
+from feedback.lab.pair.stand import PairStand, targets, udp_target
 from feedback.lab.pair.topology import DIRECTORS, FLOATING, Node, heartbeat_address, pair
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import Plan, Stream
@@ -59,7 +59,7 @@ def finished(stand: PairStand) -> list[Stream]:
     stand.wake()
     stand.wait_until_woken()
     stand.finish()
-    return streams.read(stand.output / STREAMS)
+    return streams.read(stand.output / streams.FILE)
 
 
 def test_every_way_forwards_and_every_byte_comes_back(stand: PairStand) -> None:
@@ -81,7 +81,7 @@ def test_a_dead_director_takes_every_way_with_it(stand: PairStand) -> None:
     stand.sleep_until(died + 0.5)
     found = finished(stand)
     assert [stream for stream in found if stream.survived and stream.kind in ("talk", "idle")] == []
-    assert looks.answered_at(looks.read(stand.output / LOOKS), looks.D1, died + 0.02) == float("inf")
+    assert looks.answered_at(looks.read(stand.output / looks.FILE), looks.D1, died + 0.02) == float("inf")
 
 
 def test_the_kernels_own_synchronisation_saves_those_that_speak_when_the_standby_was_there(stand: PairStand) -> None:
@@ -108,7 +108,7 @@ def test_the_watcher_sees_both_where_both_answer(stand: PairStand) -> None:
     stand.wait_for_owner(FIRST)
     stand.take_addresses(SECOND)
     stand.wait_for("both answer", lambda: stand.owners() == {looks.BOTH})
-    seen = looks.read(stand.output / LOOKS)
+    seen = looks.read(stand.output / looks.FILE)
     assert {look.address for look in seen if look.announced & looks.D2} == set(range(len(FLOATING)))
 
 

@@ -113,7 +113,7 @@ class Client:
     def finish(self) -> list[Stream]:
         self.process.send_signal(signal.SIGUSR2)
         assert self.process.wait(20) == 0
-        return streams.read(self.output / "client.streams")
+        return streams.read(self.output / streams.FILE)
 
     def __enter__(self) -> "Client":
         self.wait_for("ready")

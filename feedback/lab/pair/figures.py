@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from feedback.lab.figures import Figures
 from feedback.lab.pair import looks
 from feedback.lab.pair.looks import D2, Look
-from feedback.lab.pair.stand import LOOKS, STREAMS
 from feedback.lab.pair.topology import FLOATING
-from feedback.lab.scenarios.scenario import Figures, Trace
+from feedback.lab.trace import Trace
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import Stream
 
@@ -90,6 +90,12 @@ def of_visits(trace: Trace) -> Figures:
     return {"persistent_moved": sum(before[source] != after[source] for source in before)}
 
 
+def unanswered(trace: Trace) -> int:
+    """Of the new connections to the persistent service, how many nobody answered."""
+    visits = [event.details["found"] for event in trace.events if event.what == "visits"]
+    return sum(answer.startswith("nobody") for found in visits for answer in found.values())
+
+
 def of_cpu(trace: Trace) -> Figures:
     """The part of the machine's time with nothing to do while nothing happened yet, and what the lab itself used."""
     marks = {event.what: event for event in trace.events if event.what.startswith("busy ")}
@@ -107,11 +113,11 @@ def of_cpu(trace: Trace) -> Figures:
 
 
 def read_looks(trace: Trace) -> list[Look]:
-    return looks.read(trace.output / LOOKS)
+    return looks.read(trace.output / looks.FILE)
 
 
 def read_streams(trace: Trace) -> list[Stream]:
-    return streams.read(trace.output / STREAMS)
+    return streams.read(trace.output / streams.FILE)
 
 
 def common(trace: Trace) -> Figures:

@@ -13,6 +13,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+FILE = "watcher.looks"
 FORMAT = struct.Struct("<dfBBB")
 D1, D2, BOTH = 1, 2, 3
 

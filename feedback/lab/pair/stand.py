@@ -32,10 +32,8 @@ LOOK_SECONDS = 0.005
 VISIT_SECONDS = 2.0
 PORTS = (topology.ROUTE_PORT, topology.MASQUERADE_PORT, topology.PERSISTENT_PORT)
 HERTZ = os.sysconf("SC_CLK_TCK")
-LOOKS = "watcher.looks"
-STREAMS = "client.streams"
 # What a run before this one may have left in the directory.
-STALE = (LOOKS, STREAMS, "client.ready", "client.woken", "client.progress")
+STALE = (looks.FILE, streams.FILE, "client.ready", "client.woken", "client.progress")
 
 
 class PairStand(Scene):
@@ -60,7 +58,7 @@ class PairStand(Scene):
             self.processes.start(server.name, command, namespace=pair.namespace(server.name))
         for server in pair.servers:
             self.wait_until_listening(server.name, pair.namespace(server.name), PORTS[-1])
-        watch = [*PYTHON, "feedback.lab.pair.watcher", str(output / LOOKS), str(LOOK_SECONDS)]
+        watch = [*PYTHON, "feedback.lab.pair.watcher", str(output / looks.FILE), str(LOOK_SECONDS)]
         self.processes.start("watcher", watch, namespace=pair.namespace(WATCHER.name))
 
     def __enter__(self) -> PairStand:
@@ -114,7 +112,7 @@ class PairStand(Scene):
 
     def owners(self) -> set[int]:
         """Of the last look at each address."""
-        last = {look.address: look.owners for look in looks.read(self.output / LOOKS)}
+        last = {look.address: look.owners for look in looks.read(self.output / looks.FILE)}
         return set(last.values()) if len(last) == len(FLOATING) else {0}
 
     def wait_for_services(self, director: Node) -> float:

@@ -23,15 +23,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from feedback.lab.figures import errors, percentile_ms, ratio, within
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures, errors, percentile_ms, ratio, within
+from feedback.lab.job import Job, Options
 from feedback.lab.owners.judge import Seen, fights, raised, unseen
 from feedback.lab.owners.program import PROGRAMS, Owner, Written, logged_at
 from feedback.lab.product import Product
 from feedback.lab.scenarios import hog
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import DIRECTOR, Stand
 from feedback.lab.topology import RealServer, pool
+from feedback.lab.trace import Trace
 from feedback.lab.workload.load import Load
 from feedback.ops import control
 
@@ -55,9 +56,18 @@ class Adopt:
     quotas = hog.QUOTAS
     law = "capacity"
     scheduler = "wlc"
+    bounds = (
+        Bound("fights", most=0),
+        Bound("foreign_edits_seen", least="foreign_edits"),
+        Bound("errors", most=0),
+        Bound("reload_edits_keepalived", most=0),
+        *(Bound(f"gain_over_owner_{name}", least=2) for name in PROGRAMS),
+        *(Bound(f"errors_reload_{name}_feedback", most=0) for name in PROGRAMS),
+        *(Bound(f"foreign_edits_{name}", least=5) for name in PROGRAMS),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         name, _, feedback = job.variant.partition("_")
         topology = pool(job.run, hog.QUOTAS)
         with Stand(topology, output, metered=True) as stand:
@@ -97,19 +107,6 @@ class Adopt:
             if both[0] is not None and both[1] is not None:
                 found[f"gain_over_owner_{name}"] = ratio(both[0], both[1])
         return found | _sums(found)
-
-    def failures(self, figures: Figures) -> list[str]:
-        lines = [
-            *shortfall(figures, "fights", most=0),
-            *shortfall(figures, "foreign_edits_seen", least=figures.get("foreign_edits", 0)),
-            *shortfall(figures, "errors", most=0),
-            *shortfall(figures, "reload_edits_keepalived", most=0),
-        ]
-        for name in PROGRAMS:
-            lines += shortfall(figures, f"gain_over_owner_{name}", least=2)
-            lines += shortfall(figures, f"errors_reload_{name}_feedback", most=0)
-            lines += shortfall(figures, f"foreign_edits_{name}", least=5)
-        return lines
 
 
 class _Course:

@@ -15,7 +15,7 @@ the last two minutes, which limits the damage. Beside it, `ejected_ms` from the 
 Errors are of requests sent after the failure began: what was in the server's queue when its process died is lost under
 any policy. With nobody listening both schedulers limit the damage by themselves, since under direct routing the
 director never sees the reset, and counts each refused connection as active for a minute: with so few errors there is
-nothing to divide by, and feedback is only held to FEW.
+nothing to divide by, and feedback is only held to FEW (`errors_allowed_refused`).
 
 The choice of numbers: 80 requests a second of some 2.5 ms are 42 % of the pool, so that the three healthy ones carry
 all of it (56 %) without queues, on a busy host too, and the broken one is idle more often than they.
@@ -26,12 +26,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.figures import errors, percentile_ms, ratio, within
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures, errors, percentile_ms, ratio, within
+from feedback.lab.job import Job, Options
 from feedback.lab.product import STATIC_WEIGHT, Product
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import PORT, VIP, pool
+from feedback.lab.trace import Trace
 from feedback.lab.workload.load import Load
 
 QUOTAS = (0.12, 0.12, 0.12, 0.12)
@@ -55,9 +56,13 @@ class Blackhole:
     quotas = QUOTAS
     law = "capacity"
     scheduler = "sed"
+    bounds = (
+        Bound("errors_part", most=PART_MAX),
+        Bound("errors_feedback_refused", most="errors_allowed_refused"),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         broken = topology.servers[BROKEN]
         with Stand(topology, output) as stand:
@@ -86,17 +91,13 @@ class Blackhole:
                 found |= {f"{name}{suffix}": value for name, value in _ejection(trace).items()}
                 if plain:
                     found[f"errors_part{suffix}"] = ratio(_errors(trace), min(plain.values()))
+        if "refused_feedback" in traces:
+            found["errors_allowed_refused"] = max(FEW, PART_MAX * found.get("errors_plain_refused", 0))
         for name, trace in traces.items():
             broken = within(trace.records, [(trace.moment("broken"), trace.moment("mended"))])
             found[f"error_share_{name}"] = ratio(errors(broken), len(broken))
             found[f"p99_{name}_ms"] = percentile_ms(trace.records, 0.99)
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "errors_part", most=PART_MAX),
-            *shortfall(figures, "errors_feedback_refused", most=_allowed(figures)),
-        ]
 
 
 def _govern(stand: Stand, variant: str, options: Options) -> None:
@@ -106,10 +107,6 @@ def _govern(stand: Stand, variant: str, options: Options) -> None:
         Product(stand, scheduler=options.scheduler, law=law, servers=servers).start()
     else:
         stand.make_service(variant.rpartition("_")[2], [STATIC_WEIGHT] * len(servers))
-
-
-def _allowed(figures: Figures) -> float:
-    return max(float(FEW), PART_MAX * figures.get("errors_plain_refused", 0.0))
 
 
 def _load(options: Options) -> Load:

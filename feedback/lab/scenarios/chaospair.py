@@ -21,17 +21,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from feedback.lab.bounds import Bound
 from feedback.lab.error import LabError
+from feedback.lab.figures import Figures
 from feedback.lab.injuries import BadLink, WallClock
-from feedback.lab.job import Job
+from feedback.lab.job import Job, Options
 from feedback.lab.pair import figures as pair_figures
+from feedback.lab.pair.course import CONNECTIONS, begin, end, plan
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, HEARTBEATS, heartbeat_interface, pair
-from feedback.lab.scenarios.endured import log_events
-from feedback.lab.scenarios.restart import refused
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
-from feedback.lab.scenarios.takeover import CONNECTIONS, begin, end, plan
+from feedback.lab.trace import Trace, logged
 
 BEFORE_SECONDS = 1.0
 HURT_SECONDS = 3.0
@@ -63,9 +63,23 @@ class ChaosPair:
     quotas = ()
     law = "capacity"
     scheduler = "wlc"
+    bounds = (
+        Bound("established", least=CONNECTIONS),
+        Bound("errors", most=0),
+        Bound("lost", most=0),
+        Bound("udp_lost", most=0),
+        Bound("role_changes", most=0),
+        Bound("both_active_ms", most=0),
+        Bound("log_lines", most=100),
+        Bound("loss_dropped", least=10),
+        Bound("delay_passed", least=50),
+        Bound("duplicates_passed", least=50),
+        Bound("both_dropped", least=10),
+        Bound("complete_ms", most=10_000),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         with PairStand(pair(job.run), output) as stand, contextlib.ExitStack() as undo:
             both = Product(stand)
             begin(stand, both, plan(options))
@@ -83,10 +97,11 @@ class ChaosPair:
         seen = pair_figures.read_looks(trace)
         start, finish = trace.moment("start"), trace.moment("end")
         made["lost"] = made["established"] - made["survived"]
-        made["errors"] = refused(trace)
-        made["log_lines"] = sum(log_events(trace.output / "logs").values())
+        made["errors"] = pair_figures.unanswered(trace)
+        made["log_lines"] = sum(logged(trace.output / "logs").values())
         made["role_changes"] = pair_figures.role_changes(seen, start, finish)
         made["both_active_ms"] = pair_figures.both_active_ms(seen, start, finish)
+        made["complete_ms"] = math.inf
         for event in trace.events:
             if event.what.endswith(" hurt"):
                 phase = event.what.removesuffix(" hurt")
@@ -94,22 +109,6 @@ class ChaosPair:
             if event.what == "complete":
                 made["complete_ms"] = 1000 * event.details["seconds"]
         return made
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "established", least=CONNECTIONS),
-            *shortfall(figures, "errors", most=0),
-            *shortfall(figures, "lost", most=0),
-            *shortfall(figures, "udp_lost", most=0),
-            *shortfall(figures, "role_changes", most=0),
-            *shortfall(figures, "both_active_ms", most=0),
-            *shortfall(figures, "log_lines", most=100),
-            *shortfall(figures, "loss_dropped", least=10),
-            *shortfall(figures, "delay_passed", least=50),
-            *shortfall(figures, "duplicates_passed", least=50),
-            *shortfall(figures, "both_dropped", least=10),
-            *shortfall(figures | {"complete_ms": figures.get("complete_ms", math.inf)}, "complete_ms", most=10_000),
-        ]
 
 
 def _rest(stand: PairStand, seconds: float) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures
+from feedback.lab.job import Job, Options
 from feedback.lab.pair import figures as pair_figures
+from feedback.lab.pair.course import AFTER_SECONDS, CONNECTIONS, WAKE_SECONDS, begin, end, plan
 from feedback.lab.pair.directors import directors
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import pair
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
-from feedback.lab.scenarios.takeover import AFTER_SECONDS, CONNECTIONS, WAKE_SECONDS, begin, end, plan
+from feedback.lab.trace import Trace
 
 
 class Handover:
@@ -27,9 +29,16 @@ class Handover:
     quotas = ()
     law = "capacity"
     scheduler = "wlc"
+    bounds = (
+        Bound("established", least=CONNECTIONS),
+        Bound("survived", least="established"),
+        Bound("gap_max_ms", most=50),
+        Bound("udp_moved", most=0),
+        Bound("persistent_moved", most=0),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         with PairStand(pair(job.run), output) as stand:
             both = directors(stand, job.variant)
             start = begin(stand, both, plan(options))
@@ -47,17 +56,6 @@ class Handover:
             made = pair_figures.of_takeover(pair_figures.read_looks(trace), trace.moment("handover"))
             found |= pair_figures.named(variant, made | pair_figures.common(trace))
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        if "established" not in figures:
-            return []
-        return [
-            *shortfall(figures, "established", least=CONNECTIONS),
-            *shortfall(figures, "survived", least=figures["established"]),
-            *shortfall(figures, "gap_max_ms", most=50),
-            *shortfall(figures, "udp_moved", most=0),
-            *shortfall(figures, "persistent_moved", most=0),
-        ]
 
 
 SCENARIO = Handover()

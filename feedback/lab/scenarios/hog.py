@@ -27,7 +27,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from feedback.lab.bounds import Bound
 from feedback.lab.figures import (
+    Figures,
     converged_at,
     errors,
     fell_at,
@@ -38,12 +40,12 @@ from feedback.lab.figures import (
     within,
     worst_ratio,
 )
-from feedback.lab.job import Job
+from feedback.lab.job import Job, Options
 from feedback.lab.product import STATIC_WEIGHT, Product
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import Topology, pool
+from feedback.lab.trace import Trace
 from feedback.lab.workload.load import Load
 
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
@@ -70,9 +72,19 @@ class Hog:
     quotas = QUOTAS
     law = "capacity"
     scheduler = "sed"
+    bounds = (
+        Bound("gain_over_wlc", least=2, when="adopted"),
+        Bound("worst_over_wlc", most=1.2, when="adopted"),
+        Bound("gain_over_wlc", least=5, unless="adopted"),
+        Bound("gain_over_static", least=2, unless="adopted"),
+        Bound("over_oracle", most=1.3, unless="adopted"),
+        Bound("converge_ms", most=8000, unless="adopted"),
+        Bound("reaction_ms", most=1000, unless="adopted"),
+        Bound("errors", most=0),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         with Stand(topology, output, metered=True) as stand:
             hog = stand.start_hog(topology.servers[HOGGED])
@@ -104,22 +116,6 @@ class Hog:
             for phase, window in zip(("before", "after"), windows(trace), strict=True):
                 found[f"p99_{variant}_{phase}_ms"] = percentile_ms(within(trace.records, [window]), 0.99)
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        if figures.get("adopted"):
-            return [
-                *shortfall(figures, "gain_over_wlc", least=2),
-                *shortfall(figures, "worst_over_wlc", most=1.2),
-                *shortfall(figures, "errors", most=0),
-            ]
-        return [
-            *shortfall(figures, "gain_over_wlc", least=5),
-            *shortfall(figures, "gain_over_static", least=2),
-            *shortfall(figures, "over_oracle", most=1.3),
-            *shortfall(figures, "converge_ms", most=8000),
-            *shortfall(figures, "reaction_ms", most=1000),
-            *shortfall(figures, "errors", most=0),
-        ]
 
 
 def _govern(stand: Stand, variant: str, options: Options) -> None:

@@ -20,13 +20,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.figures import errors, peak_share, percentile_ms, share, within
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures, errors, peak_share, percentile_ms, share, within
+from feedback.lab.frame import pool_load
+from feedback.lab.job import Job, Options
 from feedback.lab.product import STATIC_WEIGHT, Product
-from feedback.lab.scenarios.frame import pool_load
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
+from feedback.lab.trace import Trace
 from feedback.lab.workload.load import Load, requests
 from feedback.lab.workload.records import Record
 
@@ -50,9 +51,13 @@ class Join:
     quotas = QUOTAS
     law = "capacity"
     scheduler = "sed"
+    bounds = (
+        Bound("peak_flow_over_fair", most=1.5),
+        Bound("errors", most=0),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         old, new = topology.servers[:-1], topology.servers[-1]
         with Stand(topology, output) as stand:
@@ -91,12 +96,6 @@ class Join:
             found[f"errors_{variant}"] = errors(trace.records)
         found["errors"] = sum(value for name, value in found.items() if name.startswith("errors_"))
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "peak_flow_over_fair", most=1.5),
-            *shortfall(figures, "errors", most=0),
-        ]
 
 
 def _load(options: Options) -> Load:

@@ -13,13 +13,15 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures
+from feedback.lab.job import Job, Options
 from feedback.lab.pair import figures as pair_figures
 from feedback.lab.pair.directors import directors
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.stand import PairStand, targets
 from feedback.lab.pair.topology import DIRECTORS, pair
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.trace import Trace
 from feedback.lab.workload.streams import Plan
 
 CONNECTIONS = 20_000
@@ -40,9 +42,14 @@ class Latejoin:
     quotas = ()
     law = "capacity"
     scheduler = "wlc"
+    bounds = (
+        Bound("established", least=CONNECTIONS),
+        Bound("survived", least="established"),
+        Bound("resync_ms", most=5000),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         first, second = DIRECTORS
         with PairStand(pair(job.run), output) as stand:
             both = directors(stand, job.variant)
@@ -82,15 +89,6 @@ class Latejoin:
             copied = [event.details["took_seconds"] for event in trace.events if event.what == "replica"]
             found["copying_ms"] = 1000 * (copied[-1] if copied else math.nan)
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        if "established" not in figures:
-            return []
-        return [
-            *shortfall(figures, "established", least=CONNECTIONS),
-            *shortfall(figures, "survived", least=figures["established"]),
-            *shortfall(figures, "resync_ms", most=5000),
-        ]
 
 
 def _plan(options: Options) -> Plan:

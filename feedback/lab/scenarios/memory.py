@@ -19,13 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from feedback.lab import cgroup
-from feedback.lab.figures import errors, refused, share
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures, errors, refused, share
+from feedback.lab.frame import govern, play, pool_load
+from feedback.lab.job import Job, Options
 from feedback.lab.product import STATIC_WEIGHT
-from feedback.lab.scenarios.frame import govern, play, pool_load
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import RealServer, pool
+from feedback.lab.trace import Trace
 
 QUOTAS = (0.2, 0.2, 0.2)
 SMALL = 1  # the index of the server with little memory
@@ -46,9 +47,14 @@ class Memory:
     quotas = QUOTAS
     law = "capacity"
     scheduler = "sed"
+    bounds = (
+        Bound("oom_kills_static", least=1),
+        Bound("oom_kills_feedback", most=0),
+        Bound("errors_feedback", most=0),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         small = topology.servers[SMALL]
         with Stand(topology, output, connection_bytes=CONNECTION_BYTES) as stand:
@@ -76,13 +82,6 @@ class Memory:
             found[f"peak_share_{variant}"] = told["peak_bytes"] / LIMIT_BYTES
             found[f"flow_share_{variant}"] = share(trace.records, SMALL + 1)
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "oom_kills_static", least=1),
-            *shortfall(figures, "oom_kills_feedback", most=0),
-            *shortfall(figures, "errors_feedback", most=0),
-        ]
 
 
 def _supervise(stand: Stand, server: RealServer) -> None:

@@ -29,14 +29,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from feedback.lab.figures import errors, refused, share, utilisation, within
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures, errors, refused, share, utilisation, within
+from feedback.lab.frame import Step, play, pool_load
+from feedback.lab.job import Job, Options
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.frame import Step, play, pool_load
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
+from feedback.lab.trace import Trace
 from feedback.lab.workload.records import Record
 
 QUOTAS = (0.20, 0.20, 0.20)  # in order of preference
@@ -60,9 +61,16 @@ class Overflow:
     quotas = QUOTAS
     law = "overflow"
     scheduler = "ovf"
+    bounds = (
+        Bound("over_capacity_max", most=1),
+        Bound("out_of_order", most=0),
+        Bound("refused_with_room", most=0),
+        Bound("preferred_utilisation", least=UTILISATION_LEAST),
+        Bound("peak_share_rs2", least=SHARE_LEAST),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         with Stand(topology, output) as stand:
             stand.wait_for_servers()
@@ -96,15 +104,6 @@ class Overflow:
             ),
             **{f"peak_share_rs{i}": share(at_peak, i) for i in range(1, len(QUOTAS) + 1)},
         }
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "over_capacity_max", most=1),
-            *shortfall(figures, "out_of_order", most=0),
-            *shortfall(figures, "refused_with_room", most=0),
-            *shortfall(figures, "preferred_utilisation", least=UTILISATION_LEAST),
-            *shortfall(figures, "peak_share_rs2", least=SHARE_LEAST),
-        ]
 
 
 def over_capacity(samples: Sequence[Sample]) -> int:

@@ -27,12 +27,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.figures import errors, idle_share, percentile_ms, ratio, recovered_at, refused, served, within
-from feedback.lab.job import Job
-from feedback.lab.scenarios.frame import Step, govern, play, pool_load
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import (
+    Figures,
+    errors,
+    idle_share,
+    percentile_ms,
+    ratio,
+    recovered_at,
+    refused,
+    served,
+    within,
+)
+from feedback.lab.frame import Step, govern, play, pool_load
+from feedback.lab.job import Job, Options
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
+from feedback.lab.trace import Trace
 
 QUOTAS = (0.05, 0.08, 0.12, 0.15)
 WEIGHT_SCALE = 1000
@@ -58,9 +69,17 @@ class Overload:
     quotas = QUOTAS
     law = "capacity"
     scheduler = "sed"
+    bounds = (
+        Bound("gain", least=GAIN),
+        Bound("recovery_ms", most=RECOVERY_MS),
+        Bound("refused_needless", most=NEEDLESS_MAX),
+        Bound("refused_outside", most=0),
+        Bound("asked_static", least=ASKED[0], most=ASKED[1]),
+        Bound("asked_feedback", least=ASKED[0], most=ASKED[1]),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         with Stand(topology, output, metered=True) as stand:
             stand.set_fin_seconds(FIN_SECONDS)
@@ -97,16 +116,6 @@ class Overload:
         if len(traces) == 2:
             found["gain"] = ratio(found["p99_static_ms"], found["p99_feedback_ms"])
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "gain", least=GAIN),
-            *shortfall(figures, "recovery_ms", most=RECOVERY_MS),
-            *shortfall(figures, "refused_needless", most=NEEDLESS_MAX),
-            *shortfall(figures, "refused_outside", most=0),
-            *shortfall(figures, "asked_static", least=ASKED[0], most=ASKED[1]),
-            *shortfall(figures, "asked_feedback", least=ASKED[0], most=ASKED[1]),
-        ]
 
 
 def _asked(trace: Trace) -> float:

@@ -14,13 +14,15 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures
+from feedback.lab.job import Job, Options
 from feedback.lab.pair import figures as pair_figures
+from feedback.lab.pair.course import CONNECTIONS, begin, end, plan
 from feedback.lab.pair.directors import Directors, directors
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, Node, pair
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
-from feedback.lab.scenarios.takeover import CONNECTIONS, begin, end, plan
+from feedback.lab.trace import Trace
 
 BEFORE_SECONDS = 2.0
 AWAY_SECONDS = 1.0
@@ -38,9 +40,17 @@ class Restart:
     quotas = ()
     law = "capacity"
     scheduler = "wlc"
+    bounds = (
+        Bound("established", least=CONNECTIONS),
+        Bound("errors", most=0),
+        Bound("lost", most=0),
+        Bound("udp_lost", most=0),
+        Bound("role_changes", most=0),
+        Bound("both_active_ms", most=0),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         with PairStand(pair(job.run), output) as stand:
             both = directors(stand, job.variant, masters=True)
             start = begin(stand, both, plan(options))
@@ -62,21 +72,11 @@ class Restart:
             seen = pair_figures.read_looks(trace)
             start, finish = trace.moment("start"), trace.moment("end")
             made["lost"] = made["established"] - made["survived"]
-            made["errors"] = refused(trace)
+            made["errors"] = pair_figures.unanswered(trace)
             made["role_changes"] = pair_figures.role_changes(seen, start, finish)
             made["both_active_ms"] = pair_figures.both_active_ms(seen, start, finish)
             found |= pair_figures.named(variant, made)
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "established", least=CONNECTIONS),
-            *shortfall(figures, "errors", most=0),
-            *shortfall(figures, "lost", most=0),
-            *shortfall(figures, "udp_lost", most=0),
-            *shortfall(figures, "role_changes", most=0),
-            *shortfall(figures, "both_active_ms", most=0),
-        ]
 
 
 def _do(stand: PairStand, both: Directors, step: str, director: Node, seconds: float) -> None:
@@ -95,12 +95,6 @@ def _do(stand: PairStand, both: Directors, step: str, director: Node, seconds: f
     else:
         both.start(director)
     stand.event("visits", found=stand.visit())
-
-
-def refused(trace: Trace) -> int:
-    """New connections that nobody answered."""
-    visits = [event.details["found"] for event in trace.events if event.what == "visits"]
-    return sum(answer.startswith("nobody") for found in visits for answer in found.values())
 
 
 SCENARIO = Restart()

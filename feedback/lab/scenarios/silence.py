@@ -26,15 +26,16 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from feedback.lab.bounds import Bound
 from feedback.lab.error import LabError
-from feedback.lab.figures import errors, percentile_ms
-from feedback.lab.job import Job
+from feedback.lab.figures import Figures, errors, percentile_ms
+from feedback.lab.frame import pool_load
+from feedback.lab.job import Job, Options
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.frame import pool_load
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import RealServer, pool
+from feedback.lab.trace import Trace
 
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 RATE = 60.0
@@ -55,9 +56,14 @@ class Silence:
     quotas = QUOTAS
     law = "capacity"
     scheduler = "sed"
+    bounds = (
+        Bound("errors", most=0),
+        Bound("weights_changed_wrongly", most=0),
+        Bound("recovered", least=len(FAILURES)),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         with Stand(topology, output) as stand:
             stand.wait_for_servers()
@@ -85,13 +91,6 @@ class Silence:
         for what, event in back.items():
             found[what.replace(" ", "_") + "_ms"] = 1000 * event.details["seconds"]
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "errors", most=0),
-            *shortfall(figures, "weights_changed_wrongly", most=0),
-            *shortfall(figures, "recovered", least=len(FAILURES)),
-        ]
 
 
 def _fail(stand: Stand, product: Product, failure: str, begin: float, seconds: float) -> None:

@@ -29,14 +29,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from feedback.lab.figures import errors, refused, share, within
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures, errors, refused, share, within
+from feedback.lab.frame import Step, play, pool_load
+from feedback.lab.job import Job, Options
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.frame import Step, play, pool_load
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
+from feedback.lab.trace import Trace
 from feedback.lab.workload.records import Record
 
 QUOTAS = (0.12, 0.12, 0.40)
@@ -61,9 +62,15 @@ class Spillover:
     quotas = QUOTAS
     law = "spillover"
     scheduler = "sed"
+    bounds = (
+        Bound("spill_before", most=0),
+        Bound("refused", most=0),
+        Bound("spill_share_after", least=SHARE_LEAST),
+        Bound("return_ms", most=RETURN_MS),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         with Stand(topology, output) as stand:
             stand.set_fin_seconds(FIN_SECONDS)
@@ -80,14 +87,6 @@ class Spillover:
         found = {name: worse.get(name, max)(figures[name] for figures in each.values()) for name in names}
         found |= {f"{name}_{variant}": value for variant, figures in each.items() for name, value in figures.items()}
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        return [
-            *shortfall(figures, "spill_before", most=0),
-            *shortfall(figures, "refused", most=0),
-            *shortfall(figures, "spill_share_after", least=SHARE_LEAST),
-            *shortfall(figures, "return_ms", most=RETURN_MS),
-        ]
 
 
 def _product(stand: Stand, variant: str, options: Options) -> Product:

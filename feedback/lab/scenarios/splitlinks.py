@@ -18,15 +18,17 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures
+from feedback.lab.job import Job, Options
 from feedback.lab.pair import figures as pair_figures
 from feedback.lab.pair import injury
+from feedback.lab.pair.course import CONNECTIONS, begin, end, plan
 from feedback.lab.pair.directors import directors
 from feedback.lab.pair.looks import Look
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, pair
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
-from feedback.lab.scenarios.takeover import CONNECTIONS, begin, end, plan
+from feedback.lab.trace import Trace
 
 PHASES = {"one": 3.0, "none": 3.0, "deaf": 4.0, "healed": 4.0, "blind": 2.0, "seen": 6.0}  # seconds of each
 BEFORE_SECONDS = 2.0
@@ -42,9 +44,17 @@ class Splitlinks:
     quotas = ()
     law = "capacity"
     scheduler = "wlc"
+    bounds = (
+        Bound("established", least=CONNECTIONS),
+        Bound("both_active_while_seen_ms", most=0),
+        Bound("role_changes_while_seen", most=0),
+        Bound("both_active_ms", most=1000),
+        Bound("role_changes_settled", most=0),
+        Bound("active_at_end", least=1, most=1),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         with PairStand(pair(job.run), output) as stand:
             both = directors(stand, job.variant)
             moment = begin(stand, both, plan(options)) + BEFORE_SECONDS
@@ -65,18 +75,6 @@ class Splitlinks:
             made = of_phases(pair_figures.read_looks(trace), trace) | pair_figures.common(trace)
             found |= pair_figures.named(variant, made)
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        if "established" not in figures:
-            return []
-        return [
-            *shortfall(figures, "established", least=CONNECTIONS),
-            *shortfall(figures, "both_active_while_seen_ms", most=0),
-            *shortfall(figures, "role_changes_while_seen", most=0),
-            *shortfall(figures, "both_active_ms", most=1000),
-            *shortfall(figures, "role_changes_settled", most=0),
-            *shortfall(figures, "active_at_end", least=1, most=1),
-        ]
 
 
 class _Acts:

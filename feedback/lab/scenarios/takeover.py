@@ -16,20 +16,16 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from feedback.lab.job import Job
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures
+from feedback.lab.job import Job, Options
 from feedback.lab.pair import figures as pair_figures
-from feedback.lab.pair.directors import Directors, directors
+from feedback.lab.pair.course import AFTER_SECONDS, CONNECTIONS, WAKE_SECONDS, begin, end, plan
+from feedback.lab.pair.directors import directors
 from feedback.lab.pair.injury import Death
-from feedback.lab.pair.stand import PairStand, targets, udp_target
+from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, pair
-from feedback.lab.scenarios.scenario import Figures, Options, Trace, shortfall
-from feedback.lab.workload.streams import Plan
-
-CONNECTIONS = 1000  # that talk, or have talked
-MUTE = 20
-DOWNLOADS = 8
-AFTER_SECONDS = 9.0  # longer than the fifth retransmission
-WAKE_SECONDS = 3.0
+from feedback.lab.trace import Trace
 
 
 class Takeover:
@@ -41,9 +37,18 @@ class Takeover:
     quotas = ()
     law = "capacity"
     scheduler = "wlc"
+    bounds = (
+        Bound("established", least=CONNECTIONS),
+        Bound("survived", least="established"),
+        Bound("vip_ms", most=200),
+        Bound("act_ms", most=20),
+        Bound("gap_max_ms", most=260),
+        Bound("udp_moved", most=0),
+        Bound("persistent_moved", most=0),
+    )
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         first = DIRECTORS[0]
         with PairStand(pair(job.run), output) as stand:
             both = directors(stand, job.variant)
@@ -64,55 +69,6 @@ class Takeover:
                 made |= decision(trace, died, made["vip_ms"])
             found |= pair_figures.named(variant, made)
         return found
-
-    def failures(self, figures: Figures) -> list[str]:
-        if "established" not in figures:
-            return []
-        return [
-            *shortfall(figures, "established", least=CONNECTIONS),
-            *shortfall(figures, "survived", least=figures["established"]),
-            *shortfall(figures, "vip_ms", most=200),
-            *shortfall(figures, "act_ms", most=20),
-            *shortfall(figures, "gap_max_ms", most=260),
-            *shortfall(figures, "udp_moved", most=0),
-            *shortfall(figures, "persistent_moved", most=0),
-        ]
-
-
-def begin(stand: PairStand, both: Directors, work: Plan) -> float:
-    """The first director active, the second complete, every connection established. Returns that moment."""
-    first, second = DIRECTORS
-    both.start(first)
-    both.wait_until_active(first)
-    both.start(second)
-    both.wait_until_standby(second)
-    stand.start_client(work)
-    start = stand.wait_until_established()
-    stand.event("start", start)
-    return start
-
-
-def end(stand: PairStand, both: Directors) -> None:
-    """The persistent service is asked again, the idle ones speak, and all that is out must come back."""
-    stand.event("visits", found=stand.visit())
-    stand.wake()
-    stand.wait_until_woken()
-    stand.finish()
-    both.tell()
-
-
-def plan(options: Options, *, idle: float = 0.2) -> Plan:
-    return Plan(
-        targets=targets(),
-        connections=CONNECTIONS + MUTE,
-        seed=options.seed,
-        idle=idle,
-        mute=MUTE / (CONNECTIONS + MUTE),
-        downloads=DOWNLOADS,
-        download_seconds=options.seconds + 2,
-        udp=udp_target(),
-        udp_flows=8,
-    )
 
 
 def decision(trace: Trace, died: float, vip_ms: float) -> Figures:

@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+FILE = "client.streams"
 RECORD = struct.Struct(">4sIQ")
 ECHO, DOWNLOAD, WHO = b"echo", b"down", b"who?"
 BLOCK_BYTES = 65521  # a prime: no shift by whole records, segments or portions goes unseen

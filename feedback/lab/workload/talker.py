@@ -101,7 +101,7 @@ class Talker:
         self._flush()
         _prioritise(0)  # the directors are still at work
         results = [connection.result() for connection in self.all] + [flow.result() for flow in self.flows.values()]
-        streams.write(self.output / "client.streams", results)
+        streams.write(self.output / streams.FILE, results)
 
     # Opening.
 

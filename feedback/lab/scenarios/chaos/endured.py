@@ -1,4 +1,4 @@
-"""What `chaos` did to the pool, from its trace to figures, and what they fall short of. Pure but for reading logs.
+"""What `chaos` did to the pool, from its trace to figures, and their bounds. Pure.
 
 The bounds leave room for a crowded host: what they are to find (a spinning daemon, a flooded log, a server that is
 forgotten, a file cut short) misses them by far.
@@ -7,16 +7,15 @@ forgotten, a file cut short) misses them by far.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
-from feedback.lab.figures import errors, percentile_ms
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures, errors, percentile_ms
 from feedback.lab.listener import LOOKS
 from feedback.lab.samples import Sample
-from feedback.lab.scenarios.scenario import Event, Figures, Trace, shortfall
+from feedback.lab.trace import Event, Trace
 
 LINKS = ("loss", "delay", "duplicates")
 DESCRIPTORS = ("agent_descriptors", "master_descriptors")
@@ -34,17 +33,31 @@ WEIGHT_LEAST = 0.4  # of the share before
 DRIFT = 0.5  # relative
 DISTURBED = ("agent-lost", "held", "ejected", "barred")
 TOLD = "could not be written"
-_EVENT = re.compile(rb"\bevent=([a-z-]+)")
-
-
-def log_events(logs: Path) -> dict[str, int]:
-    """How often each event was logged; a line that is none counts as `?`."""
-    found: Counter[str] = Counter()
-    for path in logs.iterdir():
-        for line in path.read_bytes().splitlines():
-            event = _EVENT.search(line)
-            found[event[1].decode() if event else "?"] += 1
-    return dict(found)
+BOUNDS = (
+    Bound("errors", most=0),
+    Bound("recovered", least="struck"),
+    Bound("served", least="struck"),
+    Bound("zeroed", most=0),
+    Bound("ejected", most=0),
+    Bound("log_lines_per_second", most=10),
+    Bound("loss_dropped", least=10),
+    Bound("delay_passed", least=100),
+    Bound("duplicates_passed", least=100),
+    Bound("clock_disturbed", most=0),
+    Bound("clock_expired", least=1),
+    Bound("clock_left_seconds", least=7000),
+    Bound("disk_told", least=1),
+    Bound("disk_weight", most=0),
+    Bound("disk_kept", least=1, most=1),
+    Bound("disk_saved_ms", most=5000),
+    Bound("disk_resumed", least=2),
+    Bound("disk_said", least=2, most=2),
+    *(Bound(f"weight_least_{name}", least=WEIGHT_LEAST) for name in NAMES),
+    *(Bound(f"drift_{name}", most=DRIFT) for name in NAMES),
+    *(Bound(f"{name}_cpu_share", most=0.4) for name in DESCRIPTORS),
+    *(Bound(f"{name}_heard_per_second", least=1) for name in DESCRIPTORS),
+    *(Bound(f"{name}_looks_per_second", least=1) for name in DESCRIPTORS),
+)
 
 
 def figures(trace: Trace) -> Figures:
@@ -126,37 +139,6 @@ def _without_descriptors(name: str, event: Event) -> Figures:
         f"{name}_heard_per_second": least,
         f"{name}_looks_per_second": looks,
     }
-
-
-def failures(figures: Figures) -> list[str]:
-    short = [
-        *shortfall(figures, "errors", most=0),
-        *shortfall(figures, "recovered", least=figures["struck"]),
-        *shortfall(figures, "served", least=figures["struck"]),
-        *shortfall(figures, "zeroed", most=0),
-        *shortfall(figures, "ejected", most=0),
-        *shortfall(figures, "log_lines_per_second", most=10),
-        *shortfall(figures, "loss_dropped", least=10),
-        *shortfall(figures, "delay_passed", least=100),
-        *shortfall(figures, "duplicates_passed", least=100),
-        *shortfall(figures, "clock_disturbed", most=0),
-        *shortfall(figures, "clock_expired", least=1),
-        *shortfall(figures, "clock_left_seconds", least=7000),
-        *shortfall(figures, "disk_told", least=1),
-        *shortfall(figures, "disk_weight", most=0),
-        *shortfall(figures, "disk_kept", least=1, most=1),
-        *shortfall(figures, "disk_saved_ms", most=5000),
-        *shortfall(figures, "disk_resumed", least=2),
-        *shortfall(figures, "disk_said", least=2, most=2),
-    ]
-    for name in NAMES:
-        short += shortfall(figures, f"weight_least_{name}", least=WEIGHT_LEAST)
-        short += shortfall(figures, f"drift_{name}", most=DRIFT)
-    for name in DESCRIPTORS:
-        short += shortfall(figures, f"{name}_cpu_share", most=0.4)
-        short += shortfall(figures, f"{name}_heard_per_second", least=1)
-        short += shortfall(figures, f"{name}_looks_per_second", least=1)
-    return short
 
 
 def _shares(samples: Sequence[Sample], servers: Sequence[int]) -> list[float]:

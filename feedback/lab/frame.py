@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from feedback.lab.job import Options
 from feedback.lab.product import Product
-from feedback.lab.scenarios.scenario import Options
 from feedback.lab.stand import Stand
 from feedback.lab.topology import PORT, VIP
 from feedback.lab.workload.load import Load

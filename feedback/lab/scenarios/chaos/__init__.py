@@ -34,15 +34,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from feedback.lab.error import LabError
+from feedback.lab.figures import Figures
+from feedback.lab.frame import pool_load
 from feedback.lab.injuries import SmallDisk
-from feedback.lab.job import Job
+from feedback.lab.job import Job, Options
 from feedback.lab.product import Product
-from feedback.lab.scenarios import endured
-from feedback.lab.scenarios.blows import Blow, Blows, make_product
-from feedback.lab.scenarios.frame import pool_load
-from feedback.lab.scenarios.scenario import Figures, Options, Trace
+from feedback.lab.scenarios.chaos import endured
+from feedback.lab.scenarios.chaos.blows import Blow, Blows, make_product
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
+from feedback.lab.trace import Trace, logged
 
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 RATE = 60.0
@@ -59,9 +60,10 @@ class Chaos:
     quotas = QUOTAS
     law = "capacity"
     scheduler = "sed"
+    bounds = endured.BOUNDS
 
     def run(self, job: Job, output: Path) -> None:
-        options = Options.of(job)
+        options = job.options
         topology = pool(job.run, QUOTAS)
         with Stand(topology, output) as stand, contextlib.ExitStack() as stack:
             stand.wait_for_servers()
@@ -78,9 +80,6 @@ class Chaos:
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         return endured.figures(traces["feedback"])
-
-    def failures(self, figures: Figures) -> list[str]:
-        return endured.failures(figures)
 
 
 def _endure(stand: Stand, product: Product, blow: Blow) -> None:
@@ -104,7 +103,7 @@ def _endure(stand: Stand, product: Product, blow: Blow) -> None:
 
 def _said(stand: Stand) -> dict[str, int]:
     """How often the daemons have logged each event so far; lines that are no event count as such."""
-    return endured.log_events(stand.processes.logs)
+    return logged(stand.processes.logs)
 
 
 SCENARIO = Chaos()

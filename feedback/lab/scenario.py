@@ -1,0 +1,34 @@
+"""What a scenario is: variants that run in a guest each, figures that the host draws from their files, and bounds.
+
+`run` is the guest's side, everything else the host's. A variant is one policy, or the whole scenario where it does not
+compare any. Invariant: `figures` reads files only, so a finished run can be judged again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from feedback.lab.bounds import Bound
+from feedback.lab.figures import Figures
+from feedback.lab.job import Job, Options
+from feedback.lab.trace import Trace
+
+
+class Scenario(Protocol):
+    name: str  # of its file
+    summary: str
+    variants: tuple[str, ...]
+    seconds: float  # of load in one variant, unless the options say otherwise
+    seconds_least: float
+    quotas: tuple[float, ...]
+    law: str  # of the policy feedback, unless the options say otherwise
+    scheduler: str
+    bounds: tuple[Bound, ...]
+
+    def run(self, job: Job, output: Path) -> None:
+        """In the guest: the variant job.variant, its files into `output`. Raises LabError."""
+
+    def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
+        """A flat map of numbers. A variant that was not run leaves its figures out."""
