@@ -60,7 +60,7 @@ def _environment() -> dict[str, str]:
 
 
 def _cpu_clock() -> str:
-    """Whether the scheduler counts nanoseconds or ticks, by which a quota is exact or not (kernel/preload.c)."""
+    """Whether the scheduler counts nanoseconds or ticks, by which a quota is exact or not (kernel/preload/clock.c)."""
     before = time.thread_time_ns()
     while (passed := time.thread_time_ns() - before) == 0:
         pass

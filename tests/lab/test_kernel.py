@@ -131,7 +131,7 @@ def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
 
 @booting
 def test_a_guest_that_does_not_end_is_stopped(tmp_path: Path) -> None:
-    with Guest(Uml(), script(tmp_path, "import time; time.sleep(100)")) as guest:
+    with Guest(Uml(), script(tmp_path, "import signal; signal.pause()")) as guest:
         with pytest.raises(LabError, match="has not ended in"):
             guest.wait(3.0)
         assert not guest.running()
@@ -140,7 +140,7 @@ def test_a_guest_that_does_not_end_is_stopped(tmp_path: Path) -> None:
 @booting
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_remains_of_a_guest_whose_lab_is_killed(tmp_path: Path, how: signal.Signals) -> None:
-    job = script(tmp_path, "import time; time.sleep(100)")
+    job = script(tmp_path, "import signal; signal.pause()")
     command = [sys.executable, "-c", KEEPER, job.output, job.arguments[0]]
     keeper = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert keeper.stdout is not None

@@ -18,11 +18,11 @@ from typing import Protocol
 import feedback
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
-from feedback.lab.kernel.launch import Launch
+from feedback.lab.kernel.launch import Launch, Processor
 from feedback.lab.kernel.native import Native
 from feedback.lab.kernel.uml import Uml
 
-__all__ = ["Guest", "Kernel", "choose"]
+__all__ = ["Guest", "Kernel", "Processor", "choose"]
 
 STOP_SECONDS = 10.0
 CONSOLE_LINES = 15
@@ -38,9 +38,14 @@ class Kernel(Protocol):
     def launch(self, job: Path, output: Path, scratch: Path) -> Launch: ...
 
 
-def choose(name: str | None = None) -> Kernel:
-    """The named kernel, or the host's own if it can be used, or a user-mode one. Raises LabError with the reason."""
-    kernels: dict[str, Kernel] = {"native": Native(), "uml": Uml()}
+def choose(name: str | None = None, processor: Processor | None = None) -> Kernel:
+    """The named kernel, or the host's own if it can be used, or a user-mode one, with a processor of its own where one
+    is asked for. Raises LabError with the reason."""
+    if processor is not None and processor != Processor():
+        if name not in (None, "uml"):
+            raise LabError(f"--kernel {name} has the host's processor: only uml can be given another speed or a theft")
+        name = "uml"
+    kernels: dict[str, Kernel] = {"native": Native(), "uml": Uml(processor)}
     if name is not None:
         chosen = kernels[name]
         if reason := chosen.unavailable():
@@ -74,6 +79,7 @@ class Guest:
         except LabError:
             scratch.rmdir()
             raise
+        self.own_time, self.facts = launch.own_time, launch.facts
         run = "-" if kernel.own_run_namespace else job.run
         own = [str(scratch), run, "-" if cpu is None else str(cpu)]
         with (self.output / "console.log").open("wb") as console:

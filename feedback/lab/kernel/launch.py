@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What the guest's processor is like: its speed, 1.0 is the reference's (speed.py), and the part of the time in
+    which an imaginary host takes it away while the guest's clock runs on. Only a guest with a time of its own can be
+    given one that differs from the host's."""
+
+    speed: float = 1.0
+    stolen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
     command: list[str]
     environment: dict[str, str]  # beside the host's own
+    own_time: bool = False  # the guest's time stands still while the host makes it wait
+    facts: Mapping[str, float | bool | str] = field(default_factory=dict)  # for the report

@@ -10,13 +10,15 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from feedback.lab.error import LabError
-from feedback.lab.kernel import preload
-from feedback.lab.kernel.launch import Launch
+from feedback.lab.kernel import preload, speed
+from feedback.lab.kernel.launch import Launch, Processor
 
 MEMORY = "1G"
+WHOLE = 1024  # of the library's parts
 INIT = Path(__file__).with_name("init.sh")
 MODULES = (
     *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sed", "ip_vs_nq", "ip_vs_fo", "ip_vs_ovf"),
@@ -25,13 +27,19 @@ MODULES = (
 )
 
 
+KERNEL = "linux.uml"
+
+
 class Uml:
     name = "uml"
     own_run_namespace = True  # all that a run makes dies with the guest
 
+    def __init__(self, processor: Processor | None = None) -> None:
+        self.processor = processor or Processor()
+
     def unavailable(self) -> str | None:
         """Why this kernel cannot run here, or None."""
-        if shutil.which("linux.uml") is None:
+        if shutil.which(KERNEL) is None:
             return "there is no linux.uml on this machine: apt install user-mode-linux"
         if not Path("/usr/lib/uml/modules").is_dir():
             return "there is no /usr/lib/uml/modules: apt install --reinstall user-mode-linux"
@@ -44,7 +52,7 @@ class Uml:
         (scratch / "environment").write_text(_environment(job, output, scratch), encoding="utf-8")
         shutil.copy(INIT, scratch / "init.sh")
         command = [
-            "linux.uml",
+            KERNEL,
             f"mem={MEMORY}",
             "rootfstype=hostfs",
             "root=/dev/root",
@@ -60,7 +68,32 @@ class Uml:
             f"{scratch}/init.sh",
         ]
         library = preload.library()
-        return Launch(command, {"LD_PRELOAD": str(library)} if library else {})
+        own_time = library is not None and preload.gives_time(KERNEL, library)
+        if not own_time:
+            if self.processor != Processor():
+                raise LabError(
+                    "this guest has no time of its own, so its processor is the host's: apt install gcc libc6-dev, "
+                    "and a linux.uml that feedback/lab/kernel/preload knows (6.1)"
+                )
+            return Launch([*_preloading(library), *command], {}, facts={"own_time": False})
+        host_speed = speed.measure()
+        settings = {
+            "FEEDBACK_LAB_PACE": round(WHOLE * host_speed / self.processor.speed),
+            "FEEDBACK_LAB_STOLEN": round(WHOLE * self.processor.stolen),
+        }
+        facts = {
+            "own_time": True,
+            "host_speed": round(host_speed, 3),
+            "processor_speed": self.processor.speed,
+            "processor_stolen": self.processor.stolen,
+        }
+        environment = [f"{name}={value}" for name, value in settings.items()]
+        return Launch([*_preloading(library, environment), *command], {}, own_time, facts)
+
+
+def _preloading(library: Path | None, environment: Sequence[str] = ()) -> list[str]:
+    """For the kernel alone: the programs around it keep the host's time."""
+    return [] if library is None else ["env", f"LD_PRELOAD={library}", *environment]
 
 
 def _environment(job: Path, output: Path, scratch: Path) -> str:

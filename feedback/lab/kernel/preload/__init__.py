@@ -1,10 +1,11 @@
-"""The library that corrects the user-mode kernel's registers and clock: where it is, and whether we can do without.
+"""The library that gives the user-mode kernel a time of its own and all registers: where it is, how it is made.
 
-Owns the cache of the compiled library. Must not know of guests. What it corrects is told in preload.c.
+Owns the cache of the compiled library. Must not know of guests. What it does is told in clock.c and registers.c.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -14,7 +15,8 @@ from pathlib import Path
 
 from feedback.lab.error import LabError
 
-SOURCE = Path(__file__).with_name("preload.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("clock.c", "image.c", "registers.c"))
+HEADER = Path(__file__).with_name("preload.h")
 
 
 def indispensable(cpuinfo: str | None = None) -> bool:
@@ -28,7 +30,7 @@ def indispensable(cpuinfo: str | None = None) -> bool:
 def library() -> Path | None:
     """The compiled library, built at its first use; None where there is no compiler and none is indispensable.
     Raises LabError."""
-    source = SOURCE.read_bytes()
+    source = b"".join(path.read_bytes() for path in (*SOURCES, HEADER))
     target = _cache() / f"preload-{hashlib.sha256(source).hexdigest()[:16]}.so"
     if target.exists():
         return target
@@ -50,6 +52,14 @@ def library() -> Path | None:
     return target
 
 
+@functools.cache
+def gives_time(kernel: str, made: Path) -> bool:
+    """Whether the library can give this kernel's guests a time of their own: it knows the code that it replaces."""
+    probe = {**os.environ, "LD_PRELOAD": str(made), "FEEDBACK_LAB_PROBE": "1"}
+    done = subprocess.run([kernel, "--version"], env=probe, capture_output=True, check=False)
+    return done.stdout == b"own time\n"
+
+
 def _cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "lvs-feedback"
@@ -61,8 +71,8 @@ def _compile(compiler: str, target: Path) -> None:
         made = Path(scratch) / target.name
         # General registers only: the kernel's own code does not save the others when it calls its clock.
         options = ["-O2", "-Wall", "-shared", "-fPIC", "-mgeneral-regs-only"]
-        command = [compiler, *options, "-o", str(made), str(SOURCE)]
+        command = [compiler, *options, "-o", str(made), *map(str, SOURCES)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise LabError(f"{SOURCE} does not compile: {done.stderr.strip()}: apt install gcc libc6-dev")
+            raise LabError(f"{SOURCES[0].parent} does not compile: {done.stderr.strip()}: apt install gcc libc6-dev")
         made.replace(target)
