@@ -1,4 +1,4 @@
-"""The guest's own time: it skips what is slept, stands still while the host makes it wait, and knows no host's speed."""
+"""The guest's own time: it skips what is slept, stands still while the host makes it wait, on whatever host."""
 
 import json
 import multiprocessing

@@ -14,7 +14,7 @@ import time
 
 from feedback.lab.workload.burn import burn
 
-# Medians on the reference: one core of a two-core virtual machine, Intel Xeon (Sapphire Rapids), Linux 6.18, Python 3.11.
+# Medians on the reference: one core of a two-core virtual machine, Intel Xeon (Sapphire Rapids), Python 3.11.
 REFERENCE_TURNS_PER_MS = 35_100.0  # of burn()
 REFERENCE_SWITCHES_PER_MS = 290.0  # round trips between two processes on one core
 # A busy guest's CPU time: programs in Python, and the switches between its kernel and its processes.
