@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -53,10 +54,10 @@ from feedback.sync.replication import multicast
 from feedback.sync.replication.carrier import TURN_SECONDS, Carrier
 from feedback.sync.replication.kernel import Replication
 from feedback.sync.replication.relay import Relay
+from feedback.sync.way import Way
 
 LOOK_AROUND_SECONDS = 0.5  # between looks at our own interfaces and reach targets
 REACH_SECONDS = 1.6  # a target that did not answer for so long is not reached
-LINK_SECONDS = 0.2  # a link silent for so long is left, if another is heard
 EVENTS_KEPT = 1000
 ERROR_LOG_SECONDS = 10.0
 WITHOUT_A_ROLE = frozenset({State.STANDBY, State.LOOKING, State.WATCHING})
@@ -117,6 +118,7 @@ class Daemon:
             self._replication = self._open_replication(kernel)
             if self._replication is not None:
                 stack.callback(self._replication.close)
+            self._way = Way()
             self._carrier = Carrier(
                 f"{self._boot:x}",
                 kernel,
@@ -212,6 +214,8 @@ class Daemon:
             if at - looked >= LOOK_AROUND_SECONDS:
                 looked = at
                 self._look_around()
+                self._follow()
+            elif self._way.doubting:
                 self._follow()
             self._advance()
             if watchdog is not None and at - fed >= min(watchdog, 1.0):
@@ -325,10 +329,10 @@ class Daemon:
                 self._carrier.follow(None)
             return
         heard = {link.link: link.age_seconds for link in status.links if link.age_seconds is not None}
-        ways = {f"tcp://{link.peer}": heard.get(link.local, float("inf")) for link in self._config.link}
-        best = min(ways, key=lambda way: ways[way])
-        if ways.get(self._carrier.following or "", float("inf")) > LINK_SECONDS >= ways[best]:
-            self._carrier.follow(best)
+        ages = {f"tcp://{link.peer}": heard.get(link.local, math.inf) for link in self._config.link}
+        better = self._way.better(self._carrier.following, ages, at)
+        if better is not None:
+            self._carrier.follow(better)
 
     def _note_events(self) -> None:
         while (event := self._engine.next_event()) is not None:

@@ -1,0 +1,40 @@
+"""Which link the active director is followed over: one that speaks, and no other while it does. Pure.
+
+Leaving a link begins the session anew, with everything. So a stall of our own must not look like a silent link: after
+one, the heartbeats of the other link may be read before those that wait on the one in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+SILENT_SECONDS = 0.2  # a link silent for so long is left, if another is heard
+CONFIRMED_SECONDS = 0.05  # by then what waited on every link was read: two turns of the daemon
+
+
+class Way:
+    def __init__(self) -> None:
+        self._silent_since: float | None = None
+
+    @property
+    def doubting(self) -> bool:
+        """The link in use seems silent: ask again soon."""
+        return self._silent_since is not None
+
+    def better(self, following: str | None, ages: Mapping[str, float], now: float) -> str | None:
+        """The endpoint to go over to, or None: stay. `ages`: seconds since each endpoint was heard, infinity: never."""
+        if not ages:
+            return None
+        best = min(ages, key=lambda endpoint: ages[endpoint])
+        if ages.get(following or "", math.inf) <= SILENT_SECONDS or ages[best] > SILENT_SECONDS:
+            self._silent_since = None
+            return None
+        if following is None:
+            return best
+        if self._silent_since is None:
+            self._silent_since = now
+        if now - self._silent_since < CONFIRMED_SECONDS:
+            return None
+        self._silent_since = None
+        return best
