@@ -18,7 +18,7 @@ help:
 	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
 	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
 	@echo 'make deb     a Debian package in dist/, built and then tried out in a scratch root (as root)'
-	@echo 'make fuzz    look for inputs that break a decoder, SECONDS=600; what is found is kept'
+	@echo 'make fuzz    look for inputs that break a decoder, and for histories that break the pipeline, SECONDS=600 each'
 	@echo 'make man     the manual pages, from the commands and docs/configuration.md'
 	@echo 'make setup   only what these need: Debian packages and .venv'
 
@@ -82,6 +82,7 @@ deb:
 SECONDS ?= 600
 fuzz: setup
 	$(BIN)/python -m tests.fuzz $(SECONDS)
+	$(BIN)/python -m tests.pipeline --seconds $(SECONDS)
 
 man: setup
 	$(BIN)/python -m feedback.cli.manual docs/configuration.md man

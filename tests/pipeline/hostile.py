@@ -1,0 +1,196 @@
+"""Hostile: what an enrolled agent may say that no honest one would. Everything fits the wire's types, or nearly.
+
+A Liar has an honest server underneath and changes what that would report: one number at its end, clocks that move by
+one unit in the last place or by years, counters that run backwards or leap, boots that flap; or one of the model's lies
+(feedback.simulate.lies), kept up for a while. `at` is the director's time; frames are MessagePack.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from math import inf, nan, nextafter
+from typing import Any
+
+import msgspec
+
+from feedback.simulate.lies import Lie, told
+from feedback.wire import Application, Connections, Cpu, Listener, Memory, Pressure, Report
+from tests.pipeline.servers import Server
+
+TINY = (0.0, 5e-324, 1e-300, 1e-30, 1e-12, 1e-6, 1e-3)
+LARGE = (1.0, 64.0, 65536.0, 1e6, 1e9, 999_999_999_999.0)
+WRONG = (nan, inf, -inf, -1.0, -5e-324, 1e12, 1e308)
+COUNTS = (0, 1, 2, 1000, 10**6, 10**9, 10**12, 2**31, 2**32, 2**62, 2**63 - 2, 2**63 - 1)
+WRONG_COUNTS = (-1, 2**63, 2**64 - 1)
+KEPT_REPORTS = 40  # how long a lie is kept up, at most
+
+Change = Callable[[random.Random, Report], Report]
+replace = msgspec.structs.replace
+
+
+def _number(draw: random.Random) -> Any:
+    return draw.choice(draw.choice((TINY, LARGE, LARGE, TINY, WRONG)))
+
+
+def _count(draw: random.Random) -> Any:
+    return draw.choice(WRONG_COUNTS if draw.random() < 0.05 else COUNTS)
+
+
+def _cpu(draw: random.Random, report: Report) -> Report:
+    cpu = report.cpu
+    match draw.randrange(8):
+        case 0:
+            return replace(report, cpu=replace(cpu, cores=_number(draw)))
+        case 1:
+            return replace(report, cpu=replace(cpu, busy_seconds=_number(draw)))
+        case 2:
+            return replace(report, cpu=replace(cpu, busy_seconds=cpu.busy_seconds * draw.choice((0.5, 2.0, 1e6))))
+        case 3:
+            return replace(report, cpu=replace(cpu, own_seconds=_number(draw), entitled=draw.choice((*TINY, 1.0))))
+        case 4:
+            return replace(report, cpu=replace(cpu, steal_seconds=_number(draw)))
+        case 5:
+            return replace(report, cpu=replace(cpu, runnable=_number(draw)))
+        case 6:
+            return replace(report, cpu=replace(cpu, resolution_seconds=draw.choice((*TINY, 10.0, inf, nan))))
+        case _:
+            return replace(report, cpu=Cpu(_number(draw), _number(draw), own_seconds=_number(draw)))
+
+
+def _clock(draw: random.Random, report: Report) -> Report:
+    at = report.sampled_at
+    new = draw.choice((nextafter(at, inf), nextafter(at, 0.0), at, at + 1e-9, at - 1.0, at + 1e6, 0.0, 9.99e11, nan))
+    return replace(report, sampled_at=new)
+
+
+def _connections(draw: random.Random, report: Report) -> Report:
+    have = report.connections or Connections(0, 0)
+    match draw.randrange(6):
+        case 0:
+            return replace(report, connections=replace(have, opened=_count(draw)))
+        case 1:
+            return replace(report, connections=replace(have, established=_count(draw)))
+        case 2:
+            return replace(report, connections=replace(have, opened=have.opened + draw.choice(COUNTS)))
+        case 3:
+            return replace(report, connections=replace(have, resets=_count(draw), overflows=_count(draw)))
+        case 4:
+            return replace(report, connections=replace(have, opened=max(0, have.opened - draw.choice((1, 10**6)))))
+        case _:
+            return replace(report, connections=None)
+
+
+def _memory(draw: random.Random, report: Report) -> Report:
+    return replace(report, memory=Memory(_count(draw), _count(draw), _count(draw), _count(draw)))
+
+
+def _pressure(draw: random.Random, report: Report) -> Report:
+    return replace(report, pressure=Pressure(*(_number(draw) for _ in range(5))))
+
+
+def _applications(draw: random.Random, report: Report) -> Report:
+    said = tuple(
+        Application(
+            port=draw.choice((0, 80, 65535)),
+            utilisation=draw.choice((None, 0.0, 5e-324, 1e-300, 0.5, 1.0, nan)),
+            in_flight=draw.choice((None, *COUNTS)),
+            latency_seconds=draw.choice((None, *TINY, *LARGE)),
+            completions=draw.choice((None, *COUNTS)),
+            errors=draw.choice((None, *COUNTS)),
+            drain=draw.random() < 0.1,
+        )
+        for _ in range(draw.choice((1, 1, 2, 64, 65)))
+    )
+    return replace(report, applications=said)
+
+
+def _frame(draw: random.Random, report: Report) -> Report:
+    match draw.randrange(6):
+        case 0:
+            return replace(report, boot=f"b{draw.randrange(4)}")
+        case 1:
+            return replace(report, sequence=_count(draw))
+        case 2:
+            return replace(report, interval_seconds=draw.choice((5e-324, 1e-6, 3600.0, 0.0, nan)))
+        case 3:
+            return replace(report, addresses=report.addresses * draw.choice((2, 64, 65)))
+        case 4:
+            listener = Listener(draw.choice((1, 80, 65535)), _count(draw), _count(draw), _count(draw))
+            return replace(report, listeners=(listener,) * draw.choice((1, 64, 65)))
+        case _:
+            return replace(report, version=draw.choice((0, 1, 2)))
+
+
+def _several(draw: random.Random, report: Report) -> Report:
+    for change in draw.choices(CHANGES[:-1], k=draw.randrange(2, 5)):
+        report = change(draw, report)
+    return report
+
+
+CHANGES: tuple[Change, ...] = (_cpu, _clock, _connections, _memory, _pressure, _applications, _frame, _several)
+
+
+def framed(report: Report) -> bytes:
+    try:
+        return msgspec.msgpack.encode(report)
+    except OverflowError:  # a number that MessagePack has no room for
+        return b"\xc1"
+
+
+class Liar:
+    """In place of one server's agent. What it says is a frame, as on the wire."""
+
+    def __init__(self, server: Server, draw: random.Random) -> None:
+        self._server, self._draw = server, draw
+        self._lie: Lie | None = None
+        self._left = 0
+        self._burden: dict[str, float] = {}  # a leap that stays in the counters, so that it is one window's
+        self._change: Change | None = None
+
+    def say(self, now: float, interval: float) -> bytes:
+        return self.changed(self._server.report(now, interval))
+
+    def changed(self, report: Report) -> bytes:
+        """What it says in place of this."""
+        draw = self._draw
+        if not self._left:
+            self._choose()
+        self._left -= 1
+        report = self._burdened(report)
+        if self._lie is not None:
+            report = told(self._lie, report)
+        elif self._change is not None and draw.random() < 0.5:
+            report = self._change(draw, report)
+        return framed(report)
+
+    def _choose(self) -> None:
+        """What to do next: a lie kept up, single leaps, changes of one sort, or the truth for a while."""
+        draw = self._draw
+        self._left, self._lie, self._change = draw.randrange(1, KEPT_REPORTS), None, None
+        match draw.randrange(5):
+            case 0:
+                self._lie = draw.choice(list(Lie))
+            case 1:
+                which = draw.choice(("opened", "busy", "sequence", "pressure"))
+                self._burden[which] = self._burden.get(which, 0) + draw.choice((1e3, 1e6, 1e9, 1e12, 1e-9))
+            case 2:
+                self._burden.clear()
+            case _:
+                self._change = draw.choice(CHANGES)
+
+    def _burdened(self, report: Report) -> Report:
+        if not self._burden:
+            return report
+        leap = self._burden
+        made = replace(
+            report,
+            sequence=report.sequence + int(leap.get("sequence", 0)),
+            cpu=replace(report.cpu, busy_seconds=report.cpu.busy_seconds + leap.get("busy", 0.0)),
+        )
+        if made.connections is not None and "opened" in leap:
+            opened = made.connections.opened + int(leap["opened"])
+            made = replace(made, connections=replace(made.connections, opened=opened))
+        if made.pressure is not None and "pressure" in leap:
+            made = replace(made, pressure=replace(made.pressure, cpu_some=made.pressure.cpu_some + leap["pressure"]))
+        return made
