@@ -1,6 +1,7 @@
 """The entry of a job: `python -m feedback.lab.guest JOB`, in a guest or natively.
 
-Owns the job's end: the file `done` says that it has ended as it should, `failure` holds what went wrong.
+Owns the job's end: the file `done` says that it has ended as it should, and how many seconds it took by this kernel's
+clock; `failure` holds what went wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from feedback.lab.job import Job
 
 
 def main(path: Path) -> int:
+    began = time.monotonic()
     job = Job.read(path)
     output = Path(job.output)
     (output / "environment.json").write_text(json.dumps(_environment()), encoding="utf-8")
@@ -29,7 +31,7 @@ def main(path: Path) -> int:
     except BaseException:
         (output / "failure").write_text(traceback.format_exc(), encoding="utf-8")
         raise
-    (output / "done").touch()
+    (output / "done").write_text(f"{time.monotonic() - began:.3f}\n", encoding="ascii")
     return 0
 
 

@@ -1,10 +1,12 @@
 """Progress while guests run: a table on the terminal, or a line now and then where there is none.
 
-Reads the files of the variants as they grow. Must not know what a scenario shows, only its quotas.
+Reads the files of the variants as they grow. Must not know what a scenario shows, only its quotas and which requests
+its p99 is of: when a run ends, the p99 here is that of the figures.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,10 +19,11 @@ from rich.live import Live
 from rich.table import Table
 
 from feedback.lab.figures import errors, percentile_ms
+from feedback.lab.job import Options
 from feedback.lab.kernel import Guest
-from feedback.lab.samples import Sample
 from feedback.lab.samples import read as read_samples
-from feedback.lab.trace import Event, read_events
+from feedback.lab.scenario import Scenario
+from feedback.lab.trace import EVENTS, RECORDS, SAMPLES, Trace, read_events
 from feedback.lab.workload import records
 from feedback.lab.workload.records import FORMAT, Record
 
@@ -36,36 +39,39 @@ class Follower:
     """One variant's files, read as they grow."""
 
     output: Path
-    samples: list[Sample] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    trace: Trace = field(init=False)
     samples_read: int = 0
 
+    def __post_init__(self) -> None:
+        self.trace = Trace([], [], [], self.output)
+
     def read(self) -> None:
-        fresh, self.samples_read = read_samples(self.output / "samples.jsonl", self.samples_read)
-        self.samples += fresh
-        self.records += records.read(self.output / "client.records", len(self.records) * FORMAT.size)
-        self.events = read_events(self.output / "events.jsonl")
+        trace = self.trace
+        fresh, self.samples_read = read_samples(self.output / SAMPLES, self.samples_read)
+        trace.samples.extend(fresh)
+        trace.records.extend(records.read(self.output / RECORDS, len(trace.records) * FORMAT.size))
+        trace.events[:] = read_events(self.output / EVENTS)
 
     def seconds(self) -> float | None:
         """Of load so far, by the guest's clock; None before it begins."""
-        start = next((event.at for event in self.events if event.what == "start"), None)
-        last = self.samples[-1].at if self.samples else self.records[-1].intended if self.records else None
-        if start is None or last is None:
+        start, samples, sent = self.trace.when("start"), self.trace.samples, self.trace.records
+        last = samples[-1].at if samples else sent[-1].intended if sent else None
+        if math.isinf(start) or last is None:
             return None
         return max(0.0, last - start)
 
     def state(self) -> str:
-        return self.events[-1].what if self.events else "set up"
+        return self.trace.events[-1].what if self.trace.events else "set up"
 
     def recent(self) -> list[Record]:
-        if not self.records:
+        sent = self.trace.records
+        if not sent:
             return []
-        since = self.records[-1].intended - RECENT_SECONDS
-        return [record for record in self.records[-4000:] if record.intended >= since]
+        since = sent[-1].intended - RECENT_SECONDS
+        return [record for record in sent[-4000:] if record.intended >= since]
 
     def utilisation(self, quotas: Sequence[float]) -> list[float]:
-        last = self.samples[-UTILISATION_SAMPLES:]
+        last = self.trace.samples[-UTILISATION_SAMPLES:]
         if len(last) < 2:
             return [0.0] * len(quotas)
         seconds = last[-1].at - last[0].at
@@ -76,9 +82,9 @@ class Follower:
 class Progress:
     """Call it with what runs. Use as a context manager."""
 
-    def __init__(self, quotas: Sequence[float], load_seconds: float) -> None:
-        self.quotas = quotas
-        self.load_seconds = load_seconds
+    def __init__(self, scenario: Scenario, options: Options) -> None:
+        self.scenario, self.options = scenario, options
+        self.quotas = scenario.quotas
         self.console = Console(stderr=True)
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
         self.followers: dict[str, Follower] = {}
@@ -104,6 +110,10 @@ class Progress:
             for guest in guests:
                 self.console.print(self._line(guest.job.variant), highlight=False, markup=False)
 
+    def p99_ms(self, variant: str) -> float:
+        """Of what is measured so far: when the run has ended, what the figures say. NaN of nothing."""
+        return percentile_ms(self.scenario.measured(self.followers[variant].trace, self.options), 0.99)
+
     def _table(self) -> Table:
         # Two lines a policy, so that it fits 80 columns: weights above, utilisation below.
         table = Table(
@@ -125,14 +135,14 @@ class Progress:
 
     def _cells(self, variant: str, follower: Follower) -> list[str]:
         seconds = follower.seconds()
-        clock = "starting" if seconds is None else f"{min(seconds, self.load_seconds):.0f}/{self.load_seconds:.0f}"
-        weights = follower.samples[-1].weights if follower.samples else ()
+        whole = self.options.seconds
+        clock = "starting" if seconds is None else f"{min(seconds, whole):.0f}/{whole:.0f}"
+        weights = follower.trace.samples[-1].weights if follower.trace.samples else ()
         servers = [
             f"{_weight(weights, i)} {_bar(used)}{used:.0%}" for i, used in enumerate(follower.utilisation(self.quotas))
         ]
-        recent = follower.recent()
-        times = [_ms(recent, 0.99), _ms(follower.records, 0.99)]
-        return [variant, clock, follower.state(), *servers, *times, str(errors(follower.records))]
+        times = [_ms(percentile_ms(follower.recent(), 0.99)), _ms(self.p99_ms(variant))]
+        return [variant, clock, follower.state(), *servers, *times, str(errors(follower.trace.records))]
 
     def _line(self, variant: str) -> str:
         names = (
@@ -157,5 +167,5 @@ def _bar(part: float) -> str:
     return BAR[min(len(BAR) - 1, max(0, round(part * (len(BAR) - 1))))]
 
 
-def _ms(some: Sequence[Record], fraction: float) -> str:
-    return f"{percentile_ms(some, fraction):.0f}" if some else "-"
+def _ms(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -14,13 +13,14 @@ from feedback.lab.error import LabError
 from feedback.lab.runner import Result
 from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
+from feedback.lab.verdict import Verdict
 
-QUIET_SHARE = 0.15  # of the time: with more waiting for a CPU, the latencies are partly the host's
+TITLES = {Verdict.OK: "as it should be", Verdict.FAILED: "falls short", Verdict.INCONCLUSIVE: "inconclusive"}
 
 
 def table(result: Result, *, stderr: bool) -> None:
     console = Console(stderr=stderr)
-    made = Table(title=f"{result.scenario}: {'as it should be' if result.ok else 'falls short'}")
+    made = Table(title=f"{result.scenario}: {TITLES[result.verdict]}")
     made.add_column("figure")
     made.add_column("value", justify="right")
     made.add_column("wanted", justify="right")
@@ -31,11 +31,13 @@ def table(result: Result, *, stderr: bool) -> None:
     console.print(made)
     for failure in result.failures:
         console.print(f"falls short: {failure}", highlight=False)
-    waited = result.environment["host_waited_share"]
-    if waited > QUIET_SHARE:
-        console.print(
-            f"other work on this machine had a part in it: something waited for a CPU {waited:.0%} of the time"
-        )
+    if result.disturbed:
+        console.print(f"inconclusive: {result.disturbed}", highlight=False, soft_wrap=True)
+    times = (
+        f"{variant} {each['guest_seconds']:.1f} s by the guest's clock, {each['wall_seconds']:.1f} s on the wall"
+        for variant, each in result.environment["times"].items()
+    )
+    console.print(f"took: {'; '.join(times)}", highlight=False, soft_wrap=True)
     console.print(f"all files: {result.output}", highlight=False, soft_wrap=True)
 
 
@@ -43,11 +45,14 @@ def picture(result: Result, scenario: Scenario, only: Sequence[str]) -> str:
     """One line: the picture's name, or why there is none."""
     from feedback.lab.picture import draw
 
+    path = result.output / f"{scenario.name}.svg"
+    if result.disturbed:
+        path.unlink(missing_ok=True)  # of a run before this one
+        return "no picture: it would show this machine's other work"
     variants = [variant for variant in scenario.variants if not only or variant in only]
     traces = {variant: Trace.read(result.output / variant) for variant in variants}
-    path = result.output / f"{scenario.name}.svg"
     try:
-        return f"picture: {draw(Path(path), f'{scenario.name}: {scenario.summary}', traces, scenario.quotas)}"
+        return f"picture: {draw(path, f'{scenario.name}: {scenario.summary}', traces, scenario.quotas)}"
     except LabError as error:
         return str(error)
 

@@ -1,4 +1,4 @@
-"""Runs a scenario from the host: a guest for each variant, one for each core at a time, and figures from their files.
+"""Runs a scenario from the host: a guest for each variant, one for each core at a time; its figures, and its verdict.
 
 Owns the run's output directory. Must not know what a scenario shows, nor how progress is drawn: `watch` is called a few
 times a second with what runs. Invariant: when `run` returns or raises, no guest is left.
@@ -11,10 +11,10 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,12 +27,25 @@ from feedback.lab.job import Job, Options
 from feedback.lab.kernel import Guest, Kernel, choose
 from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
+from feedback.lab.verdict import Verdict, decide, disturbance
 
 SETUP_SECONDS = 90.0  # boot, daemons, the end; beyond the load's own time
 WATCH_SECONDS = 0.3
 SIDE_BY_SIDE_MAX = 2  # more would share caches and memory with what they measure
 
+CROWDED = 10.0  # a guest whose time stands still while it waits may need that many times longer by the host's
+
 Watch = Callable[[Sequence[Guest]], None]
+
+
+class Ran(NamedTuple):
+    """A variant that has run: `guest_seconds` by its guest's clock, and, with the guest's boot and end, `wall_seconds`
+    by the host's."""
+
+    guest_seconds: float
+    wall_seconds: float
+    own_time: bool
+    facts: Mapping[str, float | bool | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +55,16 @@ class Result:
     checks: list[Check]
     environment: dict[str, Any]
     output: Path
+    disturbed: str = ""  # why there is no verdict; then there are no checks either
+
+    @property
+    def verdict(self) -> Verdict:
+        return decide(self.checks, self.disturbed)
 
     @property
     def failures(self) -> list[str]:
         """What the figures fall short of, in words."""
         return shortfalls(self.checks)
-
-    @property
-    def ok(self) -> bool:
-        return not self.failures
 
     def as_json(self) -> dict[str, Any]:
         """NaN and infinity, which JSON has not, become null."""
@@ -58,7 +72,9 @@ class Result:
         bounds = [{"figure": c.figure, "least": c.least, "most": c.most, "ok": c.ok} for c in self.checks]
         return {
             "scenario": self.scenario,
-            "ok": self.ok,
+            "verdict": self.verdict,
+            "ok": None if self.disturbed else self.verdict is Verdict.OK,
+            "disturbed": self.disturbed,
             "figures": finite,
             "bounds": bounds,
             "failures": self.failures,
@@ -86,21 +102,31 @@ def run(
     jobs = [_job(name, variant, output, options, number) for number, variant in enumerate(variants)]
     started, waited = time.monotonic(), _host_waited()
     cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE_MAX]
+    ran: dict[str, Ran] = {}
     for i in range(0, len(jobs), len(cores)):
-        _run_together(chosen, jobs[i : i + len(cores)], cores, options.seconds + SETUP_SECONDS, watch)
+        ran |= _run_together(chosen, jobs[i : i + len(cores)], cores, options.seconds + SETUP_SECONDS, watch)
     took = time.monotonic() - started
+    waited_share = round((_host_waited() - waited) / took, 3)
     traces = {job.variant: Trace.read(Path(job.output)) for job in jobs}
     figures = scenario.figures(traces, options)
     environment = {
         **_environment(chosen, Path(jobs[0].output)),
+        **ran[jobs[0].variant].facts,
         "seed": options.seed,
         "law": options.law or scenario.law,
         "scheduler": options.scheduler or ("wlc" if options.adopt else scenario.scheduler),
         "load_seconds": options.seconds,
         "took_seconds": round(took, 1),
-        "host_waited_share": round((_host_waited() - waited) / took, 3),
+        "times": {
+            variant: {"guest_seconds": each.guest_seconds, "wall_seconds": each.wall_seconds}
+            for variant, each in ran.items()
+        },
+        "host_waited_share": waited_share,
     }
-    result = Result(name, figures, judge(scenario.bounds, figures), environment, output)
+    own_time = all(each.own_time for each in ran.values())
+    disturbed = disturbance(own_time=own_time, waited_share=waited_share)
+    checks = [] if disturbed else judge(scenario.bounds, figures)
+    result = Result(name, figures, checks, environment, output, disturbed)
     (output / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result.as_json())))
     return result
 
@@ -123,30 +149,35 @@ def _job(name: str, variant: str, output: Path, options: Options, number: int) -
     )
 
 
-def _run_together(kernel: Kernel, jobs: list[Job], cores: list[int], timeout_seconds: float, watch: Watch) -> None:
-    deadline = time.monotonic() + timeout_seconds
+def _run_together(
+    kernel: Kernel, jobs: list[Job], cores: list[int], timeout_seconds: float, watch: Watch
+) -> dict[str, Ran]:
+    began = time.monotonic()
+    ended: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         # A guest is one processor and keeps to one core; natively there is nothing to keep together.
         pins = cores if kernel.name == "uml" else [None] * len(jobs)
         guests = [stack.enter_context(Guest(kernel, job, pin)) for job, pin in zip(jobs, pins, strict=False)]
-        while any(guest.running() for guest in guests):
-            watch(guests)
-            for guest in guests:
-                if not guest.running():
-                    guest.check()
-            if time.monotonic() > deadline:
-                raise LabError(
-                    f"not ended in {timeout_seconds:.0f} s: {', '.join(g.job.variant for g in guests if g.running())}"
-                )
+        if any(guest.own_time for guest in guests):
+            timeout_seconds *= CROWDED
+        while len(ended) < len(guests):
             time.sleep(WATCH_SECONDS)
-        watch(guests)
-        for guest in guests:
-            guest.check()
+            for guest in guests:
+                if guest.job.variant not in ended and not guest.running():
+                    guest.check()
+                    ended[guest.job.variant] = time.monotonic()
+            if time.monotonic() > began + timeout_seconds:
+                late = ", ".join(guest.job.variant for guest in guests if guest.running())
+                raise LabError(f"not ended in {timeout_seconds:.0f} s: {late}")
+            watch(guests)
+    return {
+        guest.job.variant: Ran(guest.seconds(), round(ended[guest.job.variant] - began, 1), guest.own_time, guest.facts)
+        for guest in guests
+    }
 
 
 def _host_waited() -> float:
-    """Seconds during which something on this host waited for a CPU (pressure stall information); 0 where not told.
-    Guests that share their cores with other work measure that work too: this says how much."""
+    """Seconds during which something on this host waited for a CPU (pressure stall information); 0 where not told."""
     with contextlib.suppress(OSError):
         line = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
         return int(line.rsplit("total=", 1)[1]) / 1e6

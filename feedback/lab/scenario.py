@@ -6,17 +6,18 @@ compare any. Invariant: `figures` reads files only, so a finished run can be jud
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from feedback.lab.bounds import Bound
 from feedback.lab.figures import Figures
 from feedback.lab.job import Job, Options
 from feedback.lab.trace import Trace
+from feedback.lab.workload.records import Record
 
 
-class Scenario(Protocol):
+class Scenario(ABC):
     name: str  # of its file
     summary: str
     variants: tuple[str, ...]
@@ -27,8 +28,14 @@ class Scenario(Protocol):
     scheduler: str
     bounds: tuple[Bound, ...]
 
+    @abstractmethod
     def run(self, job: Job, output: Path) -> None:
         """In the guest: the variant job.variant, its files into `output`. Raises LabError."""
 
+    @abstractmethod
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         """A flat map of numbers. A variant that was not run leaves its figures out."""
+
+    def measured(self, trace: Trace, options: Options) -> list[Record]:
+        """The requests of a variant that its p99 is of, in the figures and, while the trace grows, in the live view."""
+        return trace.records

@@ -6,6 +6,7 @@ Reads files only, so a finished run can be judged again. Must not know what any 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -54,6 +55,10 @@ class Trace:
             if event.what == what:
                 return event.at
         raise KeyError(f"no event {what!r}")
+
+    def when(self, what: str) -> float:
+        """The same of a trace that still grows: infinity while there is none."""
+        return next((event.at for event in self.events if event.what == what), math.inf)
 
 
 def read_events(path: Path) -> list[Event]:

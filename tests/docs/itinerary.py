@@ -47,6 +47,7 @@ ELSEWHERE = {
     "apt-get install ./lvs-feedback_0.1.0_amd64.deb": "debian/tests/installation installs it, and over itself",
     "apt-get install python3-venv": "needs Debian's mirror; the Makefile installs it",
     "feedback lab run hog": "the scenarios: `make test` and tests/lab run the lab's machinery",
+    "feedback lab list": "tests/lab/test_command.py",
     "feedback lab run join": "the same",
     "feedback lab run silence": "the same",
     "feedback lab run takeover": "the same",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.lab import runner
+from feedback.lab import runner, scenarios
 from feedback.lab.figures import Figures
 from feedback.lab.samples import Sample
 from feedback.lab.scenarios import chaos, chaospair
@@ -150,4 +150,4 @@ def test_a_pair_must_change_nothing_and_be_complete(missing: str) -> None:
 @pytest.mark.parametrize("name", ["chaos", "chaospair"])
 def test_hostile_conditions_are_endured_on_a_real_kernel(name: str, tmp_path: Path) -> None:
     result = runner.run(name, tmp_path / "output")
-    assert result.failures == []
+    assert missed(scenarios.named(name), result.figures) == []  # also where the run is inconclusive

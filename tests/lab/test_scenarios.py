@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from feedback.lab import runner, scenarios
 from feedback.lab.error import LabError
 from feedback.lab.job import Options
+from feedback.lab.live import Progress
 from feedback.lab.samples import Sample
 from feedback.lab.scenarios import blackhole, hog, overload, silence
 from feedback.lab.trace import Event, Trace
@@ -151,16 +152,16 @@ def test_silence_counts_each_kind_of_wrong_change(
 
 @pytest.mark.lab(on="host")
 def test_hog_runs_on_a_real_kernel_with_every_part_real(tmp_path: Path) -> None:
-    watched: set[str] = set()
-    result = runner.run(
-        "hog",
-        tmp_path / "output",
-        options=Options(seconds=30, seed=2),
-        only=["wlc", "feedback"],
-        watch=lambda guests: watched.update(guest.job.variant for guest in guests),
-    )
+    options = Options(seconds=30, seed=2)
+    progress = Progress(hog.SCENARIO, options)
+    result = runner.run("hog", tmp_path / "output", options=options, only=["wlc", "feedback"], watch=progress)
     figures = result.figures
-    assert watched == {"wlc", "feedback"}
+    assert progress.p99_ms("wlc") == figures["p99_wlc_static_ms"]
+    assert progress.p99_ms("feedback") == figures["p99_feedback_ms"]
+    assert {variant: each["guest_seconds"] > 30 for variant, each in result.environment["times"].items()} == {
+        "wlc": True,
+        "feedback": True,
+    }
     assert figures["errors"] == 0
     assert figures["gain_over_wlc"] > 1
     assert figures["converge_ms"] < 15_000

@@ -29,11 +29,13 @@ from feedback.lab.job import Job, Options
 from feedback.lab.owners.judge import Seen, fights, raised, unseen
 from feedback.lab.owners.program import PROGRAMS, Owner, Written, logged_at
 from feedback.lab.product import Product
+from feedback.lab.scenario import Scenario
 from feedback.lab.scenarios import hog
 from feedback.lab.stand import DIRECTOR, Stand
 from feedback.lab.topology import RealServer, pool
 from feedback.lab.trace import Trace
 from feedback.lab.workload.load import Load
+from feedback.lab.workload.records import Record
 from feedback.ops import control
 
 WEIGHT, OTHER_WEIGHT = 10, 20
@@ -47,7 +49,7 @@ FOUND_OUT_SECONDS = 5.0  # after a stop, until the owner's checks must have told
 RELOAD_SECONDS = 2.0
 
 
-class Adopt:
+class Adopt(Scenario):
     name = "adopt"
     summary = "keepalived, then ldirectord, owns the service: reloads, failures, zeros and crashes beside our master"
     variants = ("keepalived", "keepalived_feedback", "ldirectord", "ldirectord_feedback")
@@ -88,11 +90,14 @@ class Adopt:
             if product is not None:
                 _tell(stand, product)
 
+    def measured(self, trace: Trace, options: Options) -> list[Record]:
+        return within(trace.records, hog.windows(trace))
+
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {}
         for variant, trace in traces.items():
             start, end = trace.moment("start"), trace.moment("end")
-            found[f"p99_{variant}_ms"] = percentile_ms(within(trace.records, hog.windows(trace)), 0.99)
+            found[f"p99_{variant}_ms"] = percentile_ms(self.measured(trace, options), 0.99)
             found[f"errors_all_{variant}"] = errors(trace.records)
             reload, helped, since = trace.moment("reload"), [], start
             for stop in (e.at for e in trace.events if e.what == "stopped"):

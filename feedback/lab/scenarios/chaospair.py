@@ -31,6 +31,7 @@ from feedback.lab.pair.course import CONNECTIONS, begin, end, plan
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, HEARTBEATS, heartbeat_interface, pair
+from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace, logged
 
 BEFORE_SECONDS = 1.0
@@ -54,7 +55,7 @@ PHASES = {
 CLOCK_STEPS = (HOUR, -2 * HOUR, HOUR)
 
 
-class ChaosPair:
+class ChaosPair(Scenario):
     name = "chaospair"
     summary = "bad heartbeat cables and a set clock, on a pair of directors under load: nothing may change"
     variants = ("feedback",)

@@ -17,10 +17,11 @@ from feedback.lab.pair.course import AFTER_SECONDS, CONNECTIONS, WAKE_SECONDS, b
 from feedback.lab.pair.directors import directors
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import pair
+from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
 
 
-class Handover:
+class Handover(Scenario):
     name = "handover"
     summary = "the active director is relieved with 1,000 open connections: feedback, and keepalived stopped"
     variants = ("feedback", "keepalived", "keepalived_fast")

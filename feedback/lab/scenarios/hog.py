@@ -30,6 +30,7 @@ from pathlib import Path
 from feedback.lab.bounds import Bound
 from feedback.lab.figures import (
     Figures,
+    Window,
     converged_at,
     errors,
     fell_at,
@@ -43,10 +44,12 @@ from feedback.lab.figures import (
 from feedback.lab.job import Job, Options
 from feedback.lab.product import STATIC_WEIGHT, Product
 from feedback.lab.samples import Sample
+from feedback.lab.scenario import Scenario
 from feedback.lab.stand import Stand
 from feedback.lab.topology import Topology, pool
 from feedback.lab.trace import Trace
 from feedback.lab.workload.load import Load
+from feedback.lab.workload.records import Record
 
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 HOGGED = 3  # the index of the real server with the hog
@@ -63,7 +66,7 @@ WORST_SECONDS = 3.0
 WORST_STEP_SECONDS = 0.5
 
 
-class Hog:
+class Hog(Scenario):
     name = "hog"
     summary = "one of four unequal real servers gets a CPU hog: wlc, static, oracle and feedback on the same requests"
     variants = ("wlc", "feedback", "static", "oracle")
@@ -97,8 +100,11 @@ class Hog:
                 stand.set_weights(_weights(LEFT))
             stand.finish(start + options.seconds)
 
+    def measured(self, trace: Trace, options: Options) -> list[Record]:
+        return within(trace.records, windows(trace))
+
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
-        p99 = {variant: _p99_ms(trace) for variant, trace in traces.items()}
+        p99 = {variant: percentile_ms(self.measured(trace, options), 0.99) for variant, trace in traces.items()}
         found = {_p99_name(variant): value for variant, value in p99.items()}
         if "feedback" in traces:
             found |= _of_feedback(traces["feedback"])
@@ -153,13 +159,10 @@ def _p99_name(variant: str) -> str:
     return f"p99_{'wlc_static' if variant == 'wlc' else variant}_ms"
 
 
-def windows(trace: Trace) -> tuple[tuple[float, float], tuple[float, float]]:
-    start, hog, end = (trace.moment(what) for what in ("start", "hog", "end"))
+def windows(trace: Trace) -> tuple[Window, Window]:
+    """Before the hog and with it, each without its warm-up."""
+    start, hog, end = (trace.when(what) for what in ("start", "hog", "end"))
     return (start + WARM_UP_SECONDS, hog), (hog + WARM_UP_SECONDS, end)
-
-
-def _p99_ms(trace: Trace) -> float:
-    return percentile_ms(within(trace.records, windows(trace)), 0.99)
 
 
 def _worst_over(trace: Trace, other: Trace) -> float:

@@ -25,6 +25,7 @@ from feedback.lab.figures import Figures, errors, peak_share, percentile_ms, sha
 from feedback.lab.frame import pool_load
 from feedback.lab.job import Job, Options
 from feedback.lab.product import STATIC_WEIGHT, Product
+from feedback.lab.scenario import Scenario
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
 from feedback.lab.trace import Trace
@@ -42,7 +43,7 @@ PEAK_SECONDS = 3.0
 STEP_SECONDS = 0.25
 
 
-class Join:
+class Join(Scenario):
     name = "join"
     summary = "a slow new real server joins a pool under load: plain wlc and feedback on the same requests"
     variants = ("plain", "feedback")
@@ -69,7 +70,7 @@ class Join:
                 law = options.law or self.law
                 product = Product(stand, scheduler=options.scheduler, law=law, servers=old, adopt=options.adopt)
                 product.start()
-            start = stand.begin(_load(options))
+            start = stand.begin(load(options))
             stand.sleep_until(start + options.seconds * BEFORE)
             stand.event("join")
             if product and options.adopt:
@@ -84,6 +85,10 @@ class Join:
                 stand.add_destination(new, STATIC_WEIGHT)
             stand.finish(start + options.seconds, 60)
 
+    def measured(self, trace: Trace, options: Options) -> list[Record]:
+        after = within(trace.records, [(trace.when("join"), trace.when("end"))])
+        return _unheld(after, trace.when("start"), options)
+
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {"fair_share": FAIR}
         for variant, trace in traces.items():
@@ -92,22 +97,20 @@ class Join:
             name = "peak_flow_over_fair" + ("_plain" if variant == "plain" else "")
             found[name] = peak_share(after, NEW, join, end, PEAK_SECONDS, STEP_SECONDS) / FAIR
             found[f"share_at_end_{variant}"] = share(within(after, [(end - 10, end)]), NEW)
-            found[f"p99_{variant}_ms"] = percentile_ms(within(_unheld(trace, options), [(join, end)]), 0.99)
+            found[f"p99_{variant}_ms"] = percentile_ms(self.measured(trace, options), 0.99)
             found[f"errors_{variant}"] = errors(trace.records)
         found["errors"] = sum(value for name, value in found.items() if name.startswith("errors_"))
         return found
 
 
-def _load(options: Options) -> Load:
+def load(options: Options) -> Load:
     return pool_load(options, rate=RATE, cost_ms=COST_MS, hold_seconds=HOLD_SECONDS)
 
 
-def _unheld(trace: Trace, options: Options) -> list[Record]:
+def _unheld(records: list[Record], start: float, options: Options) -> list[Record]:
     """The latencies without the time that each request asked to be held: what waiting for the CPU has cost it."""
-    asked = (request.hold_seconds for request in requests(_load(options)))
-    in_order = sorted(trace.records, key=lambda record: record.intended)
-    pairs = zip(in_order, asked, strict=True)
-    return [record._replace(latency_seconds=record.latency_seconds - hold) for record, hold in pairs]
+    asked = {start + request.offset_seconds: request.hold_seconds for request in requests(load(options))}
+    return [r._replace(latency_seconds=r.latency_seconds - asked[r.intended]) for r in records]
 
 
 SCENARIO = Join()

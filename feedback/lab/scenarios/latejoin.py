@@ -21,6 +21,7 @@ from feedback.lab.pair.directors import directors
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.stand import PairStand, targets
 from feedback.lab.pair.topology import DIRECTORS, pair
+from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
 from feedback.lab.workload.streams import Plan
 
@@ -33,7 +34,7 @@ AFTER_SECONDS = 5.0
 WAKE_RATE = 1500.0
 
 
-class Latejoin:
+class Latejoin(Scenario):
     name = "latejoin"
     summary = "a standby starts with 20,000 connections there, then the active one dies: feedback, the kernel alone"
     variants = ("feedback", "kernel")

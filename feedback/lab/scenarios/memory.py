@@ -24,6 +24,7 @@ from feedback.lab.figures import Figures, errors, refused, share
 from feedback.lab.frame import govern, play, pool_load
 from feedback.lab.job import Job, Options
 from feedback.lab.product import STATIC_WEIGHT
+from feedback.lab.scenario import Scenario
 from feedback.lab.stand import Stand
 from feedback.lab.topology import RealServer, pool
 from feedback.lab.trace import Trace
@@ -38,7 +39,7 @@ HOLD_SECONDS = 5.0
 RESTART_SECONDS = 1.0
 
 
-class Memory:
+class Memory(Scenario):
     name = "memory"
     summary = "one real server's memory fills until it would be killed: equal weights and feedback"
     variants = ("static", "feedback")

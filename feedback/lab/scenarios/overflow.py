@@ -35,6 +35,7 @@ from feedback.lab.frame import Step, play, pool_load
 from feedback.lab.job import Job, Options
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
+from feedback.lab.scenario import Scenario
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
 from feedback.lab.trace import Trace
@@ -52,7 +53,7 @@ UTILISATION_LEAST = 0.5
 SHARE_LEAST = 0.05  # of the second, at the peak: the first was full
 
 
-class Overflow:
+class Overflow(Scenario):
     name = "overflow"
     summary = "a preferred server fills, then the next, with learned capacities under the scheduler ovf"
     variants = ("feedback",)

@@ -41,9 +41,11 @@ from feedback.lab.figures import (
 )
 from feedback.lab.frame import Step, govern, play, pool_load
 from feedback.lab.job import Job, Options
+from feedback.lab.scenario import Scenario
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
 from feedback.lab.trace import Trace
+from feedback.lab.workload.records import Record
 
 QUOTAS = (0.05, 0.08, 0.12, 0.15)
 WEIGHT_SCALE = 1000
@@ -60,7 +62,7 @@ NEEDLESS_MAX = 0.10  # of the arrivals in the overload
 ASKED = (1.08, 1.25)
 
 
-class Overload:
+class Overload(Scenario):
     name = "overload"
     summary = "115 % of the pool's capacity for a third of the run: true weights alone, and learned thresholds"
     variants = ("static", "feedback")
@@ -95,12 +97,16 @@ class Overload:
             load = pool_load(options, rate=BEFORE * CAPACITY, cost_ms=COST_MS, steps=steps)
             play(stand, load, steps, patience_seconds=30)
 
+    def measured(self, trace: Trace, options: Options) -> list[Record]:
+        start = trace.when("start")
+        warm = start + (trace.when("overload") - start) / 2
+        return served(within(trace.records, [(warm, trace.when("end"))]))
+
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {}
         for variant, trace in traces.items():
             begin, back, end = (trace.moment(what) for what in ("overload", "back", "end"))
-            warm = trace.moment("start") + (begin - trace.moment("start")) / 2
-            found[f"p99_{variant}_ms"] = percentile_ms(served(within(trace.records, [(warm, end)])), 0.99)
+            found[f"p99_{variant}_ms"] = percentile_ms(self.measured(trace, options), 0.99)
             during = within(trace.records, [(begin, back)])
             found[f"p50_{variant}_overload_ms"] = percentile_ms(served(during), 0.5)
             recovered = recovered_at(trace.records, back, end, LIMIT_SECONDS, BAD_PART)

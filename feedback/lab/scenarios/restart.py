@@ -22,6 +22,7 @@ from feedback.lab.pair.course import CONNECTIONS, begin, end, plan
 from feedback.lab.pair.directors import Directors, directors
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, Node, pair
+from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
 
 BEFORE_SECONDS = 2.0
@@ -31,7 +32,7 @@ BACK_SECONDS = 3.0  # after each, so that it may come up and be watched
 STEPS = {"killed": AWAY_SECONDS, "upgraded": 0.0, "frozen": FROZEN_SECONDS}
 
 
-class Restart:
+class Restart(Scenario):
     name = "restart"
     summary = "our daemons killed, upgraded and frozen under load, on the standby and on the active director"
     variants = ("feedback", "keepalived_fast")

@@ -35,6 +35,7 @@ from feedback.lab.frame import Step, play, pool_load
 from feedback.lab.job import Job, Options
 from feedback.lab.product import Product
 from feedback.lab.samples import Sample
+from feedback.lab.scenario import Scenario
 from feedback.lab.stand import Stand
 from feedback.lab.topology import pool
 from feedback.lab.trace import Trace
@@ -53,7 +54,7 @@ SHARE_LEAST = 0.05
 NEAR = 5  # connections: as many may come and go between two samples
 
 
-class Spillover:
+class Spillover(Scenario):
     name = "spillover"
     summary = "a service pool fills, the spill pool takes over, and back: thresholds typed and learned"
     variants = ("typed", "learned")

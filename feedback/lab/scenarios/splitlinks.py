@@ -28,6 +28,7 @@ from feedback.lab.pair.directors import directors
 from feedback.lab.pair.looks import Look
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, pair
+from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
 
 PHASES = {"one": 3.0, "none": 3.0, "deaf": 4.0, "healed": 4.0, "blind": 2.0, "seen": 6.0}  # seconds of each
@@ -35,7 +36,7 @@ BEFORE_SECONDS = 2.0
 SETTLE_SECONDS = 1.0  # after healing: then one is active, and nothing changes any more
 
 
-class Splitlinks:
+class Splitlinks(Scenario):
     name = "splitlinks"
     summary = "heartbeat cables cut one after another while both data paths live, then healed"
     variants = ("feedback", "keepalived_fast")

@@ -25,10 +25,11 @@ from feedback.lab.pair.directors import directors
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, pair
+from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
 
 
-class Takeover:
+class Takeover(Scenario):
     name = "takeover"
     summary = "the active director dies with 1,000 open connections: feedback, and keepalived at 1 s and 0.1 s"
     variants = ("feedback", "keepalived", "keepalived_fast")

@@ -39,6 +39,7 @@ from feedback.lab.frame import pool_load
 from feedback.lab.injuries import SmallDisk
 from feedback.lab.job import Job, Options
 from feedback.lab.product import Product
+from feedback.lab.scenario import Scenario
 from feedback.lab.scenarios.chaos import endured
 from feedback.lab.scenarios.chaos.blows import Blow, Blows, make_product
 from feedback.lab.stand import Stand
@@ -51,7 +52,7 @@ COST_MS = 2.0
 CONVERGE_SECONDS = 12.0
 
 
-class Chaos:
+class Chaos(Scenario):
     name = "chaos"
     summary = "bad links, stalled and killed daemons, a set clock, a full disk, no descriptors: under load"
     variants = ("feedback",)
