@@ -30,10 +30,6 @@ def trace(events: dict[str, float], weights: Sequence[tuple[float, tuple[int, ..
     return Trace(records, samples, [Event(what, at, {"seconds": 1.0}) for what, at in events.items()])
 
 
-def test_every_scenario_is_there_under_its_name() -> None:
-    assert [scenarios.named(name).name for name in scenarios.names()] == list(scenarios.names())
-
-
 def test_an_unknown_scenario_is_answered_with_those_there_are() -> None:
     with pytest.raises(LabError, match="choose from adopt, blackhole, "):
         scenarios.named("hogg")
