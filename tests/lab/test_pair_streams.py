@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import RECORD, Plan, Stream, Target, expected, openings, portion
+from feedback.lab.workload.talker import BURST, Pace
 from tests.ports import free_port
 
 TARGETS = (Target("a", "10.0.0.1", 80, ("10.1.0.1", "10.1.0.2")), Target("b", "fd00::1", 81, ("fd01::1",)))
@@ -33,6 +34,21 @@ def test_connections_are_of_the_kinds_asked_for_and_spread_over_targets_and_sour
     assert Counter(opening.target.name for opening in made) == {"a": 202, "b": 202}
     assert Counter(o.source for o in made if o.target.name == "a") == {"10.1.0.1": 101, "10.1.0.2": 101}
     assert [opening.number for opening in made] == list(range(404))
+
+
+@pytest.mark.parametrize(
+    ("ahead", "moments", "due"),
+    [
+        (0, (10.0, 10.0625, 10.125, 10.5), [0, 0, 1, 3]),
+        (1, (10.0, 10.0625, 10.125), [1, 0, 1]),
+        (0, (10.0, 30.0, 30.125), [0, BURST, 1]),  # it stalled for 20 s: the other 140 are not made good
+    ],
+)
+def test_a_pace_gives_what_is_due_and_no_flood_after_a_stall(
+    ahead: int, moments: tuple[float, ...], due: list[int]
+) -> None:
+    pace = Pace(8.0, 10.0, ahead)
+    assert [pace.due(moment) for moment in moments] == due
 
 
 def test_one_seed_gives_one_order_of_kinds() -> None:

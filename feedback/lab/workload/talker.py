@@ -24,6 +24,7 @@ from pathlib import Path
 
 from feedback.lab.workload import streams
 from feedback.lab.workload.descriptors import allow_descriptors
+from feedback.lab.workload.flows import Flow, open_flows
 from feedback.lab.workload.records import pack
 from feedback.lab.workload.streams import DOWNLOAD, ECHO, RECORD, Opening, Plan, Stream, expected, openings
 
@@ -57,21 +58,18 @@ class Connection:
         )
 
 
-class Flow:
-    """One UDP stream."""
+class Pace:
+    """How many are due now, at a steady rate. `ahead` of them at once."""
 
-    __slots__ = ("answered", "gap", "heard", "number", "sent", "servers", "sock")
+    def __init__(self, rate: float, since: float, ahead: int = 0) -> None:
+        self.rate, self.since, self.ahead = rate, since, ahead
+        self.given = 0
 
-    def __init__(self, number: int, sock: socket.socket) -> None:
-        self.number, self.sock = number, sock
-        self.sent = self.answered = 0
-        self.servers: set[bytes] = set()
-        self.heard = self.gap = 0.0
-
-    def result(self) -> Stream:
-        servers = len(self.servers)
-        error = "moved" if servers > 1 else "" if servers else "no answer"
-        return Stream(self.number, "udp", "udp", self.sent, self.answered, self.gap, error, 0.0, servers)
+    def due(self, now: float) -> int:
+        """What a stalled client could not send in time is not made good in a flood."""
+        due = int(self.rate * (now - self.since)) + self.ahead - self.given
+        self.given += due
+        return min(due, BURST)
 
 
 class Talker:
@@ -82,7 +80,8 @@ class Talker:
         self.connecting: dict[int, Connection] = {}
         self.greeting = 0  # opened, and the first echo not there
         self.open: dict[int, Connection] = {}
-        self.flows: dict[int, Flow] = {}
+        self.flows: deque[Flow] = deque()
+        self.flow_at: dict[int, Flow] = {}
         self.all: list[Connection] = []
         self.talking: deque[Connection] = deque()
         self.sleeping: deque[Connection] = deque()
@@ -100,7 +99,9 @@ class Talker:
         self._drain()
         self._flush()
         _prioritise(0)  # the directors are still at work
-        results = [connection.result() for connection in self.all] + [flow.result() for flow in self.flows.values()]
+        results = [connection.result() for connection in self.all] + [
+            flow.result() for flow in sorted(self.flows, key=lambda flow: flow.number)
+        ]
         streams.write(self.output / streams.FILE, results)
 
     # Opening.
@@ -115,12 +116,14 @@ class Talker:
             if time.monotonic() - told > 1:
                 told = time.monotonic()
                 self._say("progress", f"{len(self.open)} of {len(self.all) + len(waiting)} established")
-        if self.plan.udp:
-            for i in range(self.plan.udp_flows):
-                self._open_flow(i)
+        self.flows = open_flows(self.plan, len(self.all))
+        for flow in self.flows:
+            self.flow_at[flow.sock.fileno()] = flow
+            self.epoll.register(flow.sock, select.EPOLLIN)
 
     def _open(self, opening: Opening) -> None:
-        sock = _socket(opening.target.address, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in opening.target.address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         connection = Connection(opening, sock)
@@ -163,46 +166,33 @@ class Talker:
     def _download_bytes(self) -> int:
         return int(self.plan.download_rate * self.plan.download_seconds)
 
-    def _open_flow(self, index: int) -> None:
-        target = self.plan.udp
-        assert target
-        sock = _socket(target.address, socket.SOCK_DGRAM)
-        sock.bind((target.sources[index % len(target.sources)], 0))
-        sock.connect((target.address, target.port))
-        self.flows[sock.fileno()] = Flow(len(self.all) + index, sock)
-        self.epoll.register(sock, select.EPOLLIN)
-
     # Talking.
 
     def _talk(self) -> None:
-        begun = woken = time.monotonic()
         for connection in self.all:
             connection.gap = 0.0  # the crowd at the door is not what is measured
-        sent = datagrams = wakings = 0
-        flows = deque(self.flows.values())
+        begun = time.monotonic()
+        records, datagrams = Pace(self.plan.rate, begun), Pace(self.plan.udp_rate, begun)
+        wakings: Pace | None = None
         while not self.ending:
             self._wait(TICK_SECONDS)
             now = time.monotonic()
-            due = int(self.plan.rate * (now - begun)) - sent
-            sent += due  # what a stalled client could not send in time is not made good in a flood
-            for _ in range(min(due, BURST, len(self.talking))):
+            for _ in range(min(records.due(now), len(self.talking))):
                 self.talking.rotate(-1)
                 self._send(self.talking[-1])
-            if flows:
-                due = int(self.plan.udp_rate * (now - begun)) - datagrams
-                datagrams += due
-                for _ in range(min(due, BURST)):
-                    self._send_datagram(flows[0])
-                    flows.rotate(-1)
+            for _ in range(datagrams.due(now) if self.flows else 0):
+                self.flows[0].send()
+                self.flows.rotate(-1)
             if self.waking and not self.woken:
-                woken, wakings = (woken, wakings) if wakings else (now, 0)
-                due = int(self.plan.wake_rate * (now - woken)) + 1 - wakings
-                wakings += due
-                for _ in range(min(due, BURST, len(self.sleeping))):
-                    self._send(self.sleeping.popleft())
-                if not self.sleeping:
-                    self.woken = True
-                    self._say("woken")
+                wakings = wakings or Pace(self.plan.wake_rate, now, ahead=1)
+                self._awaken(wakings.due(now))
+
+    def _awaken(self, due: int) -> None:
+        for _ in range(min(due, len(self.sleeping))):
+            self._send(self.sleeping.popleft())
+        if not self.sleeping:
+            self.woken = True
+            self._say("woken")
 
     def _send(self, connection: Connection) -> None:
         if connection.error:
@@ -218,11 +208,6 @@ class Talker:
         connection.sent += RECORD.size
         connection.out.append(time.monotonic())
 
-    def _send_datagram(self, flow: Flow) -> None:
-        with contextlib.suppress(OSError):
-            flow.sock.send(RECORD.pack(ECHO, flow.number, flow.sent))
-        flow.sent += 1
-
     # Hearing.
 
     def _wait(self, patience_seconds: float) -> None:
@@ -231,8 +216,8 @@ class Talker:
                 self._receive(connection)
             elif connection := self.connecting.get(descriptor):
                 self._opened(connection)
-            elif flow := self.flows.get(descriptor):
-                self._receive_datagram(flow)
+            elif flow := self.flow_at.get(descriptor):
+                flow.receive()
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self._flush()
 
@@ -282,16 +267,6 @@ class Talker:
                 return
             connection.received += len(piece)
 
-    def _receive_datagram(self, flow: Flow) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                answer = flow.sock.recv(2048)
-                now = time.monotonic()
-                flow.gap = max(flow.gap, now - flow.heard) if flow.heard else 0.0
-                flow.heard = now
-                flow.answered += 1
-                flow.servers.add(answer[RECORD.size :])
-
     # Ends.
 
     def _fail(self, connection: Connection, error: str) -> None:
@@ -330,11 +305,6 @@ class Talker:
             with (self.output / "client.records").open("ab") as file:
                 file.write(b"".join(self.done))
             self.done.clear()
-
-
-def _socket(address: str, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
 
 def _prioritise(priority: int) -> None:
