@@ -112,10 +112,7 @@ def run(
     environment = {
         **_environment(chosen, Path(jobs[0].output)),
         **ran[jobs[0].variant].facts,
-        "seed": options.seed,
-        "law": options.law or scenario.law,
-        "scheduler": options.scheduler or ("wlc" if options.adopt else scenario.scheduler),
-        "load_seconds": options.seconds,
+        **_chosen(scenario, options),
         "took_seconds": round(took, 1),
         "times": {
             variant: {"guest_seconds": each.guest_seconds, "wall_seconds": each.wall_seconds}
@@ -194,6 +191,15 @@ def _environment(kernel: Kernel, output: Path) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "lvs_feedback": feedback.__version__,
+    }
+
+
+def _chosen(scenario: Scenario, options: Options) -> dict[str, Any]:
+    return {
+        "seed": options.seed,
+        "law": options.law or scenario.law,
+        "scheduler": options.scheduler or ("wlc" if options.adopt else scenario.scheduler),
+        "load_seconds": options.seconds,
     }
 
 
