@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -98,6 +98,8 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self.console.is_terminal:
             self.live.stop()
+        elif error is None:
+            self._say(self.followers)
 
     def __call__(self, guests: Sequence[Guest]) -> None:
         for guest in guests:
@@ -107,8 +109,7 @@ class Progress:
             self.live.update(self._table())
         elif time.monotonic() - self.said > LINE_SECONDS:
             self.said = time.monotonic()
-            for guest in guests:
-                self.console.print(self._line(guest.job.variant), highlight=False, markup=False)
+            self._say(guest.job.variant for guest in guests)
 
     def p99_ms(self, variant: str) -> float:
         """Of what is measured so far: when the run has ended, what the figures say. NaN of nothing."""
@@ -143,6 +144,10 @@ class Progress:
         ]
         times = [_ms(percentile_ms(follower.recent(), 0.99)), _ms(self.p99_ms(variant))]
         return [variant, clock, follower.state(), *servers, *times, str(errors(follower.trace.records))]
+
+    def _say(self, variants: Iterable[str]) -> None:
+        for variant in variants:
+            self.console.print(self._line(variant), highlight=False, markup=False)
 
     def _line(self, variant: str) -> str:
         names = (

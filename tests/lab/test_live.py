@@ -94,6 +94,20 @@ def test_its_p99_is_that_of_the_figures_when_the_run_has_ended(run: Run, tmp_pat
     assert math.isnan(shown[0])
 
 
+def test_where_there_is_no_terminal_its_last_line_is_of_the_whole_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RUNS[0]
+    guest = cast(Guest, SimpleNamespace(job=Job(task="scenario", output="", variant=run.variant), output=tmp_path))
+    for name, pieces in ((RECORDS, run.records()), (EVENTS, run.lines()), (SAMPLES, run.samples())):
+        (tmp_path / name).write_bytes(b"".join(pieces))
+    with Progress(scenarios.named("hog"), Options(seconds=SECONDS)) as progress:
+        progress([guest])
+    p99 = progress.p99_ms(run.variant)
+    last = " ".join(capsys.readouterr().err.split()).rpartition("feedback time")[2]
+    assert f" p99 {p99:.0f} errors 0" in last
+
+
 def test_what_a_scenario_leaves_out_is_in_no_p99(tmp_path: Path) -> None:
     run = RUNS[0]
     (tmp_path / RECORDS).write_bytes(b"".join(run.records()))
