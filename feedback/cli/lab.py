@@ -22,7 +22,22 @@ kernel_option = click.option(
     "--kernel",
     type=click.Choice(["uml", "native"]),
     help="uml: a kernel as a process, any user, no modules of the host. native: this one, with root and IPVS, in "
-    "namespaces. Default: native where that is possible.",
+    "namespaces. Default: uml where it is installed, since its figures do not depend on what else this machine does.",
+)
+processor_speed_option = click.option(
+    "--processor-speed",
+    type=click.FloatRange(0.1, 10),
+    default=1.0,
+    show_default=True,
+    help="Of the guest's processor, beside the one that the lab's figures were made on. uml only.",
+)
+stolen_option = click.option(
+    "--stolen",
+    type=click.FloatRange(0, 0.9),
+    default=0.0,
+    show_default=True,
+    help="Part of the guest's busy time that an imaginary host takes from it, its clock running on: a starved virtual "
+    "machine. uml only.",
 )
 output_option = click.option(
     "--output",
@@ -39,8 +54,9 @@ def lab() -> None:
     """Run a whole LVS cluster on this machine, on a real kernel.
 
     Client, director and real servers are network namespaces; the real servers' speeds, cgroup quotas. Agents, master,
-    HTTP servers, clients and IPVS are the real ones. Where this machine's kernel has no IPVS, or you are not root,
-    one is booted as an ordinary process (User Mode Linux, Debian package user-mode-linux, 2 s).
+    HTTP servers, clients and IPVS are the real ones. The kernel is booted as an ordinary process (User Mode Linux,
+    Debian package user-mode-linux, 2 s). Where it is not installed, this machine's own is used, if it has IPVS and you
+    are root.
     """
 
 
@@ -67,6 +83,8 @@ def list_command(as_json: bool) -> None:
 @click.option("--seconds", type=float, help="Of load, in each policy's run. Default: the scenario's own.")
 @seed_option
 @kernel_option
+@processor_speed_option
+@stolen_option
 @click.option("--only", metavar="POLICY,...", help="Only these policies; figures that compare others are left out.")
 @output_option
 @click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
@@ -78,6 +96,8 @@ def run(
     seconds: float | None,
     seed: int,
     kernel: str | None,
+    processor_speed: float,
+    stolen: float,
     only: str | None,
     output: Path | None,
     as_json: bool,
@@ -85,7 +105,8 @@ def run(
     """Run SCENARIO, judge its figures, and say so: a table, a picture, result.json.
 
     Each policy runs in a guest of its own on a core of its own, at most two at a time, with the same requests. Progress
-    is on standard error.
+    is on standard error. With uml a guest has a time of its own: other work on this machine makes a run take longer and
+    changes no figure.
 
     \b
     Exit status
@@ -96,7 +117,8 @@ def run(
     """
     policies = tuple(only.split(",")) if only else ()
     options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed}
-    result = _run(scenario, output, kernel, policies, seconds, options, as_json=as_json)
+    processor = (processor_speed, stolen)
+    result = _run(scenario, output, kernel, policies, seconds, options, processor, as_json=as_json)
     if as_json:
         told(result.as_json())
     sys.exit(_status(result))
@@ -139,12 +161,14 @@ def _run(
     policies: tuple[str, ...],
     seconds: float | None,
     options: dict[str, Any],
+    processor: tuple[float, float] = (1.0, 0.0),
     *,
     as_json: bool,
 ) -> Result:
     from feedback.lab import runner, scenarios
     from feedback.lab.error import LabError
     from feedback.lab.job import Options
+    from feedback.lab.kernel import Processor
     from feedback.lab.live import Progress
     from feedback.lab.report import picture, table
 
@@ -155,7 +179,15 @@ def _run(
         chosen = Options(seconds=seconds or scenario.seconds, **options)
         directory = output or Path("lab-output") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         with Progress(scenario, chosen) as progress:
-            result = runner.run(name, directory, options=chosen, kernel=kernel, only=policies, watch=progress)
+            result = runner.run(
+                name,
+                directory,
+                options=chosen,
+                kernel=kernel,
+                processor=Processor(*processor),
+                only=policies,
+                watch=progress,
+            )
         drawn = picture(result, scenario, policies)
     except LabError as error:
         raise Failure(str(error)) from None

@@ -24,7 +24,7 @@ from feedback.lab.bounds import Check, judge, shortfalls
 from feedback.lab.error import LabError
 from feedback.lab.figures import Figures
 from feedback.lab.job import Job, Options
-from feedback.lab.kernel import Guest, Kernel, choose
+from feedback.lab.kernel import Guest, Kernel, Processor, choose
 from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
 from feedback.lab.verdict import Verdict, decide, disturbance
@@ -89,6 +89,7 @@ def run(
     *,
     options: Options | None = None,
     kernel: str | None = None,
+    processor: Processor | None = None,
     only: Sequence[str] = (),
     watch: Watch = lambda guests: None,
 ) -> Result:
@@ -98,7 +99,7 @@ def run(
     variants = _variants(scenario, only)
     if options.seconds < scenario.seconds_least:
         raise LabError(f"scenario {name} needs at least {scenario.seconds_least:g} seconds, not {options.seconds:g}")
-    chosen = choose(kernel)
+    chosen = choose(kernel, processor)
     jobs = [_job(name, variant, output, options, number) for number, variant in enumerate(variants)]
     started, waited = time.monotonic(), _host_waited()
     cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE_MAX]

@@ -39,13 +39,13 @@ class Kernel(Protocol):
 
 
 def choose(name: str | None = None, processor: Processor | None = None) -> Kernel:
-    """The named kernel, or the host's own if it can be used, or a user-mode one, with a processor of its own where one
-    is asked for. Raises LabError with the reason."""
+    """The named kernel, or a user-mode one, or the host's own. Only the first of these has a time of its own, and the
+    processor that is asked for. Raises LabError with the reason."""
     if processor is not None and processor != Processor():
         if name not in (None, "uml"):
             raise LabError(f"--kernel {name} has the host's processor: only uml can be given another speed or a theft")
         name = "uml"
-    kernels: dict[str, Kernel] = {"native": Native(), "uml": Uml(processor)}
+    kernels: dict[str, Kernel] = {"uml": Uml(processor), "native": Native()}
     if name is not None:
         chosen = kernels[name]
         if reason := chosen.unavailable():
