@@ -1,7 +1,9 @@
 """`make bench`: every benchmark, one after the other, so that none disturbs another: `python -m bench [--json]`.
 
 agent_cost      on this host: CPU and memory of a real agent, and reports a second through the link
-pipeline        on this host: reports through decode, fleet and estimate; a decision for 1,000 destinations
+pipeline        on this host: reports through decode, fleet and estimate; a look and a decision for 4 to 10,000
+                destinations
+fleet           on this host: a real master with 500 and with 2,000 agents, each with a report a second
 hostile         on this host: a million malformed and hostile messages to a master, and an honest agent beside them
 weight_updates  on the lab's kernel: ours, pyroute2's, `ipvsadm -R` by a pipe, and one `ipvsadm -e` a change
 replication     on the lab's kernel: connections a second into a standby, beside what its kernel takes at most
@@ -46,6 +48,7 @@ def on_kernel(script: str) -> dict[str, Any]:
 BENCHMARKS = (
     ("agent_cost", on_host),
     ("pipeline", on_host),
+    ("fleet", on_host),
     ("hostile", on_host),
     ("weight_updates", on_kernel),
     ("replication", on_kernel),
