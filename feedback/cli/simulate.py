@@ -34,6 +34,11 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
     help="A case of your own, TOML (docs/simulate.md); may be given again.",
 )
 @click.option(
+    "--servers",
+    type=click.IntRange(1, 10_000),
+    help="So many, the case's own again and again. Above 20,000 requests a second they are dearer instead.",
+)
+@click.option(
     "--replay",
     "recording",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -68,6 +73,7 @@ def simulate(
     suite: bool,
     names: tuple[str, ...],
     files: tuple[Path, ...],
+    servers: int | None,
     recording: Path | None,
     config: Path | None,
     laws: tuple[str, ...],
@@ -95,7 +101,7 @@ def simulate(
     if recording is not None:
         _replay(recording, config, laws, picture, as_json=as_json)
         return
-    cases = _cases(names, files, suite=suite)
+    cases = _cases(names, files, servers, suite=suite)
     seeds_taken = range(seed, seed + seeds)
     only_own = suite or not (names or files)
     results = _run(cases, laws, schedulers, seeds_taken, jobs, late=late, only_own=only_own)
@@ -103,15 +109,16 @@ def simulate(
     _tell(averaged, list(seeds_taken), picture, as_json=as_json, checked=checks(averaged))
 
 
-def _cases(names: tuple[str, ...], files: tuple[Path, ...], *, suite: bool) -> list[Case]:
+def _cases(names: tuple[str, ...], files: tuple[Path, ...], servers: int | None, *, suite: bool) -> list[Case]:
     from feedback.simulate import suite as built_in
-    from feedback.simulate.case import read
+    from feedback.simulate.case import enlarged, read
 
     try:
         chosen = [built_in.named(name) for name in names] + [read(path) for path in files]
     except (ConfigError, KeyError) as error:
         raise Failure(str(error.args[0])) from None
-    return list(built_in.CASES) + [c for c in chosen if c not in built_in.CASES] if suite or not chosen else chosen
+    cases = list(built_in.CASES) + [c for c in chosen if c not in built_in.CASES] if suite or not chosen else chosen
+    return [enlarged(case, servers) for case in cases] if servers is not None else cases
 
 
 def _laws(laws: tuple[str, ...]) -> list[str]:

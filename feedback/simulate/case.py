@@ -24,6 +24,7 @@ Part = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Index = Annotated[int, msgspec.Meta(ge=0, le=9999)]
 
+RATE_MAX = 20_000.0  # requests a second
 SCHEDULERS = ("sed", "nq", "wlc", "wrr", "rr", "lc", "fo", "ovf")
 
 
@@ -49,7 +50,8 @@ class Load(_Strict, frozen=True, kw_only=True):
 class Change(_Strict, frozen=True, kw_only=True):
     """What becomes of some servers at a moment.
 
-    `available` is the part of the cores that neighbours leave, `speed` a factor (cold caches), `io_seconds` the mean
+    `available` is the part of the cores that neighbours leave; `starved` the part of what is left that the host takes,
+    as from a virtual machine whose steal it does not tell: neither steal nor use shows it, only who waits. `speed` a factor (cold caches), `io_seconds` the mean
     time that each request waits for something that is not CPU. `failing` answers every request at once with an error.
     A server that is `down` answers nothing, and its agent is silent; the health check notices after a second, and
     after a second that it is back. `silent` is the agent alone. `lie` is what a compromised agent says from then on.
@@ -58,6 +60,7 @@ class Change(_Strict, frozen=True, kw_only=True):
     at_seconds: Seconds
     servers: Annotated[tuple[Index, ...], msgspec.Meta(min_length=1)]
     available: Ratio | None = None
+    starved: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
     speed: Positive | None = None
     io_seconds: Seconds | None = None
     failing: bool | None = None
@@ -121,6 +124,21 @@ class Case(_Strict, frozen=True, kw_only=True):
     def capacity(self) -> float:
         """Requests per second that all servers can do at their best."""
         return sum(s.cores * s.speed for s in self.servers) / self.cost_seconds
+
+
+def enlarged(case: Case, count: int) -> Case:
+    """The case with its servers again and again until there are so many; what befalls one befalls each of its copies.
+    Where more than RATE_MAX requests a second would come, they are dearer instead, so that a run ends in minutes."""
+    each = len(case.servers)
+    servers = tuple(msgspec.structs.replace(case.servers[i % each], count=1) for i in range(count))
+    changes = tuple(
+        msgspec.structs.replace(change, servers=tuple(i for i in range(count) if i % each in set(change.servers)))
+        for change in case.change
+        if min(change.servers) < count
+    )
+    made = msgspec.structs.replace(case, server=servers, change=changes)
+    rate = made.capacity * max(load.part for load in case.load)
+    return msgspec.structs.replace(made, cost_seconds=case.cost_seconds * max(1.0, rate / RATE_MAX))
 
 
 def read(path: Path) -> Case:

@@ -15,7 +15,8 @@ ALLOTTED_MIN = 1e-3  # cores: a server whose neighbours take everything still mo
 
 
 class Server:
-    """`available` is what the neighbours leave, `boot` counts restarts, `alarm` is the earliest event that the world
+    """`available` is what the neighbours leave, `starved` the part of that which the host takes and no counter shows,
+    `boot` counts restarts, `alarm` is the earliest event that the world
     has for this server. Counters are cumulative since the boot."""
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Server:
         "rate",
         "silent",
         "speed",
+        "starved",
         "stolen_seconds",
         "updated_at",
         "virtual",
@@ -46,7 +48,7 @@ class Server:
 
     def __init__(self, cores: float, speed: float) -> None:
         self.cores, self.base_speed, self.speed = cores, speed, speed
-        self.available, self.allotted = 1.0, cores
+        self.available, self.starved, self.allotted = 1.0, 0.0, cores
         self.io_seconds = 0.0
         self.failing = self.down = self.silent = False
         self.lie: Lie | None = None
@@ -63,7 +65,7 @@ class Server:
     @property
     def capacity_cores(self) -> float:
         """Cores of speed 1 that useful work can have now."""
-        return 0.0 if self.down or self.failing else self.cores * self.available * self.speed
+        return 0.0 if self.down or self.failing else self.cores * self.available * (1 - self.starved) * self.speed
 
     def advance(self, now: float) -> None:
         elapsed = now - self.updated_at
@@ -103,12 +105,14 @@ class Server:
             self._pace()
         return done
 
-    def change(self, now: float, available: float | None, speed: float | None) -> None:
+    def change(self, now: float, available: float | None, speed: float | None, starved: float | None = None) -> None:
         """`speed` is a factor on the server's own."""
         self.advance(now)
         if available is not None:
             self.available = available
-            self.allotted = max(ALLOTTED_MIN, self.cores * available)
+        if starved is not None:
+            self.starved = starved
+        self.allotted = max(ALLOTTED_MIN, self.cores * self.available * (1 - self.starved))
         if speed is not None:
             self.speed = self.base_speed * speed
         self._pace()

@@ -68,6 +68,16 @@ CASES = (
         seconds=40.0, measure_from_seconds=10.0, event_seconds=10.0,
     ),
     Case(
+        name="starved",
+        summary="the host takes 40 and 50 % from two servers, and neither steal nor their use of CPU shows it",
+        server=POOL, load=(Load(part=0.6),),
+        change=(
+            Change(at_seconds=25.0, servers=(7,), starved=0.5),
+            Change(at_seconds=25.0, servers=(6,), starved=0.4),
+        ),
+        seconds=50.0, measure_from_seconds=25.0, event_seconds=25.0,
+    ),
+    Case(
         name="fail-recover",
         summary="a large server dies and comes back with cold caches",
         server=POOL, load=(Load(part=0.6),),

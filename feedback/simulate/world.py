@@ -219,7 +219,7 @@ class World:
     def _changes(self, now: float, change: Change) -> None:
         for index in change.servers:
             server = self.servers[index]
-            server.change(now, change.available, change.speed)
+            server.change(now, change.available, change.speed, change.starved)
             if change.io_seconds is not None:
                 server.io_seconds = change.io_seconds
             if change.failing is not None:

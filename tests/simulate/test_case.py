@@ -9,10 +9,12 @@ import pytest
 from feedback.config import ConfigError
 from feedback.ipvs.fake_table import Overload
 from feedback.simulate import figures, suite
-from feedback.simulate.case import Bursts, Change, Load, check, parse, read
+from feedback.simulate.agents import Agent
+from feedback.simulate.case import RATE_MAX, Bursts, Change, Load, check, enlarged, parse, read
 from feedback.simulate.draws import generator
 from feedback.simulate.policy import Policy
 from feedback.simulate.run import run
+from feedback.simulate.servers import Server
 from feedback.simulate.traffic import make
 from feedback.simulate.world import World
 from tests.simulate.builders import case
@@ -160,3 +162,30 @@ def test_learned_thresholds_shed_what_is_too_much_on_both_kernels(kernel: Overlo
     plain = figures.figures(run(made, Policy("plain", "sed"), seed=1), None)
     assert 0.1 < shed["refused"] < 0.4
     assert shed["p99_ms"] < plain["p99_ms"] / 2
+
+
+def test_a_starved_server_is_slower_and_only_its_waiting_shows_it() -> None:
+    server = Server(cores=2.0, speed=1.0)
+    agent = Agent(case(cores=(2.0,)), server, "10.0.0.1", 0)
+    server.change(0.0, available=None, speed=None, starved=0.5)
+    for number in range(4):
+        server.add(0.0, 1.0, number)
+    report = agent.sample(2.0, generator(1, "agent"))
+    assert server.capacity_cores == 1.0
+    assert server.due() == pytest.approx(4.0), "four jobs of a second each on what is one core"
+    assert report.cpu.busy_seconds / (2.0 * report.cpu.cores) == pytest.approx(0.5), "half used, it seems"
+    assert report.pressure is not None
+    assert report.pressure.cpu_some == pytest.approx(2.0), "and somebody waits all the time"
+    assert report.cpu.runnable == 4.0
+
+
+def test_a_case_is_enlarged_with_all_that_befalls_its_servers() -> None:
+    small = suite.named("antagonists")
+    large = enlarged(small, 20)
+    check(large, "large")
+    assert [s.cores for s in large.servers] == [small.servers[i % 8].cores for i in range(20)]
+    assert [c.servers for c in large.change] == [(5, 13), (6, 14)]
+    assert large.cost_seconds == small.cost_seconds
+    huge = enlarged(small, 800)
+    assert huge.capacity * small.load[0].part == pytest.approx(RATE_MAX)
+    assert [c.servers for c in enlarged(small, 6).change] == [(5,)]
