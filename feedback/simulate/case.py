@@ -51,10 +51,11 @@ class Change(_Strict, frozen=True, kw_only=True):
     """What becomes of some servers at a moment.
 
     `available` is the part of the cores that neighbours leave; `starved` the part of what is left that the host takes,
-    as from a virtual machine whose steal it does not tell: neither steal nor use shows it, only who waits. `speed` a factor (cold caches), `io_seconds` the mean
-    time that each request waits for something that is not CPU. `failing` answers every request at once with an error.
-    A server that is `down` answers nothing, and its agent is silent; the health check notices after a second, and
-    after a second that it is back. `silent` is the agent alone. `lie` is what a compromised agent says from then on.
+    as from a virtual machine whose steal it does not tell: neither steal nor use shows it, only who waits. `speed` is a
+    factor (cold caches), `io_seconds` the mean time that each request waits for something that is not CPU. `failing`
+    answers every request at once with an error. A server that is `down` answers nothing, and its agent is silent; the
+    health check notices after a second, and after a second that it is back. `silent` is the agent alone. `lie` is what
+    a compromised agent says from then on.
     """
 
     at_seconds: Seconds
