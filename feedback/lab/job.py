@@ -26,7 +26,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """`task` is "scenario", "pytest" or "script"; `output` the only directory that the guest may write to; `run` a
     short name that all namespaces and cgroups of this run begin with. `scenario`, `variant` and `options` are for the
-    first of the tasks, `arguments` for the others."""
+    first of the tasks, `arguments` for the others. `directory` is that of a project whose tests are run."""
 
     task: str
     output: str
@@ -35,6 +35,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     variant: str = ""
     options: Options = Options()
     arguments: tuple[str, ...] = ()
+    directory: str = ""
 
     def encode(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self))

@@ -11,51 +11,38 @@ pytest-xdist has divided boots none, and fails them too.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
-from feedback.lab.kernel import Guest
+from feedback.lab.kernel import Guest, Kernel
 from feedback.lab.kernel.native import Native
 from feedback.lab.kernel.uml import Uml
+from feedback.lab.outcomes import Reader, Writer
 
-REPORTS = "reports.jsonl"
+REPORTS = "reports"
 SILENCE_SECONDS = 180.0  # without any report
 POLL_SECONDS = 0.05
 PREFIX = "feedback-suite-"
+INSIDE = "FEEDBACK_LAB_INSIDE"  # set for the guest's pytest: here the tests are to run
 
 
 def run_inside(job: Job, output: Path) -> None:
-    """In the guest. A test that fails is no failure of the job."""
+    """In the guest, in the project's directory. A test that fails is no failure of the job."""
+    os.environ[INSIDE] = "1"
+    os.chdir(job.directory)  # names of tests are relative to it
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = tempfile.mkdtemp(prefix="hypothesis-")
     arguments = ["-p", "no:cacheprovider", "-q", *job.arguments]
-    status = pytest.main(arguments, plugins=[_Writer(output / REPORTS)])
+    status = pytest.main(arguments, plugins=[Writer(output / REPORTS)])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise LabError(f"pytest in the guest ended with {status!r}: see {output / 'console.log'}")
-
-
-class _Writer:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config: pytest.Config | None = None
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        self.config = config
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        assert self.config is not None
-        data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
-        with self.path.open("a", encoding="utf-8") as file:  # closing is what writes to the host's file
-            file.write(json.dumps(data, default=str) + "\n")
 
 
 def on_host(item: pytest.Item) -> bool:
@@ -66,16 +53,17 @@ def on_host(item: pytest.Item) -> bool:
 class GuestSuite:
     """The host's half, a pytest plugin; register it in a conftest.py."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, kernel: Kernel | None = None) -> None:
         self.config = config
+        self.kernel = kernel  # None: the running one, or a user-mode one where that has no IPVS
         self.guest: Guest | None = None
         self.problem = ""
         self.chosen: tuple[str, ...] = ()
         self.reports: dict[str, list[pytest.TestReport]] = {}
-        self.read_bytes = 0
         self.heard = time.monotonic()
         _remove_stale()
         self.directory = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-")
+        self.reader = Reader(self.output / REPORTS, config)
 
     @property
     def output(self) -> Path:
@@ -83,25 +71,29 @@ class GuestSuite:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        if not runs_here():
+        if not self._runs_here():
             # Those that boot guests of their own come first and alone: they time things, and two cores are few.
             items.sort(key=lambda item: not on_host(item))  # sort() keeps the rest in order
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if not self.config.option.collectonly and not runs_here():
+        if not self.config.option.collectonly and not self._runs_here():
             self.chosen = tuple(item.nodeid for item in session.items if not on_host(item))
 
+    def _runs_here(self) -> bool:
+        return INSIDE in os.environ or (self.kernel is None and Native().unavailable() is None)
+
     def _start(self) -> None:
-        job = Job(task="pytest", output=str(self.output), arguments=self.chosen)
+        directory = str(self.config.rootpath)
+        job = Job(task="pytest", output=str(self.output), directory=directory, arguments=self.chosen)
         try:
-            self.guest = Guest(Uml(), job, cpu=max(os.sched_getaffinity(0)))
+            self.guest = Guest(self.kernel or Uml(), job, cpu=max(os.sched_getaffinity(0)))
         except LabError as error:
             self.problem = str(error)
         self.heard = time.monotonic()
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         divided = item.get_closest_marker("lab") is not None and hasattr(self.config, "workerinput")
-        if not divided and (on_host(item) or runs_here()):
+        if not divided and (on_host(item) or self._runs_here()):
             return None
         if divided:
             self.problem = "tests marked lab share one guest and time things: run them without -n"
@@ -147,26 +139,9 @@ class GuestSuite:
         return ""
 
     def _read(self) -> None:
-        path = self.output / REPORTS
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            file.seek(self.read_bytes)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.read_bytes += len(whole)
-        for line in whole.splitlines():
+        for report in self.reader.new():
             self.heard = time.monotonic()
-            report = self._report(json.loads(line))
             self.reports.setdefault(report.nodeid, []).append(report)
-
-    def _report(self, data: dict[str, Any]) -> pytest.TestReport:
-        report: pytest.TestReport = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
-        return report
-
-
-def runs_here() -> bool:
-    return Native().unavailable() is None
 
 
 def _remove_stale() -> None:
