@@ -16,6 +16,8 @@ from feedback.lab.error import LabError
 from feedback.lab.kernel.supervise import die_with_parent
 
 STOP_SECONDS = 5.0
+CATCH_SECONDS = 20.0  # a server with a twentieth of a core takes seconds from its start to its handlers
+UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 
 
 class Processes:
@@ -80,9 +82,17 @@ class Processes:
         return moment
 
     def signal(self, name: str, what: signal.Signals) -> float:
-        """Returns the moment of the signal, seconds of CLOCK_MONOTONIC."""
+        """Returns the moment of the signal, seconds of CLOCK_MONOTONIC. One that a process handles is sent once it
+        does: before, it would end the process, or be lost. Raises LabError."""
+        process = self.running[name]
+        deadline = time.monotonic() + CATCH_SECONDS
+        while not _handles(process.pid, what):
+            self.check()
+            if time.monotonic() > deadline:
+                raise LabError(f"{name} does not handle {what.name} after {CATCH_SECONDS:.0f} s")
+            time.sleep(0.01)
         moment = time.monotonic()
-        self.running[name].send_signal(what)
+        process.send_signal(what)
         return moment
 
     def stop_all(self) -> None:
@@ -94,3 +104,12 @@ class Processes:
     def _last_words(self, name: str) -> str:
         text = (self.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
         return "\n".join(text.splitlines()[-20:]) or "(it said nothing)"
+
+
+def _handles(pid: int, what: signal.Signals) -> bool:
+    """By a handler, or blocked for signalfd, as keepalived does; or nobody can."""
+    if what in UNCATCHABLE:
+        return True
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigCgt:", "SigBlk:"))]
+    return any(mask >> (what - 1) & 1 for mask in masks)

@@ -56,11 +56,12 @@ class Server:
             self._listen(port)
 
     def _listen(self, port: int) -> None:
-        listener = socket.create_server(("::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+        # Datagrams first: once a connection is taken, all of this port is there.
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         # The answer must come from the VIP that was asked: so the socket hears which one it was.
         datagrams.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         datagrams.bind(("0.0.0.0", port))
+        listener = socket.create_server(("::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
         for sock, table in ((listener, self.listeners), (datagrams, self.datagrams)):
             sock.setblocking(False)
             table[sock.fileno()] = sock

@@ -54,8 +54,11 @@ class Settings:
 
 class Server:
     def __init__(self, settings: Settings) -> None:
-        self.good, self.bad = _answer(settings.name, "200 OK"), _answer(settings.name, "500 Internal Server Error")
+        # Before it listens: who listens is taken to be ready, and may be told to fail.
         self.failing = False
+        signal.signal(signal.SIGUSR1, lambda *_: self._fail(True))
+        signal.signal(signal.SIGUSR2, lambda *_: self._fail(False))
+        self.good, self.bad = _answer(settings.name, "200 OK"), _answer(settings.name, "500 Internal Server Error")
         self.turns_per_ms = settings.turns_per_ms
         self.meter = Meter(settings.turns_per_ms) if settings.metered else None
         self.connection_bytes = settings.connection_bytes
@@ -72,8 +75,6 @@ class Server:
         self.memory: dict[socket.socket, int] = {}  # a descriptor
         self.tickets = count()
         self.word = Word(settings.word, settings.port, settings.quota)
-        signal.signal(signal.SIGUSR1, lambda *_: self._fail(True))
-        signal.signal(signal.SIGUSR2, lambda *_: self._fail(False))
 
     def _fail(self, failing: bool) -> None:
         self.failing = failing
