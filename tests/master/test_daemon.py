@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,11 @@ class Site:
     def status(self) -> dict[str, Any]:
         return ask(self.control, {"command": "status"})
 
+    def answers(self) -> bool:
+        """The socket's file is there a moment before anybody listens."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.control)) == 0
+
     def report(self, context: zmq.Context[Any], seconds: float = 3.0) -> None:
         """Two servers, one three times as fast, at half their capacity."""
         sockets = []
@@ -93,7 +99,7 @@ def run(site: Site, work: Callable[[], None]) -> None:
     async def both() -> None:
         daemon = asyncio.create_task(Daemon(site.config, lambda netns: site.kernel).run())
         try:
-            await asyncio.to_thread(until, site.control.exists)
+            await asyncio.to_thread(until, site.answers)
             await asyncio.to_thread(work)
         finally:
             if not daemon.done():
