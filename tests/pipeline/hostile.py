@@ -26,6 +26,7 @@ WRONG_COUNTS = (-1, 2**63, 2**64 - 1)
 KEPT_REPORTS = 40  # how long a lie is kept up, at most
 
 Change = Callable[[random.Random, Report], Report]
+Steady = Callable[[Report, Report], Report]  # the truth, and what was said last
 replace = msgspec.structs.replace
 
 
@@ -128,6 +129,69 @@ def _several(draw: random.Random, report: Report) -> Report:
     return report
 
 
+# --- lies that stay the same from one report to the next, so that they make windows --------------------------------
+
+
+def _steady_cpu(draw: random.Random) -> Steady:
+    cores, grown = draw.choice((*TINY[1:], *LARGE[:3])), draw.choice((0.0, 1e-12, 1e-3, 1.0, 1e6, 1e9))
+    own = draw.choice((None, 0.0, 0.5, 2.0))
+
+    def change(report: Report, last: Report) -> Report:
+        busy = last.cpu.busy_seconds + grown
+        told = None if own is None else own * busy
+        return replace(report, cpu=Cpu(cores, busy, own_seconds=told, entitled=None if own is None else min(1.0, own)))
+
+    return change
+
+
+def _steady_clock(draw: random.Random) -> Steady:
+    step, boot = draw.choice((0.0, 1e-12, 1e-6, 1e-3, 0.2, 100.0, 1e6)), f"clock{draw.randrange(10**6)}"
+
+    def change(report: Report, last: Report) -> Report:
+        at = last.sampled_at if last.boot == boot else draw.choice((0.0, 1.0, 1e6))
+        return replace(report, boot=boot, sampled_at=nextafter(at, inf) + step)
+
+    return change
+
+
+def _steady_connections(draw: random.Random) -> Steady:
+    grown, there = draw.choice((0, 1, 10**3, 10**6, 10**9, 10**12)), draw.choice(COUNTS)
+    resets = draw.choice((0, 0, 1, 10**6))
+
+    def change(report: Report, last: Report) -> Report:
+        before = last.connections or Connections(0, 0)
+        return replace(
+            report, connections=Connections(before.opened + grown, there, before.overflows, before.resets + resets)
+        )
+
+    return change
+
+
+def _steady_application(draw: random.Random) -> Steady:
+    grown, bad = draw.choice((0, 1, 10**3, 10**12)), draw.choice((0.0, 0.5, 1.0, 2.0))
+    used, inside = draw.choice((None, 0.0, 5e-324, 1e-300, 1.0)), draw.choice((None, *COUNTS))
+
+    def change(report: Report, last: Report) -> Report:
+        before = last.applications[0].completions or 0 if last.applications else 0
+        done = before + grown
+        said = Application(utilisation=used, in_flight=inside, completions=done, errors=int(bad * done))
+        return replace(report, applications=(said,))
+
+    return change
+
+
+def _steady_rest(draw: random.Random) -> Steady:
+    memory = Memory(draw.choice(COUNTS), draw.choice(COUNTS), draw.choice(COUNTS))
+    grown = draw.choice((0.0, 1e-12, 0.2, 1e6))
+
+    def change(report: Report, last: Report) -> Report:
+        before = last.pressure.cpu_some if last.pressure else 0.0
+        return replace(report, memory=memory, pressure=Pressure(*(before + grown,) * 5))
+
+    return change
+
+
+STEADY = (_steady_cpu, _steady_clock, _steady_connections, _steady_application, _steady_rest)
 CHANGES: tuple[Change, ...] = (_cpu, _clock, _connections, _memory, _pressure, _applications, _frame, _several)
 
 
@@ -147,6 +211,8 @@ class Liar:
         self._left = 0
         self._burden: dict[str, float] = {}  # a leap that stays in the counters, so that it is one window's
         self._change: Change | None = None
+        self._steady: list[Steady] = []
+        self._last: Report | None = None
 
     def say(self, now: float, interval: float) -> bytes:
         return self.changed(self._server.report(now, interval))
@@ -160,15 +226,18 @@ class Liar:
         report = self._burdened(report)
         if self._lie is not None:
             report = told(self._lie, report)
-        elif self._change is not None and draw.random() < 0.5:
+        for steady in self._steady:
+            report = steady(report, self._last or report)
+        if self._change is not None and draw.random() < 0.5:
             report = self._change(draw, report)
+        self._last = report
         return framed(report)
 
     def _choose(self) -> None:
         """What to do next: a lie kept up, single leaps, changes of one sort, or the truth for a while."""
         draw = self._draw
-        self._left, self._lie, self._change = draw.randrange(1, KEPT_REPORTS), None, None
-        match draw.randrange(5):
+        self._left, self._lie, self._change, self._steady = draw.randrange(1, KEPT_REPORTS), None, None, []
+        match draw.randrange(8):
             case 0:
                 self._lie = draw.choice(list(Lie))
             case 1:
@@ -176,6 +245,8 @@ class Liar:
                 self._burden[which] = self._burden.get(which, 0) + draw.choice((1e3, 1e6, 1e9, 1e12, 1e-9))
             case 2:
                 self._burden.clear()
+            case 3 | 4 | 5:
+                self._steady = [make(draw) for make in draw.sample(STEADY, draw.choice((1, 1, 2, 3)))]
             case _:
                 self._change = draw.choice(CHANGES)
 

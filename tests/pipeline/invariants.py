@@ -32,13 +32,15 @@ def edits(master: Master) -> Iterator[str]:
         yield f"refused: {failed.text}"
 
 
-def serving(master: Master, service: ServiceKey, able: Iterable[DestinationKey]) -> Iterator[str]:
-    """Where some could serve, not all are at 0, and not all of those."""
+def serving(
+    master: Master, service: ServiceKey, able: Iterable[DestinationKey], perhaps: Iterable[DestinationKey]
+) -> Iterator[str]:
+    """Where some are able to serve, not all are at 0, and not all of those and of those that perhaps are."""
     weights = master.table.weights(service)
     there = [k for k in able if k in weights]
     if there and not any(weights.values()):
         yield f"all zero: {service}, where {', '.join(map(str, there))} could serve"
-    elif there and not any(weights[k] for k in there):
+    elif there and not any(weights.get(k) for k in (*there, *perhaps)):
         yield f"none able: {service} has {', '.join(map(str, there))} at 0, and nobody else can serve"
 
 

@@ -64,7 +64,7 @@ class Storm:
             table.apply([AddService(Service(self.key, self.scheduler))])
             for key, weight in self.base.items():
                 table.put(self.key, Destination(key).key, weight=weight)
-        self.good_since = dict.fromkeys(self.base, float("-inf"))
+        self.good = dict.fromkeys(self.base, (True, float("-inf")))  # what its check finds, and since when
         self.master = Master(config, directory / STATE, table, self._answer)
         servers = [
             Server(rip(i), f"rs{i}", draw.choice((1, 2, 4, 8)), draw.choice((50.0, 100.0)), draw)
@@ -88,7 +88,7 @@ class Storm:
         return parse(f'{head}{text}[guards]\nlost_policy = "{self.policy}"\n', MasterConfig)
 
     def _answer(self, probe: Any) -> Any:
-        good = self.good_since[probe.destination] < float("inf")
+        good, _ = self.good[probe.destination]
         return room("health").Outcome(good, "answers" if good else "refused")
 
     def run(self) -> Iterator[Broken]:
@@ -121,11 +121,11 @@ class Storm:
         master.turn()
 
     def _violations(self, *, deep: bool) -> Iterator[str]:
-        master = self.master
+        master, standing = self.master, self._standing()
         yield from invariants.settings(master)
         yield from invariants.edits(master)
-        yield from invariants.serving(master, self.key, self._able())
-        yield from invariants.orders(master, self._standing())
+        yield from invariants.serving(master, self.key, self._able(sure=True), self._able(sure=False))
+        yield from invariants.orders(master, standing)
         yield from invariants.obeyed(master, self.key)
         if deep:
             yield from invariants.state(master)
@@ -135,18 +135,23 @@ class Storm:
         self.orders = {k: o for k, o in self.orders.items() if o.until is None or o.until > wall}
         return list(self.orders.values())
 
-    def _able(self) -> list[DestinationKey]:
-        """Who could serve: wanted by its owner, in no order, its check good for a while."""
-        ordered = {o.destination for o in self.orders.values()}
-        now = self.master.now
+    def _able(self, *, sure: bool) -> list[DestinationKey]:
+        """Who could serve: wanted by its owner, in no order, its check good; `sure`: for long enough to be heard.
+        Nobody while all is paused: then an operator has taken over."""
+        orders = self.orders.values()
+        if any(not o.destination for o in orders):
+            return []
+        ordered = {o.destination for o in orders if sure or o.takes_out()}
         return [
             k
             for k, weight in self.base.items()
-            if weight
-            and k not in self.foreign
-            and str(k) not in ordered
-            and (not self.checked or now - self.good_since[k] > STEADY_SECONDS)
+            if weight and k not in self.foreign and str(k) not in ordered and self._heard(k, sure)
         ]
+
+    def _heard(self, key: DestinationKey, sure: bool) -> bool:
+        good, since = self.good[key]
+        fresh = self.master.now - since <= STEADY_SECONDS
+        return not self.checked or (good and not fresh if sure else good or fresh)
 
     # --- misfortune --------------------------------------------------------------------------------------------------
 
@@ -208,8 +213,7 @@ class Storm:
             self.orders[order.slot] = order
 
     def _check(self, key: DestinationKey) -> None:
-        bad = self.good_since[key] == float("inf")
-        self.good_since[key] = self.master.now if bad else float("inf")
+        self.good[key] = (not self.good[key][0], self.master.now)
 
     def _own(self, key: DestinationKey) -> None:
         """The other owner writes, as ipvsadm would."""

@@ -55,7 +55,7 @@ def test_the_invariants_see_what_is_broken(tmp_path: Path) -> None:
     sound = [
         *invariants.settings(master),
         *invariants.edits(master),
-        *invariants.serving(master, key, [rip(0), rip(1), rip(2)]),
+        *invariants.serving(master, key, [rip(0), rip(1), rip(2)], []),
         *invariants.orders(master, []),
         *invariants.obeyed(master, key),
         *invariants.state(master),
@@ -74,10 +74,10 @@ def test_the_invariants_see_what_is_broken(tmp_path: Path) -> None:
             assert next(iter(invariants.edits(master))).startswith("refused")
     for i in range(3):
         stage.put(i, weight=0)
-    assert next(iter(invariants.serving(master, key, [rip(0)]))).startswith("all zero")
+    assert next(iter(invariants.serving(master, key, [rip(0)], []))).startswith("all zero")
     stage.put(1, weight=5)
-    assert next(iter(invariants.serving(master, key, [rip(0)]))).startswith("none able")
-    assert not list(invariants.serving(master, key, [rip(1)]))
+    assert next(iter(invariants.serving(master, key, [rip(0)], []))).startswith("none able")
+    assert not list(invariants.serving(master, key, [rip(1)], []))
 
 
 def test_a_master_killed_in_the_middle_of_a_state_write_comes_back_with_every_order() -> None:
