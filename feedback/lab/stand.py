@@ -153,7 +153,10 @@ class Stand(Scene):
 
     # Processes.
 
-    def start_server(self, server: RealServer) -> None:
+    def start_server(self, server: RealServer, *, prompt: bool = False) -> None:
+        """With `prompt` it enters its quota once it listens: a small server's start takes seconds of its quota, a slow
+        processor's twice as many, and an outage should last as long as the scenario says."""
+        group = self.groups[server.name] / "service"
         settings = Settings(
             name=server.name,
             port=self.topology.port,
@@ -162,10 +165,11 @@ class Stand(Scene):
             word=str(self.word_socket(server)),
             connection_bytes=self.connection_bytes,
             metered=self.metered,
+            group=str(group) if prompt else "",
         )
         command = [*PYTHON, "feedback.lab.workload.server", settings.encode()]
         namespace = self.topology.namespace(server.name)
-        self.processes.start(server.name, command, namespace=namespace, group=self.groups[server.name] / "service")
+        self.processes.start(server.name, command, namespace=namespace, group=None if prompt else group)
 
     def word_socket(self, server: RealServer) -> Path:
         """Where the server speaks of itself and its agent listens, if it is told to."""

@@ -101,9 +101,11 @@ def test_a_closed_server_refuses_at_once_until_it_is_started_again(run: str, tmp
         stand.wait_for_servers()
         stand.close_server(topology.servers[0])
         closed = play(stand, work)
-        stand.start_server(topology.servers[0])
+        stand.start_server(topology.servers[0], prompt=True)
         stand.wait_for_servers()
         again = play(stand, work)[len(closed) :]
+        inside = (stand.groups[topology.servers[0].name] / "service" / "cgroup.procs").read_text().split()
+        assert inside == [str(stand.processes.running[topology.servers[0].name].pid)]
     assert {answer.status for answer in closed} == {-errno.ECONNREFUSED}
     assert {answer.status for answer in again} == {200}
 

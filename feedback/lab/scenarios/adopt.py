@@ -135,7 +135,7 @@ class _Course:
             self.at(stop)
             stand.event("stopped", stand.close_server(self.servers[i]))
             self.at(back)
-            stand.start_server(self.servers[i])
+            stand.start_server(self.servers[i], prompt=True)
             stand.event("started")
         self.at(CHANGED)
         weights = [OTHER_WEIGHT if i == QUIESCED else WEIGHT for i in range(len(self.servers))]

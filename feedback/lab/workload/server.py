@@ -38,7 +38,7 @@ REQUEST_BYTES = 2048
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`quota` is the cgroup's, in cores; `word` the socket of the host's agent, empty to say nothing; `metered` counts
-    the server's own work into what a request costs."""
+    the server's own work into what a request costs; `group` is a cgroup to enter once it listens, empty to stay."""
 
     name: str
     port: int
@@ -47,6 +47,7 @@ class Settings:
     word: str = ""
     connection_bytes: int = 0
     metered: bool = False
+    group: str = ""
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
@@ -182,6 +183,14 @@ def _answer(name: str, status: str) -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
+def main(settings: Settings) -> None:
+    server = Server(settings)
+    if settings.group:
+        with open(f"{settings.group}/cgroup.procs", "w", encoding="ascii") as processes:  # noqa: PTH123 - see Settings
+            processes.write("0")
+    server.run()
+
+
 if __name__ == "__main__":
     allow_descriptors()
-    Server(Settings(**json.loads(sys.argv[1]))).run()
+    main(Settings(**json.loads(sys.argv[1])))
