@@ -150,5 +150,18 @@ def idle_share(samples: Sequence[Sample]) -> float:
     return (samples[-1].idle - samples[0].idle) / (samples[-1].at - samples[0].at)
 
 
+def full_share(samples: Sequence[Sample], width: float = 1.0, idle_least: float = 0.02) -> float:
+    """The part of the time, in stretches of about `width` seconds, in which the machine's processors had nothing left
+    but `idle_least` of one. NaN of less than one stretch."""
+    full, stretches, first = 0, 0, None
+    for sample in samples:
+        if first is None:
+            first = sample
+        elif sample.at - first.at >= width:
+            full += sample.idle - first.idle < idle_least * (sample.at - first.at)
+            stretches, first = stretches + 1, sample
+    return full / stretches if stretches else math.nan
+
+
 def ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan

@@ -22,7 +22,7 @@ import feedback
 from feedback.lab import scenarios
 from feedback.lab.bounds import Check, judge, shortfalls
 from feedback.lab.error import LabError
-from feedback.lab.figures import Figures
+from feedback.lab.figures import Figures, full_share
 from feedback.lab.job import Job, Options
 from feedback.lab.kernel import Guest, Kernel, Processor, choose
 from feedback.lab.scenario import Scenario
@@ -109,6 +109,7 @@ def run(
     took = time.monotonic() - started
     waited_share = round((_host_waited() - waited) / took, 3)
     traces = {job.variant: Trace.read(Path(job.output)) for job in jobs}
+    full = {variant: share for variant, trace in traces.items() if (share := full_share(trace.samples)) >= 0}
     figures = scenario.figures(traces, options)
     environment = {
         **_environment(chosen, Path(jobs[0].output)),
@@ -119,10 +120,12 @@ def run(
             variant: {"guest_seconds": each.guest_seconds, "wall_seconds": each.wall_seconds}
             for variant, each in ran.items()
         },
+        "full_share": {variant: round(share, 3) for variant, share in full.items()},
         "host_waited_share": waited_share,
     }
     own_time = all(each.own_time for each in ran.values())
-    disturbed = disturbance(own_time=own_time, waited_share=waited_share)
+    worst = max(full.values(), default=0.0)
+    disturbed = disturbance(own_time=own_time, waited_share=waited_share, full_share=worst)
     checks = [] if disturbed else judge(scenario.bounds, figures)
     result = Result(name, figures, checks, environment, output, disturbed)
     (output / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result.as_json())))

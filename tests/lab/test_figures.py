@@ -138,3 +138,12 @@ def test_the_worst_ratio_is_of_the_same_moments_on_one_clock() -> None:
     theirs = figures.shifted([answered(100 + t / 10, latency=0.1 if t < 100 else 1.0) for t in range(200)], -100)
     assert figures.worst_ratio(ours, theirs, 0.0, 20.0, 3.0, 0.5) == pytest.approx(3.0)
     assert figures.worst_ratio(ours, theirs, 10.0, 20.0, 3.0, 0.5) == pytest.approx(0.1)
+
+
+def test_a_machine_is_full_in_the_seconds_in_which_it_was_hardly_idle() -> None:
+    idle = [0.0, 0.3, 0.6, 0.6, 0.61, 0.61, 0.9, 1.2]  # each half second; full in the second one of three
+    samples = [sampled(10 + i / 2, 1, idle=each) for i, each in enumerate(idle)]
+    assert figures.full_share(samples) == pytest.approx(1 / 3)
+    assert figures.full_share(samples, idle_least=0.0) == 0
+    assert math.isnan(figures.full_share(samples[:2]))
+    assert math.isnan(figures.full_share([]))

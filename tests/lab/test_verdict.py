@@ -5,7 +5,7 @@ import math
 import pytest
 
 from feedback.lab.bounds import Bound, judge
-from feedback.lab.verdict import WAITED_SHARE_MOST, Verdict, decide, disturbance
+from feedback.lab.verdict import FULL_SHARE_MOST, WAITED_SHARE_MOST, Verdict, decide, disturbance
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,14 @@ def test_waiting_disturbs_a_guest_that_has_no_time_of_its_own(
     own_time: bool, waited_share: float, disturbed: bool
 ) -> None:
     assert bool(disturbance(own_time=own_time, waited_share=waited_share)) is disturbed
+
+
+@pytest.mark.parametrize("own_time", [True, False])
+@pytest.mark.parametrize(("full_share", "disturbed"), [(0.02, False), (FULL_SHARE_MOST, False), (0.28, True)])
+def test_a_guest_whose_processor_is_full_measures_itself(own_time: bool, full_share: float, disturbed: bool) -> None:
+    found = disturbance(own_time=own_time, waited_share=0.0, full_share=full_share)
+    assert found.startswith("the guest's own processor was full for 28%" if disturbed else "")
+    assert bool(found) is disturbed
 
 
 def test_the_reason_says_how_much() -> None:
