@@ -76,6 +76,7 @@ class _WeightedRoundRobin(Scheduler[C]):
 
     def __init__(self) -> None:
         self._last: C | None = None
+        self._place = 0  # of `_last`, as long as it is there
         self._step, self._maximum, self._current = 1, 0, 0
 
     def changed(self, candidates: Sequence[C]) -> None:
@@ -92,13 +93,14 @@ class _WeightedRoundRobin(Scheduler[C]):
     def choose(self, candidates: Sequence[C]) -> C | None:
         if self._maximum == 0:
             return None
-        began, position = self._last, _after(candidates, self._last)
+        began, position = self._last, self._position(candidates)
         stop: C | None = None
         last_pass = restarted = False
         while True:
-            for candidate in candidates[position:]:
+            for place in range(position, len(candidates)):
+                candidate = candidates[place]
                 if not candidate.overloaded and candidate.weight >= self._current:
-                    self._last = candidate
+                    self._last, self._place = candidate, place
                     return candidate
                 if stop is not None and candidate is stop:
                     self._last = candidate
@@ -114,6 +116,11 @@ class _WeightedRoundRobin(Scheduler[C]):
             last_pass = self._current <= self._step
             if last_pass and restarted:
                 stop = began  # the first pass for a weight of 1 saw only those behind `began`: now those up to it
+
+    def _position(self, candidates: Sequence[C]) -> int:
+        if self._place < len(candidates) and candidates[self._place] is self._last:
+            return self._place + 1
+        return _after(candidates, self._last)
 
 
 class _Least(Scheduler[C]):

@@ -2,7 +2,7 @@
 
 The same semantics as `FakeKernel`, which the contract test holds to the real kernel; tests/simulate holds this to that
 on random scripts. Closed TCP connections and UDP flows all live equally long, so a queue expires them. `sed`, `nq` and
-`wlc` are written out for speed, and sed and wlc are indexed where there are many destinations; the others come from
+`wlc` are written out for speed, and indexed where there are many destinations; the others come from
 feedback.ipvs.schedulers. `smooth` is no kernel's: a round robin without bursts or resets, the reference for `wrr`.
 Knows no server; time comes in as `now`.
 """
@@ -29,15 +29,29 @@ from feedback.model import (
 from feedback.simulate.index import Index
 
 SCANNED = 24  # destinations: looking at each is faster up to here
+INF = float("inf")
 
 
 class Slot:
     """One destination. `index` is the server behind it."""
 
-    __slots__ = ("active", "config", "credit", "inactive", "index", "opened", "overloaded", "shown", "weight")
+    __slots__ = (
+        "active",
+        "config",
+        "credit",
+        "inactive",
+        "index",
+        "opened",
+        "overloaded",
+        "place",
+        "shown",
+        "upper",
+        "weight",
+    )
 
     def __init__(self, config: Destination, index: int) -> None:
-        self.config, self.index, self.weight = config, index, config.weight
+        self.config, self.index, self.weight, self.upper = config, index, config.weight, config.upper
+        self.place = 0  # in the kernel's list
         self.active: int = 0
         self.inactive: int = 0
         self.opened = self.shown = self.credit = 0
@@ -58,7 +72,7 @@ class Slot:
             self.overloaded = False
 
     def set(self, config: Destination, overload: Overload) -> None:
-        before, self.config, self.weight = self.config, config, config.weight
+        before, self.config, self.weight, self.upper = self.config, config, config.weight, config.upper
         if overload is Overload.UNTIL_6_1_176:
             if config.upper == 0 or config.upper > before.upper:
                 self.overloaded = False
@@ -78,12 +92,14 @@ class Slot:
 
 COSTS: dict[str, Callable[[Slot], int]] = {
     "sed": lambda slot: slot.active + 1,
+    "nq": lambda slot: slot.active + 1,
     "wlc": lambda slot: slot.active * 256 + slot.inactive,
 }
 
 
 class Director:
-    """`destinations` in the order of their adding, one for each server. `writes` counts edits that were applied."""
+    """`destinations` in the order of their adding, one for each server. `writes` counts edits that were applied.
+    Nothing happens after `until`: what would be forgotten later need not be kept."""
 
     def __init__(
         self,
@@ -93,6 +109,7 @@ class Director:
         overload: Overload = Overload.UNTIL_6_1_176,
         fin_seconds: float = 120.0,
         udp_seconds: float = 300.0,
+        until: float = INF,
         scanned: int = SCANNED,
     ) -> None:
         self.slots = [Slot(d, i) for i, d in enumerate(destinations)]
@@ -100,28 +117,37 @@ class Director:
         self.service, self._overload = service, overload
         self._udp = service.key.protocol is Protocol.UDP
         self._linger = udp_seconds if self._udp else fin_seconds
+        self._until = until
         self._closed: deque[tuple[float, Slot]] = deque()
+        self._forget_at = INF  # the first of them
         self._keys = {s.config.key: s for s in self.slots}
-        self._refreshed, self._now = 0.0, 0.0
+        self._refresh_at = COUNTERS_SECONDS
         self.writes = 0
         self._scheduler: Scheduler[Slot] | None = None
         self._choose = self._chooser(service.scheduler)
         for slot in self.slots:  # wrr's cursor remembers each adding
             self.order.insert(0, slot)  # as the kernel does
             self._told()
+        for place, slot in enumerate(self.order):
+            slot.place = place
         self._index: Index[Slot] | None = None
-        if len(self.slots) > scanned and service.scheduler in COSTS:
-            self._index = Index(self.order, COSTS[service.scheduler])
-            self._choose = self._index.least
+        # Cost over weight, in the order of the list: floats order them as the kernel's products do (index.py).
+        self._prices: list[float] = []
+        self._counts_closed = service.scheduler == "wlc"
+        if service.scheduler in COSTS:
+            if len(self.slots) > scanned:
+                self._index = Index(self.order, COSTS[service.scheduler])
+            else:
+                self._prices = [INF] * len(self.order)
+                for slot in self.order:
+                    self._price(slot)
 
     def _chooser(self, name: str) -> Callable[[], Slot | None]:
         match name:
-            case "sed":
-                return self._sed
+            case "sed" | "wlc":
+                return self._cheapest
             case "nq":
                 return self._nq
-            case "wlc":
-                return self._wlc
             case "smooth":
                 return self._smooth
         if name not in MODELLED:
@@ -138,17 +164,21 @@ class Director:
 
     def advance(self, now: float) -> None:
         """Forget connections that are due, and refresh what netlink shows of the counters every 2 s."""
+        if now >= self._forget_at:
+            self._forget(now)
+        if now >= self._refresh_at:
+            self._refresh_at = (now // COUNTERS_SECONDS + 1) * COUNTERS_SECONDS
+            for slot in self.slots:
+                slot.shown = slot.opened
+
+    def _forget(self, now: float) -> None:
         closed = self._closed
         while closed and closed[0][0] <= now:
             slot = closed.popleft()[1]
             slot.inactive -= 1
             slot.emptied()
-            if self._index is not None:
-                self._index.fell(slot)
-        if now // COUNTERS_SECONDS > self._now // COUNTERS_SECONDS:
-            for slot in self.slots:
-                slot.shown = slot.opened
-        self._now = now
+            self._fell(slot)
+        self._forget_at = closed[0][0] if closed else INF
 
     def remember(self, closed: Iterable[tuple[float, Slot]]) -> None:
         """Closed connections of the time before the start, each to be forgotten at its moment; call it once, before
@@ -156,22 +186,30 @@ class Director:
         self._closed = deque(sorted(closed, key=itemgetter(0)))
         for _, slot in self._closed:
             slot.inactive += 1
+        if self._closed:
+            self._forget_at = self._closed[0][0]
+        for slot in self.slots:
+            self._fell(slot)
 
     # --- connections -------------------------------------------------------------------------------------------------
 
     def open(self, now: float) -> Slot | None:
         """Where the scheduler sends a new connection; None refuses it."""
-        self.advance(now)
+        if now >= self._forget_at or now >= self._refresh_at:
+            self.advance(now)
         slot = self._choose()
         if slot is None:
             return None
         slot.opened += 1
         if self._udp:
             slot.inactive += 1
-            self._closed.append((now + self._linger, slot))
+            self._remember(now + self._linger, slot)
         else:
             slot.active += 1
-        slot.filled()
+        if slot.upper:
+            slot.filled()
+        if self._prices:
+            self._price(slot)
         return slot
 
     def close(self, slot: Slot, now: float) -> None:
@@ -181,11 +219,36 @@ class Director:
         slot.active -= 1
         if self._linger > 0:
             slot.inactive += 1
-            self._closed.append((now + self._linger, slot))
+            self._remember(now + self._linger, slot)
         else:
             slot.emptied()
-        if self._index is not None:
+        if self._prices:
+            self._price(slot)
+        elif self._index is not None:
             self._index.fell(slot)
+
+    def _remember(self, moment: float, slot: Slot) -> None:
+        if moment > self._until:
+            return
+        if not self._closed:
+            self._forget_at = moment
+        self._closed.append((moment, slot))
+
+    def _fell(self, slot: Slot) -> None:
+        """Its cost, or its weight or thresholds changed."""
+        if self._prices:
+            self._price(slot)
+        elif self._index is not None:
+            self._index.fell(slot)
+
+    def _price(self, slot: Slot) -> None:
+        weight = slot.weight
+        if weight <= 0 or slot.overloaded:
+            self._prices[slot.place] = INF
+        elif self._counts_closed:
+            self._prices[slot.place] = (slot.active * 256 + slot.inactive) / weight
+        else:
+            self._prices[slot.place] = (slot.active + 1) / weight
 
     # --- what a master sees and does ---------------------------------------------------------------------------------
 
@@ -200,36 +263,23 @@ class Director:
                 raise TypeError(f"the model's service is not the master's to change: {edit}")
             slot = self._keys[edit.destination.key]
             slot.set(edit.destination, self._overload)
-            if self._index is not None:
-                self._index.fell(slot)
+            self._fell(slot)
             self.writes += 1
             self._told()
 
     # --- schedulers: ip_vs_sed.c, ip_vs_nq.c, ip_vs_wlc.c; ties go to the head of the list ---------------------------
 
-    def _sed(self) -> Slot | None:
-        least, cost, per = None, 1, 0  # cost / per is infinite
-        for slot in self.order:
-            weight = slot.weight
-            if weight > 0 and not slot.overloaded and (slot.active + 1) * per < cost * weight:
-                least, cost, per = slot, slot.active + 1, weight
-        return least
+    def _cheapest(self) -> Slot | None:
+        if self._index is not None:
+            return self._index.least()
+        least = min(self._prices)
+        return None if least == INF else self.order[self._prices.index(least)]
 
     def _nq(self) -> Slot | None:
         for slot in self.order:
             if slot.active == 0 and slot.weight > 0 and not slot.overloaded:
                 return slot
-        return self._sed()
-
-    def _wlc(self) -> Slot | None:
-        least, cost, per = None, 1, 0
-        for slot in self.order:
-            weight = slot.weight
-            if weight > 0 and not slot.overloaded:
-                overhead = slot.active * 256 + slot.inactive
-                if overhead * per < cost * weight:
-                    least, cost, per = slot, overhead, weight
-        return least
+        return self._cheapest()
 
     def _smooth(self) -> Slot | None:
         """Everybody earns its weight, the richest is chosen and pays the sum."""

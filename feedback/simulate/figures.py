@@ -6,9 +6,12 @@ time-out; otherwise it is left out. Bad seconds compare by the second in which a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
-from math import ceil, inf, isnan, nan
+from itertools import compress
+from math import ceil, inf, nan
 from statistics import pstdev
+from typing import NamedTuple
 
 from feedback.simulate.trace import OK, REFUSED, Second, Shares, Trace
 
@@ -18,37 +21,42 @@ HOLDS_SECONDS = 0.5
 BAD = 2.0
 
 
+class Counted(NamedTuple):
+    """Parallel: the requests that count, in the order of their sending."""
+
+    at: Sequence[float]
+    latency: Sequence[float]
+    outcome: Sequence[int]
+
+
 def figures(trace: Trace, oracle: Trace | None) -> dict[str, float]:
     """All figures of a run; those against the oracle only with one."""
     start = trace.case.measure_from_seconds
-    latencies = sorted(latency for _, latency, _ in over(trace, start))
+    counted = over(trace, start)
+    latencies = sorted(counted.latency)
     found = {f"p{name}_ms": 1000 * percentile(latencies, part) for name, part in (("50", 0.5), ("99", 0.99))}
     found |= {"p999_ms": 1000 * percentile(latencies, 0.999), "mean_ms": 1000 * _mean(latencies)}
-    found |= error_shares(trace, start)
+    found |= error_shares(counted, trace.case.timeout_seconds)
     found["converge_s"] = converge_seconds(trace)
     found["writes_a_minute"] = writes_a_minute(trace, start, trace.case.seconds)
     found["writes_a_minute_at_rest"] = writes_a_minute(trace, trace.case.seconds - TAIL_SECONDS / 2, trace.case.seconds)
     found["peak_utilisation"] = peak_utilisation(trace, start)
     swings = oscillation(trace.seconds)
     if oracle is not None:
-        found["bad_seconds"] = float(bad_seconds(trace, oracle, start))
+        found["bad_seconds"] = float(bad_seconds(counted, over(oracle, start)))
         found["oscillation"] = swings - oscillation(oracle.seconds)
     return found
 
 
-def over(trace: Trace, start: float) -> list[tuple[float, float, int]]:
-    """(sent at, latency, outcome) of the requests from `start` on that count."""
-    end, timeout = trace.case.seconds, trace.case.timeout_seconds
-    rows = []
-    for at, latency, outcome in zip(trace.at, trace.latency, trace.outcome, strict=True):
-        if at < start:
-            continue
-        if isnan(latency):
-            latency = end - at
-            if latency <= timeout:
-                continue
-        rows.append((at, latency, outcome))
-    return rows
+def over(trace: Trace, start: float) -> Counted:
+    """The requests from `start` on that count."""
+    first = bisect_left(trace.at, start)
+    at, latency, outcome = trace.at[first:], trace.latency[first:], trace.outcome[first:]
+    counts = bytearray(b"\1") * len(at)
+    for i in [i for i, seconds in enumerate(latency) if seconds != seconds]:  # NaN: was not over
+        latency[i] = trace.case.seconds - at[i]
+        counts[i] = latency[i] > trace.case.timeout_seconds
+    return Counted(list(compress(at, counts)), list(compress(latency, counts)), bytes(compress(outcome, counts)))
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
@@ -60,13 +68,15 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def error_shares(trace: Trace, start: float) -> dict[str, float]:
+def error_shares(counted: Counted, timeout_seconds: float) -> dict[str, float]:
     """Parts of the requests: refused at the director, answered with an error or not at all, answered too late."""
-    rows = over(trace, start)
-    count = len(rows) or 1
-    refused = sum(outcome == REFUSED for _, _, outcome in rows)
-    failed = sum(outcome not in (OK, REFUSED) for _, _, outcome in rows)
-    late = sum(outcome == OK and latency > trace.case.timeout_seconds for _, latency, outcome in rows)
+    count = len(counted.at) or 1
+    refused = counted.outcome.count(REFUSED)
+    failed = len(counted.at) - refused - counted.outcome.count(OK)
+    late = 0
+    if max(counted.latency, default=0.0) > timeout_seconds:
+        latencies = zip(counted.latency, counted.outcome, strict=True)
+        late = sum(outcome == OK and latency > timeout_seconds for latency, outcome in latencies)
     return {
         "errors": (refused + failed + late) / count,
         "refused": refused / count,
@@ -75,19 +85,22 @@ def error_shares(trace: Trace, start: float) -> dict[str, float]:
     }
 
 
-def means_by_second(trace: Trace, start: float) -> dict[int, float]:
+def means_by_second(counted: Counted) -> dict[int, float]:
     """Second in which it was sent -> mean latency."""
-    sums: dict[int, tuple[float, int]] = {}
-    for at, latency, _ in over(trace, start):
-        total, count = sums.get(int(at), (0.0, 0))
-        sums[int(at)] = (total + latency, count + 1)
-    return {second: total / count for second, (total, count) in sums.items()}
+    means: dict[int, float] = {}
+    begin = 0
+    while begin < len(counted.at):
+        second = int(counted.at[begin])
+        end = bisect_left(counted.at, second + 1, begin)
+        means[second] = _mean(counted.latency[begin:end])
+        begin = end
+    return means
 
 
-def bad_seconds(trace: Trace, oracle: Trace, start: float) -> int:
+def bad_seconds(counted: Counted, oracle: Counted) -> int:
     """Seconds whose mean latency is over twice the oracle's in the same second."""
-    best = means_by_second(oracle, start)
-    return sum(mean > BAD * best.get(second, inf) for second, mean in means_by_second(trace, start).items())
+    best = means_by_second(oracle)
+    return sum(mean > BAD * best.get(second, inf) for second, mean in means_by_second(counted).items())
 
 
 def converge_seconds(trace: Trace) -> float:

@@ -6,6 +6,7 @@ processes there are, nor on the order in which they end.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -15,12 +16,24 @@ from feedback.simulate.case import Case
 from feedback.simulate.policy import ORACLE, Policy
 from feedback.simulate.run import Outcome, outcomes
 
+# A run makes millions of objects and no cycles: Python looks for these at each of so many new ones, not of 700.
+YOUNG_OBJECTS = 100_000
+WORK_OF_DECIDING = 100.0  # requests that take as long as a second of deciding about one server
+
 
 class Job(msgspec.Struct, frozen=True):
     case: Case
     scheduler: str
     seed: int
     policies: tuple[Policy, ...]
+
+    @property
+    def work(self) -> float:
+        """About proportional to the time that it takes: requests, and decisions about each server."""
+        case = self.case
+        requests = case.seconds * max(load.part for load in case.load) * case.capacity * (2 if case.keep_seconds else 1)
+        decisions = case.seconds * len(case.servers) * WORK_OF_DECIDING
+        return (requests + decisions) * len(self.policies)
 
     @property
     def title(self) -> str:
@@ -72,8 +85,9 @@ def _performed(plan: Sequence[Job], processes: int) -> Iterator[tuple[int, list[
     if processes <= 1 or len(plan) == 1:
         yield from ((number, _one(job)) for number, job in enumerate(plan))
         return
-    with ProcessPoolExecutor(processes) as pool:
-        futures = {pool.submit(_one, job): number for number, job in enumerate(plan)}
+    with ProcessPoolExecutor(processes, initializer=gc.set_threshold, initargs=(YOUNG_OBJECTS,)) as pool:
+        order = sorted(range(len(plan)), key=lambda number: -plan[number].work)  # the longest first: they end together
+        futures = {pool.submit(_one, plan[number]): number for number in order}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()

@@ -51,6 +51,8 @@ class Policy(msgspec.Struct, frozen=True):
 class Nobody:
     """LVS as it is."""
 
+    listens = False  # whether it is to be given reports
+
     def receive(self, report: Report, now: float) -> None:
         pass
 
@@ -82,6 +84,8 @@ class Oracle(Nobody):
 
 class Feedback(Nobody):
     """The real controller, adopting a service that it does not own."""
+
+    listens = True
 
     def __init__(
         self,

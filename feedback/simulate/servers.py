@@ -11,13 +11,14 @@ from heapq import heappop, heappush
 
 from feedback.simulate.lies import Lie
 
+INF = float("inf")
 ALLOTTED_MIN = 1e-3  # cores: a server whose neighbours take everything still moves
 
 
 class Server:
     """`available` is what the neighbours leave, `starved` the part of that which the host takes and no counter shows,
-    `boot` counts restarts, `alarm` is the earliest event that the world
-    has for this server. Counters are cumulative since the boot."""
+    `boot` counts restarts, `alarm` is the earliest event that the world has for this server. Counters are cumulative
+    since the boot."""
 
     __slots__ = (
         "alarm",
@@ -31,6 +32,7 @@ class Server:
         "errors",
         "failing",
         "finished",
+        "full_rate",
         "io_seconds",
         "jobs",
         "lie",
@@ -40,6 +42,7 @@ class Server:
         "silent",
         "speed",
         "starved",
+        "stolen_cores",
         "stolen_seconds",
         "updated_at",
         "virtual",
@@ -47,20 +50,27 @@ class Server:
     )
 
     def __init__(self, cores: float, speed: float) -> None:
-        self.cores, self.base_speed, self.speed = cores, speed, speed
-        self.available, self.starved, self.allotted = 1.0, 0.0, cores
+        self.cores, self.base_speed = cores, speed
         self.io_seconds = 0.0
         self.failing = self.down = self.silent = False
         self.lie: Lie | None = None
         self.boot = 0
-        self.alarm = float("inf")
-        self.rate, self.virtual, self.updated_at = speed, 0.0, 0.0
+        self.alarm = INF
+        self.virtual, self.updated_at = 0.0, 0.0
         self.jobs: list[tuple[float, int]] = []
+        self._grant(1.0, 0.0, speed)
+        self.rate = speed
         self._reset()
 
     def _reset(self) -> None:
         self.busy_seconds = self.stolen_seconds = self.waiting_seconds = 0.0
         self.opened = self.open = self.finished = self.errors = 0
+
+    def _grant(self, available: float, starved: float, speed: float) -> None:
+        self.available, self.starved, self.speed = available, starved, speed
+        self.allotted = max(ALLOTTED_MIN, self.cores * available * (1 - starved))
+        self.stolen_cores = (1 - available) * self.cores
+        self.full_rate = speed * self.allotted  # of all jobs together, when every core is at work
 
     @property
     def capacity_cores(self) -> float:
@@ -70,7 +80,8 @@ class Server:
     def advance(self, now: float) -> None:
         elapsed = now - self.updated_at
         self.updated_at = now
-        self.stolen_seconds += (1 - self.available) * self.cores * elapsed
+        if self.stolen_cores:
+            self.stolen_seconds += self.stolen_cores * elapsed
         running = len(self.jobs)
         if running:
             self.virtual += self.rate * elapsed
@@ -82,39 +93,57 @@ class Server:
 
     def _pace(self) -> None:
         running = len(self.jobs)
-        self.rate = self.speed if running <= self.allotted else self.speed * self.allotted / running
+        self.rate = self.speed if running <= self.allotted else self.full_rate / running
 
-    def add(self, now: float, cost: float, request: int) -> None:
-        self.advance(now)
-        heappush(self.jobs, (self.virtual + cost, request))
-        self._pace()
+    def add(self, now: float, cost: float, request: int) -> float:
+        """Returns what `due` is then. The commonest call of all: it does the work of `advance` and `_pace` itself."""
+        elapsed = now - self.updated_at
+        self.updated_at = now
+        if self.stolen_cores:
+            self.stolen_seconds += self.stolen_cores * elapsed
+        jobs, allotted, virtual = self.jobs, self.allotted, self.virtual
+        running = len(jobs)
+        if running > allotted:
+            self.virtual = virtual = virtual + self.rate * elapsed
+            self.busy_seconds += allotted * elapsed
+            self.waiting_seconds += elapsed
+        elif running:
+            self.virtual = virtual = virtual + self.rate * elapsed
+            self.busy_seconds += running * elapsed
+        heappush(jobs, (virtual + cost, request))
+        running += 1
+        self.rate = rate = self.speed if running <= allotted else self.full_rate / running
+        left = jobs[0][0] - virtual
+        return now + left / rate if left > 0.0 else now
 
     def due(self) -> float:
         """When the next job ends if nothing comes in between; infinity when idle."""
         if not self.jobs:
-            return float("inf")
-        return self.updated_at + max(0.0, self.jobs[0][0] - self.virtual) / self.rate
+            return INF
+        left = self.jobs[0][0] - self.virtual
+        return self.updated_at + left / self.rate if left > 0.0 else self.updated_at
 
     def ended(self, now: float) -> list[int]:
         """Requests whose CPU work is done by now, taken out."""
         self.advance(now)
-        limit, done = self.virtual + 1e-9, []
-        while self.jobs and self.jobs[0][0] <= limit:
-            done.append(heappop(self.jobs)[1])
-        if done:
-            self._pace()
+        jobs, limit = self.jobs, self.virtual + 1e-9
+        if not jobs or jobs[0][0] > limit:
+            return []
+        done = [heappop(jobs)[1]]
+        while jobs and jobs[0][0] <= limit:
+            done.append(heappop(jobs)[1])
+        running = len(jobs)
+        self.rate = self.speed if running <= self.allotted else self.full_rate / running
         return done
 
     def change(self, now: float, available: float | None, speed: float | None, starved: float | None = None) -> None:
         """`speed` is a factor on the server's own."""
         self.advance(now)
-        if available is not None:
-            self.available = available
-        if starved is not None:
-            self.starved = starved
-        self.allotted = max(ALLOTTED_MIN, self.cores * self.available * (1 - self.starved))
-        if speed is not None:
-            self.speed = self.base_speed * speed
+        self._grant(
+            self.available if available is None else available,
+            self.starved if starved is None else starved,
+            self.speed if speed is None else self.base_speed * speed,
+        )
         self._pace()
 
     def stop(self, now: float) -> list[int]:

@@ -45,27 +45,21 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class TraceBuilder:
-    """Filled by the world while it runs."""
+    """Filled by the world while it runs; `requests` and `latency` by its inner loops themselves."""
 
     def __init__(self, case: Case, at: list[float]) -> None:
         self._case, self._at = case, at
-        self._latency = [nan] * len(at)
+        self.latency = [nan] * len(at)
         self._outcome = bytearray(len(at))
-        self._requests = [0] * len(case.servers)
+        self.requests = [0] * len(case.servers)
         self._busy = [0.0] * len(case.servers)
         self._seconds: list[Second] = []
         self._wanted: list[Shares] = []
         self._truth: list[Shares] = []
         self._writes: list[tuple[float, int]] = []
 
-    def chosen(self, index: int) -> None:
-        self._requests[index] += 1
-
-    def answered(self, number: int, now: float) -> None:
-        self._latency[number] = now - self._at[number]
-
     def failed(self, number: int, now: float, outcome: int) -> None:
-        self._latency[number] = now - self._at[number]
+        self.latency[number] = now - self._at[number]
         self._outcome[number] = outcome
 
     def second(self, now: float, servers: Sequence[Server]) -> None:
@@ -75,8 +69,8 @@ class TraceBuilder:
             busy = server.busy_seconds
             used.append(max(0.0, busy - self._busy[index]) / server.cores)
             self._busy[index] = busy
-        self._seconds.append(Second(now, tuple(self._requests), tuple(used)))
-        self._requests = [0] * len(servers)
+        self._seconds.append(Second(now, tuple(self.requests), tuple(used)))
+        self.requests[:] = [0] * len(servers)
 
     def truth(self, now: float, capacities: Sequence[float]) -> None:
         if self._truth and self._truth[-1].at == now:
@@ -93,7 +87,7 @@ class TraceBuilder:
         return Trace(
             self._case,
             self._at,
-            self._latency,
+            self.latency,
             self._outcome,
             self._seconds,
             self._wanted,

@@ -9,7 +9,6 @@ or open at the end. The health check that sets weight 0 for a dead server is the
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from math import inf
 from typing import Any
 
 import msgspec
@@ -25,6 +24,7 @@ from feedback.simulate.servers import Server
 from feedback.simulate.trace import REFUSED, SERVER_ERROR, Trace, TraceBuilder
 from feedback.simulate.traffic import Traffic
 
+INF = float("inf")
 HEALTH_SECONDS = 1.0
 FAIL_SECONDS = 0.0002  # what an error costs a server that answers with nothing else
 # Kinds of events, in the order in which those of one moment come.
@@ -44,6 +44,7 @@ class World:
         self._calendar: list[tuple[Any, ...]] = []
         self._number = 0
         self._slot: dict[int, Slot] = {}  # connection or short request -> where it is
+        self._short = not (traffic.held or traffic.keep)  # a connection closes with its answer
         self._boots: dict[int, int] = {}  # held or kept connection -> the server's boot; absent once closed
         self._prepare()
 
@@ -57,7 +58,7 @@ class World:
             self._at(change.at_seconds, CHANGES, change)
         for i in range(len(self.servers)):
             self._at(case.report_seconds * i / len(self.servers), SAMPLES, i)
-        if self.driver.next_timer(0.0) < inf:
+        if self.driver.next_timer(0.0) < INF:
             self._at(0.0, DECIDES, None)
         self._at(1.0, SECOND, None)
         if case.past and not case.hold_seconds:
@@ -82,24 +83,32 @@ class World:
     # --- the two loops: requests with a connection each, and requests on held connections ----------------------------
 
     def _merge(self) -> None:
-        calendar, end = self._calendar, self.case.seconds
+        servers, slots, connect, until = self.servers, self._slot, self.director.open, self._until
+        calendar, cost, requests = self._calendar, self.traffic.cost, self.trace.requests
         for number, at in enumerate(self.traffic.at):
-            while calendar[0][0] <= at:
-                self._happen(heappop(calendar))
-            slot = self.director.open(at)
+            if calendar[0][0] <= at:
+                until(at)
+            slot = connect(at)
             if slot is None:
                 self.trace.failed(number, at, REFUSED)
                 continue
-            self._slot[number] = slot
-            self.servers[slot.index].opened += 1
-            self.servers[slot.index].open += 1
-            self.trace.chosen(slot.index)
-            self._request(number, slot.index, at)
-        while calendar and calendar[0][0] <= end:
-            self._happen(heappop(calendar))
+            slots[number] = slot
+            index = slot.index
+            server = servers[index]
+            server.opened += 1
+            server.open += 1
+            requests[index] += 1
+            if server.down:
+                self._lost(number, at)
+                continue
+            due = server.add(at, FAIL_SECONDS if server.failing else cost[number], number)
+            if due < server.alarm:
+                server.alarm = due
+                heappush(calendar, (due, ENDS, index, None))
+        until(self.case.seconds)
 
     def _merge_held(self) -> None:
-        calendar, end, held = self._calendar, self.case.seconds, self.traffic.held
+        end, held = self.case.seconds, self.traffic.held
         opened = 0
         for number, at in enumerate(self.traffic.at):
             while opened < len(held) and held[opened].start <= at:
@@ -114,14 +123,19 @@ class World:
             elif self._boots[connection] != self.servers[slot.index].boot:
                 self.trace.failed(number, at, SERVER_ERROR)  # the server knows nothing of this connection
             else:
-                self.trace.chosen(slot.index)
+                self.trace.requests[slot.index] += 1
                 self._request(number, slot.index, at)
-        while calendar and calendar[0][0] <= end:
-            self._happen(heappop(calendar))
+        self._until(end)
 
     def _until(self, moment: float) -> None:
-        while self._calendar[0][0] <= moment:
-            self._happen(heappop(self._calendar))
+        """All events until then, that moment's included."""
+        calendar, ends, happen = self._calendar, self._ends, self._happen
+        while calendar and calendar[0][0] <= moment:
+            event = heappop(calendar)
+            if event[1] == ENDS:
+                ends(event[0], event[2])
+            else:
+                happen(event)
 
     def _hold(self, connection: int) -> None:
         held = self.traffic.held[connection]
@@ -139,8 +153,8 @@ class World:
         if server.down:
             self._lost(number, at)
             return
-        server.add(at, FAIL_SECONDS if server.failing else self.traffic.cost[number], number)
-        self._alarm(server, index)
+        due = server.add(at, FAIL_SECONDS if server.failing else self.traffic.cost[number], number)
+        self._alarm(server, index, due)
 
     def _lost(self, number: int, now: float) -> None:
         """Nothing answers: the client gives up."""
@@ -151,16 +165,15 @@ class World:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def _alarm(self, server: Server, index: int) -> None:
-        due = server.due()
+    def _alarm(self, server: Server, index: int, due: float) -> None:
         if due < server.alarm:
             server.alarm = due
-            heappush(self._calendar, (due, ENDS, index, 0))
+            heappush(self._calendar, (due, ENDS, index, None))
 
     def _happen(self, event: tuple[Any, ...]) -> None:
-        now, kind, number, what = event
-        if kind == ENDS:
-            self._ends(now, number)
+        now, kind, _number, what = event
+        if kind == CLOSES:
+            self._closes(now, what)
         elif kind == SAMPLES:
             self._samples(now, what)
         elif kind == ARRIVES:
@@ -169,8 +182,6 @@ class World:
             self._decides(now)
         elif kind == WAITED:
             self._answered(now, *what)
-        elif kind == CLOSES:
-            self._closes(now, what)
         elif kind == CHANGES:
             self._changes(now, what)
         elif kind == CHECKED:
@@ -183,14 +194,15 @@ class World:
         server = self.servers[index]
         if now != server.alarm:
             return  # an earlier one took its place
-        server.alarm = inf
+        server.alarm = INF
         for number in server.ended(now):
             if server.io_seconds and not server.failing:
                 moment = now + server.io_seconds * self.traffic.wait[number]
                 self._at(moment, WAITED, (number, index, server.boot))
             else:
                 self._answered(now, number, index, server.boot)
-        self._alarm(server, index)
+        if server.jobs:
+            self._alarm(server, index, server.due())
 
     def _answered(self, now: float, number: int, index: int, boot: int) -> None:
         server = self.servers[index]
@@ -202,19 +214,21 @@ class World:
             server.errors += 1
             self.trace.failed(number, now, SERVER_ERROR)
         else:
-            self.trace.answered(number, now)
-        if self.traffic.keep:
+            self.trace.latency[number] = now - self.traffic.at[number]
+        if self._short:
+            self.director.close(self._slot.pop(number), now)
+            if server.open:
+                server.open -= 1
+        elif self.traffic.keep:
             self._boots[number] = boot
             self._at(now + self.traffic.keep[number], CLOSES, number)
-        elif not self.traffic.held:
-            self._closes(now, number)
 
     def _closes(self, now: float, connection: int) -> None:
         slot = self._slot.pop(connection)
         self.director.close(slot, now)
         server = self.servers[slot.index]
-        if self._boots.pop(connection, server.boot) == server.boot:
-            server.open = max(0, server.open - 1)
+        if self._boots.pop(connection, server.boot) == server.boot and server.open:
+            server.open -= 1
 
     def _changes(self, now: float, change: Change) -> None:
         for index in change.servers:
@@ -230,7 +244,7 @@ class World:
                 server.lie = change.lie
             if change.down is not None and change.down != server.down:
                 self._powers(now, index, down=change.down)
-            self._alarm(server, index)
+            self._alarm(server, index, server.due())
         self._capacities(now)
 
     def _powers(self, now: float, index: int, *, down: bool) -> None:
@@ -255,12 +269,15 @@ class World:
 
     def _samples(self, now: float, index: int) -> None:
         server = self.servers[index]
+        self._at(now + self.case.report_seconds, SAMPLES, index)
+        if not self.driver.listens:
+            server.advance(now)  # as a look at it does: sums in other portions would differ in their last digit
+            return
         report = self.agents[index].sample(now, self._draw)
         if server.lie is not None:
             report = told(server.lie, report)
         if not (server.silent or server.down):
             self._at(now + self.case.delay_seconds * self.policy.delay, ARRIVES, report)
-        self._at(now + self.case.report_seconds, SAMPLES, index)
 
     def _decides(self, now: float) -> None:
         edits, shares = self.driver.decide(self.director.snapshot(now), now)
@@ -283,6 +300,7 @@ def _director(case: Case, policy: Policy) -> Director:
         overload=case.kernel,
         fin_seconds=policy.fin_seconds(case.fin_seconds),
         udp_seconds=case.udp_seconds,
+        until=case.seconds,
     )
 
 

@@ -100,8 +100,8 @@ def test_a_dead_server_costs_requests_until_the_health_check_takes_it_out() -> N
 def test_a_failing_server_attracts_what_sed_sends_to_the_idle() -> None:
     failing = (Change(at_seconds=5.0, servers=(0,), failing=True),)
     trace = run(case(cores=(1.0, 1.0), part=0.6, seconds=10.0, change=failing), Policy("plain", "sed"), seed=1)
-    assert figures.error_shares(trace, 0.0)["server_errors"] > 0.25
-    assert figures.error_shares(trace, 5.0)["server_errors"] > 0.5
+    assert figures.error_shares(figures.over(trace, 0.0), trace.case.timeout_seconds)["server_errors"] > 0.25
+    assert figures.error_shares(figures.over(trace, 5.0), trace.case.timeout_seconds)["server_errors"] > 0.5
 
 
 def test_waiting_that_is_not_cpu_shows_in_latency_and_not_in_utilisation() -> None:

@@ -127,6 +127,17 @@ def test_what_was_remembered_from_before_is_forgotten_in_time() -> None:
     assert fast.slots[0].inactive == 1
 
 
+def test_what_nobody_will_see_forgotten_is_counted_all_the_same() -> None:
+    fast = Director(_service("wlc"), _destinations(1, 1), fin_seconds=5.0, until=8.0)
+    for now in (0.0, 4.0):
+        slot = fast.open(now)
+        assert slot is not None
+        fast.close(slot, now)
+    assert [slot.inactive for slot in fast.slots] == [1, 1]
+    fast.advance(8.0)
+    assert sum(slot.inactive for slot in fast.slots) == 1
+
+
 def test_the_model_refuses_what_is_not_the_masters() -> None:
     fast = Director(_service("sed"), _destinations(1))
     with pytest.raises(TypeError, match="not the master's"):

@@ -34,7 +34,7 @@ def test_percentiles_are_by_nearest_rank() -> None:
 
 def test_errors_are_refused_failed_and_late() -> None:
     made = trace([(1, 0.1, OK), (2, 2.5, OK), (3, 0.0, REFUSED), (4, 0.1, SERVER_ERROR)])
-    assert figures.error_shares(made, 0.0) == {
+    assert figures.error_shares(figures.over(made, 0.0), 2.0) == {
         "errors": 0.75,
         "refused": 0.25,
         "server_errors": 0.25,
@@ -43,16 +43,17 @@ def test_errors_are_refused_failed_and_late() -> None:
 
 
 def test_what_was_not_over_counts_once_it_is_late_and_not_before() -> None:
-    made = trace([(1, nan, OK), (9, nan, OK), (0.5, 0.1, OK)])
-    assert figures.over(made, 0.0) == [(1, 9.0, OK), (0.5, 0.1, OK)]
-    assert figures.over(made, 0.7) == [(1, 9.0, OK)]
+    made = trace([(0.5, 0.1, OK), (1, nan, OK), (9, nan, REFUSED)])
+    assert figures.over(made, 0.0) == ([0.5, 1], [0.1, 9.0], bytes([OK, OK]))
+    assert figures.over(made, 0.7) == ([1], [9.0], bytes([OK]))
+    assert figures.over(trace([(0.5, 0.1, OK), (1, 0.2, REFUSED)]), 0.7) == ([1], [0.2], bytes([REFUSED]))
 
 
 def test_a_bad_second_is_over_twice_the_oracles() -> None:
     oracle = trace([(1.1, 0.1, OK), (2.1, 0.1, OK), (3.1, 0.1, OK)])
     ours = trace([(1.2, 0.19, OK), (2.2, 0.21, OK), (3.2, 0.1, OK), (3.3, 0.5, OK)])
-    assert figures.bad_seconds(ours, oracle, 0.0) == 2
-    assert figures.bad_seconds(ours, oracle, 3.0) == 1
+    for start, bad in ((0.0, 2), (3.0, 1)):
+        assert figures.bad_seconds(figures.over(ours, start), figures.over(oracle, start)) == bad
 
 
 def test_convergence_counts_from_the_event_and_must_hold() -> None:

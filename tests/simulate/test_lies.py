@@ -37,7 +37,7 @@ def shares(lie: Lie, servers: int, scheduler: str) -> tuple[list[float], float]:
     """The liar's part of each second's requests, in equal shares; and the part of all requests that failed since."""
     trace = run(case(lie, servers), Policy("capacity", scheduler), 1)
     drawn = [servers * s.requests[0] / sum(s.requests) for s in trace.seconds if s.at > LIES_AT]
-    return drawn, figures.error_shares(trace, LIES_AT)["errors"]
+    return drawn, figures.error_shares(figures.over(trace, LIES_AT), trace.case.timeout_seconds)["errors"]
 
 
 @pytest.mark.parametrize("scheduler", ["sed", "wlc", "wrr"])
