@@ -5,7 +5,7 @@
 A constant is a number in a named assignment of a module or class under feedback/master, but for the shell and the laws
 of others, or a guard's default in the configuration. It is changed in a copy of the package, and `capacity` runs the
 cases again, one after another, until a figure has moved by 1 % (--all: through all cases): mean and p99 of latencies,
-errors (in points), edits a minute (by 5 %). One JSON line for each, as it is done; those in FILE already are not run
+errors (in points), edits a minute (by 25 %: a tiny change moves them by 10). One JSON line for each, as it is done; those in FILE already are not run
 again. The last lines of the output name those that moved nothing. The first row changes the dead band by a thousandth:
 what no more than chance moves.
 """
@@ -28,7 +28,7 @@ import msgspec
 
 from bench.checkout import HERE, opened
 
-MOVED = {"p99_ms": 0.01, "mean_ms": 0.01, "errors": 0.01, "writes_a_minute": 0.05}  # relative; errors: of all requests
+MOVED = {"p99_ms": 0.01, "mean_ms": 0.01, "errors": 0.01, "writes_a_minute": 0.25}  # relative; errors: of all requests
 CASES = (
     "bursts-sed", "antagonists-wlc", "kept-antagonists-sed", "fail-recover-wrr", "overload-sed", "agents-lost-sed",
     "blackhole-wlc", "held-sed", "udp-wrr", "cold-start-wrr", "antagonists-known-sed", "late-reports-sed", "step-wlc",

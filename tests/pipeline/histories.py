@@ -5,7 +5,8 @@ state and without, looks at the kernel that take a turn or ten minutes. Nobody e
 nobody but the file has a say. At the end every check is good; then no destination may be at 0 unless the file says so,
 and each one's part must be the file's. On the way no destination whose check is good for a while may be at 0.
 
-With agents the law is `static`, or `capacity` where the servers can do what the file says of them.
+With agents the law is `static`, or `capacity` where the servers can do what the file says of them. No server is ever
+overloaded: what comes is a part of what those can do that are in service.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class History:
         if not self.owned:
             self._own(self.weights)
         servers = [Server(rip(i), f"rs{i}", self.weights[i], 100.0, draw) for i in range(self.count)]
-        rate = draw.choice((0.2, 0.5, 0.7)) * sum(s.capacity for s in servers)
-        self.flow = Servers(self.key, servers, rate, follow=True)
+        self._load = draw.choice((0.2, 0.5, 0.7))
+        self.flow = Servers(self.key, servers, 0.0, follow=False)
         self._agents_heard = self.agents
 
     def _weight(self, most: float) -> int:
@@ -186,6 +187,8 @@ class History:
         master = self.master
         for _ in range(number):
             master.wait(TURN_SECONDS)
+            weights = master.table.weights(self.key)
+            self.flow.rate = self._load * sum(s.capacity for s in self.flow.all if weights.get(s.key))
             self.flow.step(master.table, master.now, TURN_SECONDS)
             if self.agents:
                 for report in self.flow.reports(master.now, TURN_SECONDS):
@@ -209,12 +212,15 @@ class History:
         return now - self._changed[1] > STEADY_SECONDS
 
     def _end(self) -> None:
-        """All is well, the file is complete. The other owner starts anew and writes it all: where the state is lost,
-        nobody can know what he had written before."""
+        """All is well, the file is complete. The other owner starts anew, and makes all of it again: of a weight that he
+        wrote where ours happened to be the same, or before the state was lost, nobody can know."""
         self.bad.clear()
         self.weights = dict(self.last)
         self.good_since = dict.fromkeys(range(self.count), self.master.now)
-        self._written.clear()
+        if not self.owned:
+            self._written.clear()
+            self.master.table.rows[self.key].clear()
+            self._turns(1)
         self._reload("all well, all back")
         self._turns(round((SETTLE_AGENTS_SECONDS if self.agents else SETTLE_SECONDS) / TURN_SECONDS))
 
