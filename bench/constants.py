@@ -5,9 +5,9 @@
 A constant is a number in a named assignment of a module or class under feedback/master, but for the shell and the laws
 of others, or a guard's default in the configuration. It is changed in a copy of the package, and `capacity` runs the
 cases again, one after another, until a figure has moved by 1 % (--all: through all cases): mean and p99 of latencies,
-errors (in points), edits a minute (by 25 %: a tiny change moves them by 10). One JSON line for each, as it is done; those in FILE already are not run
-again. The last lines of the output name those that moved nothing. The first row changes the dead band by a thousandth:
-what no more than chance moves.
+errors (in points), edits a minute (by 25 %: the least change moves them by 10). One JSON line for each, as it is done;
+those in FILE already are not run again. The last lines of the output name those that moved nothing. The first row
+changes the dead band by a thousandth: what no more than chance moves.
 """
 
 from __future__ import annotations

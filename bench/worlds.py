@@ -42,6 +42,8 @@ class Recording(msgspec.Struct):
 class _Listener(Nobody):
     """Between the world and its master."""
 
+    listens = True
+
     def __init__(self, master: Any, entries: list[tuple[float, Any]]) -> None:
         self._master, self._entries = master, entries
         self._have: dict[DestinationKey, tuple[int, int, int]] = {}

@@ -212,8 +212,8 @@ class History:
         return now - self._changed[1] > STEADY_SECONDS
 
     def _end(self) -> None:
-        """All is well, the file is complete. The other owner starts anew, and makes all of it again: of a weight that he
-        wrote where ours happened to be the same, or before the state was lost, nobody can know."""
+        """All is well, the file is complete. The other owner starts anew, and makes all of it again: of a weight that
+        he wrote where ours happened to be the same, or before the state was lost, nobody can know."""
         self.bad.clear()
         self.weights = dict(self.last)
         self.good_since = dict.fromkeys(range(self.count), self.master.now)
