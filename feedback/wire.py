@@ -160,21 +160,44 @@ def encode(message: Report | Reply | Join | Joined) -> bytes:
 T = TypeVar("T", Report, Reply, Join, Joined)
 
 
+# From the bytes straight to the type: no message is made twice.
+_DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Report, Reply, Join, Joined)
+}
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+_VERSION = msgspec.msgpack.Decoder(_Versioned)
+
+
 def _decode(data: bytes, kind: type[T]) -> T:
     if len(data) > REPORT_BYTES_MAX:
         raise WireError("oversized", f"{len(data)} bytes, at most {REPORT_BYTES_MAX} are taken")
     try:
-        raw: Any = msgpack.unpackb(data, strict_map_key=True)
-    except Exception as error:  # msgpack raises its own, ValueError, RecursionError and UnicodeDecodeError
-        raise WireError("malformed", f"not MessagePack: {error}") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("version"), int):
-        raise WireError("malformed", "not a map with a version")
-    if raw["version"] != PROTOCOL:
-        raise WireError("version", f"speaks protocol {raw['version']}, this side {PROTOCOL}: upgrade the older one")
+        found: T = _DECODERS[kind].decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise _refused(data, error) from None
+    if found.version != PROTOCOL:
+        raise _of_version(found.version)
+    return found
+
+
+def _refused(data: bytes, error: Exception) -> WireError:
+    """Why it does not fit: another protocol's message does not for that reason."""
     try:
-        return msgspec.convert(raw, kind)
-    except msgspec.ValidationError as error:
-        raise WireError("malformed", printable(str(error))) from None
+        version = _VERSION.decode(data).version
+    except msgspec.ValidationError:
+        return WireError("malformed", "not a map with a version")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as broken:
+        return WireError("malformed", f"not MessagePack: {printable(str(broken))}")
+    return WireError("malformed", printable(str(error))) if version == PROTOCOL else _of_version(version)
+
+
+def _of_version(version: int) -> WireError:
+    return WireError("version", f"speaks protocol {version}, this side {PROTOCOL}: upgrade the older one")
 
 
 def decode_report(data: bytes) -> Report:
