@@ -26,8 +26,8 @@ import msgspec
 import zmq
 
 from feedback import wire
-from feedback.master import admission
-from feedback.master.link import Link
+from feedback.master.shell import admission
+from feedback.master.shell.link import Link
 from feedback.ops import keys, logs
 
 CPU_PERCENT_MAX = 0.5

@@ -28,8 +28,8 @@ import zmq
 from feedback import wire
 from feedback.agent.uplink import Uplink
 from feedback.config import MasterLink
-from feedback.master.admission import Admission, Refused
-from feedback.master.link import Link
+from feedback.master.shell.admission import Admission, Refused
+from feedback.master.shell.link import Link
 from feedback.ops import keys, logs
 from feedback.ops.keys import KeyPair, PublicKey, SecretKey
 from feedback.ops.logs import Log

@@ -69,8 +69,8 @@ def _run(path: Path, verbose: bool) -> None:
 
     from feedback.config import ConfigError
     from feedback.ipvs import IpvsError
-    from feedback.master.daemon import Daemon
     from feedback.master.laws import UnknownLawError
+    from feedback.master.shell.daemon import Daemon
     from feedback.ops import descriptors, logs
     from feedback.ops.control import ControlError
     from feedback.ops.curve import CurveError

@@ -1,6 +1,6 @@
 """`drain`, `undrain`, `override`, `pause`, `resume`, `orders`: an operator's word to the master, by hand.
 
-What an order means and what is refused lives in feedback.master.orders and feedback.master.commands.
+What an order means and what is refused lives in feedback.master.claims.orders and feedback.master.shell.commands.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ FORWARD = {"route": "Route", "masquerade": "Masq", "tunnel": "Tunnel", "local": 
 def kernel_status(netns: str | None) -> dict[str, Any]:
     """What the kernel alone says. Raises Failure."""
     from feedback.ipvs import Client, IpvsError
-    from feedback.master.status import of_snapshot
+    from feedback.master.shell.status import of_snapshot
 
     try:
         with Client(netns=netns) as client:

@@ -186,7 +186,7 @@ def _replay(path: Path, config: Path | None, laws: tuple[str, ...], picture: Pat
 
     from feedback.config import MasterConfig, load
     from feedback.master.laws import UnknownLawError
-    from feedback.master.recording import RecordingError, read
+    from feedback.master.shell.recording import RecordingError, read
     from feedback.simulate.picture import NoPictureError, draw_histories
     from feedback.simulate.replay import recorded, replay
     from feedback.simulate.report import replay_as_json, replay_table

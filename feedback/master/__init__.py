@@ -1,7 +1,8 @@
 """The director's side of the loop: reports and kernel counts in, settings and edits out.
 
-The stages, one file each, in this order: `fleet`, `estimate`, `laws/`, `limits`, `guard`, `actuate`, `reconcile`.
-`Controller` strings them together and is the stable public face; `daemon` and `link` are the shell around it.
+The rooms, in the order in which a decision walks through them: `servers`, `claims`, `laws`, `bounds`, `actuate`,
+`claims` again, `reconcile`; `pipeline` is that walk for one service, over the rows of `pool`. `Controller` is all
+services and the stable public face; `shell` is the daemon around it.
 """
 
 from feedback.master.controller import Controller, Decision

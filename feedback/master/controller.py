@@ -18,12 +18,13 @@ from math import inf
 import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
-from feedback.master.fleet import Fleet, Window
-from feedback.master.health import Outcome, Probe
+from feedback.master.claims.health import Outcome, Probe
+from feedback.master.claims.orders import Orders
+from feedback.master.claims.owner import ForeignEdit
 from feedback.master.laws import load
-from feedback.master.line import Line, ServiceStatus
-from feedback.master.orders import Orders
-from feedback.master.owner import ForeignEdit
+from feedback.master.pipeline import Pipeline, ServiceStatus
+from feedback.master.pool import Row
+from feedback.master.servers.fleet import Fleet, Refused
 from feedback.master.state import ServiceState, State, StateError
 from feedback.model import (
     AddDestination,
@@ -31,23 +32,35 @@ from feedback.model import (
     DestinationEntry,
     DestinationKey,
     Edit,
-    Protocol,
     Service,
     ServiceKey,
     SetDestination,
     Setting,
     Snapshot,
 )
-from feedback.wire import Report
+from feedback.wire import Report, printable
 
-DESTINATION_SECONDS = 0.0005  # between looks, for each destination: a decision costs a twentieth of it
+DESTINATION_SECONDS = 0.0005  # between looks, for each destination
 AWAY_SECONDS = 600.0  # a service that its owner removes and makes again goes on with what was learned
 
 
 class Decision(msgspec.Struct, frozen=True):
-    settings: tuple[Setting, ...]
-    edits: tuple[Edit, ...]
-    services: tuple[ServiceStatus, ...]
+    """Edits that make the kernel's table what it should be, and what each service's decision rests on."""
+
+    edits: tuple[Edit, ...] = ()
+    services: tuple[ServiceStatus, ...] = ()
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Of all destinations, with the reasons in words."""
+        return tuple(d.setting for s in self.services for d in s.destinations)
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """A mistake of ours: whose decision or report met it, and what it was. The rest goes on."""
+
+    where: str
+    text: str
 
 
 class Controller:
@@ -55,13 +68,15 @@ class Controller:
 
     def __init__(self, config: MasterConfig) -> None:
         self._fleet = Fleet(config.guards.stale_seconds, config.guards.lost_seconds)
-        self._lines: dict[ServiceKey, Line] = {}
-        self._indexed: dict[ServiceKey, tuple[DestinationKey, ...]] = {}
-        self._behind: dict[str, list[tuple[Line, DestinationKey]]] = {}
+        self._pipelines: dict[ServiceKey, Pipeline] = {}
+        self._indexed: dict[ServiceKey, list[Row]] = {}
+        self._behind: dict[str, list[tuple[Pipeline, Row]]] = {}
         self._restored: dict[ServiceKey, ServiceState] = {}
-        self._away: dict[ServiceKey, tuple[float, Line]] = {}  # services that their owner removed, and when
+        self._away: dict[ServiceKey, tuple[float, Pipeline]] = {}  # services that their owner removed, and when
         self._timer = 0.0
         self.foreign_edits: list[ForeignEdit] = []
+        self.faults: list[Fault] = []  # for the shell to tell and clear
+        self._blind: set[ServiceKey] = set()  # whose last look met a fault
         self.orders = Orders()  # the operator's; the shell gives, lifts and expires them
         self._configure(config)
 
@@ -72,21 +87,21 @@ class Controller:
         _check_laws(config)
         for service in config.service:
             self._owned(service, config)
-        before, named, law = self._lines, self._named, self._config.law
+        before, named, law = self._pipelines, self._named, self._config.law
         same = config.guards == self._config.guards and config.ownership == self._config.ownership
         now = {service_key(s): s for s in config.service}
         kept = {k for k in before if now.get(k) == named.get(k) and (k in now or config.law == law)}
         if config.ownership == "table":
             kept &= now.keys()
-        self._lines = {k: line for k, line in before.items() if same and k in kept}
+        self._pipelines = {k: pipeline for k, pipeline in before.items() if same and k in kept}
         if config.ownership == "weights":  # whose zeros and weights are whose is not learned again
-            self._restored = {k: line.state() for k, line in before.items() if k not in self._lines}
+            self._restored = {k: pipeline.state() for k, pipeline in before.items() if k not in self._pipelines}
             self._away.clear()
         self._configure(config)
         if config.ownership == "table":
-            for key, line in self._lines.items():
-                if key in before and line is not before[key]:
-                    line.succeed(before[key])
+            for key, pipeline in self._pipelines.items():
+                if key in before and pipeline is not before[key]:
+                    pipeline.succeed(before[key])
 
     def _configure(self, config: MasterConfig) -> None:
         self._config = config
@@ -95,104 +110,126 @@ class Controller:
         _check_laws(config)
         if not self._adopts:
             for key, service in self._named.items():
-                if key not in self._lines:
-                    self._lines[key] = self._owned(service, config)
+                if key not in self._pipelines:
+                    self._pipelines[key] = self._owned(service, config)
         self._indexed = {}
         self._index()
 
-    def _owned(self, service: ServiceConfig, config: MasterConfig) -> Line:
+    def _owned(self, service: ServiceConfig, config: MasterConfig) -> Pipeline:
         destinations = [to_destination(d, service) for d in service.destination]
-        return Line(to_service(service), config, service.law, {d.key: d for d in destinations}, service)
+        return Pipeline(to_service(service), config, service.law, {d.key: d for d in destinations}, service)
 
-    def receive_report(self, report: Report, now: float) -> str | None:
+    def receive_report(self, report: Report, now: float) -> Refused | None:
         """Take a report. Returns why it was refused, or None."""
         result = self._fleet.receive(report, now)
-        if isinstance(result, str):
+        if isinstance(result, Refused):
             return result
-        if isinstance(result, Window):
+        if result is not None:
             for address in report.addresses:
-                self._observe(address, result)
+                for pipeline, row in self._behind.get(address, ()):
+                    seen = result
+                    if pipeline.pool.udp:  # the agent counts TCP only
+                        seen = msgspec.structs.replace(result, opened=None, completions=None)
+                    try:
+                        pipeline.observe(row, seen)
+                    except Exception as error:
+                        pipeline.forget(row)
+                        self.faults.append(Fault(f"{report.agent} for {row.key}", _said(error)))
         return None
 
-    def _observe(self, address: str, window: Window) -> None:
-        for line, key in self._behind.get(address, ()):
-            udp = line.service.key.protocol is Protocol.UDP  # the agent counts TCP only
-            seen = msgspec.structs.replace(window, opened=None, completions=None) if udp else window
-            line.observe(key, seen)
-
     def _index(self) -> None:
-        """Which destinations stand behind each RIP."""
-        keys = {k: line.keys for k, line in self._lines.items()}
-        if keys == self._indexed:
+        """Which rows stand behind each RIP."""
+        rows = {k: pipeline.rows for k, pipeline in self._pipelines.items()}
+        if rows == self._indexed:
             return
-        self._indexed, self._behind = keys, {}
-        for line in self._lines.values():
-            for key in line.keys:
-                self._behind.setdefault(str(key.address), []).append((line, key))
+        self._indexed, self._behind = rows, {}
+        for pipeline in self._pipelines.values():
+            for row in pipeline.rows:
+                self._behind.setdefault(row.address, []).append((pipeline, row))
 
     def probes(self, now: float) -> list[Probe]:
         """What to ask about destinations now: health checks, and agents that speak agent-check."""
-        return [probe for line in self._lines.values() for probe in line.watch.probes(line.keys, now)]
+        return [
+            probe
+            for pipeline in self._pipelines.values()
+            for probe in pipeline.watch.probes(tuple(row.key for row in pipeline.rows), now)
+        ]
 
     def receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> str:
-        """Take what came of a probe: an outcome, an agent's line, or None where it was silent. Returns what was wrong
+        """Take what came of a probe: an answer, an agent's line, or None where it was silent. Returns what was wrong
         with the line, or ''."""
-        line = self._lines.get(probe.service)
-        return line.watch.receive(probe, result, now) if line is not None else ""
+        pipeline = self._pipelines.get(probe.service)
+        return pipeline.watch.receive(probe, result, now) if pipeline is not None else ""
 
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
         if self._adopts:
             self._adopt(snapshot, now)
         entries = {s.service.key: s for s in snapshot.services}
-        for key, line in self._lines.items():
-            self.foreign_edits += line.receive(entries.get(key), now)
+        for key, pipeline in self._pipelines.items():
+            try:
+                self.foreign_edits += pipeline.look(entries.get(key), now)
+                self._blind.discard(key)
+            except Exception as error:
+                self._blind.add(key)
+                self._fail(pipeline, error)
         self._index()
 
     def _adopt(self, snapshot: Snapshot, now: float) -> None:
         entries = {s.service.key: s for s in snapshot.services if not self._named or s.service.key in self._named}
-        for key in self._lines.keys() - entries.keys():
-            self._away[key] = (now, self._lines.pop(key))
-            self.foreign_edits.append(self._away[key][1].authors.leave())
-        self._away = {k: (at, line) for k, (at, line) in self._away.items() if now - at < AWAY_SECONDS}
+        for key in self._pipelines.keys() - entries.keys():
+            self._away[key] = (now, self._pipelines.pop(key))
+            self.foreign_edits.append(self._away[key][1].claims.leave())
+        self._away = {k: (at, pipeline) for k, (at, pipeline) in self._away.items() if now - at < AWAY_SECONDS}
         for key, entry in entries.items():
-            if key not in self._lines:
-                self._lines[key] = self._away.pop(key)[1] if key in self._away else self._adopted(entry.service)
+            if key not in self._pipelines:
+                self._pipelines[key] = self._away.pop(key)[1] if key in self._away else self._adopted(entry.service)
                 self._indexed = {}
-            self._lines[key].follow(entry)
+            self._pipelines[key].follow(entry)
 
-    def _adopted(self, service: Service) -> Line:
+    def _adopted(self, service: Service) -> Pipeline:
         named = self._named.get(service.key)
-        line = Line(service, self._config, named.law if named else self._config.law, None, named)
-        line.restore(self._restored.pop(service.key, ServiceState()))
-        return line
+        pipeline = Pipeline(service, self._config, named.law if named else self._config.law, None, named)
+        pipeline.restore(self._restored.pop(service.key, ServiceState()))
+        return pipeline
 
     def decide(self, now: float) -> Decision:
         """What every destination should have, and the edits that make it so."""
         self._timer = now + self._interval_seconds()
-        statuses, edits = [], []
-        for line in self._lines.values():
-            line.orders = self.orders.of(line.service.key)
-            status, plan = line.decide(self._fleet, now)
+        statuses: list[ServiceStatus] = []
+        edits: list[Edit] = []
+        for pipeline in self._pipelines.values():
+            pipeline.orders = self.orders.of(pipeline.service.key)
+            if pipeline.service.key in self._blind:
+                statuses.append(pipeline.stand_still("held: the last look at it met a fault of the master"))
+                continue
+            try:
+                status, plan = pipeline.decide(self._fleet, now)
+            except Exception as error:
+                status, plan = self._fail(pipeline, error), []
             statuses.append(status)
             edits += plan
-        settings = tuple(d.setting for s in statuses for d in s.destinations)
-        return Decision(settings, tuple(edits), tuple(statuses))
+        return Decision(tuple(edits), tuple(statuses))
+
+    def _fail(self, pipeline: Pipeline, error: Exception) -> ServiceStatus:
+        """What goes wrong in one service holds that service, and no other."""
+        self.faults.append(Fault(str(pipeline.service.key), _said(error)))
+        return pipeline.stand_still(f"held by a fault of the master: {_said(error)}")
 
     def _interval_seconds(self) -> float:
         """Shorter where that is of use, while connections come and as far as it costs little."""
-        lines = self._lines.values()
-        if any(line.learns_limits for line in lines):
+        pipelines = self._pipelines.values()
+        if any(pipeline.learns_limits for pipeline in pipelines):
             return self._config.interval_seconds  # learned thresholds have room for what comes in that time
-        wanted = min((line.look_seconds for line in lines), default=inf)
-        cost = DESTINATION_SECONDS * sum(len(line.keys) for line in lines)
+        wanted = min((pipeline.look_seconds for pipeline in pipelines), default=inf)
+        cost = DESTINATION_SECONDS * sum(len(pipeline.rows) for pipeline in pipelines)
         return min(self._config.interval_seconds, max(wanted, cost))
 
     def receive_failures(self, failed: Iterable[Edit]) -> None:
         """Edits of the last decision that the kernel refused: what it has then is not somebody else's work."""
         for edit in failed:
-            if isinstance(edit, AddDestination | SetDestination) and edit.service in self._lines:
-                self._lines[edit.service].authors.failed(edit.destination.key)
+            if isinstance(edit, AddDestination | SetDestination) and edit.service in self._pipelines:
+                self._pipelines[edit.service].claims.failed(edit.destination.key)
 
     def confirm(self, edits: Sequence[Edit], have: Mapping[ServiceKey, Sequence[DestinationEntry]]) -> tuple[Edit, ...]:
         """Those edits whose destinations are as they were at the last look; `have` is what the kernel has just now.
@@ -206,28 +243,37 @@ class Controller:
         )
 
     def _seen(self, service: ServiceKey, key: DestinationKey) -> Destination | None:
-        entry = self._lines[service].authors.entry
-        found = entry.entry(key) if entry else None
-        return found.destination if found else None
+        row = self._pipelines[service].claims.rows.get(key)
+        return row.kernel.destination if row is not None and row.kernel is not None else None
 
     def state(self) -> State:
         """What a restarted master needs and cannot read from the kernel."""
-        lines = {k: line for k, (_, line) in self._away.items()} | self._lines
-        return State(services={str(k): line.state() for k, line in lines.items()}, orders=self.orders.all())
+        pipelines = {k: pipeline for k, (_, pipeline) in self._away.items()} | self._pipelines
+        return State(services={str(k): pipeline.state() for k, pipeline in pipelines.items()}, orders=self.orders.all())
 
     def restore(self, state: State) -> None:
-        """Take the state of the master before, before the first look at the kernel. Raises StateError."""
+        """Take the state of the master before, before the first look at the kernel. Raises StateError where a key in it
+        does not parse; one that was decoded has none."""
         try:
             self._restored = {ServiceKey.parse(k): s for k, s in state.services.items()}
             self.orders = Orders(state.orders)
-            for key, line in self._lines.items():
-                line.restore(self._restored.get(key, ServiceState()))
         except ValueError as error:
             raise StateError(str(error)) from None
+        for key, pipeline in self._pipelines.items():
+            pipeline.restore(self._restored.get(key, ServiceState()))
 
     def next_timer(self) -> float:
         """When `decide` wants to be called again, in the caller's `now`."""
         return self._timer
+
+
+def _said(error: Exception) -> str:
+    """The error and its place, in one line."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else ""
+    return printable(f"{type(error).__name__}: {error}{place}"[:200])
 
 
 def _check_laws(config: MasterConfig) -> None:

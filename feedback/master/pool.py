@@ -1,17 +1,33 @@
-"""Pool: what a law sees of one service. Frozen; made anew for each decision; no stage changes it."""
+"""Pool: one virtual service and its destinations, a row for each. What every stage reads and writes.
+
+A row is made once and kept until its destination goes; what was known of it goes with it. Each room writes its own
+fields and reads the others'. The length of a turn, the flow and the pool's utilisation are said once, here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from feedback.master.estimate import Estimate
-from feedback.master.fleet import Trust, Window
-from feedback.master.health import Checked
-from feedback.master.orders import Order
-from feedback.model import Destination, DestinationEntry, DestinationKey, Reason, Service
+from feedback.master.outcome import Fact, Out, Step, Zero
+from feedback.model import Destination, DestinationEntry, DestinationKey, Protocol, Service
+
+if TYPE_CHECKING:
+    from feedback.master.bounds.eject import Failures
+    from feedback.master.bounds.limits import Limit, Thresholds
+    from feedback.master.bounds.sizing import Size
+    from feedback.master.claims.claim import Claim
+    from feedback.master.claims.health import Checked
+    from feedback.master.claims.orders import Order
+    from feedback.master.servers.capacity import Capacity, Estimate
+    from feedback.master.servers.fleet import Server, Trust
+    from feedback.master.servers.window import Window
+
+SATURATED = 0.88  # mean utilisation of a pool: above, capacities freeze, and a queue tells nothing of its server
+WINDOWS_MAX = 50  # kept for one decision: an agent sends no more in a second
 
 
 class Role(msgspec.Struct, frozen=True):
@@ -22,71 +38,143 @@ class Role(msgspec.Struct, frozen=True):
     spill: bool = False
 
 
-class Member(msgspec.Struct, frozen=True):
-    """One destination: `base` is what the operator wrote (weight, thresholds, forwarding), `kernel` what is in force,
-    None while it is not there; `window` is the last window of its agent's stream, unsmoothed, None before the
-    first, and `windows` are all that came since the last decision;
-    `quiesced` says why it must be at 0, empty if it must not; `barred` says the same where the reason is not the
-    operator's but its service, which does not answer the director, or its agent's word. `advised` is the part of its
-    share that an agent-check agent asks for, None without one; `checked` how its health check stands; `order` what the
-    operator ordered by hand."""
+@dataclass(slots=True, eq=False)
+class Row:
+    """One destination. `base` is what its owner wants (weight, thresholds, forwarding), `kernel` what is in force, None
+    while it is not there, `active`, `inactive` and `weight` its live counts and weight, 0 without one."""
 
+    key: DestinationKey
     base: Destination
-    kernel: DestinationEntry | None
+    address: str
+    role: Role
+    # servers/: what is known of the real server behind it, and what it can complete
+    capacity: Capacity
     trust: Trust
-    age_seconds: float | None
-    estimate: Estimate | None
-    quiesced: str = ""
-    window: Window | None = None
-    windows: tuple[Window, ...] = ()
-    role: Role = Role()
-    barred: str = ""
-    advised: float | None = None
-    checked: Checked | None = None
+    server: Server | None = None
+    age_seconds: float | None = None
+    estimate: Estimate | None = None
+    windows: list[Window] = field(default_factory=list)  # of the agent's stream, since the last decision
+    window: Window | None = None  # the last one
+    # the kernel, as of the last look
+    kernel: DestinationEntry | None = None
+    weight: int = 0
+    active: int = 0
+    inactive: int = 0
+    # claims/: whose word holds it
+    claim: Claim = None  # type: ignore[assignment]  # set by the claims that make the row
+    zero: Zero | None = None
     order: Order | None = None
+    checked: Checked | None = None
+    advised: float | None = None  # the part of its share that an agent-check agent asks for
+    # laws/: `law` is the law's own memory of it; lower tiers get nothing while one before has room
+    law: Any = None
+    tier: int = 0
+    wanted: float = 0.0
+    why: Fact | None = None
+    of: float = 0.0  # what the law's own fact stands for
+    # bounds/
+    share: float = 0.0  # what they let through now
+    before: float | None = None  # and at the last decision, None while it was out of service
+    ramp: float | None = None  # 0..1 while it is in slow start
+    heard: bool = False  # its agent was when the fleet was last well
+    out: Out | None = None
+    failures: Failures | None = None
+    doubt: Any = None
+    size: Size | None = None
+    thresholds: Thresholds | None = None
+    limit: Limit = None  # type: ignore[assignment]  # set by the limits at each decision
+    tried: bool = False  # whether a trial's thresholds stand there instead of the usual ones
+    # actuate/: `part` goes in; `aim` is the weight, `note` the fact, `stands` the share that it stands for
+    part: float = 0.0
+    aim: int = 0
+    aimed: int | None = None  # the actuator's own; None where nothing was decided
+    note: Fact | None = None
+    stands: float | None = None
+    actuator: Any = None
+    # what is decided
+    upper: int = 0
+    lower: int = 0
+    said: list[Step] | None = None  # by the stages between the law and the actuator
+    told: list[Step] | None = None  # by claims, after the plan
+
+    def follow(self, old: Row) -> None:
+        """Its destination was removed and is there again before anything was decided: an owner's reload. What the
+        bounds let through goes on."""
+        self.before, self.ramp, self.heard = old.before, old.ramp, old.heard
+        self.failures, self.doubt = old.failures, old.doubt
+
+    def say(self, stage: str, fact: Fact, value: float | None) -> None:
+        """Of a stage between the law and the actuator."""
+        step = Step(stage, fact, value)
+        if self.said is None:
+            self.said = [step]
+        else:
+            self.said.append(step)
+
+    def tell(self, stage: str, fact: Fact, value: float | None) -> None:
+        """Of what is said after the plan."""
+        self.told = [*(self.told or ()), Step(stage, fact, value)]
 
     @property
-    def latest(self) -> tuple[Window, ...]:
-        """Those since the last decision, or the last one, which may have been seen before."""
-        return self.windows or ((self.window,) if self.window is not None else ())
+    def latest(self) -> list[Window]:
+        """The windows since the last decision, or the last one, which may have been seen before."""
+        return self.windows or ([self.window] if self.window is not None else [])
 
     @property
-    def key(self) -> DestinationKey:
-        return self.base.key
+    def quiesced(self) -> bool:
+        """Whether somebody's word keeps it at 0."""
+        return self.zero is not None
 
 
-class Pool(msgspec.Struct, frozen=True):
-    """`flow` is the service's new connections per second."""
+@dataclass(slots=True, eq=False)
+class Pool:
+    """`flow` is the service's new connections per second, `utilisation` what is used of what all can have, weighted by
+    capacity, `seconds` the real time since the last decision (0 at the first), `held` why everything stays as it is."""
 
     service: Service
-    members: tuple[Member, ...]
-    flow: float
+    rows: list[Row] = field(default_factory=list)
+    flow: float = 0.0
+    now: float = 0.0
+    seconds: float = 0.0
+    utilisation: float = 0.0
+    held: Fact | None = None
+
+    @property
+    def udp(self) -> bool:
+        return self.service.key.protocol is Protocol.UDP
 
 
-class Share(msgspec.Struct, frozen=True):
-    """The part (0..1) of the service's connections that a destination should get, and why so far.
+class Share(msgspec.Struct, frozen=True, gc=False):
+    """A law's answer for one destination: the part of the service's connections that it should get, in any unit, and
+    why. `tier` is how a law says "not before": a tier gets nothing while one of a lower number is in service and not
+    full, and shares are then parts of the tier. How that is made is the actuator's business.
 
-    `tier` is how a law says "not before": a tier gets nothing while one of a lower number is in service and not full,
-    and shares are then parts of the tier. How that is made is the actuator's business. The line takes it from the law's
-    own answer; the guard bounds the values and need not know of it.
-    """
+    `of` is the value that `why` stands for, `more` what the law did to it afterwards."""
 
     value: float
-    reasons: tuple[Reason, ...] = ()
+    why: Fact = ""
     tier: int = 0
+    of: float | None = None
+    more: tuple[Step, ...] = ()
 
-    def because(self, stage: str, text: str, value: float | None = None) -> Share:
+    def because(self, stage: str, fact: Fact, value: float | None = None) -> Share:
         """This share with one reason more, and with a new value if one is given."""
         new = self.value if value is None else value
-        return Share(new, (*self.reasons, Reason(stage, text, new)), self.tier)
+        if not self.why:
+            return Share(new, fact, self.tier)
+        first = self.value if self.of is None else self.of
+        return Share(new, self.why, self.tier, first, (*self.more, Step(stage, fact, new)))
 
 
 Shares: TypeAlias = Mapping[DestinationKey, Share]
 
 
-def normalised(shares: Mapping[DestinationKey, Share]) -> dict[DestinationKey, Share]:
-    """The same shares with a sum of 1; as they are if all are 0."""
-    total = sum(s.value for s in shares.values())
-    if total <= 0:
-        return dict(shares)
-    return {k: Share(s.value / total, s.reasons, s.tier) for k, s in shares.items()}
+def utilisation(rows: Iterable[Row]) -> float:
+    """What is used of what these can have, weighted by capacity."""
+    total = used = 0.0
+    for row in rows:
+        estimate = row.estimate
+        if estimate is not None:
+            total += estimate.capacity
+            used += estimate.capacity * estimate.utilisation
+    return used / total if total else 0.0

@@ -8,11 +8,13 @@ thresholds of what is there is changed. Invariant: applying the plan to the tabl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from feedback.ipvs.difference import differs
+from feedback.master.claims.claims import same_way
+from feedback.master.pool import Row
 from feedback.model import (
     AddDestination,
     AddService,
@@ -22,45 +24,55 @@ from feedback.model import (
     RemoveDestination,
     Service,
     ServiceEntry,
+    ServiceKey,
     SetDestination,
     SetService,
-    Setting,
 )
 
 
-def with_setting(base: Destination, setting: Setting) -> Destination:
-    return msgspec.structs.replace(base, weight=setting.weight, upper=setting.upper, lower=setting.lower)
+def wanted(row: Row, base: Destination) -> Destination:
+    """The whole record that a row should have, made from `base`."""
+    return msgspec.structs.replace(base, weight=row.aim, upper=row.upper, lower=row.lower)
 
 
-def reconcile_owned(
-    service: Service,
-    destinations: Mapping[DestinationKey, Destination],
-    settings: Mapping[DestinationKey, Setting],
-    entry: ServiceEntry | None,
-) -> list[Edit]:
-    """Edits that make one service of ours what the configuration and the settings say. `destinations` is the
-    configured record of each (forwarding, tunnel); `settings` has a setting for each of them."""
+def reconcile_owned(service: Service, rows: Mapping[DestinationKey, Row], entry: ServiceEntry | None) -> list[Edit]:
+    """Edits that make one service of ours what the configuration and the decision say; the base of each row is the
+    configured record (forwarding, tunnel)."""
     edits: list[Edit] = []
     if entry is None:
         edits.append(AddService(service))
     elif differs(service, entry.service):
         edits.append(SetService(service))
-    there = {e.destination.key: e.destination for e in entry.destinations} if entry else {}
-    for key, base in destinations.items():
-        wanted = with_setting(base, settings[key])
-        if key not in there:
-            edits.append(AddDestination(service.key, wanted))
-        elif there[key] != wanted:
-            edits.append(SetDestination(service.key, wanted))
-    edits.extend(RemoveDestination(service.key, key) for key in there if key not in destinations)
+    for row in rows.values():
+        if row.kernel is None:
+            edits.append(AddDestination(service.key, wanted(row, row.base)))
+        elif not _stands(row, row.base):
+            edits.append(SetDestination(service.key, wanted(row, row.base)))
+    if entry is not None:
+        edits.extend(
+            RemoveDestination(service.key, e.destination.key)
+            for e in entry.destinations
+            if e.destination.key not in rows
+        )
     return edits
 
 
-def reconcile_weights(entry: ServiceEntry, settings: Mapping[DestinationKey, Setting]) -> list[Edit]:
-    """Edits of weights and thresholds of a service that somebody else owns."""
-    edits: list[Edit] = []
-    for have in (e.destination for e in entry.destinations):
-        setting = settings.get(have.key)
-        if setting is not None and with_setting(have, setting) != have:
-            edits.append(SetDestination(entry.service.key, with_setting(have, setting)))
-    return edits
+def reconcile_weights(service: ServiceKey, rows: Iterable[Row]) -> list[Edit]:
+    """Edits of weights and thresholds of what is there, and nothing else."""
+    return [
+        SetDestination(service, wanted(row, row.kernel.destination))
+        for row in rows
+        if row.kernel is not None and not _stands(row, row.kernel.destination)
+    ]
+
+
+def _stands(row: Row, base: Destination) -> bool:
+    """Whether the kernel has what the row should have, by way of `base`."""
+    assert row.kernel is not None
+    have = row.kernel.destination
+    return (
+        row.aim == have.weight
+        and row.upper == have.upper
+        and row.lower == have.lower
+        and (base is have or same_way(base, have))
+    )

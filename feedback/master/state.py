@@ -7,14 +7,16 @@ Pure: the daemon keeps it in a file. What does not fit is refused with one line,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-from feedback.master.estimate import Learned
-from feedback.master.orders import Order
+from feedback.master.claims.claim import Cap, Number, Ordered, Remembered
+from feedback.master.claims.orders import Order
+from feedback.master.servers.capacity import Learned
 from feedback.model import DestinationKey, ServiceKey
+from feedback.wire import printable
 
 # Raised when an older master would do harm with it: fields that it does not know are ignored and have defaults here.
 VERSION = 1
@@ -24,43 +26,12 @@ class StateError(ValueError):
     """One line: what was wrong."""
 
 
-Number = Annotated[int, msgspec.Meta(ge=0)]
+class ServiceState(Remembered, frozen=True):
+    """Also `learned`: how fast each destination is, for a standby or a restarted master to go on with; and `limited`:
+    destinations whose thresholds are ours, learned, where somebody else owns the service."""
 
-
-class Cap(msgspec.Struct, frozen=True):
-    """A destination's thresholds before those of a trial, and those."""
-
-    upper: Number
-    lower: Number
-    our_upper: Number = 0
-    our_lower: Number = 0
-
-
-class Ordered(msgspec.Struct, frozen=True):
-    """A weight before the operator's order, and the order's."""
-
-    before: Number
-    ours: Number
-
-
-class ServiceState(msgspec.Struct, frozen=True):
-    """`zeros`: destinations whose weight of 0 is ours. `owners`: the other owner's last weight of each. `capped`: who
-    is on trial. `forced`: weights that an operator's order put in place of somebody else's zero.
-    `learned`: how fast each destination is, for a standby or a restarted master to go on with.
-    `ordered`: what orders changed. `limited`: destinations whose thresholds are ours, learned, where somebody else owns
-    the service."""
-
-    zeros: tuple[str, ...] = ()
-    owners: dict[str, Number] = {}
-    capped: dict[str, Cap] = {}
-    forced: dict[str, Number] = {}
-    learned: dict[str, Learned] = {}
-    ordered: dict[str, Ordered] = {}
+    learned: dict[str, Learned] = msgspec.field(default_factory=dict)
     limited: tuple[str, ...] = ()
-
-    def destinations(self) -> Iterator[str]:
-        """Every one that is named."""
-        yield from (*self.zeros, *self.owners, *self.capped, *self.forced, *self.learned, *self.ordered, *self.limited)
 
 
 class State(msgspec.Struct, frozen=True):
@@ -79,19 +50,88 @@ def encode(state: State) -> bytes:
     return msgspec.json.format(msgspec.json.encode(state, order="deterministic")) + b"\n"
 
 
+def sound(state: State) -> tuple[bytes, str]:
+    """The bytes of a state that reads back equal, and what had to be left out for it, '' if nothing: an entry that no
+    master could read must not take the others along."""
+    written = encode(state)
+    found, dropped = read(written)
+    if found == state and not dropped:
+        return written, ""
+    return encode(found), "; ".join(dropped)[:200] or "what changes when it is read"
+
+
 def decode(data: bytes) -> State:
-    """Raises StateError."""
+    """Raises StateError. See `read`, for what it dropped."""
+    return read(data)[0]
+
+
+def read(data: bytes) -> tuple[State, tuple[str, ...]]:
+    """The state, and a line for each entry that did not fit and was dropped; the rest is kept. Raises StateError where
+    it is no state at all."""
     try:
-        state = msgspec.json.decode(data, type=State)
+        raw = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(str(error)) from None
-    if state.version != VERSION:
-        raise StateError(f"is of version {state.version}, this master reads {VERSION}")
+    if not isinstance(raw, dict):
+        raise StateError(f"expected an object, not {type(raw).__name__}")
+    version = raw.get("version", VERSION)
+    if version != VERSION:
+        raise StateError(f"is of version {printable(str(version))[:20]}, this master reads {VERSION}")
+    dropped: list[str] = []
+    services = {}
+    for key, entry in _items(raw.get("services"), "services", dropped):
+        if _fits(ServiceKey.parse, key, f"services.{key}", dropped):
+            services[key] = _service(entry, f"services.{key}", dropped)
+    orders = []
+    given = raw.get("orders", [])
+    for number, entry in enumerate(given if isinstance(given, list) else []):
+        order = _converted(entry, Order, f"orders[{number}]", dropped)
+        if order is not None and _fits(lambda of: of.slot, order, f"orders[{number}]", dropped):
+            orders.append(order)
+    return State(services=services, orders=tuple(orders)), tuple(dropped)
+
+
+def _service(raw: Any, where: str, dropped: list[str]) -> ServiceState:
+    """Each field's entries singly."""
+    found: dict[str, Any] = {}
+    for name, value in _items(raw, where, dropped):
+        kind = ENTRIES.get(name)
+        here = f"{where}.{name}"
+        if name in ("zeros", "limited"):
+            if not isinstance(value, list):
+                dropped.append(f"{here}: expected an array")
+                continue
+            named = [k for k in value if isinstance(k, str)]
+            found[name] = tuple(k for k in named if _fits(DestinationKey.parse, k, here, dropped))
+        elif kind is not None:
+            entries = {k: _converted(v, kind, f"{here}.{k}", dropped) for k, v in _items(value, here, dropped)}
+            kept = {k: v for k, v in entries.items() if v is not None}
+            found[name] = {k: v for k, v in kept.items() if _fits(DestinationKey.parse, k, here, dropped)}
+    return ServiceState(**found)
+
+
+ENTRIES: dict[str, Any] = {"owners": Number, "forced": Number, "capped": Cap, "ordered": Ordered, "learned": Learned}
+
+
+def _items(raw: Any, where: str, dropped: list[str]) -> list[tuple[str, Any]]:
+    if raw is None or isinstance(raw, dict):
+        return list((raw or {}).items())
+    dropped.append(f"{where}: expected an object")
+    return []
+
+
+def _converted(raw: Any, kind: Any, where: str, dropped: list[str]) -> Any:
     try:
-        for key, service in state.services.items():
-            ServiceKey.parse(key)
-            for destination in service.destinations():
-                DestinationKey.parse(destination)
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        dropped.append(printable(f"{where}: {error}"))
+        return None
+
+
+def _fits(parse: Callable[[Any], object], value: Any, where: str, dropped: list[str]) -> bool:
+    try:
+        parse(value)
     except ValueError as error:
-        raise StateError(str(error)) from None
-    return state
+        dropped.append(printable(f"{where}: {error}"))
+        return False
+    return True

@@ -109,7 +109,7 @@ class Feedback(Nobody):
         self.controller.receive_kernel(snapshot, now)
         self.controller.foreign_edits.clear()
         decision = self.controller.decide(now)
-        shares = {s.destination: s.share for s in decision.settings}
+        shares = {d.key: d.share for s in decision.services for d in s.destinations}
         order = [e.destination.key for e in snapshot.services[0].destinations][::-1]
         return decision.edits, [shares.get(key, 0.0) for key in order]
 

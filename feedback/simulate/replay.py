@@ -16,8 +16,8 @@ import msgspec
 
 from feedback.config import MasterConfig
 from feedback.master import Controller
-from feedback.master.line import ServiceStatus
-from feedback.master.recording import Entry
+from feedback.master.pipeline import ServiceStatus
+from feedback.master.shell.recording import Entry
 from feedback.model import DestinationEntry, DestinationKey, ServiceEntry, ServiceKey, SetDestination, Snapshot
 from feedback.wire import Report
 
@@ -87,7 +87,7 @@ class Ruler:
         found = {}
         for service in self._controller.decide(at).services:
             for d in service.destinations:
-                key, estimate = (service.service.key, d.member.key), d.member.estimate
+                key, estimate = (service.service.key, d.key), d.estimate
                 if estimate is not None and estimate.samples and not estimate.held and key in parts:
                     found[key] = parts[key] * service.flow / max(1e-9, estimate.capacity)
         return found
@@ -150,7 +150,7 @@ def _shares(services: Iterable[ServiceStatus]) -> dict[Key, float]:
     found: dict[Key, float] = {}
     for service in services:
         total = sum(d.setting.share for d in service.destinations) or 1.0
-        found |= {(service.service.key, d.member.key): d.setting.share / total for d in service.destinations}
+        found |= {(service.service.key, d.key): d.share / total for d in service.destinations}
     return found
 
 

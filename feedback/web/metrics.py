@@ -39,7 +39,7 @@ SERVER_GAUGES = (  # name, key in the document, help
     ("memory_available_ratio", "memory_available", "Memory available, of the total that bounds it."),
     ("capacity_connections_per_second", "capacity_per_second", "Connections that it can complete in a second."),
     ("capacity_deviation_ratio", "deviation", "Relative uncertainty of the capacity (one standard deviation)."),
-    ("completions_per_second", "rate_per_second", "Connections that it completes in a second."),
+    ("connections_per_second", "rate_per_second", "New connections."),
     ("cores", "cores", "CPUs that it may use."),
 )
 
@@ -47,6 +47,7 @@ COUNTERS = (  # name, key in the document's counters, help
     ("ipvs_edits", "edits", "Edits sent to the kernel's table."),
     ("ipvs_errors", "ipvs_errors", "Edits that the kernel refused, and times that it could not be asked."),
     ("ipvs_foreign_changes", "foreign_edits", "Weights that somebody else wrote over ours."),
+    ("faults", "faults", "Mistakes of the master: each held one service, or forgot what was learned of one server."),
 )
 
 LINK = "link_"  # what the link counts of frames, by result

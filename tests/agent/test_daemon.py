@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from feedback import wire
 from feedback.cli.agent import agent as command
-from feedback.master.link import Link
+from feedback.master.shell.link import Link
 from feedback.ops import keys
 
 DEADLINE_SECONDS = 20.0

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from feedback.cli import events as module
 from feedback.cli.events import Source
 from feedback.cli.main import main
-from feedback.master.events import Ring
+from feedback.master.shell.events import Ring
 from feedback.ops.control import serve
 
 

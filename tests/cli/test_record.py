@@ -12,7 +12,7 @@ import zmq
 from click.testing import CliRunner, Result
 
 from feedback.cli.main import main
-from feedback.master.daemon import RECORDERS_MAX
+from feedback.master.shell.daemon import RECORDERS_MAX
 from feedback.ops.control import ControlError, ask, follow
 from feedback.ops.feed import Feed
 from tests.master import test_daemon

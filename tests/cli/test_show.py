@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from feedback.cli.main import COMMANDS, main
-from feedback.master.status import of_decision
+from feedback.master.shell.status import of_decision
 from feedback.ops.control import serve
 from tests.master.test_controller import Bench, config
 

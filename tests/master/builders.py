@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from ipaddress import ip_address
+from typing import Any
+
+import msgspec
 
 from feedback.config import MasterConfig, parse
-from feedback.master.estimate import Estimate
-from feedback.master.fleet import Trust
-from feedback.master.pool import Member, Pool, Share
+from feedback.master.bounds.limits import NONE
+from feedback.master.claims.claim import Claim
+from feedback.master.outcome import By, Zero
+from feedback.master.pool import Pool, Role, Row, Share, utilisation
+from feedback.master.servers.capacity import Capacity, Estimate
+from feedback.master.servers.fleet import Trust
+from feedback.master.servers.prior import Prior
+from feedback.master.servers.window import Window
 from feedback.model import (
     AddDestination,
     AddService,
@@ -86,17 +95,47 @@ def member(
     utilisation: float = 0.5,
     memory_available: float = 0.8,
     quiesced: str = "",
-) -> Member:
-    base = Destination(rip(i), weight=100)
+) -> Row:
     kernel = None
     if weight is not None:
         kernel = DestinationEntry(Destination(rip(i), weight=weight), active, inactive)
     known = None if capacity is None else estimate(capacity, utilisation, memory_available)
-    return Member(base, kernel, trust, 0.1, known, quiesced)
+    return row(Destination(rip(i), weight=100), kernel, trust, 0.1, known, quiesced)
 
 
-def pool(*members: Member, flow: float = 100.0, scheduler: str = "sed") -> Pool:
-    return Pool(Service(VIRTUAL, scheduler), members, flow)
+def row(
+    base: Destination,
+    kernel: DestinationEntry | None,
+    trust: Trust,
+    age_seconds: float | None,
+    known: Estimate | None,
+    quiesced: str = "",
+    window: Window | None = None,
+) -> Row:
+    made = Row(base.key, base, str(base.key.address), Role(), Capacity(Prior()), trust, claim=Claim(), limit=NONE)
+    made.age_seconds, made.estimate, made.window = age_seconds, known, window
+    made.zero = Zero(By.CONFIGURATION, quiesced) if quiesced else None
+    return put(made, kernel)
+
+
+def put(of: Row, kernel: DestinationEntry | None) -> Row:
+    """With this in the kernel."""
+    of.kernel = kernel
+    of.weight, of.active, of.inactive = (
+        (kernel.destination.weight, kernel.active, kernel.inactive) if kernel else (0,) * 3
+    )
+    return of
+
+
+def replace(of: Any, **changes: Any) -> Any:
+    """A copy of a row, a pool or a struct, with changes."""
+    if isinstance(of, Row):
+        return put(copied := dataclasses.replace(of, **changes), copied.kernel)
+    return dataclasses.replace(of, **changes) if isinstance(of, Pool) else msgspec.structs.replace(of, **changes)
+
+
+def pool(*rows: Row, flow: float = 100.0, scheduler: str = "sed", service: Service | None = None) -> Pool:
+    return Pool(service or Service(VIRTUAL, scheduler), list(rows), flow, utilisation=utilisation(rows))
 
 
 def shares(*values: float) -> dict[DestinationKey, Share]:

@@ -6,19 +6,17 @@ import random
 from collections.abc import Callable
 from itertools import pairwise
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.master.actuate import LOOK_SECONDS, Actuator, Wanted, for_scheduler, look_seconds
-from feedback.master.actuate.flow import Flow
-from feedback.master.actuate.memory import Memory
-from feedback.master.actuate.presence import Presence
-from feedback.master.actuate.stock import Stock
+from feedback.master.actuate import LOOK_SECONDS
+from feedback.master.actuate.wrr import Flow as Wrr
 from feedback.master.pool import Pool
+from feedback.master.traits import closer_look
 from feedback.model import WEIGHT_MAX, Destination, DestinationEntry, Protocol, Service, ServiceKey
-from tests.master.builders import member, pool, rip, shares
+from tests.master.builders import member, pool, put, rip, shares
+from tests.master.stages import Acting, Flow, Memory, Presence, Stock, Wanted, for_scheduler
 
 
 def sed(active: list[int], inactive: list[int], weights: list[int]) -> int:
@@ -30,7 +28,7 @@ def wlc(active: list[int], inactive: list[int], weights: list[int]) -> int:
 
 
 def run(
-    actuator: Actuator,
+    actuator: Acting,
     choose: Callable[[list[int], list[int], list[int]], int],
     parts: Callable[[float], list[float]],
     *,
@@ -55,13 +53,10 @@ def run(
             tick = now + 0.2
             part = parts(now)
             members = tuple(
-                msgspec.structs.replace(
-                    member(i + 1),
-                    kernel=DestinationEntry(Destination(rip(i + 1), weight=weights[i]), active[i], closed[i]),
-                )
+                put(member(i + 1), DestinationEntry(Destination(rip(i + 1), weight=weights[i]), active[i], closed[i]))
                 for i in range(n)
             )
-            p = Pool(pool().service, members, flow)
+            p = pool(*members, flow=flow)
             given_weights = actuator.weights(p, Wanted(shares(*part)), now)
             weights = [given_weights[rip(i + 1)].value for i in range(n)]
         chosen = choose(active, closed, weights)
@@ -123,15 +118,14 @@ def test_plain_wlc_floods_the_server_whose_weight_rises() -> None:
     """The trap itself, so that the test above is known to test something."""
 
     class Written:
-        def weights(self, p: Pool, wanted: Wanted, now: float) -> dict:  # type: ignore[type-arg]
-            from feedback.master.actuate import Weight
-
-            return {k: Weight(round(1000 * s.value)) for k, s in wanted.shares.items()}
+        def aim(self, p: Pool) -> None:
+            for row in p.rows:
+                row.aim = round(1000 * row.part)
 
     def parts(now: float) -> list[float]:
         return [0.25] * 4 if now < 20 else [0.125, 0.125, 0.25, 0.5]
 
-    placed = run(Written(), wlc, parts, seconds=30, inactive=[3000] * 4)  # type: ignore[arg-type]
+    placed = run(Acting(Written()), wlc, parts, seconds=30, inactive=[3000] * 4)
     assert part_of(placed, 3, 21, 24) > 0.9
 
 
@@ -199,7 +193,7 @@ def test_wrr_answers_what_piles_up_the_more_firmly_the_younger_the_news() -> Non
         return out[rip(2)].value / out[rip(1)].value
 
     close, far = after(LOOK_SECONDS), after(0.2)
-    slack = Flow.FEW + Flow.CHANCE * 10**0.5
+    slack = Wrr.FEW + Wrr.CHANCE * 10**0.5
     less = (10 + slack) / (15 + slack)
     assert far == pytest.approx(1.2 / less, rel=0.1)
     assert close == pytest.approx(1.5 / less**2, rel=0.1)
@@ -249,8 +243,8 @@ def test_weights_are_ones_the_kernel_takes_and_zero_only_for_a_share_of_zero(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "scheduler", "seconds"),
-    [("tcp", "sed", LOOK_SECONDS), ("tcp", "wlc", float("inf")), ("udp", "wrr", float("inf"))],
+    ("protocol", "scheduler", "closer"),
+    [("tcp", "sed", True), ("tcp", "wlc", False), ("udp", "wrr", False)],
 )
-def test_where_nothing_is_seen_sooner_there_is_no_closer_look(protocol: str, scheduler: str, seconds: float) -> None:
-    assert look_seconds(Service(ServiceKey.at(Protocol(protocol), "10.0.0.100", 80), scheduler)) == seconds
+def test_where_nothing_is_seen_sooner_there_is_no_closer_look(protocol: str, scheduler: str, closer: bool) -> None:
+    assert closer_look(Service(ServiceKey.at(Protocol(protocol), "10.0.0.100", 80), scheduler)) is closer

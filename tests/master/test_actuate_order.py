@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from feedback.master.actuate import Wanted, Weights, for_scheduler
-from feedback.master.limits import Limit
+from feedback.master.bounds.limits import Limit
 from feedback.master.pool import Pool
 from feedback.model import DestinationKey, Protocol, Service, ServiceKey
-from tests.master.builders import member, pool, rip, shares
+from tests.master.builders import member, pool, replace, rip, shares
+from tests.master.stages import Wanted, Weights, for_scheduler
 
 
 def values(weights: Weights) -> list[int]:
@@ -106,7 +105,9 @@ def test_twos_products_stay_within_an_int(active: int) -> None:
 
 @pytest.mark.parametrize("scheduler", ["sed", "nq", "ovf"])
 def test_udp_is_never_active_and_the_reason_says_so(scheduler: str) -> None:
-    two = Pool(Service(ServiceKey.at(Protocol.UDP, "10.0.0.100", 53), scheduler), (member(1), member(2)), 10.0)
+    two = pool(
+        member(1), member(2), flow=10.0, service=Service(ServiceKey.at(Protocol.UDP, "10.0.0.100", 53), scheduler)
+    )
     out = for_scheduler(scheduler, 0.05).weights(two, Wanted(shares(0.5, 0.5)), 0.0)
     assert "UDP" in out[rip(1)].text
 
@@ -118,8 +119,8 @@ def test_where_the_kernel_cannot_hold_a_tier_back_it_has_no_weight_until_those_b
     def second(active: int, now: float) -> int:
         first = member(1, weight=16, active=active)
         assert first.kernel is not None
-        bounded = msgspec.structs.replace(first.kernel.destination, upper=50)
-        full = msgspec.structs.replace(first, kernel=msgspec.structs.replace(first.kernel, destination=bounded))
+        bounded = replace(first.kernel.destination, upper=50)
+        full = replace(first, kernel=replace(first.kernel, destination=bounded))
         return actuator.weights(pool(full, member(2, weight=0), flow=10.0), wanted, now)[rip(2)].value
 
     assert second(10, 0.0) == 0

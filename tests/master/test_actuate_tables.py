@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from math import gcd
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.master.actuate import Wanted, Weights
-from feedback.master.actuate.table import Buckets, Permuted, apportion
+from feedback.master.actuate.hashed import apportion
 from feedback.master.pool import Pool
 from feedback.model import ServiceFlags
-from tests.master.builders import member, pool, rip, shares
+from tests.master.builders import member, pool, replace, rip, shares
+from tests.master.stages import Acting, Buckets, Permuted, Wanted, Weights
 
 positive = st.floats(1e-4, 1.0)
 
@@ -92,9 +91,9 @@ def test_mh_is_written_for_a_tenth_and_every_ten_seconds() -> None:
 
 
 @pytest.mark.parametrize("actuator", [Permuted(), Buckets()])
-def test_a_zero_without_fallback_says_that_clients_are_refused(actuator: Permuted | Buckets) -> None:
+def test_a_zero_without_fallback_says_that_clients_are_refused(actuator: Acting) -> None:
     two = having([30, 31])
     assert "refused" in actuator.weights(two, Wanted(shares(1.0, 0.0)), 0.0)[rip(2)].text
-    service = msgspec.structs.replace(two.service, flags=ServiceFlags.SCHED1)
-    fallback = msgspec.structs.replace(two, service=service)
+    service = replace(two.service, flags=ServiceFlags.SCHED1)
+    fallback = replace(two, service=service)
     assert "refused" not in actuator.weights(fallback, Wanted(shares(1.0, 0.0)), 0.0)[rip(2)].text

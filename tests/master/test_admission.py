@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from feedback import wire
-from feedback.master.admission import BURST, RATE_PER_SECOND, SILENCE_SECONDS, Admission, Refused
+from feedback.master.shell.admission import BURST, RATE_PER_SECOND, SILENCE_SECONDS, Admission, Refused
 from feedback.ops.keys import Enrolment, PublicKey
 
 KEY, OTHER = PublicKey("k" * 40), PublicKey("o" * 40)

@@ -16,8 +16,8 @@ import pytest
 from feedback.config import MasterConfig, parse
 from feedback.ipvs import FakeKernel
 from feedback.master import Controller
-from feedback.master.owner import LONGER, SIGNATURE, STANDS_SECONDS, STANDS_SECONDS_MAX, Disputes, What
-from feedback.master.state import StateError, decode, encode
+from feedback.master.claims.owner import LONGER, SIGNATURE, STANDS_SECONDS, STANDS_SECONDS_MAX, Disputes, What
+from feedback.master.state import ServiceState, State, decode, encode, read
 from feedback.model import (
     AddDestination,
     AddService,
@@ -113,7 +113,7 @@ class Town:
         self.controller.foreign_edits.clear()
         decision = self.controller.decide(self.now)
         self.held = decision.services[0].held if decision.services else ""
-        self.bases = {d.member.key: d.member.base.weight for s in decision.services for d in s.destinations}
+        self.bases = {d.key: d.base.weight for s in decision.services for d in s.destinations}
         meanwhile()
         edits = self.controller.confirm(decision.edits, {VIRTUAL: self.kernel.destinations(VIRTUAL)})
         before = {e.destination.key: e.destination.weight for e in self.kernel.destinations(VIRTUAL)}
@@ -542,7 +542,9 @@ def test_a_threshold_that_the_owner_typed_is_not_kept_for_ours() -> None:
 
 
 @pytest.mark.parametrize("field", ['"limited": ["nonsense"]', '"zeros": ["10.0.0.1"]', '"limited": 7'])
-def test_a_state_that_names_what_is_no_destination_is_refused(field: str) -> None:
-    data = f'{{"version": 1, "services": {{"{VIRTUAL}": {{{field}}}}}}}'.encode()
-    with pytest.raises(StateError):
-        decode(data)
+def test_a_state_that_names_what_is_no_destination_is_read_without_it_and_says_so(field: str) -> None:
+    data = f'{{"version": 1, "services": {{"{VIRTUAL}": {{{field}, "owners": {{"{rip(1)}": 7}}}}}}}}'.encode()
+    found, dropped = read(data)
+    assert found == State(services={str(VIRTUAL): ServiceState(owners={str(rip(1)): 7})})
+    assert len(dropped) == 1
+    assert field.partition(":")[0].strip('"') in dropped[0]

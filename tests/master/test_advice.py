@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.agent.agentcheck import AgentCheck
-from feedback.master.advice import RATIO_MAX, Advice, AdviceError
+from feedback.master.claims.advice import RATIO_MAX, Advice, AdviceError
 from tests.agent.test_agentcheck import sample
 
 

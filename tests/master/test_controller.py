@@ -7,8 +7,8 @@ import pytest
 
 from feedback.config import ConfigError, MasterConfig, parse
 from feedback.master import Controller
+from feedback.master.claims.orders import Kind, Order
 from feedback.master.laws import UnknownLawError
-from feedback.master.orders import Kind, Order
 from feedback.master.state import decode, encode
 from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
 from feedback.wire import Connections
@@ -210,7 +210,7 @@ def test_the_base_weight_of_an_adopted_destination_is_its_owners_not_ours() -> N
     bench.run(10)
 
     def base() -> list[int]:
-        return [d.member.base.weight for d in bench.controller.decide(bench.now).services[0].destinations]
+        return [d.base.weight for d in bench.controller.decide(bench.now).services[0].destinations]
 
     assert base() == [5, 5]
     table.put(rip(1), 9)

@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from feedback.ipvs import FakeKernel, NoIpvs
-from feedback.master.daemon import Daemon
+from feedback.master.shell.daemon import Daemon
 from feedback.model import (
     AddDestination,
     AddService,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from feedback.config import Guards
-from feedback.master.doubt import HOLD_SECONDS, SUSTAINED_SECONDS, Doubt
-from feedback.master.fleet import Trust
-from feedback.master.guard import Guard
+from feedback.master.bounds.doubt import HOLD_SECONDS, SUSTAINED_SECONDS
 from feedback.master.pool import Pool
+from feedback.master.servers.fleet import Trust
 from feedback.model import Counters, DestinationEntry
-from tests.master.builders import estimate, member, pool, rip, shares
+from tests.master.builders import estimate, member, pool, replace, rip, shares
+from tests.master.stages import Doubt, Guard
 
 RATE = 50.0
 USUAL, QUEUE = 10, 200  # open connections at that rate: 0.2 s, and 4 s
@@ -25,9 +24,7 @@ def at(now: float, *active: int, utilisation: float = 0.3, trust: Trust = Trust.
         base = member(i)
         entry = DestinationEntry(base.base, open_now, 0, 0, Counters(connections=count))
         made.append(
-            msgspec.structs.replace(
-                base, kernel=entry, estimate=estimate(100.0, utilisation), trust=trust if i == 1 else Trust.FRESH
-            )
+            replace(base, kernel=entry, estimate=estimate(100.0, utilisation), trust=trust if i == 1 else Trust.FRESH)
         )
     return pool(*made)
 

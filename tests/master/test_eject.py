@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 from itertools import groupby
 
-import msgspec
 import pytest
 
 from feedback.config import Guards
-from feedback.master.eject import Ejector, Failures
-from feedback.master.fleet import ApplicationWindow, Window
-from feedback.master.guard import Guard
-from feedback.master.pool import Member, Pool
+from feedback.master.bounds.eject import Failures
+from feedback.master.pool import Pool, Row
+from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import Protocol
-from tests.master.builders import member, pool, rip, shares
+from tests.master.builders import member, pool, replace, rip, shares
+from tests.master.stages import Ejector, Guard
 
 
 def window(end: float, *, answers: int = 0, errors: int = 0, resets: int = 0, opened: float = 20.0) -> Window:
@@ -41,13 +40,13 @@ def at(now: float, *errors: float, answers: int = 20) -> Pool:
     return pool(*(seen(i, window(now, answers=answers, errors=round(answers * e))) for i, e in enumerate(errors, 1)))
 
 
-def seen(i: int, w: Window, **kw: str) -> Member:
-    return msgspec.structs.replace(member(i, **kw), window=w)
+def seen(i: int, w: Window, **kw: str) -> Row:
+    return replace(member(i, **kw), window=w)
 
 
 def told(ejector: Ejector | Guard, pool: Pool) -> Pool:
     """The pool, after its members' windows were taken."""
-    for m in pool.members:
+    for m in pool.rows:
         if m.window is not None:
             ejector.observe(m.key, m.window, pool.service.key.protocol)
     return pool
@@ -103,20 +102,20 @@ def test_a_service_of_an_answer_a_second_is_judged_too() -> None:
 )
 def test_few_answers_must_be_striking_and_many_need_not(answers: int, errors: int, proven: bool) -> None:
     failures = Failures()
-    failures.count(window(1.0, answers=answers, errors=errors), 80, Protocol.TCP)
+    failures.count(window(1.0, answers=answers, errors=errors), 80, udp=False)
     assert failures.proves(0.10) is proven
 
 
 def test_a_good_past_does_not_hide_what_it_does_now() -> None:
     failures = Failures()
     for k in range(1, 100):
-        failures.count(window(k / 5, answers=30), 80, Protocol.TCP)
+        failures.count(window(k / 5, answers=30), 80, udp=False)
     for k in range(100, 103):
         assert not failures.proves(0.10)
-        failures.count(window(k / 5, answers=2, errors=2), 80, Protocol.TCP)
+        failures.count(window(k / 5, answers=2, errors=2), 80, udp=False)
     assert failures.proves(0.10)
     for k in range(103, 106):
-        failures.count(window(k / 5, answers=30), 80, Protocol.TCP)
+        failures.count(window(k / 5, answers=30), 80, udp=False)
     assert not failures.proves(0.10)
 
 

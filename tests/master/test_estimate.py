@@ -8,11 +8,12 @@ from math import exp
 import msgspec
 import pytest
 
-from feedback.master.estimate import Capacity, Estimator
-from feedback.master.filter import Filter
-from feedback.master.fleet import ApplicationWindow, Window
+from feedback.master.servers.capacity import Capacity
+from feedback.master.servers.filter import Filter
+from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import Counters, Destination, DestinationEntry
 from tests.master.builders import rip
+from tests.master.stages import Estimator, look
 
 
 def window(end: float, *, busy: float, completions: float | None, own: float | None = None, **kw: float) -> Window:
@@ -185,7 +186,7 @@ def test_without_the_agents_counters_the_kernels_are_aligned_to_its_cpu() -> Non
         if k % 10 == 0:  # the kernel refreshes its counters every 2 s
             count += 100
         entry = DestinationEntry(Destination(rip(1)), 0, 0, 0, Counters(connections=count))
-        c.observe_kernel(entry, at)
+        look(c, entry, at)
     found = c.estimate()
     assert found is not None
     assert found.capacity == pytest.approx(100, rel=0.1)  # 50 a second at a utilisation of 0.5
@@ -201,7 +202,7 @@ def test_reports_that_come_two_seconds_late_are_still_aligned_to_the_kernels_cou
             c.observe(late[k - 11])
         if k % 10 == 9:
             count += 100 if (k // 10) % 2 else 20
-        c.observe_kernel(DestinationEntry(Destination(rip(1)), 0, 0, 0, Counters(connections=count)), at)
+        look(c, DestinationEntry(Destination(rip(1)), 0, 0, 0, Counters(connections=count)), at)
     found = c.estimate()
     assert found is not None
     assert found.capacity == pytest.approx(100, rel=0.1)
@@ -213,7 +214,7 @@ def test_where_connections_last_capacity_is_open_ones_over_utilisation() -> None
     for i, (active, busy) in enumerate(((100, 0.5), (100, 0.25)), 1):
         c = estimator.capacity(rip(i))
         for k in range(1, 60):
-            c.observe_kernel(DestinationEntry(Destination(rip(i)), active), k / 5)
+            look(c, DestinationEntry(Destination(rip(i)), active), k / 5)
             c.observe(window(k / 5, busy=busy, completions=0.0))
     a, b = (estimator.capacity(rip(i)).estimate() for i in (1, 2))
     assert a is not None and b is not None
@@ -254,7 +255,7 @@ def test_open_connections_of_a_saturated_server_say_at_most_what_it_can_hold() -
 
     def capacity(start: float, active: int, busy: float) -> float:
         for k in range(1, 60):
-            c.observe_kernel(DestinationEntry(Destination(rip(1)), active), start + k / 5)
+            look(c, DestinationEntry(Destination(rip(1)), active), start + k / 5)
             c.observe(window(start + k / 5, busy=busy, completions=0.0))
         found = c.estimate()
         assert found is not None
@@ -271,7 +272,7 @@ def test_open_connections_that_still_build_up_teach_little() -> None:
     estimator.residence(10.0)
     c = estimator.capacity(rip(1))
     for k in range(1, 60):
-        c.observe_kernel(DestinationEntry(Destination(rip(1)), round(100 * (1 - exp(-k / 15)))), k / 5)
+        look(c, DestinationEntry(Destination(rip(1)), round(100 * (1 - exp(-k / 15)))), k / 5)
         c.observe(window(k / 5, busy=0.5, completions=0.0))
     found = c.estimate()
     assert found is not None

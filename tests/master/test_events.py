@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback.master.events import Ring, Watcher
+from feedback.master.shell.events import Ring, Watcher
 from tests.master.builders import rip
 from tests.master.test_controller import Bench, config
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from feedback.master.fleet import Fleet, Trust, Window
+from feedback.master.servers.fleet import Fleet, Refused, Trust
+from feedback.master.servers.window import Window
 from tests.master.builders import report, rip
 
 RIP = str(rip(1).address)
@@ -39,7 +40,7 @@ def test_a_report_that_is_not_newer_is_refused(sequence: int, at: float) -> None
     f.receive(report(at=100.0, sequence=1), 1000.0)
     f.receive(report(at=100.2, sequence=2), 1000.2)
     refusal = f.receive(report(at=at, sequence=sequence), 1000.4)
-    assert isinstance(refusal, str) and "replayed" in refusal
+    assert isinstance(refusal, Refused) and refusal.kind == "replayed"
 
 
 def test_a_new_boot_starts_anew() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedback.config import Guards
-from feedback.master.fleet import Trust
-from feedback.master.guard import RAMP_START, Guard
+from feedback.master.bounds.guard import RAMP_START
+from feedback.master.servers.fleet import Trust
 from feedback.model import Destination
-from tests.master.builders import member, pool, rip, shares
+from tests.master.builders import member, pool, replace, rip, shares
+from tests.master.stages import Guard
 
 
 def values(guarded: object) -> list[float]:
@@ -155,7 +155,7 @@ def test_nobody_gets_more_than_a_multiple_of_what_the_operator_gave(
 ) -> None:
     guard = Guard(Guards())
     bases = [Destination(rip(i), weight=w) for i, w in enumerate(weights, 1)]
-    eight = pool(*(msgspec.structs.replace(member(i), base=base) for i, base in enumerate(bases, 1)))
+    eight = pool(*(replace(member(i), base=base) for i, base in enumerate(bases, 1)))
     for k in range(60):
         out = guard.apply(eight, shares(*wanted), 10 + k / 5)
     assert out.shares[rip(1)].value == pytest.approx(expected, abs=0.01)

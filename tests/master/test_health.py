@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.config.probe import AgentSource, Check
-from feedback.master.fleet import Trust
-from feedback.master.health import FIRST_SECONDS, Health, Outcome, Probe, Schedule, Verdict, Watch
+from feedback.master.claims.health import FIRST_SECONDS, Health, Outcome, Probe, Schedule, Verdict, Watch
+from feedback.master.outcome import By, Zero
+from feedback.master.servers.fleet import Trust
 from feedback.model import DestinationKey
 from tests.master.builders import VIRTUAL, rip
 
@@ -88,12 +89,17 @@ def watch(check: Check | None = Check(rise=1, fall=2), source: AgentSource | Non
     return made
 
 
+def said(watch: Watch) -> str:
+    zero = watch.barred(rip(1), serves=True)
+    return "" if zero is None else str(zero.why)
+
+
 def test_before_the_first_outcome_who_serves_goes_on_and_who_does_not_waits() -> None:
     made = watch()
-    assert made.barred(rip(1), serves=True) == ""
-    assert made.barred(rip(1), serves=False) == "not checked yet"
+    assert made.barred(rip(1), serves=True) is None
+    assert made.barred(rip(1), serves=False) == Zero(By.CHECK, "not checked yet")
     made.receive(Probe(VIRTUAL, rip(1), Check(rise=1, fall=2)), GOOD, 1.0)
-    assert made.barred(rip(1), serves=False) == ""
+    assert made.barred(rip(1), serves=False) is None
 
 
 def test_a_failing_check_bars_and_says_what_was_seen() -> None:
@@ -105,7 +111,7 @@ def test_a_failing_check_bars_and_says_what_was_seen() -> None:
         (GOOD, ""),
     ]:
         made.receive(probe, outcome, 1.0)
-        assert made.barred(rip(1), serves=True) == expected
+        assert said(made) == expected
 
 
 def test_an_agents_silence_makes_its_word_old_and_nothing_else() -> None:
@@ -116,7 +122,7 @@ def test_an_agents_silence_makes_its_word_old_and_nothing_else() -> None:
     for now, trust in [(10.0, Trust.FRESH), (12.9, Trust.FRESH), (14.0, Trust.STALE), (26.0, Trust.LOST)]:
         made.receive(probe, None, now)  # could not be reached
         assert made.trust(rip(1), now, 2.0, 15.0) == (trust, now - 10.0)
-        assert made.barred(rip(1), serves=True) == ""
+        assert made.barred(rip(1), serves=True) is None
         assert made.advice(rip(1)).ratio == 0.6  # type: ignore[union-attr]
 
 
@@ -126,7 +132,7 @@ def test_a_line_that_says_nothing_is_told_and_changes_nothing() -> None:
     made.receive(probe, b"drain 60%\n", 1.0)
     assert "nothing to be understood" in made.receive(probe, b"hello\n", 2.0)
     assert made.receive(probe, b"75%", 2.0) == "a line without its end"
-    assert made.barred(rip(1), serves=True) == "its agent says drain"
+    assert made.barred(rip(1), serves=True) == Zero(By.ADVICE, "its agent says drain")
 
 
 def test_what_was_asked_before_a_reload_is_not_taken() -> None:

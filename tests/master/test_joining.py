@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from feedback import wire
 from feedback.cli.keys import keys as command
 from feedback.config import AgentConfig, load
-from feedback.master.link import Link
+from feedback.master.shell.link import Link
 from feedback.ops import joining, keys, tokens
 from feedback.ops.keys import KeyFileError
 from tests.master.test_link import Peers, Site, dealer, peers, reply, report, run, site, until  # noqa: F401

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import random
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.ipvs.fake import FakeKernel
 from feedback.ipvs.fake_table import Overload
-from feedback.master.fleet import Trust, Window
-from feedback.master.limits import Limit, Limits
-from feedback.master.pool import Member, Pool
-from feedback.master.sizing import Sizing
+from feedback.master.pool import Row
+from feedback.master.servers.fleet import Trust
+from feedback.master.servers.window import Window
 from feedback.model import (
     AddDestination,
     AddService,
@@ -26,7 +24,8 @@ from feedback.model import (
     ServiceKey,
     SetDestination,
 )
-from tests.master.builders import VIRTUAL, member, pool, rip
+from tests.master.builders import VIRTUAL, member, pool, replace, rip
+from tests.master.stages import Bound, Limits, Sizing
 
 both = pytest.mark.parametrize("overload", list(Overload), ids=["old", "new"])
 
@@ -35,23 +34,23 @@ def learned(latency: float = 0.25) -> Limits:
     return Limits("learned", latency)
 
 
-def having(m: Member, upper: int, lower: int) -> Member:
+def having(m: Row, upper: int, lower: int) -> Row:
     assert m.kernel is not None
-    there = msgspec.structs.replace(m.kernel.destination, upper=upper, lower=lower)
-    return msgspec.structs.replace(m, kernel=msgspec.structs.replace(m.kernel, destination=there))
+    there = replace(m.kernel.destination, upper=upper, lower=lower)
+    return replace(m, kernel=replace(m.kernel, destination=there))
 
 
-def typed(m: Member, upper: int, lower: int = 0) -> Member:
-    return msgspec.structs.replace(m, base=msgspec.structs.replace(m.base, upper=upper, lower=lower))
+def typed(m: Row, upper: int, lower: int = 0) -> Row:
+    return replace(m, base=replace(m.base, upper=upper, lower=lower))
 
 
-def only(limits: Limits, m: Member, now: float = 0.0, *, exact: bool = False, flow: float = 100.0) -> Limit:
+def only(limits: Limits, m: Row, now: float = 0.0, *, exact: bool = False, flow: float = 100.0) -> Bound:
     return limits.limits(pool(m, flow=flow), now, exact=exact)[m.key]
 
 
-def uncertain(m: Member, deviation: float) -> Member:
+def uncertain(m: Row, deviation: float) -> Row:
     assert m.estimate is not None
-    return msgspec.structs.replace(m, estimate=msgspec.structs.replace(m.estimate, deviation=deviation))
+    return replace(m, estimate=replace(m.estimate, deviation=deviation))
 
 
 def window(end: float, established: int, used: int, total: int = 10**9) -> Window:
@@ -133,8 +132,8 @@ def test_what_connections_last_in_a_busy_pool_is_not_learned() -> None:
         (Service(VIRTUAL, "sed"), member(1, capacity=None), "nothing measured"),
     ],
 )
-def test_there_is_none_where_it_cannot_help_and_the_reason_says_why(service: Service, m: Member, word: str) -> None:
-    out = learned().limits(Pool(service, (m,), 100.0), 0.0)[m.key]
+def test_there_is_none_where_it_cannot_help_and_the_reason_says_why(service: Service, m: Row, word: str) -> None:
+    out = learned().limits(pool(m, service=service), 0.0)[m.key]
     assert out.upper == 0
     assert word in out.text
 
@@ -186,7 +185,7 @@ def test_one_of_uncertain_capacity_is_not_given_all_that_those_with_a_threshold_
     limits, sure = learned(), member(1, capacity=400)
     unsure = uncertain(member(2, capacity=400, active=300, utilisation=1.0), deviation)
     assert unsure.estimate is not None
-    unsure = msgspec.structs.replace(unsure, estimate=msgspec.structs.replace(unsure.estimate, samples=samples))
+    unsure = replace(unsure, estimate=replace(unsure.estimate, samples=samples))
     for _ in range(2):
         out = limits.limits(pool(sure, unsure), 0.0, ramping={rip(2)} if ramping else ())
     assert out[rip(1)].upper == 110
@@ -241,22 +240,22 @@ def test_memory_bounds_the_room_by_what_a_connection_costs() -> None:
     for k in range(200):
         n = 50 + 50 * (k // 25 % 2)
         w = window(k / 5, established=n, used=800_000_000 + n * 1_000_000)
-        m = msgspec.structs.replace(member(1, capacity=4000, active=n), window=w)
+        m = replace(member(1, capacity=4000, active=n), window=w)
         sizing.observe(pool(m), k / 5)
     room = sizing.room(m)
     assert room is not None
     free = (0.2 - 0.1 - 0.05) * 1000  # connections of a megabyte each; a reserve of 5 % stays
     assert room.connections == pytest.approx(100 + free, rel=0.1)
-    assert "memory" in room.text
+    assert "memory" in str(room.why)
 
 
-def filling(sizing: Sizing, *, capacity: float = 4000, inactive: int = 0) -> Member:
+def filling(sizing: Sizing, *, capacity: float = 4000, inactive: int = 0) -> Row:
     """A server with room for fifty connections of a megabyte more, beside the hundred that it has."""
     m = member(1, capacity=capacity)
     for k in range(200):
         n = 50 + 50 * (k // 25 % 2)
         w = window(k / 5, established=n, used=800_000_000 + n * 1_000_000)
-        m = msgspec.structs.replace(member(1, capacity=capacity, active=n, inactive=inactive), window=w)
+        m = replace(member(1, capacity=capacity, active=n, inactive=inactive), window=w)
         sizing.observe(pool(m), k / 5)
     return m
 
@@ -265,7 +264,7 @@ def test_connections_that_are_newer_than_the_report_do_not_raise_what_memory_all
     sizing = Sizing(0.25)
     m = filling(sizing)
     assert m.kernel is not None
-    more = msgspec.structs.replace(m, kernel=msgspec.structs.replace(m.kernel, active=140))
+    more = replace(m, kernel=replace(m.kernel, active=140))
     before, after = sizing.room(m), sizing.room(more)
     assert before is not None and after is not None
     assert after.memory_bound == before.memory_bound
@@ -278,7 +277,7 @@ def test_what_memory_allows_is_a_bound_without_a_margin_and_is_never_withdrawn(
     inactive: int, ramping: bool, deviation: float
 ) -> None:
     limits = learned()
-    m = uncertain(filling(limits._sizing, inactive=inactive), deviation)
+    m = uncertain(filling(limits.sizing, inactive=inactive), deviation)
     out = limits.limits(pool(m), 40.0, ramping={m.key} if ramping else ())[m.key]
     closing = 400 if inactive else 0  # 2,000 a second, a fifth of a second
     assert out.upper == pytest.approx(150 + inactive + closing, abs=6)
@@ -287,9 +286,9 @@ def test_what_memory_allows_is_a_bound_without_a_margin_and_is_never_withdrawn(
 
 def test_memory_that_is_far_away_costs_no_threshold_where_none_is_needed_by_load() -> None:
     limits = learned()
-    m = uncertain(filling(limits._sizing, capacity=20), 0.4)
+    m = uncertain(filling(limits.sizing, capacity=20), 0.4)
     assert m.kernel is not None
-    calm = msgspec.structs.replace(m, kernel=msgspec.structs.replace(m.kernel, active=10))
+    calm = replace(m, kernel=replace(m.kernel, active=10))
     assert limits.limits(pool(calm), 40.0)[m.key].upper == 0
 
 
@@ -299,14 +298,14 @@ def test_memory_that_does_not_follow_connections_bounds_nothing() -> None:
     m = member(1, capacity=4000)
     for k in range(200):
         w = window(k / 5, established=draw.randrange(50, 100), used=800_000_000 + draw.randrange(97) * 1_000_000)
-        m = msgspec.structs.replace(member(1, capacity=4000, active=50), window=w)
+        m = replace(member(1, capacity=4000, active=50), window=w)
         sizing.observe(pool(m), k / 5)
     room = sizing.room(m)
     assert room is not None
     assert room.memory_bound is None
 
 
-def counting(limits: Limits, *members: Member) -> dict[DestinationKey, Limit]:
+def counting(limits: Limits, *members: Row) -> dict[DestinationKey, Bound]:
     """Behind a scheduler whose weights are counts, one tier a member."""
     tiers = {m.key: n for n, m in enumerate(members)}
     return limits.limits(pool(*members), 0.0, exact=True, counted=tiers)
@@ -330,9 +329,9 @@ def test_a_server_behind_that_was_never_busy_is_not_taken_to_be_larger() -> None
     assert not any(limit.upper for limit in out.values())
 
 
-def unmeasured(m: Member) -> Member:
+def unmeasured(m: Row) -> Row:
     assert m.estimate is not None
-    return msgspec.structs.replace(m, estimate=msgspec.structs.replace(m.estimate, samples=0))
+    return replace(m, estimate=replace(m.estimate, samples=0))
 
 
 def test_before_anything_is_measured_in_a_pool_the_first_is_not_held_back() -> None:
@@ -379,13 +378,13 @@ class Server:
         self.kernel.apply([AddService(Service(VIRTUAL, "sed")), AddDestination(VIRTUAL, Destination(rip(1), 1))])
         self.limits, self.capacity, self.now, self.exact = learned(), capacity, 0.0, True
 
-    def look(self, utilisation: float = 0.99) -> Limit:
+    def look(self, utilisation: float = 0.99) -> Bound:
         self.now += 0.2
         self.kernel.advance(self.now)
         entry = self.kernel.snapshot().services[0].destinations[0]
-        m = msgspec.structs.replace(member(1, capacity=self.capacity, utilisation=utilisation), kernel=entry)
+        m = replace(member(1, capacity=self.capacity, utilisation=utilisation), kernel=entry)
         out = only(self.limits, m, self.now, exact=self.exact, flow=4 * self.capacity)
-        wanted = msgspec.structs.replace(entry.destination, upper=out.upper, lower=out.lower)
+        wanted = replace(entry.destination, upper=out.upper, lower=out.lower)
         if wanted != entry.destination:
             assert self.kernel.apply([SetDestination(VIRTUAL, wanted)]) == ()
         return out

@@ -17,7 +17,7 @@ import zmq
 from feedback import wire
 from feedback.agent.uplink import State, Uplink
 from feedback.config import MasterLink
-from feedback.master.link import Link
+from feedback.master.shell.link import Link
 from feedback.ops import keys
 from feedback.ops.curve import CurveError
 from feedback.ops.keys import KeyPair

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.master.neighbour import MOST, Neighbour
+from feedback.master.servers.neighbour import MOST, Neighbour
 
 VARIANCE = 0.01  # of what a window's work should have cost: 10 %
 

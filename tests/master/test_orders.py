@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.master.commands import CommandError, Done, as_json, perform, read
+from feedback.master.claims.orders import Kind, Order, Orders
 from feedback.master.controller import Decision
-from feedback.master.orders import Kind, Order, Orders
-from feedback.master.state import StateError, decode, encode
+from feedback.master.shell.commands import CommandError, Done, as_json, perform, read
+from feedback.master.state import decode, encode
+from feedback.master.state import read as read_state
 from feedback.model import DestinationKey
 from tests.master.builders import VIRTUAL, config, rip
 from tests.master.test_controller import Bench
@@ -253,11 +254,14 @@ def test_a_drain_that_ended_while_the_master_was_away_does_not_leave_the_server_
     assert after.weight(1) > 0
 
 
-def test_a_state_of_before_orders_is_read_and_one_with_a_bad_order_refused() -> None:
+def test_a_state_of_before_orders_is_read_and_one_with_a_bad_order_has_the_good_ones() -> None:
     assert decode(b'{"version": 1, "services": {}}').orders == ()
-    bad = decode(b'{"version": 1, "orders": [{"kind": "drain", "service": "x", "destination": "y"}]}')
-    with pytest.raises(StateError):
-        desk().controller.restore(bad)
+    good = f'{{"kind": "drain", "service": "{VIRTUAL}", "destination": "{rip(1)}"}}'
+    bad = '{"kind": "drain", "service": "x", "destination": "y"}'
+    found, dropped = read_state(f'{{"version": 1, "orders": [{bad}, {good}]}}'.encode())
+    assert [o.destination for o in found.orders] == [str(rip(1))]
+    assert len(dropped) == 1
+    desk().controller.restore(found)
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from feedback.config import ConfigError, MasterConfig, parse
 from feedback.ipvs.fake import FakeConnection, FakeKernel
 from feedback.ipvs.fake_table import Overload
 from feedback.master import Controller
-from feedback.master.fleet import ApplicationWindow, Window
 from feedback.master.laws.failover import Failover
 from feedback.master.pool import Role
+from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import AddDestination, AddService, Destination, DestinationKey, Service, SetDestination
-from tests.master.builders import VIRTUAL, member, pool, report, rip
+from tests.master.builders import VIRTUAL, member, pool, replace, report, rip
 
 TICK = 0.2
 both = pytest.mark.parametrize("overload", list(Overload), ids=["old", "new"])
@@ -306,7 +306,7 @@ def test_priorities_of_a_service_that_somebody_else_owns_come_from_the_configura
 def test_a_server_that_asks_to_be_drained_goes_behind_the_others() -> None:
     drains = ApplicationWindow(80, None, None, None, None, None, drain=True)
     window = Window(0.0, 0.2, 1.0, 0.5, None, None, 0.0, 1.0, 1.0, 0.8, 0, applications=(drains,))
-    first = msgspec.structs.replace(member(1), window=window, role=Role(priority=9))
+    first = replace(member(1), window=window, role=Role(priority=9))
     tiers = {k: s.tier for k, s in Failover().shares(pool(first, member(2)), 0.0).items()}
     assert tiers == {rip(2): 0, rip(1): 1}
 

@@ -17,8 +17,8 @@ import pytest
 
 from feedback.config import ConfigError, MasterConfig, parse
 from feedback.config.probe import AgentSource, Check
-from feedback.master.health import Outcome, Probe
-from feedback.master.probes import Probes
+from feedback.master.claims.health import Outcome, Probe
+from feedback.master.shell.probes import Probes
 from feedback.model import DestinationKey
 from tests.master.builders import VIRTUAL
 from tests.ops.exhausted import exhausted

@@ -6,26 +6,50 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.master.reconcile import reconcile_owned, reconcile_weights
+from feedback.master import reconcile
+from feedback.master.pool import Row
+from feedback.master.servers.fleet import Trust
 from feedback.model import (
     AddDestination,
     AddService,
     Destination,
+    DestinationKey,
+    Edit,
     Forward,
     RemoveDestination,
     Service,
+    ServiceEntry,
     ServiceFlags,
     SetDestination,
     SetService,
-    Setting,
 )
-from tests.master.builders import VIRTUAL, Table, rip
+from tests.master.builders import VIRTUAL, Table, rip, row
 
 SERVICE = Service(VIRTUAL, "sed")
 
 
-def settings(*weights: int) -> dict:  # type: ignore[type-arg]
-    return {rip(i): Setting(VIRTUAL, rip(i), w) for i, w in enumerate(weights, 1)}
+Wanted = dict[DestinationKey, tuple[int, int, int]]  # weight and thresholds
+
+
+def settings(*weights: int) -> Wanted:
+    return {rip(i): (w, 0, 0) for i, w in enumerate(weights, 1)}
+
+
+def rows(
+    bases: dict[DestinationKey, Destination], wanted: Wanted, entry: ServiceEntry | None
+) -> dict[DestinationKey, Row]:
+    made = {}
+    for key, base in bases.items():
+        there = entry.entry(key) if entry is not None else None
+        made[key] = row(base, there, Trust.FRESH, 0.1, None)
+        made[key].aim, made[key].upper, made[key].lower = wanted[key]
+    return made
+
+
+def reconcile_owned(
+    service: Service, bases: dict[DestinationKey, Destination], wanted: Wanted, entry: ServiceEntry | None
+) -> list[Edit]:
+    return reconcile.reconcile_owned(service, rows(bases, wanted, entry), entry)
 
 
 def configured(n: int, **kw: object) -> dict:  # type: ignore[type-arg]
@@ -65,8 +89,8 @@ def test_with_ownership_of_weights_everything_else_of_a_foreign_record_is_kept()
     table = Table()
     theirs = Destination(rip(1), weight=5, forward=Forward.TUNNEL, upper=70, lower=7, tunnel_port=6080)
     table.apply([AddService(SERVICE), AddDestination(VIRTUAL, theirs)])
-    setting = {rip(1): Setting(VIRTUAL, rip(1), 9, upper=70, lower=7)}
-    (edit,) = reconcile_weights(table.snapshot().services[0], setting)
+    entry = table.snapshot().services[0]
+    (edit,) = reconcile.reconcile_weights(VIRTUAL, rows({rip(1): theirs}, {rip(1): (9, 70, 7)}, entry).values())
     assert isinstance(edit, SetDestination)
     assert edit.destination == msgspec.structs.replace(theirs, weight=9)
 
@@ -76,7 +100,7 @@ def test_applying_the_plan_leaves_nothing_to_do(before: dict[int, int], after: d
     table = Table()
     for state in (before, after):
         wanted = {rip(i): Destination(rip(i)) for i in state}
-        chosen = {rip(i): Setting(VIRTUAL, rip(i), w) for i, w in state.items()}
+        chosen: Wanted = {rip(i): (w, 0, 0) for i, w in state.items()}
         entry = next(iter(table.snapshot().services), None)
         table.apply(reconcile_owned(SERVICE, wanted, chosen, entry))
         assert reconcile_owned(SERVICE, wanted, chosen, table.snapshot().services[0]) == []

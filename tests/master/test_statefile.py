@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from feedback.master.daemon import NOT_SAVED
-from feedback.master.estimate import Learned
-from feedback.master.orders import Kind, Order
+from feedback.master.claims.orders import Kind, Order
+from feedback.master.servers.capacity import Learned
+from feedback.master.shell.daemon import NOT_SAVED
+from feedback.master.shell.statefile import LEARNED_SECONDS, RETRY_SECONDS, StateFile
 from feedback.master.state import ServiceState, State, StateError
-from feedback.master.statefile import LEARNED_SECONDS, RETRY_SECONDS, StateFile
 from feedback.model import SetDestination
 from feedback.ops.control import ControlError, ask
 from tests.master import test_daemon

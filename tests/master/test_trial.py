@@ -11,7 +11,7 @@ from feedback.config import MasterConfig, parse
 from feedback.ipvs.fake import FakeKernel
 from feedback.ipvs.fake_table import Overload
 from feedback.master import Controller
-from feedback.master.eject import TRIAL_CONNECTIONS
+from feedback.master.bounds.eject import TRIAL_CONNECTIONS
 from feedback.master.state import decode, encode
 from feedback.model import AddDestination, AddService, Destination, DestinationEntry, Service, SetDestination
 from feedback.wire import Application

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from feedback.master.claims.health import Outcome
 from feedback.master.controller import Controller
-from feedback.master.health import Outcome
 from feedback.model import Destination, SetDestination
 from tests.master.builders import VIRTUAL, Table, config, report, rip
 

@@ -22,7 +22,6 @@ PAIRS = range(1, 13)
 OLD_CORE = "the master's core is being rebuilt"
 
 
-@pytest.mark.xfail(strict=True, reason=OLD_CORE)
 def test_no_storm_breaks_an_invariant(tmp_path: Path) -> None:
     broken = [found for seed in SEEDS for found in storm.play(seed, tmp_path)[0]]
     assert not broken, "\n\n".join(f"seed {b.seed}, turn {b.turn}: {b.text}" for b in broken[:3])
@@ -34,7 +33,6 @@ def test_a_lie_moves_no_other_server(tmp_path: Path) -> None:
     assert not broken, "\n".join(f"seed {b.seed}, turn {b.turn}: {b.text}" for b in broken[:9])
 
 
-@pytest.mark.xfail(strict=True, reason=OLD_CORE)
 @pytest.mark.parametrize("attack", interference.ATTACKS)
 def test_an_attack_of_one_agent_moves_no_other_server_and_ends_nothing(attack: str, tmp_path: Path) -> None:
     for scheduler, thresholds in (("sed", "learned"), ("wlc", "learned"), ("wrr", "")):
@@ -90,7 +88,6 @@ def test_a_master_killed_in_the_middle_of_a_state_write_comes_back_with_every_or
     assert not found["lost"]
 
 
-@pytest.mark.xfail(strict=True, reason=OLD_CORE)
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
@@ -105,7 +102,7 @@ def test_an_entry_of_the_state_that_does_not_fit_takes_no_other_along(good: str,
     from feedback.config import MasterConfig, parse
 
     codec = room("state")
-    learned = room("estimate").Learned(1.0)
+    learned = room("state").Learned(1.0)
     services = {"tcp:192.0.2.1:80": codec.ServiceState(learned={str(rip(3)): learned})}
     state = codec.State(services=services, orders=(order(0), order(1)))
     text = codec.encode(state).decode()

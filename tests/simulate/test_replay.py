@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from feedback.cli.main import main
 from feedback.config import MasterConfig, parse
-from feedback.master.recording import Entry, RecordingError, line, read
+from feedback.master.shell.recording import Entry, RecordingError, line, read
 from feedback.model import Edit, Snapshot
 from feedback.simulate import traffic
 from feedback.simulate.draws import generator

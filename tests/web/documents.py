@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from feedback.master.controller import Controller
-from feedback.master.status import of_master
+from feedback.master.shell.status import of_master
 from tests.master.builders import Table, config, report
 
 NOW = 1_800_000_000.0  # the wall clock of the tests

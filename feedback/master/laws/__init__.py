@@ -1,5 +1,7 @@
 """Laws: observations of a pool -> shares. One file a law; a law knows no scheduler, no weight and no clock.
 
+Ours are here, those of the field in field/.
+
 A law is any class that can be made without an argument and has `shares(pool, now)`. Others are found by the entry point
 group `feedback.laws`. One that can be adjusted has a struct `Options` (options.py) and takes it as its argument.
 """
@@ -7,7 +9,8 @@ group `feedback.laws`. One that can be adjusted has a struct `Options` (options.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
 import msgspec
@@ -20,7 +23,8 @@ class Law(Protocol):
     """One instance serves one service, so a law may keep state between calls."""
 
     def shares(self, pool: Pool, now: float) -> Shares:
-        """A share for every member of the pool, each with at least one reason. They need not sum to 1."""
+        """A share for every row of the pool, each with its reason. They need not sum to 1. What a law remembers
+        of a row it keeps in the row's `law`."""
         ...
 
 
@@ -28,17 +32,23 @@ class UnknownLawError(ValueError):
     pass
 
 
+@cache  # reading the metadata of all packages takes 20 ms, and a reload asks for each service
+def _registered() -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group="feedback.laws")}
+
+
 def names() -> list[str]:
-    return sorted({e.name for e in entry_points(group="feedback.laws")})
+    return sorted(_registered())
 
 
 def load(name: str, options: Mapping[str, Any] | None = None, where: str = "law_options") -> Law:
     """A fresh law. `options` are as in the configuration at `where`. Raises UnknownLawError or ConfigError."""
-    for entry in entry_points(group="feedback.laws", name=name):
-        kind = entry.load()
-        law: Law = kind(_converted(name, kind, options, where)) if options else kind()
-        return law
-    raise UnknownLawError(f"law {name!r}: expected one of {', '.join(names())}")
+    entry = _registered().get(name)
+    if entry is None:
+        raise UnknownLawError(f"law {name!r}: expected one of {', '.join(names())}")
+    kind = entry.load()
+    law: Law = kind(_converted(name, kind, options, where)) if options else kind()
+    return law
 
 
 def _converted(name: str, kind: Any, options: Mapping[str, Any], where: str) -> msgspec.Struct:

@@ -8,26 +8,45 @@ things.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 
-from feedback.master.estimate import Estimate
 from feedback.master.laws.options import Options
 from feedback.master.laws.strain import Strain
-from feedback.master.pool import Member, Pool, Share, Shares
-from feedback.model import DestinationKey, Reason
+from feedback.master.pool import SATURATED, Pool, Row, Share, Shares
+from feedback.model import DestinationKey
 
-HOT = 0.88  # mean utilisation of the pool above which capacities freeze
+
+class Frozen(msgspec.Struct, frozen=True, gc=False):
+    hot: float
+
+    def __str__(self) -> str:
+        return f"the whole pool is over {100 * self.hot:.0f} % used: capacities stay as they were"
+
+
+AVERAGE = "no report yet: taken for an average server"
+NO_REPORT = "no report yet: static weight"
 
 
 class CapacityOptions(Options, frozen=True):
     """Over this mean utilisation of the pool, capacities freeze."""
 
-    hot_utilisation: Annotated[float, msgspec.Meta(ge=0.5, le=1)] = HOT
+    hot_utilisation: Annotated[float, msgspec.Meta(ge=0.5, le=1)] = SATURATED
 
 
 DEFAULTS = CapacityOptions()
+
+
+class Known:
+    """What the law remembers of one row: its strain, and its share before the pool was hot."""
+
+    __slots__ = ("share", "strain")
+
+    def __init__(self) -> None:
+        self.strain = Strain()
+        self.share: float | None = None
 
 
 class Capacity:
@@ -35,48 +54,43 @@ class Capacity:
 
     def __init__(self, options: CapacityOptions = DEFAULTS) -> None:
         self._hot = options.hot_utilisation
-        self._frozen: dict[DestinationKey, float] = {}
-        self._strains: dict[DestinationKey, Strain] = {}
+        self._count = 0  # rows at the last decision
 
     def shares(self, pool: Pool, now: float) -> Shares:
-        known = {m.key: m.estimate for m in pool.members if m.estimate is not None}
-        hot = _utilisation(known) > self._hot
-        shares = {m.key: _share(m, known) for m in pool.members}
-        if hot and self._frozen.keys() == shares.keys():
-            text = f"the whole pool is over {100 * self._hot:.0f} % used: capacities stay as they were"
-            shares = {k: s.because("law", text, self._frozen[k]) for k, s in shares.items()}
-        else:
-            self._frozen = {k: s.value for k, s in shares.items()}
-        return {m.key: self._strained(m, shares[m.key], now, hot) for m in pool.members}
-
-    def _strained(self, member: Member, share: Share, now: float, hot: bool) -> Share:
-        strain = self._strains.setdefault(member.key, Strain())
-        strain.follow(member, now, hot)
-        return share.because("law", strain.text, share.value * strain.factor) if strain.text else share
-
-
-def _share(member: Member, known: dict[DestinationKey, Estimate]) -> Share:
-    estimate = member.estimate
-    if estimate is None:
-        return _unknown(member, known)
-    unit = " open" if estimate.held else "/s"
-    text = (
-        f"capacity {estimate.capacity:.1f}{unit} ±{100 * estimate.deviation:.0f} % "
-        f"({estimate.cores:g} cores, {100 * estimate.available:.0f} % of them available, "
-        f"{100 * estimate.utilisation:.0f} % of that used at {estimate.rate:.1f}/s, {estimate.samples} samples)"
-    )
-    return Share(estimate.capacity, (Reason("law", text, estimate.capacity),))
+        rows = pool.rows
+        hot = pool.utilisation > self._hot
+        average = _average(rows)
+        frozen = hot and self._count == len(rows) and all(r.law is not None and r.law.share is not None for r in rows)
+        self._count = len(rows)
+        shares: dict[DestinationKey, Share] = {}
+        for row in rows:
+            known = row.law
+            if known is None:
+                known = row.law = Known()
+            share = _share(row, average)
+            if frozen:
+                share = share.because("law", Frozen(self._hot), known.share)
+            else:
+                known.share = share.value
+            strain = known.strain
+            strain.follow(row, now, hot)
+            if strain.why is not None:
+                share = share.because("law", strain.why, share.value * strain.factor)
+            shares[row.key] = share
+        return shares
 
 
-def _unknown(member: Member, known: dict[DestinationKey, Estimate]) -> Share:
-    """No report yet: an average server."""
-    if not known:
-        return Share(float(member.base.weight), (Reason("law", "no report yet: static weight", member.base.weight),))
-    mean = sum(e.capacity for e in known.values()) / len(known)
-    return Share(mean, (Reason("law", "no report yet: taken for an average server", mean),))
+def _share(row: Row, average: float | None) -> Share:
+    estimate = row.estimate
+    if estimate is not None:
+        value = estimate.capacity
+        return Share(value, estimate)
+    if average is None:
+        return Share(float(row.base.weight), NO_REPORT)
+    return Share(average, AVERAGE)
 
 
-def _utilisation(known: dict[DestinationKey, Estimate]) -> float:
-    """Of the pool: what is used of what all can have, weighted by capacity."""
-    total = sum(e.capacity for e in known.values())
-    return sum(e.capacity * e.utilisation for e in known.values()) / total if total else 0.0
+def _average(rows: Sequence[Row]) -> float | None:
+    """The mean capacity of those that are known."""
+    known = [row.estimate.capacity for row in rows if row.estimate is not None]
+    return sum(known) / len(known) if known else None

@@ -7,8 +7,20 @@ highest takes all); then the order of the list. A server whose application asks 
 
 from __future__ import annotations
 
-from feedback.master.pool import Member, Pool, Share, Shares
-from feedback.model import Reason
+import msgspec
+
+from feedback.master.pool import Pool, Row, Share, Shares
+
+
+class Placed(msgspec.Struct, frozen=True, gc=False):
+    number: int
+    of: int
+    so: str
+    draining: bool
+
+    def __str__(self) -> str:
+        said = "its application asks to be drained; " if self.draining else ""
+        return f"{said}number {self.number} of {self.of}: {self.so}"
 
 
 class Failover:
@@ -17,22 +29,16 @@ class Failover:
 
 
 def in_order(pool: Pool, text: str) -> Shares:
-    """A tier of its own for each member, in the operator's order."""
-    ranked = sorted(pool.members, key=_rank)
-    return {
-        m.key: Share(1.0, (Reason("law", f"{_said(m)}number {n + 1} of {len(ranked)}: {text}", 1.0),), n)
-        for n, m in enumerate(ranked)
-    }
+    """A tier of its own for each row, in the operator's order."""
+    ranked = sorted(pool.rows, key=_rank)
+    count = len(ranked)
+    return {row.key: Share(1.0, Placed(n + 1, count, text, draining(row)), n) for n, row in enumerate(ranked)}
 
 
-def _rank(member: Member) -> tuple[bool, int, int]:
+def _rank(row: Row) -> tuple[bool, int, int]:
     """A weight of 0 says nothing of the place: it is the operator's quiescing."""
-    return draining(member), -member.role.priority, -member.base.weight
+    return draining(row), -row.role.priority, -row.base.weight
 
 
-def _said(member: Member) -> str:
-    return "its application asks to be drained; " if draining(member) else ""
-
-
-def draining(member: Member) -> bool:
-    return member.window is not None and any(a.drain for a in member.window.applications)
+def draining(row: Row) -> bool:
+    return row.window is not None and any(a.drain for a in row.window.applications)

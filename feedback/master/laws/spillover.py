@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from feedback.master.laws.capacity import Capacity
-from feedback.master.pool import Pool, Shares
+from feedback.master.pool import Pool, Shares, utilisation
 
 
 class Spillover:
@@ -23,11 +23,11 @@ class Spillover:
     def shares(self, pool: Pool, now: float) -> Shares:
         out = {}
         for spill, law in self._within.items():
-            members = tuple(m for m in pool.members if m.role.spill is spill)
-            if not members:
+            rows = [row for row in pool.rows if row.role.spill is spill]
+            if not rows:
                 continue
             text = "spill pool: only what the service pool cannot take" if spill else "service pool"
-            part = law.shares(msgspec.structs.replace(pool, members=members), now)
+            part = law.shares(Pool(pool.service, rows, pool.flow, now, utilisation=utilisation(rows)), now)
             total = sum(s.value for s in part.values()) or 1.0
             for key, share in part.items():
                 # Halves, so that the guard's bounds, which see one pool, weigh both alike.

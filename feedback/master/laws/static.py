@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from feedback.master.pool import Pool, Share, Shares
-from feedback.model import Reason
+
+
+class OfOperator(msgspec.Struct, frozen=True, gc=False):
+    weight: int
+
+    def __str__(self) -> str:
+        return f"static weight {self.weight}"
 
 
 class Static:
     def shares(self, pool: Pool, now: float) -> Shares:
-        return {
-            m.key: Share(float(m.base.weight), (Reason("law", f"static weight {m.base.weight}", m.base.weight),))
-            for m in pool.members
-        }
+        return {row.key: Share(float(row.base.weight), OfOperator(row.base.weight)) for row in pool.rows}

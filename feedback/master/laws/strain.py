@@ -14,8 +14,11 @@ from __future__ import annotations
 
 from math import exp
 
-from feedback.master.fleet import Window
-from feedback.master.pool import Member
+import msgspec
+
+from feedback.master.outcome import Fact
+from feedback.master.pool import Row
+from feedback.master.servers.window import Window
 
 MEMORY_FREE, MEMORY_LOW = 0.15, 0.05  # available memory: no effect above, almost nothing left below
 FACTOR_MIN = 0.05
@@ -33,23 +36,44 @@ def memory_factor(available: float) -> float:
     return max(FACTOR_MIN, min(1.0, (available - MEMORY_LOW) / (MEMORY_FREE - MEMORY_LOW)))
 
 
+class Strained(msgspec.Struct, frozen=True, gc=False):
+    """Memory available now and in five seconds, what both leave of a share, and the sign of drowning."""
+
+    available: float
+    left: float
+    memory: float
+    cut: float
+    sign: Fact | None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.memory < 1:
+            gone = self.left < self.available - 0.005
+            soon = f", {100 * max(0.0, self.left):.0f} % in {AHEAD_SECONDS:.0f} s at this trend" if gone else ""
+            slowly = ", recovering" if self.memory < memory_factor(self.left) else ""
+            parts.append(f"{100 * self.available:.0f} % of memory available{soon}{slowly}")
+        if self.cut < 1:
+            parts.append(f"{self.sign or 'recovering'}: cut to {100 * self.cut:.0f} %")
+        return "; ".join(parts)
+
+
 class Strain:
-    """One server's. `factor` is what is left of its share."""
+    """One server's. `factor` is what is left of its share, `why` None while that is all of it."""
 
     def __init__(self) -> None:
-        self.factor, self.text = 1.0, ""
+        self.factor = 1.0
+        self.why: Strained | None = None
         self._memory = 1.0
         self._cut, self._cut_at, self._strained_at = 1.0, float("-inf"), float("-inf")
         self._trend = 0.0
         self._seen: Window | None = None
 
-    def follow(self, member: Member, now: float, pool_is_hot: bool) -> None:
-        for window in member.latest:
-            self._take(window, now, pool_is_hot)
+    def follow(self, row: Row, now: float, pool_is_hot: bool) -> None:
+        for window in row.windows or row.latest:
+            if window is not self._seen:
+                self._take(window, now, pool_is_hot)
 
     def _take(self, window: Window, now: float, pool_is_hot: bool) -> None:
-        if window is self._seen:
-            return
         before, self._seen = self._seen, window
         if before is not None:
             self._follow_memory(before, window)
@@ -60,35 +84,49 @@ class Strain:
             self._cut, self._cut_at = max(CUT_MIN, self._cut * CUT), now
         elif now - self._strained_at >= CLEAN_SECONDS:
             self._cut = min(1.0, self._cut + BACK_PER_SECOND * window.seconds)
+        if window.memory_available >= TREND_BELOW and self._memory == 1 and self._cut == 1:
+            self.factor, self.why = 1.0, None
+            return
         trend = min(0.0, self._trend) if window.memory_available < TREND_BELOW else 0.0
         left = window.memory_available + trend * AHEAD_SECONDS
         self._memory = min(memory_factor(left), self._memory + MEMORY_BACK_PER_SECOND * window.seconds)
         self.factor = max(FACTOR_MIN, self._memory * self._cut)
-        self.text = _text(window.memory_available, left, self._memory, self._cut, sign)
+        strained = self._memory < 1 or self._cut < 1
+        self.why = Strained(window.memory_available, left, self._memory, self._cut, sign) if strained else None
 
     def _follow_memory(self, before: Window, window: Window) -> None:
-        change = (window.memory_available - before.memory_available) / window.seconds
-        self._trend += (1 - exp(-window.seconds / TREND_SECONDS)) * (change - self._trend)
+        seconds = window.end - window.start
+        change = (window.memory_available - before.memory_available) / seconds
+        if change or self._trend:
+            self._trend += (1 - exp(-seconds / TREND_SECONDS)) * (change - self._trend)
 
 
-def _drowning(window: Window) -> str:
+class Waits(msgspec.Struct, frozen=True, gc=False):
+    part: float
+
+    def __str__(self) -> str:
+        return f"waits for memory {100 * self.part:.0f} % of the time"
+
+
+class Swaps(msgspec.Struct, frozen=True, gc=False):
+    pages_per_second: float
+
+    def __str__(self) -> str:
+        return f"swaps in {self.pages_per_second:.0f} pages/s"
+
+
+class Overflows(msgspec.Struct, frozen=True, gc=False):
+    connections: int
+
+    def __str__(self) -> str:
+        return f"{self.connections} connections refused by a full accept queue"
+
+
+def _drowning(window: Window) -> Fact | None:
     if window.pressure is not None and window.pressure.memory_full > WAITING:
-        return f"waits for memory {100 * window.pressure.memory_full:.0f} % of the time"
+        return Waits(window.pressure.memory_full)
     if window.swap_in_pages > SWAPPING_PAGES * window.seconds:
-        return f"swaps in {window.swap_in_pages / window.seconds:.0f} pages/s"
+        return Swaps(window.swap_in_pages / window.seconds)
     if window.overflows:
-        return f"{window.overflows} connections refused by a full accept queue"
-    return ""
-
-
-def _text(available: float, left: float, memory: float, cut: float, sign: str) -> str:
-    parts = []
-    if memory < 1:
-        soon = (
-            f", {100 * max(0.0, left):.0f} % in {AHEAD_SECONDS:.0f} s at this trend" if left < available - 0.005 else ""
-        )
-        slowly = ", recovering" if memory < memory_factor(left) else ""
-        parts.append(f"{100 * available:.0f} % of memory available{soon}{slowly}")
-    if cut < 1:
-        parts.append(f"{sign or 'recovering'}: cut to {100 * cut:.0f} %")
-    return "; ".join(parts)
+        return Overflows(window.overflows)
+    return None

@@ -12,8 +12,8 @@ from feedback import wire
 from feedback.agent.agentcheck import AgentCheck
 from feedback.agent.load import Sample
 from feedback.agent.signals import applications
-from feedback.master.advice import RATIO_MAX, Advice, AdviceError
-from feedback.master.fleet import Fleet
+from feedback.master.claims.advice import RATIO_MAX, Advice, AdviceError
+from feedback.master.servers.fleet import Fleet
 from feedback.wire import Application, Cpu, Memory, WireError
 from tests.fuzz.mutation import MSGPACK_TOKENS, write_msgpack
 from tests.fuzz.target import Target

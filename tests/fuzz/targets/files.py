@@ -16,7 +16,7 @@ from feedback.config.strict import File
 from feedback.master import Controller
 from feedback.master import state as master_state
 from feedback.master.laws import UnknownLawError
-from feedback.master.recording import RecordingError, line, read
+from feedback.master.shell.recording import RecordingError, line, read
 from feedback.master.state import StateError
 from feedback.ops import control, keys, pair, tokens
 from feedback.ops.keys import KeyFileError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback.master.laws.cuberoot import CubeRoot, adjusted, aggregate
+from feedback.master.laws.field.cuberoot import CubeRoot, adjusted, aggregate
 from tests.master.laws.watched import application, later, pool, values, watched, window
 
 

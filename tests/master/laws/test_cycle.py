@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from feedback.master.fleet import Trust
-from feedback.master.laws.cycle import Cycle
-from tests.master.builders import estimate, rip
+from feedback.master.laws.field.cycle import Cycle
+from feedback.master.servers.fleet import Trust
+from tests.master.builders import estimate, replace, rip
 from tests.master.laws.watched import application, pool, pressure, watched, window
 
 
@@ -59,7 +58,7 @@ def test_connections_that_stay_open_are_not_negative_completions() -> None:
 
 def test_where_the_agent_cannot_count_the_directors_rate_stands_in() -> None:
     """UDP: no connections of the agent's; 50/s by the director."""
-    udp = msgspec.structs.replace(watched(1, window(1.0, busy=0.5)), estimate=estimate(100.0, utilisation=0.5))
+    udp = replace(watched(1, window(1.0, busy=0.5)), estimate=estimate(100.0, utilisation=0.5))
     seen = Cycle(1.0).turn(pool(udp), 1.0)
     assert seen is not None
     assert (seen[rip(1)].opened, seen[rip(1)].completions) == (50.0, 50.0)
@@ -68,7 +67,7 @@ def test_where_the_agent_cannot_count_the_directors_rate_stands_in() -> None:
 def test_windows_that_come_together_are_all_counted() -> None:
     cycle = Cycle(1.0)
     first, second = window(10.2, busy=0.2, rate=20), window(10.4, busy=0.6, rate=40)
-    both = msgspec.structs.replace(watched(1, second), windows=(first, second))
+    both = replace(watched(1, second), windows=[first, second])
     seen = cycle.turn(pool(both), 10.4)
     assert seen is not None
     assert (seen[rip(1)].busy, seen[rip(1)].completions) == (pytest.approx(0.4), pytest.approx(30))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback.master.laws.linear import Linear, health
+from feedback.master.laws.field.linear import Linear, health
 from tests.master.laws.watched import later, pool, values, watched, window
 
 

@@ -13,10 +13,10 @@ from feedback.cli.main import main
 from feedback.config import ConfigError, MasterConfig, parse
 from feedback.master import Controller
 from feedback.master.laws import load, names
-from feedback.master.laws.cuberoot import CubeRootOptions, adjusted, aggregate
+from feedback.master.laws.field.cuberoot import CubeRootOptions, adjusted, aggregate
+from feedback.master.laws.field.orca import weight
+from feedback.master.laws.field.pid import Loop, PidOptions
 from feedback.master.laws.options import Options
-from feedback.master.laws.orca import weight
-from feedback.master.laws.pid import Loop, PidOptions
 from feedback.ops import keys
 from tests.master.builders import VIRTUAL, config
 

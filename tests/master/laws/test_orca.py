@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from feedback.master.fleet import Trust
-from feedback.master.laws.orca import Orca, weight
+from feedback.master.laws.field.orca import Orca, weight
 from feedback.master.pool import Pool
+from feedback.master.servers.fleet import Trust
 from tests.master.laws.watched import application, later, pool, values, watched, window
 
 
@@ -45,37 +45,37 @@ def test_equal_until_the_blackout_is_over_then_the_weights() -> None:
 def test_unknown_is_the_mean_of_the_known() -> None:
     """The third was heard of at 8 s and has its blackout until 18 s; the fourth never completes anything."""
     law, idle = Orca(), watched(4, window(0.0, busy=0.3, rate=0))
-    run(law, pool(*TWO.members, watched(3), idle), 0.0, 7.0)
-    three = pool(*TWO.members, watched(3, window(0.0, busy=0.1, rate=65)), idle)
+    run(law, pool(*TWO.rows, watched(3), idle), 0.0, 7.0)
+    three = pool(*TWO.rows, watched(3, window(0.0, busy=0.1, rate=65)), idle)
     assert run(law, three, 8.0, 17.0) == pytest.approx([200, 50, 125, 125])
     assert run(law, three, 18.0, 18.0) == pytest.approx([200, 50, 650, 300])
 
 
 def test_a_weight_expires_after_three_minutes_and_then_waits_again() -> None:
     law, third = Orca(), watched(3, window(0.0, busy=0.5, rate=200))
-    run(law, pool(*TWO.members, third), 0.0, 10.0)
-    gone = pool(*TWO.members, watched(3, window(10.0), trust=Trust.STALE))
+    run(law, pool(*TWO.rows, third), 0.0, 10.0)
+    gone = pool(*TWO.rows, watched(3, window(10.0), trust=Trust.STALE))
     assert run(law, gone, 11.0, 189.0) == pytest.approx([200, 50, 400])
     assert run(law, gone, 190.0, 190.0) == pytest.approx([200, 50, 125])
-    assert run(law, pool(*TWO.members, third), 191.0, 200.0) == pytest.approx([200, 50, 125])
-    assert run(law, pool(*TWO.members, third), 201.0, 201.0) == pytest.approx([200, 50, 400])
+    assert run(law, pool(*TWO.rows, third), 191.0, 200.0) == pytest.approx([200, 50, 125])
+    assert run(law, pool(*TWO.rows, third), 201.0, 201.0) == pytest.approx([200, 50, 400])
 
 
 def test_after_being_out_of_service_it_waits_again() -> None:
     law, third = Orca(), watched(3, window(0.0, busy=0.5, rate=200))
-    run(law, pool(*TWO.members, third), 0.0, 10.0)
-    run(law, pool(*TWO.members, watched(3, window(0.0, busy=0.5, rate=200), quiesced="drain")), 11.0, 11.0)
-    assert run(law, pool(*TWO.members, third), 12.0, 12.0) == pytest.approx([200, 50, 125])
+    run(law, pool(*TWO.rows, third), 0.0, 10.0)
+    run(law, pool(*TWO.rows, watched(3, window(0.0, busy=0.5, rate=200), quiesced="drain")), 11.0, 11.0)
+    assert run(law, pool(*TWO.rows, third), 12.0, 12.0) == pytest.approx([200, 50, 125])
 
 
 def test_fewer_than_two_known_are_all_equal() -> None:
-    assert run(Orca(), pool(TWO.members[0], watched(2), watched(3)), 0.0, 30.0) == [1, 1, 1]
-    assert run(Orca(), pool(TWO.members[0]), 0.0, 30.0) == [1]
+    assert run(Orca(), pool(TWO.rows[0], watched(2), watched(3)), 0.0, 30.0) == [1, 1, 1]
+    assert run(Orca(), pool(TWO.rows[0]), 0.0, 30.0) == [1]
 
 
 def test_the_application_speaks_first_and_its_errors_count() -> None:
     said = (application(80, utilisation=0.8, completions=20, errors=4),)
-    members = pool(TWO.members[0], watched(2, window(0.0, busy=0.1, rate=100, applications=said)))
+    members = pool(TWO.rows[0], watched(2, window(0.0, busy=0.1, rate=100, applications=said)))
     assert run(Orca(), members, 0.0, 10.0) == pytest.approx([200, 100 / (0.8 + 0.2)])
 
 

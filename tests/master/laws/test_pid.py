@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from feedback.master.fleet import Trust
-from feedback.master.laws.cycle import Observed
-from feedback.master.laws.pid import INTEGRAL, PROPORTIONAL, STEP_MAX, Loop, Pid, utilisations
+from feedback.master.laws.field.cycle import Observed
+from feedback.master.laws.field.pid import INTEGRAL, PROPORTIONAL, STEP_MAX, Loop, Pid, utilisations
 from feedback.master.pool import Pool
+from feedback.master.servers.fleet import Trust
 from tests.master.builders import rip
 from tests.master.laws.watched import later, pool, values, watched, window
 

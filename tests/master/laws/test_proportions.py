@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from feedback.master.fleet import Trust
-from feedback.master.laws.proportions import ColumnOptions, Proportions, ProportionsOptions, goodness, smoothed
+from feedback.master.laws.field.proportions import ColumnOptions, Proportions, ProportionsOptions, goodness, smoothed
+from feedback.master.servers.fleet import Trust
 from tests.master.builders import rip
 from tests.master.laws.watched import application, later, pool, values, watched, window
 
@@ -86,4 +86,4 @@ def test_all_down_is_half_the_weightbound_for_everybody() -> None:
 
 def test_the_reason_is_the_managers_report() -> None:
     shares = Proportions().shares(pool(watched(1, window(0.0, rate=10), active=4), watched(2)), 0.0)
-    assert shares[rip(1)].reasons[0].text == "active 4, new 10, system 0: 10 -> 7 of 20"
+    assert str(shares[rip(1)].why) == "active 4, new 10, system 0: 10 -> 7 of 20"

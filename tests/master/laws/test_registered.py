@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.master.estimate import Estimate
-from feedback.master.fleet import ApplicationWindow, Trust, Window
 from feedback.master.laws import load, names
-from feedback.master.pool import Member, Pool
+from feedback.master.pool import Pool, Row, Shares
+from feedback.master.servers.capacity import Estimate
+from feedback.master.servers.fleet import Trust
+from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import WEIGHT_MAX, Destination, DestinationEntry, Service
 from feedback.wire import Pressure
-from tests.master.builders import VIRTUAL, rip
+from tests.master.builders import VIRTUAL, replace, rip, row
 from tests.master.laws.plant import SPEEDS, Plant
+from tests.master.stages import Ruled
 
 part = st.floats(0, 1)
 number = st.floats(0, 1e6)
@@ -69,18 +71,18 @@ estimates = st.builds(
 
 
 @st.composite
-def members(draw: st.DrawFn, i: int) -> Member:
+def members(draw: st.DrawFn, i: int) -> Row:
     """Any member: also none of the data, or a window that does not fit the rest."""
     kernel = None
     if draw(st.booleans()):
         destination = Destination(rip(i), weight=draw(st.integers(0, 70_000)))
         kernel = DestinationEntry(destination, draw(count), draw(count))
-    return Member(
+    return row(
         base=Destination(rip(i), weight=draw(st.sampled_from([0, 1, 100, 65_535]))),
         kernel=kernel,
         trust=draw(st.sampled_from(Trust)),
         age_seconds=draw(st.none() | number),
-        estimate=draw(st.none() | estimates),
+        known=draw(st.none() | estimates),
         quiesced=draw(st.sampled_from(["", "by the operator"])),
         window=draw(st.none() | windows()),
     )
@@ -89,7 +91,11 @@ def members(draw: st.DrawFn, i: int) -> Member:
 @st.composite
 def pools(draw: st.DrawFn) -> Pool:
     there = draw(st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True))
-    return Pool(Service(VIRTUAL), tuple(draw(members(i)) for i in there), draw(st.just(0.0) | number))
+    return Pool(Service(VIRTUAL), [draw(members(i)) for i in there], draw(st.just(0.0) | number))
+
+
+def values(shares: Shares) -> dict[object, object]:
+    return {k: (s.value, s.tier, str(s.why), [str(step.fact) for step in s.more]) for k, s in shares.items()}
 
 
 @pytest.mark.parametrize("name", names())
@@ -98,13 +104,14 @@ def pools(draw: st.DrawFn) -> Pool:
 def test_any_pool_gets_finite_shares_with_reasons_and_always_the_same(
     name: str, turns: list[tuple[Pool, float]]
 ) -> None:
-    law, twin, now = load(name), load(name), 1000.0
+    law, twin, now = Ruled(load(name)), Ruled(load(name)), 1000.0
     for pool, pause in turns:
         now += pause
         shares = law.shares(pool, now)
-        assert shares.keys() == {m.key for m in pool.members}
-        assert all(isfinite(s.value) and s.value >= 0 and s.reasons for s in shares.values())
-        assert shares == twin.shares(pool, now)
+        assert shares.keys() == {m.key for m in pool.rows}
+        assert all(isfinite(s.value) and s.value >= 0 and str(s.why) for s in shares.values())
+        same = Pool(pool.service, [replace(row) for row in pool.rows], pool.flow)
+        assert values(shares) == values(twin.shares(same, now))
 
 
 @pytest.mark.parametrize("name", names())

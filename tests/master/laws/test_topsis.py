@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from feedback.master.laws.ahp import consistency_ratio, priorities
-from feedback.master.laws.cycle import Cycle
-from feedback.master.laws.topsis import (
+from feedback.master.laws.field.ahp import consistency_ratio, priorities
+from feedback.master.laws.field.cycle import Cycle
+from feedback.master.laws.field.topsis import (
     JUDGEMENTS,
     STEP,
     WEIGHTS,
@@ -123,5 +123,5 @@ def test_two_servers_take_turns() -> None:
 
 
 def test_a_server_out_of_the_loop_is_not_moved() -> None:
-    members = pool(*UNEVEN.members[:3], watched(4, window(0.0, busy=0.0), weight=0))
+    members = pool(*UNEVEN.rows[:3], watched(4, window(0.0, busy=0.0), weight=0))
     assert 4 not in {server for _, server, _ in changes(Topsis(), members, 300)}

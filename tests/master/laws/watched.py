@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 
-from feedback.master.fleet import ApplicationWindow, Trust, Window
 from feedback.master.laws import Law
-from feedback.master.pool import Member, Pool
+from feedback.master.pool import Pool, Row
+from feedback.master.servers.fleet import Trust
+from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import Destination, DestinationEntry, Service
 from feedback.wire import Pressure
-from tests.master.builders import VIRTUAL, rip
+from tests.master.builders import VIRTUAL, replace, rip, row
 
 
 def window(at: float, *, seconds: float = 0.2, rate: float | None = None, **more: Any) -> Window:
@@ -49,28 +50,28 @@ def watched(
     active: int = 0,
     trust: Trust = Trust.FRESH,
     quiesced: str = "",
-) -> Member:
+) -> Row:
     kernel = None if weight is None else DestinationEntry(Destination(rip(i), weight=weight), active)
-    return Member(Destination(rip(i), weight=static), kernel, trust, 0.1, None, quiesced, seen)
+    return row(Destination(rip(i), weight=static), kernel, trust, 0.1, None, quiesced, seen)
 
 
-def pool(*members: Member) -> Pool:
-    return Pool(Service(VIRTUAL), members, 100.0)
+def pool(*members: Row) -> Pool:
+    return Pool(Service(VIRTUAL), list(members), 100.0)
 
 
 def values(law: Law, pool: Pool, now: float) -> list[float]:
     """The shares in the pool's order."""
     shares = law.shares(pool, now)
-    return [shares[m.key].value for m in pool.members]
+    return [shares[m.key].value for m in pool.rows]
 
 
 def later(pool: Pool, now: float) -> Pool:
     """The same pool with new windows that say the same."""
-    return Pool(pool.service, tuple(_later(m, now) for m in pool.members), pool.flow)
+    return Pool(pool.service, [_later(m, now) for m in pool.rows], pool.flow)
 
 
-def _later(member: Member, now: float) -> Member:
+def _later(member: Row, now: float) -> Row:
     if member.window is None:
         return member
     moved = msgspec.structs.replace(member.window, start=now - member.window.seconds, end=now)
-    return msgspec.structs.replace(member, window=moved)
+    return replace(member, window=moved)

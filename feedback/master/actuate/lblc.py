@@ -1,0 +1,37 @@
+"""`lblc` and `lblcr`: an address keeps its server until that has more active connections than its weight, while another
+has fewer than half of its own.
+
+So a weight is a limit in active connections as much as a proportion: on the scale of `sed` every server would be
+overloaded at once, on that of `wlc` none ever. The weights are the shares of what all of them can hold together. The
+choice for a new address is `wlc`'s, memory included; but an address comes once, so the memory is left alone and edits
+are rare. Source: ip_vs_lblc.c, ip_vs_lblcr.c: is_overloaded().
+"""
+
+from __future__ import annotations
+
+from feedback.master.actuate.weight import band, rest, scaled, switched
+from feedback.master.pool import Pool
+
+
+class Locality:
+    MEAN, LIMIT = 100, 1_000_000
+    DEAD_BAND, SECONDS_MIN = 0.10, 5.0
+
+    def __init__(self) -> None:
+        self._written_at: float | None = None
+
+    def aim(self, pool: Pool) -> None:
+        rows = pool.rows
+        parts = scaled(rows, [row.part for row in rows], self._mean(pool), self.LIMIT, keep=True)
+        for row, part in zip(rows, parts, strict=True):
+            band(row, part, self.DEAD_BAND, self.LIMIT)
+        rested = self._written_at is None or pool.now - self._written_at >= self.SECONDS_MIN
+        if not rested and not switched(rows):
+            rest(rows, "resting: a weight is also a limit")
+        else:
+            self._written_at = pool.now
+
+    def _mean(self, pool: Pool) -> float:
+        """How many active connections an average server of these can hold; a fixed scale if nobody knows."""
+        rooms = [row.limit.room for row in pool.rows if row.part > 0 and row.limit.room]
+        return sum(rooms) / len(rooms) if rooms else self.MEAN

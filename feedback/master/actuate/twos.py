@@ -1,0 +1,31 @@
+"""`twos`: two servers are drawn, a weight being the number of lots, and the one of less overhead/weight is taken.
+
+Memory of closed connections counts in the comparison, but not in the draw: a server whose weight rises wins all its
+comparisons and gets at most twice its part. So no memory needs cancelling; the weight just must not jump.
+
+The kernel multiplies overhead and weight as ints. A weight is therefore at most 256, and less where so many
+connections are open that the product would pass 2**31. Source: ip_vs_twos.c, ip_vs.h.
+"""
+
+from __future__ import annotations
+
+from feedback.master.actuate.weight import band, scaled
+from feedback.master.pool import Pool
+
+ACTIVE = 256
+
+
+class Draw:
+    MEAN, LIMIT = 64, 256
+    HEADROOM = 2  # connections may double before the next look
+
+    def __init__(self, dead_band: float) -> None:
+        self._dead_band = dead_band
+
+    def aim(self, pool: Pool) -> None:
+        rows = pool.rows
+        overhead = max((row.active * ACTIVE + row.inactive for row in rows), default=0)
+        limit = max(1, min(self.LIMIT, (2**31 - 1) // (self.HEADROOM * overhead + 1)))
+        parts = scaled(rows, [row.part for row in rows], self.MEAN, limit, keep=True)
+        for row, part in zip(rows, parts, strict=True):
+            band(row, part, self._dead_band, limit)

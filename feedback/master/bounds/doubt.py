@@ -1,0 +1,112 @@
+"""Doubt: an agent that says there is room while connections stay on its server far longer than on the others. Pure.
+
+Everything that an agent says can be a lie, or an honest mistake: a server that waits for a lock or a disk has an idle
+CPU. What the director counts itself is neither. How long connections stay (open ones over new ones a second, both the
+kernel's) is alike over a pool whatever the servers' sizes, as long as none has a queue. A server that is well above the
+others, and not for a moment, has a queue; if its agent says that it is not full, its word is not good for more than its
+static share (or an equal one). For longer each time, as an ejection is.
+
+Knows no law; the guard applies it to shares above the static one only, so that doubt never takes what anybody is owed.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import msgspec
+
+from feedback.master.pool import Pool, Row
+from feedback.master.servers.fleet import Trust
+from feedback.model import DestinationKey
+
+LONGER = 5.0  # times the others' residence: shares move by the ceiling at most, and that is less
+ACTIVE_MIN = 20  # a handful of connections tells nothing
+FULL = 0.9  # who says this of itself is believed
+SUSTAINED_SECONDS = 2.5  # the kernel refreshes its counts every 2 s: one whole window
+HOLD_SECONDS, HOLD_SECONDS_MAX = 20.0, 600.0
+GROWTH = 2.0
+FORGET_SECONDS = 300.0  # without doubt for so long after one, the next begins as the first did
+
+
+class Doubted(msgspec.Struct, frozen=True, gc=False):
+    """Not believed for so many seconds more."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"its agent says that it has room, but connections stay {LONGER:g} times as long there as on the others: "
+            f"not believed for {self.seconds:.0f} s more"
+        )
+
+
+class Known(msgspec.Struct):
+    """Of one destination: its count at the last refresh, new connections a second over the last window; since when it
+    contradicts itself; until when it is doubted, and how long that was."""
+
+    counted: int
+    counted_at: float
+    rate: float | None = None
+    since: float | None = None
+    until: float = -inf
+    hold: float = 0.0
+
+    def count(self, connections: int, now: float) -> None:
+        """Take the director's counter, which moves every 2 s."""
+        if connections < self.counted:
+            self.counted, self.counted_at, self.rate = connections, now, None
+        elif connections > self.counted and now > self.counted_at:
+            self.rate = (connections - self.counted) / (now - self.counted_at)
+            self.counted, self.counted_at = connections, now
+
+
+class Doubt:
+    """Whom the director's own counts contradict."""
+
+    def doubted(self, pool: Pool) -> dict[DestinationKey, Doubted]:
+        """Who is doubted now. Call it at each decision."""
+        now, total_active, total_rate = pool.now, 0, 0.0
+        for row in pool.rows:
+            kernel = row.kernel
+            if kernel is None:
+                continue
+            known, count = row.doubt, kernel.counters.connections
+            if known is None:
+                known = row.doubt = Known(count, now)
+            elif count != known.counted:
+                known.count(count, now)
+            if known.rate is not None:
+                total_active += row.active
+                total_rate += known.rate
+        found = {}
+        for row in pool.rows:
+            known = row.doubt
+            if known is None:
+                continue
+            if row.active >= ACTIVE_MIN and known.rate:
+                others = total_rate - known.rate, total_active - row.active
+                self._judge(known, _ratio(row, known.rate, *others) >= LONGER, now)
+            else:
+                known.since = None
+            if now < known.until:
+                found[row.key] = Doubted(known.until - now)
+        return found
+
+    def _judge(self, known: Known, contradicts: bool, now: float) -> None:
+        if not contradicts:
+            known.since = None
+            return
+        known.since = now if known.since is None else known.since
+        if now < known.until or now - known.since < SUSTAINED_SECONDS:
+            return
+        again = now - known.until < FORGET_SECONDS
+        known.hold = min(HOLD_SECONDS_MAX, known.hold * GROWTH) if again else HOLD_SECONDS
+        known.until = now + known.hold
+
+
+def _ratio(row: Row, rate: float, others_rate: float, others_active: int) -> float:
+    """How many times as long as on the others connections stay on a server that says it has room; 0 where that cannot
+    be told."""
+    if row.trust is not Trust.FRESH or row.estimate is None or row.estimate.utilisation >= FULL or others_rate <= 0:
+        return 0.0
+    return row.active / rate / (max(1, others_active) / others_rate)

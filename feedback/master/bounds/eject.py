@@ -1,0 +1,235 @@
+"""Eject: servers that fail fast. They look idle and attract everything; only weight 0 contains them.
+
+Owns the counting of failures, the times of ejection and the trials. Two signs: the application's own word (errors among
+its answers), and a port where nobody listens (resets sent, no connection opened). A server whose part of failures
+stands far out of the pool's is ejected, for longer each time. When its time is over it stands trial: the kernel lets
+it have a few connections, by an upper threshold that counts them, and only those. Failures send it out again, good
+answers let it back, through slow start.
+
+How many answers prove something is not a number but a test: that a server of half the limit would fail so often must be
+as unlikely as one in a million (the Chernoff bound of the binomial), over the most striking of all stretches that end
+now: a good past proves nothing. Five failures of five do, or 12 of 20, or 25 % of 120. Answers are kept for as long as
+they are few, so that neither a service of one request a second nor a crowded host, whose reports are late and few,
+keeps a failing server in.
+
+Invariants: at most a third of the pool is out or on trial, at least one server may be; when more than that fails, the
+fault is not theirs. A trial takes no more connections than its batch, and at each look as many as the kernel has
+forgotten since the last.
+
+Source of the figures: Envoy's outlier detection (five failures in a row, 30 s, longer each time) and gRFC A50, with
+shorter times, since a return is a trial and a slow start.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from math import exp, log
+from statistics import median_low
+
+import msgspec
+
+from feedback.master.pool import Row
+from feedback.master.servers.window import Window
+
+MEMORY_SECONDS, MEMORY_ANSWERS = 2.0, 40.0  # what is usual is counted over about so much, whichever is longer
+MEMORY_SECONDS_MAX = 60.0
+STRETCH = 64  # windows with answers
+FAILING, TIMES_MEDIAN, ABOVE_MEDIAN = 0.10, 3.0, 0.05
+PROOF = log(1e6)
+EJECT_SECONDS, LONGER, EJECT_SECONDS_MAX = 5.0, 1.5, 60.0  # each time by this factor: a trial costs little
+CLEAN_SECONDS = 20.0  # after so long without an ejection the times start anew
+RESETS_PER_OPENED = 10  # a dead port resets everything; clients that go away reset a few
+TRIAL_CONNECTIONS = 2  # a batch
+USED_SECONDS, UNUSED_SECONDS = 2.0, 10.0  # without a verdict: the next batch, after the last was used up or was not
+BATCHES = 3  # nobody says anything bad: back
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What the kernel may let a server have: `upper` connections, active and inactive, and once it has had them, no
+    more until fewer than `lower` are counted."""
+
+    upper: int
+    lower: int
+
+
+class Ejected(msgspec.Struct, frozen=True, gc=False):
+    """Out for so many seconds more, for the so manieth time."""
+
+    seconds: float
+    times: int
+
+    def __str__(self) -> str:
+        again = "" if self.times == 1 else f", for the {self.times}th time"
+        return f"answers with failures: out for {self.seconds:.0f} s more{again}"
+
+
+class Failures:
+    """Answers and failures of one server, fading; its ejections and its trial. `ejected` while it is out."""
+
+    __slots__ = (
+        "answers",
+        "batch",
+        "batch_at",
+        "ejected",
+        "failed",
+        "last",
+        "pending",
+        "times",
+        "trial",
+        "until",
+        "used_at",
+    )
+
+    def __init__(self) -> None:
+        self.answers = self.failed = 0.0
+        self.last: deque[tuple[float, float]] = deque(maxlen=STRETCH)  # (answers, failures among them)
+        self.times, self.until = 0, 0.0
+        self.ejected: Ejected | None = None
+        self.pending = False  # ejected, and not yet through a trial
+        self.trial: Trial | None = None
+        self.batch, self.batch_at = 0, 0.0
+        self.used_at: float | None = None
+
+    def count(self, window: Window, port: int, *, udp: bool) -> None:
+        """Take each window of the agent's stream: several may come between two decisions, above all when late."""
+        answers, failed = _outcomes(window, port, udp)
+        seconds = window.end - window.start
+        keep = exp(-max(min(seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS), seconds / MEMORY_SECONDS_MAX))
+        self.answers, self.failed = self.answers * keep + answers, self.failed * keep + failed
+        if answers:
+            self.last.append((answers, failed))
+
+    def forget(self) -> None:
+        self.answers = self.failed = 0.0
+        self.last.clear()
+
+    @property
+    def part(self) -> float:
+        return self.failed / self.answers if self.answers else 0.0
+
+    def proves(self, limit: float) -> bool:
+        """Whether a server that fails half as often as the limit would hardly ever fail as often as this one does."""
+        if not self.failed or limit >= 1:
+            return False
+        answers = failed = 0.0
+        for more, of_them in reversed(self.last):
+            answers, failed = answers + more, failed + of_them
+            if failed > limit * answers and _surprise(answers, failed, limit / 2) >= PROOF:
+                return True
+        return False
+
+    def out(self, now: float) -> bool:
+        return self.until > now
+
+    def eject(self, now: float) -> None:
+        self.times += 1
+        self.until = now + min(EJECT_SECONDS_MAX, EJECT_SECONDS * LONGER ** (self.times - 1))
+        self.pending, self.trial = True, None
+        self.forget()
+
+    def forgive(self, now: float) -> None:
+        if self.times and not self.pending and now > self.until + CLEAN_SECONDS:
+            self.times = 0
+
+    def begin_trial(self, counted: int, now: float) -> None:
+        """`counted` connections are there, active and inactive."""
+        self.forget()
+        self.batch, self.batch_at, self.used_at = 1, now, None
+        self.trial = Trial(counted + TRIAL_CONNECTIONS, 1)
+
+    def go_on(self, trial: Trial, counted: int, now: float) -> None:
+        """The next batch, if the last has told nothing. Until then the threshold follows what the kernel forgets."""
+        if self.used_at is None and counted >= trial.upper:
+            self.used_at = now
+        used = self.used_at is not None and now - self.used_at >= USED_SECONDS
+        if used or now - self.batch_at >= UNUSED_SECONDS:
+            self.batch, self.batch_at, self.used_at = self.batch + 1, now, None
+            # A raise opens a full one; newer kernels do so only where fewer than `lower` are counted.
+            self.trial = Trial(max(counted, trial.upper) + TRIAL_CONNECTIONS, counted + 1)
+        else:
+            self.trial = Trial(min(trial.upper, counted + TRIAL_CONNECTIONS), trial.lower)
+
+    def acquit(self) -> None:
+        self.pending, self.trial = False, None
+
+    def acquitted(self) -> bool:
+        good = self.answers - self.failed
+        return (good >= TRIAL_CONNECTIONS - 0.5 and good > self.failed) or self.batch > BATCHES
+
+    def convicted(self) -> bool:
+        return self.failed >= 1.5 and self.failed >= self.answers / 2
+
+
+def _surprise(answers: float, failed: float, usual: float) -> float:
+    """-log of a bound of the probability that one who fails `usual` of all would fail so many or more."""
+    part = min(1.0, failed / answers)
+    passed = (1 - part) * log((1 - part) / (1 - usual)) if part < 1 else 0.0
+    return answers * (part * log(part / usual) + passed)
+
+
+def _outcomes(window: Window, port: int, udp: bool) -> tuple[float, float]:
+    """(answers, failures among them) in a window. Where no application speaks, completed connections are answers."""
+    answers = failed = 0.0
+    for application in window.applications:
+        if application.port in (0, port) and application.errors is not None:
+            answers += max(application.completions or 0, application.errors)
+            failed += application.errors
+    if not window.applications:
+        answers = max(0.0, window.completions or 0.0)
+    if window.resets and not udp and window.resets > RESETS_PER_OPENED * (window.opened or 0.0):
+        answers += window.resets
+        failed += window.resets
+    return answers, failed
+
+
+class Ejector:
+    """Who is out of one service's pool or on trial."""
+
+    def judge(self, rows: Sequence[Row], now: float) -> None:
+        """Sets `ejected` and `trial` of each row's failures. Call it at each decision."""
+        away = 0
+        suspects: list[tuple[Row, Failures]] = []
+        for row in rows:
+            failures = row.failures
+            if failures is None:
+                continue
+            if failures.pending or failures.times:
+                _try(failures, row.active + row.inactive, now)
+                away += failures.pending
+            if failures.failed:
+                suspects.append((row, failures))
+            failures.ejected = None
+        if suspects:
+            self._eject(rows, suspects, away, now)
+        for row in rows:
+            failures = row.failures
+            if failures is not None and failures.out(now):
+                failures.ejected = Ejected(failures.until - now, failures.times)
+
+    def _eject(self, rows: Sequence[Row], suspects: list[tuple[Row, Failures]], away: int, now: float) -> None:
+        """The worst of those that fail far more than is usual, as many as the pool can miss."""
+        room = max(1, len(rows) // 3) - away if len(rows) > 1 else 0
+        if room <= 0:
+            return
+        usual = median_low(row.failures.part if row.failures is not None else 0.0 for row in rows)
+        limit = max(FAILING, TIMES_MEDIAN * usual + ABOVE_MEDIAN)
+        may_go = [f for row, f in suspects if row.zero is None and not f.pending]
+        for failures in sorted(may_go, key=lambda f: -f.part):
+            if room > 0 and failures.proves(limit):
+                failures.eject(now)
+                room -= 1
+
+
+def _try(failures: Failures, counted: int, now: float) -> None:
+    """Go on with a trial; `counted` connections are there, active and inactive."""
+    if failures.trial is None:
+        if failures.pending and not failures.out(now):
+            failures.begin_trial(counted, now)
+    elif failures.convicted():
+        failures.eject(now)
+    elif failures.acquitted():
+        failures.acquit()
+    else:
+        failures.go_on(failures.trial, counted, now)
+    failures.forgive(now)

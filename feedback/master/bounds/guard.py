@@ -1,0 +1,322 @@
+"""Guard: bounds that no law can cross. Shares in, shares out, each bound that acted named in the row's steps.
+
+In this order: what somebody's word keeps at 0 stays there; a server that fails fast is ejected, and comes back by a
+trial of a few connections; an agent that is silent freezes its server and then follows the policy for lost ones; a new
+or returning server starts slowly; a share changes by a bounded factor in a second; nobody in service gets less than the
+floor, and nobody more than a multiple of its static share or an equal one: that is the operator's word, the rest is
+the agents'. When most of the fleet falls silent at once the fault is ours, and all is held.
+
+Invariants: no bound ever raises an operator's zero; a pool in which the operator left one server in service is never
+all zero; the shares that come out sum to 1 or are all 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, log
+
+import msgspec
+
+from feedback.config import Guards
+from feedback.master.bounds.doubt import Doubt
+from feedback.master.bounds.eject import TRIAL_CONNECTIONS, Ejector
+from feedback.master.outcome import Fact, Out
+from feedback.master.pool import Pool, Row
+from feedback.master.servers.fleet import Trust
+from feedback.model import DestinationKey
+
+RAMP_START = 0.1
+RAMP_HOT = 0.9  # a server that is this used does not get more yet
+IN_SERVICE_MIN = 0.5  # quiescing lost servers leaves at least this part of the pool
+STATIC_SECONDS = 10.0  # a lost server's share goes to the static one over this time
+SAME = 1e-9  # of a share: nothing
+
+NO_REPORT_YET = "no report yet: everything is as it was"
+UNMEASURED = "nothing measured yet: as the kernel had it"
+NEVER_HEARD = "no report yet: as the kernel had it"
+NOBODY_WANTED = "the law wants nobody: equal shares"
+LOST_QUIESCED = "agent lost: quiesced by policy"
+ON_TRIAL = f"on trial after its ejection: {TRIAL_CONNECTIONS} connections at a time, until they are answered well"
+
+
+class Silent(msgspec.Struct, frozen=True, gc=False):
+    """So many agents fell silent that the fault is taken for ours."""
+
+    agents: int
+    known: int
+
+    def __str__(self) -> str:
+        return f"{self.agents} of {self.known} agents fell silent: everything is held"
+
+
+class Aged(msgspec.Struct, frozen=True, gc=False):
+    """The last report is so old; what follows from that."""
+
+    seconds: float | None
+    so: str
+
+    def __str__(self) -> str:
+        return f"last report {'never' if self.seconds is None else f'{self.seconds:.1f} s'} ago: {self.so}"
+
+
+class SlowStart(msgspec.Struct, frozen=True, gc=False):
+    part: float
+
+    def __str__(self) -> str:
+        return f"slow start: {100 * self.part:.0f} % of it"
+
+
+class Bounded(msgspec.Struct, frozen=True, gc=False):
+    factor: float
+
+    def __str__(self) -> str:
+        return f"at most {self.factor:g}-fold in a second"
+
+
+class Floored(msgspec.Struct, frozen=True, gc=False):
+    floor: float
+
+    def __str__(self) -> str:
+        return f"floor: {100 * self.floor:g} % of an equal share"
+
+
+class Ceiled(msgspec.Struct, frozen=True, gc=False):
+    times: float
+
+    def __str__(self) -> str:
+        return f"ceiling: {self.times:g} times its static share, or an equal one"
+
+
+class Guard:
+    """The guard of one service."""
+
+    def __init__(self, config: Guards) -> None:
+        self._config = config
+        self._ejector = Ejector()
+        self._doubt = Doubt()
+        self._change = max(1.0, config.change_per_second)
+        self._longest = 300 / max(1e-3, log(self._change))  # seconds: after that a share may be anything
+        self._started = False
+        self._any = False  # whether anybody was in service at the last decision
+
+    def apply(self, pool: Pool, restated: Callable[[Row], int | None]) -> None:
+        """Turn what is `wanted` of each row into its `share`. `restated`, at the first call: what a weight in force
+        becomes where the operator has changed the static one that it was made from, None where he has not."""
+        rows = pool.rows
+        if not self._started:
+            self._started = True
+            self._any = _as_in_kernel(rows, restated)
+        pool.held = self._panic(rows)
+        if pool.held is not None:
+            _share_out(rows, [row.wanted for row in rows])
+            return
+        self._ejector.judge(rows, pool.now)
+        self._take_out(rows)
+        serving = [row for row in rows if row.zero is None and row.out is None]
+        self._start_ramps(serving)
+        self._let_through(serving, pool)
+        self._ceil(serving, self._doubt.doubted(pool))
+        self._any = False
+        for row in rows:
+            if row.zero is None and row.out is None:
+                row.before, self._any = row.share, True
+            else:
+                row.before, row.ramp = None, None
+
+    def _panic(self, rows: Sequence[Row]) -> Fact | None:
+        """Why everything is held. Silence counts against those who were heard when all was well."""
+        known = speaking = never = 0
+        for row in rows:
+            trust = row.trust
+            if row.heard:
+                known += 1
+                speaking += trust is Trust.FRESH
+            never += trust is Trust.NEVER
+        if never == len(rows):
+            return NO_REPORT_YET
+        silent = known - speaking
+        if known > 1 and silent >= self._config.panic * known:
+            return Silent(silent, known)
+        for row in rows:
+            if row.trust is Trust.FRESH:
+                row.heard = True
+            elif row.trust is Trust.LOST:
+                row.heard = False
+        return None
+
+    def _take_out(self, rows: Sequence[Row]) -> None:
+        """Who is out by a bound: ejected, unless nobody would be left; and the lost ones where the policy says so."""
+        ejected, zeros = [], 0
+        for row in rows:
+            row.out = None
+            if row.failures is not None and row.failures.ejected is not None:
+                ejected.append(row)
+            elif row.zero is not None:
+                zeros += 1
+        zeros += sum(row.zero is not None for row in ejected)
+        free = [row for row in ejected if row.zero is None]
+        if free and zeros + len(free) < len(rows):
+            zeros += len(free)
+            for row in free:
+                assert row.failures is not None
+                row.out = Out.EJECTED
+                _zero(row, row.failures.ejected or "")
+        if self._config.lost_policy == "quiesce":
+            room = int(len(rows) * (1 - IN_SERVICE_MIN)) - zeros
+            lost = [r for r in rows if r.trust is Trust.LOST and r.zero is None and r.out is None]
+            for row in lost[: max(0, room)]:
+                row.out = Out.LOST
+                _zero(row, LOST_QUIESCED)
+        for row in rows:
+            if row.zero is not None:
+                _zero(row, row.zero.why)
+
+    def _start_ramps(self, serving: Sequence[Row]) -> None:
+        """A server that was not in service starts slowly, unless so many are new that the others would drown."""
+        if not self._any or self._config.slow_start_seconds <= 0:
+            return
+        new = [row for row in serving if not row.before]
+        if 2 * len(new) <= len(serving):
+            for row in new:
+                if row.ramp is None:
+                    row.ramp = RAMP_START
+
+    def _let_through(self, serving: Sequence[Row], pool: Pool) -> None:
+        """Those whose part does not follow the law now are pinned, and the others fill up around them; a free share
+        moves by a bounded factor and not under the floor."""
+        wanted = [row.wanted for row in serving]
+        total = sum(wanted)
+        if total <= 0:  # no answer: a pool of stale servers would be left with none
+            for row in serving:
+                row.say("guard", NOBODY_WANTED, 1.0)
+            wanted, total = [1.0] * len(serving), float(len(serving))
+        static = sum(row.base.weight for row in pool.rows) or 1
+        free: list[Row] = []
+        pinned: list[Row] = []
+        for row, value in zip(serving, wanted, strict=True):
+            row.share = value / total
+            trial = row.failures is not None and row.failures.trial is not None
+            if trial:
+                row.say("guard", ON_TRIAL, row.share)
+            if not trial and self._pin(row, static, pool.seconds):
+                pinned.append(row)
+            else:
+                free.append(row)
+        held = sum(row.share for row in pinned)
+        _fill(free, held)
+        factor = self._change**pool.seconds if pool.seconds < self._longest else inf
+        floor = self._config.floor / max(1, len(serving))
+        for row in free:
+            share, before = row.share, row.before
+            if before:
+                value = min(max(share, before / factor), before * factor)
+                if abs(value - share) >= SAME:
+                    row.share = share = value
+                    row.say("guard", Bounded(self._config.change_per_second), value)
+            if share < floor:
+                row.share = floor
+                row.say("guard", Floored(self._config.floor), floor)
+        _fill(free, held)
+        total = held + sum(row.share for row in free)
+        if total > 0:
+            for row in serving:
+                row.share /= total
+
+    def _pin(self, row: Row, static: int, seconds: float) -> bool:
+        """Whether the row's part does not follow the law now; its share then is what it gets."""
+        before = row.before
+        if row.ramp is not None:
+            return self._ramps(row, seconds)
+        if before is None:
+            return False
+        if row.trust is Trust.FRESH:
+            if row.estimate is not None or row.advised is not None:
+                return False
+            row.share, why = before, UNMEASURED
+            row.say("guard", why, before)
+            return True
+        fact: Fact
+        if row.trust is Trust.NEVER:
+            row.share, fact = before, NEVER_HEARD
+        elif row.trust is Trust.STALE:
+            row.share, fact = min(row.share, before), Aged(row.age_seconds, "not raised")
+        elif self._config.lost_policy != "static":
+            row.share, fact = before, Aged(row.age_seconds, "held")
+        else:
+            part = min(1.0, seconds / STATIC_SECONDS)
+            row.share = before + (row.base.weight / static - before) * part
+            fact = Aged(row.age_seconds, "towards the static weight")
+        row.say("guard", fact, row.share)
+        return True
+
+    def _ramps(self, row: Row, seconds: float) -> bool:
+        hot = row.estimate is not None and row.estimate.utilisation > RAMP_HOT
+        ramp = (row.ramp or 0.0) + (0.0 if hot else seconds / self._config.slow_start_seconds)
+        if ramp >= 1:
+            row.ramp = None
+            return False
+        row.ramp, row.share = ramp, row.share * ramp
+        row.say("guard", SlowStart(ramp), row.share)
+        return True
+
+    def _ceil(self, serving: Sequence[Row], doubted: Mapping[DestinationKey, Fact]) -> None:
+        """An agent can talk its server's share up so far and no further; the others fill up what is left. The base
+        weight of an adopted server may be anything, so it is owed an equal part at least."""
+        if not serving:
+            return
+        total, equal, ceiling = sum(row.base.weight for row in serving) or 1, 1 / len(serving), self._config.ceiling
+        limits = [max(row.base.weight / total, equal) * ceiling for row in serving]
+        if doubted:
+            limits = [n / ceiling if r.key in doubted else n for r, n in zip(serving, limits, strict=True)]
+        if not any(row.share > limit + SAME for row, limit in zip(serving, limits, strict=True)):
+            return
+        # Whoever is furthest over goes first: what that frees can only bring the next ones over.
+        order = sorted(zip(serving, limits, strict=True), key=lambda pair: -pair[0].share / pair[1])
+        left, rest = 1.0, sum(row.share for row in serving)
+        free = len(order)
+        for row, limit in order:
+            scale = left / rest if rest > 0 else 0.0
+            if free == 1 or row.share * scale <= limit + SAME:  # whatever is left must go somewhere
+                break
+            rest -= row.share
+            left -= limit
+            free -= 1
+            row.share = limit
+            row.say("guard", doubted.get(row.key) or Ceiled(ceiling), limit)
+        scale = max(0.0, left) / rest if rest > 0 else 0.0
+        for row, _ in order[len(order) - free :]:
+            row.share *= scale
+
+
+def _zero(row: Row, why: Fact) -> None:
+    """Whatever the law said."""
+    row.share, row.why, row.said = 0.0, None, None
+    row.say("guard", why, 0.0)
+
+
+def _fill(free: Sequence[Row], held: float) -> None:
+    """Scale these to what the pinned ones leave."""
+    total = sum(row.share for row in free)
+    if total > 0:
+        scale = max(0.0, 1 - held) / total
+        for row in free:
+            row.share *= scale
+
+
+def _share_out(rows: Sequence[Row], wanted: Sequence[float]) -> None:
+    """Normalised; as they are if all are 0."""
+    total = sum(wanted)
+    for row, value in zip(rows, wanted, strict=True):
+        row.share = value / total if total > 0 else value
+
+
+def _as_in_kernel(rows: Sequence[Row], restated: Callable[[Row], int | None]) -> bool:
+    """What is in force when we start: a restarted master continues from it. Whether there is anything."""
+    weights = []
+    for row in rows:
+        new = restated(row) if row.weight and row.trust is Trust.NEVER else None
+        weights.append(float(row.weight if new is None else new))
+    total = sum(weights)
+    for row, weight in zip(rows, weights, strict=True):
+        row.before = weight / total if weight and total else None
+    return total > 0

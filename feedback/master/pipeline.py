@@ -1,0 +1,372 @@
+"""Pipeline: the stages of one virtual service, in their order, each entered once in a decision.
+
+look      the kernel's record into the rows
+claims    whose word holds a row                    (asked)
+law       shares
+bounds    guard, eject, doubt; limits
+actuate   weights in the scheduler's way
+claims    what somebody's word holds all the same   (told)
+reconcile the smallest plan of edits
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import msgspec
+
+from feedback.config import MasterConfig, ServiceConfig, to_destination
+from feedback.master.actuate import LOOK_SECONDS, Actuator, for_scheduler
+from feedback.master.bounds import limits
+from feedback.master.bounds.eject import Failures
+from feedback.master.bounds.guard import NO_REPORT_YET, Guard
+from feedback.master.bounds.limits import Limits
+from feedback.master.claims.claim import Claim
+from feedback.master.claims.claims import Claims, proportional
+from feedback.master.claims.health import Watch
+from feedback.master.claims.orders import NONE, Standing
+from feedback.master.claims.owner import ForeignEdit
+from feedback.master.laws import Law, load
+from feedback.master.outcome import Chain, Status
+from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, utilisation
+from feedback.master.reconcile import reconcile_owned, reconcile_weights
+from feedback.master.servers.capacity import Capacity, Learned
+from feedback.master.servers.fleet import Fleet, Trust
+from feedback.master.servers.prior import Prior
+from feedback.master.servers.window import Window
+from feedback.master.state import ServiceState
+from feedback.master.traits import closer_look, traits
+from feedback.model import Destination, DestinationKey, Edit, Service, ServiceEntry
+
+FLOW_SECONDS = 2.0
+NOBODY_ELSE = "nobody else can serve"
+
+
+class ServiceStatus(msgspec.Struct, frozen=True):
+    """One service in one decision. `held` says why everything stays as it is, '' if it does not."""
+
+    service: Service
+    law: str
+    flow: float
+    held: str
+    destinations: tuple[Status, ...]
+
+
+class Advised(msgspec.Struct, frozen=True, gc=False):
+    part: float
+
+    def __str__(self) -> str:
+        return f"its agent asks for {100 * self.part:.0f} % of it"
+
+
+class Pipeline:
+    """Of one service, with the state that its stages keep. `owned` are the configured records; None where somebody else
+    owns the service. `named` is what the configuration says of it, if anything."""
+
+    def __init__(
+        self,
+        service: Service,
+        config: MasterConfig,
+        law: str,
+        owned: dict[DestinationKey, Destination] | None,
+        named: ServiceConfig | None = None,
+    ) -> None:
+        guards = config.guards
+        self.law_name = law
+        self.law: Law = load(law, named.law_options if named else None)
+        self.orders: Standing = NONE  # the operator's, for this service
+        self.watch = Watch(service.key, named.check if named else None, named.agent_check if named else None)
+        self.pool = Pool(service)
+        self._prior = Prior()
+        self._roles = _roles(named) if named else {}
+        self._learned: dict[str, Learned] = {}  # what a master before had, until the first look
+        self._limited: frozenset[str] = frozenset()
+        self.claims = Claims(self.pool, owned, self._row, self.watch, (guards.stale_seconds, guards.lost_seconds))
+        self._limits = _limits(self.law, service, named)
+        self._guard = Guard(guards)
+        self._dead_band = guards.dead_band
+        self._actuator: Actuator = for_scheduler(service.scheduler, guards.dead_band)
+        self._counted: tuple[float, int] | None = None  # when, and the kernel's count of connections then
+        self._decided_at: float | None = None
+        self._fleet_version = -1
+        self._rows: list[Row] = []  # as of the last decision
+        self._last: ServiceStatus | None = None
+
+    def _row(self, base: Destination) -> Row:
+        key = base.key
+        capacity = Capacity(self._prior)
+        self._prior.adopt(capacity)
+        role = self._roles.get(key, Role())
+        row = Row(key, base, str(key.address), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
+        self._resume(row)
+        return row
+
+    # What others ask.
+
+    @property
+    def service(self) -> Service:
+        return self.pool.service
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.pool.rows
+
+    @property
+    def look_seconds(self) -> float:
+        """How often it wants to be decided now; infinity: the configured interval is enough."""
+        return LOOK_SECONDS if closer_look(self.service) and self.pool.flow * LOOK_SECONDS >= 1 else inf
+
+    @property
+    def learns_limits(self) -> bool:
+        return self._limits.learns
+
+    # What a restart or a reload leaves.
+
+    def state(self) -> ServiceState:
+        """What a restarted master could not read from the kernel."""
+        rows = list(self.claims.rows.values())
+        learned = {str(row.key): known for row in rows if (known := row.capacity.learned()) is not None}
+        limited: tuple[str, ...] = ()
+        if self.claims.owned is None:
+            limited = tuple(sorted(str(row.key) for row in rows if row.thresholds is not None and row.thresholds.ours))
+        return ServiceState(**msgspec.structs.asdict(self.claims.state()), learned=learned, limited=limited)
+
+    def restore(self, state: ServiceState) -> None:
+        """Before the first look at the kernel."""
+        self.claims.restore(state)
+        self._learned, self._limited = state.learned, frozenset(state.limited)
+        for row in self.claims.rows.values():
+            self._resume(row)
+
+    def _resume(self, row: Row) -> None:
+        name = str(row.key)
+        if name in self._learned:
+            row.capacity.resume(self._learned[name])
+        if name in self._limited:
+            limits.resume(row)
+
+    def succeed(self, before: Pipeline) -> None:
+        """Take the place of that of the same service, before a reload that changed it. Before the first look."""
+        self.claims.succeed(before.claims)
+        for key, row in self.claims.rows.items():
+            old = before.claims.rows.get(key)
+            known = old.capacity.learned() if old is not None else None
+            if known is not None:
+                row.capacity.resume(known)
+
+    # What comes in.
+
+    def follow(self, entry: ServiceEntry) -> None:
+        """Take over the kernel's record of a service that somebody else owns."""
+        if entry.service.scheduler != self.service.scheduler:
+            self._actuator = for_scheduler(entry.service.scheduler, self._dead_band)
+            self._limits.counts = traits(entry.service.scheduler).counts
+            for row in self.rows:
+                row.actuator = None
+        self.claims.follow(changed=entry.service != self.service)
+        self.pool.service = entry.service
+
+    def observe(self, row: Row, window: Window) -> None:
+        """Take each window of the agent's stream: several may come between two decisions."""
+        row.capacity.observe(window)
+        failures = row.failures
+        if failures is None:
+            failures = row.failures = Failures()
+        failures.count(window, row.key.port, udp=self.pool.udp)
+        windows = row.windows
+        if len(windows) >= WINDOWS_MAX:
+            del windows[0]
+        windows.append(window)
+        row.window = window
+
+    def look(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
+        """Take a look at the kernel. Returns what somebody else did since the last one."""
+        first = self.claims.entry is None and entry is not None
+        foreign = self.claims.look(entry, now)
+        rows = self.pool.rows
+        self._prior.follow(rows)
+        if first:
+            self._continue()
+            self._learned, self._limited = {}, frozenset()
+        opened = 0
+        for row in rows:
+            if row.kernel is not None:
+                opened += row.active
+                row.capacity.observe_kernel(row.active, row.kernel.counters.connections, now)
+        self._measure_flow(entry, now)
+        self._prior.residence(opened / self.pool.flow if self.pool.flow > 0 else 0.0)
+        return foreign
+
+    def _continue(self) -> None:
+        """Weights that are not the static ones were learned by somebody, most likely by us before a restart."""
+        there = [row for row in self.pool.rows if row.kernel is not None]
+        owned = self.claims.owned
+        static = owned is not None and len(there) == len(owned) and all(r.weight == r.base.weight for r in there)
+        if static or len({row.weight for row in there}) < 2:
+            return
+        if proportional(self.service.scheduler, [row.weight for row in there]):
+            self._prior.seed(row for row in there if row.weight)
+
+    def _measure_flow(self, entry: ServiceEntry | None, now: float) -> None:
+        """New connections per second by the kernel's counters, which move every 2 s; the agents' rates are livelier."""
+        rates = [row.capacity.rate for row in self.pool.rows if row.window is not None]
+        if rates and len(rates) == len(self.pool.rows):
+            self.pool.flow = sum(rates)
+            return
+        total = sum(e.counters.connections for e in entry.destinations) if entry else 0
+        if self._counted is None or total < self._counted[1]:
+            self._counted = (now, total)
+        elif now - self._counted[0] >= FLOW_SECONDS:
+            self.pool.flow = (total - self._counted[1]) / (now - self._counted[0])
+            self._counted = (now, total)
+
+    # A decision.
+
+    def forget(self, row: Row) -> None:
+        """What was learned of a row is not to be trusted: it begins anew."""
+        row.capacity = Capacity(self._prior)
+        self._prior.adopt(row.capacity)
+        self._prior.recount()
+        row.failures = None
+
+    def stand_still(self, why: str) -> ServiceStatus:
+        """After a fault: nothing is decided, what the kernel has is ours as far as it was."""
+        self.claims.untouched()
+        for row in self.pool.rows:
+            row.windows = []
+        last = self._last or ServiceStatus(self.service, self.law_name, self.pool.flow, why, ())
+        return msgspec.structs.replace(last, held=why)
+
+    def decide(self, fleet: Fleet, now: float) -> tuple[ServiceStatus, list[Edit]]:
+        self._turn(fleet, now)
+        self.claims.ask(self.orders, now)
+        self._ask_law(now)
+        self._bound()
+        self._actuate()
+        self.claims.settle(self.orders, now)
+        return self._outcome(now), self._reconcile()
+
+    def _turn(self, fleet: Fleet, now: float) -> None:
+        """What is known of each server now."""
+        pool = self.pool
+        pool.now, pool.seconds = now, 0.0 if self._decided_at is None else max(0.0, now - self._decided_at)
+        self._decided_at = now
+        rows = pool.rows
+        if fleet.version != self._fleet_version or rows != self._rows:
+            self._fleet_version, self._rows = fleet.version, rows
+            for row in rows:
+                row.server = fleet.server(row.address)
+        for row in rows:
+            server = row.server
+            if server is None:
+                row.trust, row.age_seconds = Trust.NEVER, None
+            else:
+                age = now - server.mapped_at
+                row.age_seconds = age = age if age > 0.0 else 0.0
+                row.trust = Trust.FRESH if age <= server.patience else server.trust(age)
+            row.estimate = row.capacity.estimate()
+        pool.utilisation = utilisation(rows)
+
+    def _ask_law(self, now: float) -> None:
+        shares = self.law.shares(self.pool, now)
+        for row in self.pool.rows:
+            share = shares[row.key]
+            row.wanted, row.tier, row.why, row.of = share.value, share.tier, share.why, share.of or share.value
+            row.said, row.told = list(share.more) if share.more else None, None
+            if row.advised is not None:  # a part of what its server would get, as HAProxy takes it of the usual weight
+                row.wanted *= row.advised
+                row.say("advice", Advised(row.advised), row.wanted)
+
+    def _bound(self) -> None:
+        pool, claims = self.pool, self.claims
+        rows = pool.rows
+        tiered = any(row.tier for row in rows)
+        self._guard.apply(pool, claims.restated)
+        if pool.held != NO_REPORT_YET:
+            claims.decided()
+        self._limits.limit(pool, exact=tiered, by_weight=traits(self.service.scheduler).admits)
+        trials = True
+        if pool.held is not None and tiered:  # an order needs no reports, and plain weights would use all tiers at once
+            pool.held, trials = None, False
+            for row in rows:
+                if row.zero is not None:
+                    row.share = 0.0
+                    row.say("guard", row.zero.why, 0.0)
+        limits.try_out(rows, trials=trials)
+
+    def _actuate(self) -> None:
+        """What each row gets, before somebody's word changes it."""
+        pool = self.pool
+        held = pool.held
+        for row in pool.rows:
+            row.part, row.note, row.stands = row.share, None, None
+            limit = row.limit
+            row.upper, row.lower = limit.upper, limit.lower
+            if limit.why:
+                row.say("limits", limit.why, limit.upper)
+        if held is None:
+            self._actuator.aim(pool)
+            most = traits(self.service.scheduler).weight_max
+            for row in pool.rows:
+                row.aimed = row.aim = min(row.aim, most)
+            return
+        owned = self.claims.owned is not None
+        for row in pool.rows:
+            zero = row.zero
+            row.aimed = None
+            if zero is not None and (zero.barred or (owned and row.base.weight == 0)):
+                row.aim = 0  # an operator's word needs no report
+                row.say("guard", zero.why, 0)
+            else:
+                row.aim = self.claims.hold(row)
+                row.say("guard", held, row.aim)
+        if not any(row.aim for row in pool.rows):  # an ejection, say, that was decided while others could serve
+            for row in pool.rows:
+                if row.zero is None:
+                    row.aim = max(1, row.base.weight)
+                    row.say("guard", NOBODY_ELSE, row.aim)
+
+    def _outcome(self, now: float) -> ServiceStatus:
+        key, scheduler, outcomes = self.service.key, self.service.scheduler, []
+        for row in self.pool.rows:
+            outcomes.append(
+                Status(
+                    key,
+                    row.key,
+                    row.aim,
+                    row.share if row.stands is None else row.stands,
+                    row.upper,
+                    row.lower,
+                    Chain(row.why, row.of, row.said, scheduler, row.aimed, row.note, row.share, row.told),
+                    row.base,
+                    row.kernel,
+                    row.trust,
+                    row.age_seconds,
+                    row.estimate,
+                    row.zero,
+                    row.out,
+                    row.checked,
+                    row.order,
+                )
+            )
+            if row.windows:
+                row.windows = []
+        why = self.orders.paused or self.claims.standing(now) or self.pool.held or ""
+        self._last = ServiceStatus(self.service, self.law_name, self.pool.flow, str(why), tuple(outcomes))
+        return self._last
+
+    def _reconcile(self) -> list[Edit]:
+        owned, entry = self.claims.owned, self.claims.entry
+        if owned is not None and self.orders.paused is None:
+            return reconcile_owned(self.service, self.claims.rows, entry)
+        return reconcile_weights(self.service.key, self.pool.rows) if entry is not None else []
+
+
+def _roles(named: ServiceConfig) -> dict[DestinationKey, Role]:
+    return {to_destination(d, named).key: Role(d.priority, d.pool == "spill") for d in named.destination}
+
+
+def _limits(law: Law, service: Service, named: ServiceConfig | None) -> Limits:
+    said = named or ServiceConfig(virtual=str(service.key))
+    mode = said.thresholds or str(getattr(law, "thresholds", "static"))
+    return Limits(mode, said.latency_seconds, counts=traits(service.scheduler).counts)

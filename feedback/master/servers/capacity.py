@@ -1,0 +1,363 @@
+"""Capacity: what one destination can complete, from windows of its agent and the kernel's counters.
+
+Capacity is completions per second at full utilisation, estimated as (completions / utilisation) over the *same*
+window. Completions come with the agent's report (same clock) or, where it has no counters for them (UDP, older agents),
+from the director's (spans.py).
+
+Where clients keep connections (a pool whose mean residence is over 0.3 s), those that end were worked for long before:
+then the count lies half way to those that came. Where they last (over 3 s), a new one says little of the load that it
+brings: then capacity is open connections over utilisation, which needs no history either.
+
+The estimate is kept as the logarithm of that per core, with its variance. A server that has never been busy is taken
+for an average one of its size (prior.py). `available` is kept apart, because a neighbour arrives in an instant:
+capacity = cores * exp(level) * available. Utilisation is that of the dominant resource: CPU, or what the application
+says of itself.
+
+Knows no law and no weight.
+"""
+
+from __future__ import annotations
+
+from math import exp, log, sqrt
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from feedback.master.servers.filter import PRIOR_VARIANCE, Filter
+from feedback.master.servers.neighbour import FADE_SECONDS, Neighbour
+from feedback.master.servers.spans import Spans
+from feedback.master.servers.window import Window
+
+if TYPE_CHECKING:
+    from feedback.master.servers.prior import Prior
+
+KERNEL_VARIANCE = 0.02  # a weight found in the kernel at start was learned by somebody
+SAMPLE_SECONDS_MIN, SAMPLE_SECONDS_MAX = 0.19, 2.0
+SAMPLE_VARIANCE_MAX = 0.08  # a sample is taken as soon as it is as good as this, or old
+HELD_SECONDS_MIN = 0.95
+KEPT_VARIANCE_MAX, KEPT_NOISE = 0.1, 4.0  # of a sample's logarithm, in doubt; times what counting alone makes
+DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
+LEVEL_MAX = 20.0  # of a level, either way: e**20 completions a second and core is no machine
+AVAILABLE_SECONDS, HAD_SECONDS = 0.2, 1.0
+SATURATED = 0.95
+NEARLY_FULL, FULL = 0.8, 0.95
+LEARNED_STEP, LEARNED_SAMPLES = 0.05, 5  # of a level in the state file; before it is worth keeping
+SETTLED_SAMPLES = 9  # from here on a sudden difference is a neighbour's
+STEAL_FROM = 0.1  # of the server in use: below, too little was asked for to tell what would be given
+IDLE = 0.02  # below this utilisation the ratio is noise
+
+
+class Estimate(msgspec.Struct, frozen=True, gc=False):
+    """Capacity in connections per second (`held`: in open connections), its relative standard deviation, and what it
+    rests on. `utilisation` is the part of what the service can have that it uses (0..1); `available` the part of the
+    server that the service can have; `rate` its connections per second.
+    """
+
+    capacity: float
+    deviation: float
+    available: float
+    utilisation: float
+    rate: float
+    cores: float
+    memory_available: float
+    samples: int
+    held: bool = False
+
+    def __str__(self) -> str:
+        return (
+            f"capacity {self.capacity:.1f}{' open' if self.held else '/s'} ±{100 * self.deviation:.0f} % "
+            f"({self.cores:g} cores, {100 * self.available:.0f} % of them available, "
+            f"{100 * self.utilisation:.0f} % of that used at {self.rate:.1f}/s, {self.samples} samples)"
+        )
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """What is known of one destination's speed: the level (logarithm of completions per second and core; `held`: of
+    open connections per core). Coarse, so that it changes seldom: it is kept in a file."""
+
+    level: Annotated[float, msgspec.Meta(ge=-LEVEL_MAX, le=LEVEL_MAX)]
+    held: bool = False
+
+
+class Capacity:
+    """The running estimate of one destination. Windows come in; `estimate()` tells what is known. `prior` is what its
+    pool believes of a server like this one, and how connections are counted there."""
+
+    __slots__ = (
+        "_active",
+        "_allotment",
+        "_available",
+        "_busy_seconds",
+        "_counted",
+        "_estimate",
+        "_first_active",
+        "_grown",
+        "_had",
+        "_held_filter",
+        "_last",
+        "_neighbour",
+        "_prior",
+        "_rate",
+        "_seconds",
+        "_spans",
+        "_usual_filter",
+        "_utilisation",
+        "filter",
+        "held",
+        "kept",
+        "offset",
+        "seed",
+    )
+
+    def __init__(self, prior: Prior) -> None:
+        self._prior = prior
+        self._usual_filter, self._held_filter = Filter(), Filter()  # of completions, and of open connections
+        self.filter = self._usual_filter
+        self.held = False
+        self.kept = False  # whether clients keep connections after the answer
+        self.offset: float | None = None  # known difference from the pool's mean level
+        self.seed: float | None = None  # the weight that the kernel had, until it tells an offset
+        self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
+        self._active = 0
+        self._first_active: int | None = None  # of this sample
+        self._last: Window | None = None
+        self._neighbour = Neighbour()
+        self._available: float | None = None
+        self._had = 1.0  # of the server, over a second
+        self._utilisation = self._rate = 0.0
+        self._spans = Spans()
+        self._estimate: Estimate | None = None  # as long as nothing has changed
+
+    def hold(self, held: bool) -> None:
+        """Whether connections last so long that open ones tell the load and not completed ones."""
+        if held != self.held:
+            self.held = held
+            self.filter = self._held_filter if held else self._usual_filter
+            self._estimate = None
+            self._begin_sample()
+
+    def resume(self, known: Learned) -> None:
+        """Go on from what the master before had learned."""
+        of = self._held_filter if known.held else self._usual_filter
+        self._prior.moves(self)
+        of.resume(known.level, KERNEL_VARIANCE)
+        self._prior.moved(self)
+        self._estimate = None
+
+    def learned(self) -> Learned | None:
+        """None of one that was not sampled often enough to say anything."""
+        if self.filter.samples < LEARNED_SAMPLES:
+            return None
+        level = max(-LEVEL_MAX, min(LEVEL_MAX, round(self.filter.level / LEARNED_STEP) * LEARNED_STEP))
+        return Learned(level, self.held)
+
+    def observe(self, window: Window) -> None:
+        """Take one window of the agent's stream."""
+        used = _used(window)
+        seconds = window.end - window.start
+        self._estimate = None
+        self._follow(window, used, seconds)
+        if self.held:
+            if self._first_active is None:
+                self._first_active = self._active
+            self._accumulate(window, seconds, used, self._active * seconds, 0.0)
+        elif window.completions is not None:
+            self._accumulate(window, seconds, used, window.completions, (window.opened or 0.0) - window.completions)
+        else:
+            self._spans.use(window.end, used * window.cores * seconds)
+            self._settle(window)
+        if self._last is None and self.seed is not None:
+            self._last = window
+            self._prior.sized()
+        self._last = window
+
+    def observe_kernel(self, active: int, connections: int, now: float) -> None:
+        """Take the director's counters: open connections, and the total that moves every 2 s."""
+        self._active = active
+        last = self._last
+        if last is None or last.completions is None:
+            self._spans.look(connections, active, now)
+
+    def _settle(self, window: Window) -> None:
+        """Without the agent's own counters: samples from the director's."""
+        for span in self._spans.spans():
+            seconds = span.end - span.start
+            self._rate = span.opened / seconds
+            used, grown = span.used_seconds / (window.cores * seconds), float(span.opened - span.completed)
+            self._accumulate(window, seconds, used, float(span.completed), grown)
+
+    def _follow(self, window: Window, used: float, seconds: float) -> None:
+        """Levels that need no counting: available and utilisation, smoothed over half a second."""
+        blend = 1 - exp(-seconds / AVAILABLE_SECONDS)
+        left = self._left(window, seconds)
+        available = self._available
+        available = self._available = left if available is None else available + blend * (left - available)
+        taken = self._neighbour.part if self._infers() else 0.0
+        part = min(1.0, max(0.0, used - taken) / max(available * (1 - taken), 0.01))
+        self._utilisation += blend * (part - self._utilisation)
+        if window.opened is not None:
+            self._rate += (1 - exp(-seconds / 2.0)) * (window.opened / seconds - self._rate)
+
+    def _left(self, window: Window, seconds: float) -> float:
+        """The part of the server that the service can have: what it uses and what is idle, at least what it is entitled
+        to, of which it may have more for a moment only.
+
+        A quota is never used to its last tick: what looks idle on a server that is nearly full cannot be had. A
+        hypervisor that steals gives a part of what is asked for, and of what will be.
+        """
+        if window.own is None:
+            return max(0.01, 1 - window.stolen / max(window.busy, STEAL_FROM)) if window.stolen else 1.0
+        idle = max(0.0, 1 - window.busy) * min(1.0, max(0.0, (FULL - window.busy) / (FULL - NEARLY_FULL)))
+        had = window.own + idle
+        self._had += (1 - exp(-seconds / HAD_SECONDS)) * (had - self._had)
+        if window.entitled is not None:
+            had = max(min(had, self._had), window.entitled)
+        return min(1.0, max(had, 0.01))
+
+    def _accumulate(self, window: Window, seconds: float, used: float, count: float, grown: float) -> None:
+        allotment = window.cores * seconds
+        self._seconds += seconds
+        self._allotment += allotment
+        self._counted += count  # that of a single window may be negative: opened before it, closed in it
+        self._grown += grown
+        self._busy_seconds += used * allotment
+        if self._seconds < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
+            return
+        n, busy = self._counted, self._busy_seconds
+        variance = self._variance(n, busy, window.grain_seconds) + (self._growth(n) if self.held else 0.0)
+        if variance > SAMPLE_VARIANCE_MAX and self._seconds < SAMPLE_SECONDS_MAX:
+            return
+        worked, doubt = self._worked()
+        self._sample(worked, busy, variance + doubt, building=doubt > KEPT_VARIANCE_MAX)
+        self._begin_sample()
+
+    def _begin_sample(self) -> None:
+        self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
+        self._first_active = None
+
+    def _worked(self) -> tuple[float, float]:
+        """For how many connections the CPU has worked in this sample, and the variance of that number's logarithm.
+
+        Those that ended, since who waits was not worked for. But where clients keep connections, those that came and
+        are still open were, at their beginning or all along: half way between both then, and the difference is doubt.
+        """
+        ended = self._counted
+        if self.held or not self.kept:
+            return ended, 0.0
+        between = ended + self._grown / 2
+        return between, (self._grown / 2 / max(1.0, between)) ** 2
+
+    def _growth(self, n: float) -> float:
+        """Open connections that become more or fewer are not yet those that go with the present load."""
+        mean = n / self._seconds
+        return ((self._active - (self._first_active or 0)) / mean) ** 2 if mean > 0 else 0.0
+
+    def _variance(self, n: float, busy: float, grain: float) -> float:
+        """Of ln(completions / busy): counting (costs vary: CV 1.5), ticks of the CPU counters, sampling jitter."""
+        if n < 1 or busy <= 0:
+            return 10.0
+        used = busy / self._allotment
+        counting = 0.01 if self.held else 0.5 * (3.25 / n)
+        return counting + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
+
+    def _sample(self, n: float, busy: float, variance: float, *, building: bool) -> None:
+        """`building`: so many more are open than before, or fewer, that the number teaches nothing."""
+        if self._infers():
+            busy = self._without_neighbour(max(0.0, n), busy, variance)
+        of = self.filter
+        if n >= 3 and busy / self._allotment > IDLE:
+            sample = log(n / busy)
+            if self.held and of.samples and busy > SATURATED * self._allotment and sample > of.level:
+                return  # a queue: open connections of a saturated server say at most what it can hold
+            if building:
+                return
+            if not of.samples:
+                self._start(sample, variance)
+            self._prior.moves(self)
+            of.update(sample, variance, self._seconds)
+            self._prior.moved(self)
+        elif self._utilisation < SATURATED and of.samples:
+            prior = self._prior.of(self)
+            if prior is not None:
+                self._prior.moves(self)
+                of.forget(prior, self._seconds)
+                self._prior.moved(self)
+
+    def _infers(self) -> bool:
+        """Whether a neighbour's part has to be inferred, and can be."""
+        last = self._last
+        return not self.held and last is not None and last.own is None and self.filter.samples >= SETTLED_SAMPLES
+
+    def _without_neighbour(self, n: float, busy: float, variance: float) -> float:
+        """Busy seconds less a neighbour's."""
+        level, used = self.filter.level, busy / self._allotment
+        # Where connections are kept, a queue that is worked off looks like a neighbour for a moment.
+        noise = KEPT_NOISE * variance if self.kept else variance
+        self._neighbour.observe(used, n * exp(-level) / self._allotment, noise, self._seconds)
+        if self._neighbour.part and n >= 3 and used > IDLE:
+            self._prior.moves(self)
+            self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
+            self._prior.moved(self)
+        return max(0.0, busy - self._neighbour.part * self._allotment)
+
+    def _start(self, sample: float, variance: float) -> None:
+        prior = self._prior.of(self)
+        if prior is None:
+            self.filter.start(sample, variance)
+        else:
+            self.filter.start(prior, PRIOR_VARIANCE if self.offset is None else KERNEL_VARIANCE)
+
+    @property
+    def utilisation(self) -> float:
+        return self._utilisation
+
+    @property
+    def rate(self) -> float:
+        """Connections per second."""
+        return self._rate
+
+    @property
+    def window(self) -> Window | None:
+        """The last one."""
+        return self._last
+
+    @property
+    def cores(self) -> float | None:
+        return self._last.cores if self._last else None
+
+    def estimate(self) -> Estimate | None:
+        """None before the first window."""
+        if self._estimate is not None:
+            return self._estimate
+        last = self._last
+        if last is None or self._available is None:
+            return None
+        of = self.filter
+        level = of.level
+        if not of.samples:
+            prior = self._prior.of(self)
+            level = DEFAULT_LEVEL if prior is None else prior
+        available = self._available * (1 - self._neighbour.part if self._infers() else 1.0)
+        estimate = Estimate(
+            last.cores * exp(level) * available,
+            sqrt(of.variance),
+            available,
+            self._utilisation,
+            self._rate,
+            last.cores,
+            last.memory_available,
+            of.samples,
+            self.held,
+        )
+        if of.samples:  # else it moves with the pool's
+            self._estimate = estimate
+        return estimate
+
+
+def _used(window: Window) -> float:
+    """The part of the server that the service uses, of the resource that is nearest to its end."""
+    used = window.own if window.own is not None else window.busy - window.stolen
+    for application in window.applications:
+        if application.utilisation is not None and application.utilisation > used:
+            used = application.utilisation
+    return used if used > 0.0 else 0.0

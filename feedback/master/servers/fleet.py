@@ -1,0 +1,150 @@
+"""Fleet: each real server's stream of reports, how old it is, and how far it can be trusted.
+
+Owns the reports: takes differences of their cumulative counters (window.py), maps the agents' clocks to ours, and
+tells fresh from stale from lost. It knows no service and no weight. Invariants: silence is not death; a report is never
+applied twice or out of order, and counters that run backwards never make a window.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from math import inf
+
+import msgspec
+
+from feedback.master.servers.window import Impossible, Window, difference
+from feedback.wire import Report
+
+CLOCK_MEMORY_SECONDS = 60.0
+STRIKES, STRIKES_SECONDS, QUARANTINE_SECONDS = 3, 60.0, 60.0  # so many impossible reports in so long: not heard so long
+
+
+class Trust(StrEnum):
+    FRESH = "fresh"
+    STALE = "stale"  # what is known is frozen
+    LOST = "lost"  # the policy for lost agents holds
+    NEVER = "never"  # no report since this master started
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Why a report was not taken. `kind` is what it is counted as."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Server:
+    """One agent's stream: its last report, clock map and times. `patience` and `lost` are ages in seconds: up to the
+    first it is fresh, up to the second stale."""
+
+    __slots__ = ("_diffs", "_strikes", "last", "lost", "mapped_at", "patience", "quarantined_until", "received_at")
+
+    def __init__(self, report: Report, now: float) -> None:
+        self.begin(report, now)
+        self.patience = self.lost = 0.0
+        self.quarantined_until = -inf
+        self._strikes: deque[float] = deque(maxlen=STRIKES)
+
+    def begin(self, report: Report, now: float) -> None:
+        """Another boot: its counters and its clock start anew."""
+        self._diffs: deque[tuple[float, float]] = deque()
+        self.last, self.received_at = report, now
+        self.mapped_at = self.to_director(report.sampled_at, now)
+
+    def to_director(self, sampled_at: float, now: float) -> float:
+        """Agent's clock -> ours: the smallest delay seen in the last minute is taken for none (monotonic deque)."""
+        diffs, diff = self._diffs, now - sampled_at
+        while diffs and diffs[-1][1] >= diff:
+            diffs.pop()
+        diffs.append((now, diff))
+        while diffs[0][0] < now - CLOCK_MEMORY_SECONDS:
+            diffs.popleft()
+        return sampled_at + diffs[0][1]
+
+    def strike(self, now: float) -> None:
+        """What it says is impossible. Once is a fault; who goes on is not heard for a while."""
+        self._strikes.append(now)
+        if len(self._strikes) == STRIKES and now - self._strikes[0] <= STRIKES_SECONDS:
+            self.quarantined_until = now + QUARANTINE_SECONDS
+            self._strikes.clear()
+
+    def age(self, now: float) -> float:
+        """Seconds since the last report's sample was taken, on our clock."""
+        return max(0.0, now - self.mapped_at)
+
+    def trust(self, age_seconds: float) -> Trust:
+        if age_seconds <= self.patience:
+            return Trust.FRESH
+        return Trust.STALE if age_seconds <= self.lost else Trust.LOST
+
+
+class Fleet:
+    """Servers by agent, and which agent speaks for which RIP. `version` grows whenever that changes."""
+
+    def __init__(self, stale_seconds: float, lost_seconds: float) -> None:
+        self._stale, self._lost = stale_seconds, lost_seconds
+        self._servers: dict[str, Server] = {}
+        self._speaker: dict[str, Server] = {}  # by RIP
+        self.version = 0
+
+    def receive(self, report: Report, now: float) -> Window | Refused | None:
+        """A window if the report makes one, None if it is the first of its boot, or why it was refused."""
+        server = self._servers.get(report.agent)
+        if server is None:
+            server = self._servers[report.agent] = Server(report, now)
+            self._speak(server, report)
+            return None
+        last = server.last
+        if now < server.quarantined_until:
+            return Refused(
+                "quarantined", f"impossible reports: not heard for {server.quarantined_until - now:.0f} s more"
+            )
+        if last.boot != report.boot:
+            server.begin(report, now)
+            self._speak(server, report)
+            return None
+        if report.sequence <= last.sequence or report.sampled_at <= last.sampled_at:
+            return Refused("replayed", f"sequence {report.sequence} after {last.sequence}: replayed or out of order")
+        end = server.to_director(report.sampled_at, now)
+        made = difference(last, report, end - (report.sampled_at - last.sampled_at), end)
+        if isinstance(made, Impossible):
+            server.last = report  # or a counter that jumped once would be refused for ever
+            server.strike(now)
+            return Refused("impossible", str(made))
+        server.last, server.received_at, server.mapped_at = report, now, end
+        if report.addresses != last.addresses:
+            self._speak(server, report)
+        elif report.interval_seconds != last.interval_seconds:
+            self._be_patient(server, report)
+        return made
+
+    def _be_patient(self, server: Server, report: Report) -> None:
+        server.patience = max(self._stale, 3 * report.interval_seconds)
+        server.lost = max(self._lost, server.patience)
+
+    def _speak(self, server: Server, report: Report) -> None:
+        self._be_patient(server, report)
+        for address in report.addresses:
+            if self._speaker.get(address) is not server:
+                self._speaker[address] = server
+                self.version += 1
+
+    def server(self, address: str) -> Server | None:
+        """Of the agent that speaks for this RIP."""
+        return self._speaker.get(address)
+
+    def report(self, address: str) -> Report | None:
+        server = self.server(address)
+        return server.last if server else None
+
+    def age(self, address: str, now: float) -> float | None:
+        server = self.server(address)
+        return server.age(now) if server else None
+
+    def trust(self, address: str, now: float) -> Trust:
+        server = self.server(address)
+        return Trust.NEVER if server is None else server.trust(server.age(now))

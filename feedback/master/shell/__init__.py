@@ -1,0 +1,1 @@
+"""Shell: bytes in, bytes out: sockets, files, the kernel, the clock. It decides nothing."""

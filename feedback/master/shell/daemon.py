@@ -1,0 +1,426 @@
+"""The master's shell: reads the kernel, feeds the controller, sends its edits, answers the control socket.
+
+One asyncio loop. Each turn is a look at the kernel, a decision and one batched send; the watchdog is fed from there
+and nowhere else. It decides nothing. On stop nothing is written: the last good weights stay in the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feedback.config import ConfigError, MasterConfig, load
+from feedback.ipvs import Client, EditError, IpvsError, Kernel
+from feedback.master.claims.health import Outcome, Probe
+from feedback.master.claims.orders import Order
+from feedback.master.controller import Controller, Decision
+from feedback.master.laws import UnknownLawError
+from feedback.master.outcome import Status
+from feedback.master.servers.fleet import Refused
+from feedback.master.shell import commands
+from feedback.master.shell.events import Ring, Watcher
+from feedback.master.shell.link import Link
+from feedback.master.shell.recording import line
+from feedback.master.shell.statefile import StateFile
+from feedback.master.shell.status import of_master
+from feedback.master.state import StateError
+from feedback.model import DestinationKey, Edit, ServiceKey, SetDestination, Snapshot
+from feedback.ops import systemd
+from feedback.ops.control import Answer, asking, serve
+from feedback.ops.door import quiet
+from feedback.ops.feed import Feed
+from feedback.ops.keys import KeyFileError, load_secret
+from feedback.ops.logs import Log
+from feedback.ops.role import Role, RoleFile, RoleSaid
+from feedback.web.view import View
+from feedback.wire import Report
+
+if TYPE_CHECKING:  # imported when the first probe is due
+    from feedback.master.shell.probes import Probes
+
+LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
+ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
+RECORDERS_MAX = 4
+NOT_SAVED = "it could not be written to the disk, which is tried again: a master that restarts before does not know it"
+
+
+class Daemon:
+    """One master. `run()` returns when it is told to stop. Raises ConfigError, IpvsError, ControlError, CurveError."""
+
+    def __init__(self, path: Path, open_kernel: Callable[[str | None], Kernel] = Client) -> None:
+        self._path, self._config = path, load(path, MasterConfig)
+        self._open_kernel = open_kernel
+        self._log = Log("master")
+        self._controller = Controller(self._config)
+        self._decision: Decision | None = None
+        self._counters: Counter[str] = Counter()
+        self._logged: dict[tuple[ServiceKey, DestinationKey], float] = {}
+        self._complaints: dict[str, float] = {}
+        self._state = StateFile(self._config.state)
+        self._unsaved = ""  # why the state could not be written, as it was logged
+        self._recorders: list[Feed] = []
+        self._started = self._turned_at = time.monotonic()
+        self._decided_at = self._started
+        self._reloaded: tuple[float, bool] | None = None
+        self._probes: Probes | None = None
+        self._role_file = RoleFile(self._config.role) if self._config.role else None
+        self._role = RoleSaid(Role.ACTIVE)
+        self._events, self._watcher = Ring(f"{time.time():.3f}"), Watcher()
+
+    async def run(self) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        quiet(loop, partial(self._complain, "accept"))
+        with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
+            self._restore()
+            if self._active():
+                self._look()
+            async with contextlib.AsyncExitStack() as stack:
+                pair = load_secret(self._config.key)
+                self._link = Link(self._config.listen, pair, self._config.enrolled, self._receive)
+                stack.callback(self._link.close)
+                self._link.open()
+                server = await serve(self._config.control, self._answer)
+                stack.callback(self._close_control, server)
+                await self._open_pages(stack)
+                systemd.ready(self._status())
+                self._tell("started", listen=" ".join(self._config.listen), ownership=self._config.ownership)
+                await self._work(stop)
+                if self._probes is not None:
+                    await self._probes.close()
+        systemd.stopping("the weights stay as they are")
+        self._log.info("stopped", note="the weights stay as they are")
+
+    async def _open_pages(self, stack: contextlib.AsyncExitStack) -> None:
+        """Weights matter more than pages: where these cannot be served, the master works without them."""
+        if not self._config.http.listen:
+            return
+        from feedback.web.server import Server
+
+        server = Server(self._view, partial(self._complain, "page"))
+        try:
+            await server.open(self._config.http.listen)
+        except OSError as error:
+            self._log.error("pages-failed", listen=self._config.http.listen, reason=error.strerror, note="none served")
+        stack.callback(server.close)
+
+    def _view(self) -> View:
+        now = time.monotonic()
+        return View(now - self._turned_at, self._decision_age(now), str(self._role.role), self._document())
+
+    def _decision_age(self, now: float) -> float | None:
+        return None if self._decision is None else now - self._decided_at
+
+    def _close_control(self, server: asyncio.Server) -> None:
+        server.close()
+        self._config.control.unlink(missing_ok=True)
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        watchdog, fed = systemd.watchdog_interval_seconds(), 0.0
+        while not stop.is_set():
+            active = self._active()
+            if active:
+                self._turn()
+                self._probe()
+            now = self._turned_at = time.monotonic()
+            if watchdog is not None and now - fed >= min(watchdog, 1.0):
+                systemd.watchdog()
+                systemd.status(self._status())
+                fed = now
+            turn = self._controller.next_timer() - now if active else self._config.interval_seconds
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), max(0.01, turn))
+
+    def _active(self) -> bool:
+        """Whether this director is the active one. A new active one begins as after a restart: with the state and the
+        weights that the other left, so that nothing makes a step. Another term tells that somebody else was active for
+        less than a turn."""
+        said = self._role_file.read() if self._role_file else self._role
+        if said != self._role:
+            self._tell("role", role=str(said.role), reason=said.reason, peer=said.peer, term=said.term)
+            if said.role is Role.ACTIVE and (self._role.role is not Role.ACTIVE or said.term != self._role.term):
+                self._controller, self._watcher = Controller(self._config), Watcher()
+                self._state.forget()
+                self._restore()
+            self._role = said
+        if said.role is not Role.ACTIVE:
+            self._decision = None
+        return said.role is Role.ACTIVE
+
+    def _restore(self) -> None:
+        """A state that cannot be read is put aside, not overwritten. What does not fit in it is dropped and named."""
+        path = str(self._state.path)
+        try:
+            found = self._state.read()
+            if found is not None:
+                self._controller.restore(found)
+        except (OSError, StateError) as error:
+            note = f"starting without it: {self._state.put_aside()}"
+            self._log.error("state-refused", path=path, reason=str(error), note=note)
+        for dropped in self._state.dropped:
+            self._log.error("state-entry-refused", path=path, reason=dropped, note="the rest is kept")
+
+    def _note_state(self) -> None:
+        """Said when it begins to fail, and when it is over."""
+        problem = self._state.problem
+        if problem and problem != self._unsaved:
+            self._log.error(
+                "state-failed",
+                reason=problem,
+                note="tried again; who restarts before knows nothing of it",
+            )
+        elif self._unsaved and not problem:
+            self._log.info("state-saved", path=str(self._state.path))
+        self._unsaved = problem
+
+    def _look(self) -> None:
+        snapshot, now = self._kernel.snapshot(), time.monotonic()
+        self._record(snapshot, now)
+        self._controller.receive_kernel(snapshot, now)
+
+    def _record(self, what: Report | Snapshot, now: float) -> None:
+        """To those who asked for it; costs nothing while nobody does."""
+        self._recorders = [feed for feed in self._recorders if feed.open]
+        if self._recorders:
+            said = line(now, what)
+            for feed in self._recorders:
+                feed.put(said)
+
+    def _start_recording(self) -> Answer:
+        if len(self._recorders) >= RECORDERS_MAX:
+            return {"error": f"{RECORDERS_MAX} recordings are being made already"}
+        self._recorders.append(Feed())
+        return self._recorders[-1]
+
+    def _turn(self) -> None:
+        """One look, one decision, one send. A kernel that cannot be asked is said so and asked again."""
+        try:
+            self._look()
+            self._expire_orders()
+            decision = self._controller.decide(time.monotonic())
+            edits = self._confirmed(decision)
+            failed = self._kernel.apply(edits) if edits else ()
+        except IpvsError as error:
+            self._complain("kernel", str(error))
+            self._counters["ipvs_errors"] += 1
+            return
+        self._counters["edits"] += len(edits)
+        self._note_failures(failed)
+        self._note_faults()
+        self._note_changes(decision)
+        self._note_foreign()
+        for kind, fields in self._watcher.observe(decision):
+            self._tell(kind, **fields)
+        self._decision, self._decided_at = decision, time.monotonic()
+        self._state.save(self._controller.state(), self._decided_at)
+        self._note_state()
+
+    def _confirmed(self, decision: Decision) -> tuple[Edit, ...]:
+        """Beside another owner we look once more just before we write: a zero of his in between would be lost, and he
+        does not write it twice. The kernel has no edit that depends on what was there."""
+        if self._config.ownership == "table" or not decision.edits:
+            return decision.edits
+        services = {e.service for e in decision.edits if isinstance(e, SetDestination)}
+        return self._controller.confirm(decision.edits, {k: self._kernel.destinations(k) for k in services})
+
+    def _probe(self) -> None:
+        """Start what is due of health checks and agent-checks; what comes of them counts in the next turn."""
+        now = time.monotonic()
+        due = self._controller.probes(now)
+        if due and self._probes is None:
+            from feedback.master.shell.probes import Probes
+
+            try:
+                self._probes = Probes(self._receive_probe)
+            except OSError as error:
+                self._complain("check", error.strerror or str(error))
+        if due and self._probes is not None:
+            self._probes.start(due)
+        else:
+            for probe in due:  # it was not asked: its turn comes again
+                self._controller.receive_probe(probe, None, now)
+
+    def _receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> None:
+        problem = self._controller.receive_probe(probe, result, now)
+        if problem:
+            self._complain("agent-check", f"{probe.destination}: {problem}")
+
+    def _receive(self, report: Report, received_at: float) -> Refused | None:
+        self._record(report, received_at)
+        refused = self._controller.receive_report(report, received_at)
+        self._counters["reports_refused" if refused else "reports"] += 1
+        return refused
+
+    def _note_failures(self, failed: tuple[EditError, ...]) -> None:
+        if failed:
+            self._controller.receive_failures([f.edit for f in failed])
+            self._counters["ipvs_errors"] += len(failed)
+            self._complain("edit", failed[0].text, failed=len(failed))
+
+    def _note_faults(self) -> None:
+        """Mistakes of ours, which held one service or forgot what was learned of one server."""
+        for fault in self._controller.faults:
+            self._counters["faults"] += 1
+            self._complain("decision", fault.text, where=fault.where)
+        self._controller.faults.clear()
+
+    def _note_changes(self, decision: Decision) -> None:
+        """One line for a weight that changed what its server gets; under wlc weights move all the time by design."""
+        for status in decision.services:
+            threshold = LOG_SHARE / max(1, len(status.destinations))
+            for d in status.destinations:
+                old = d.kernel.destination.weight if d.kernel else 0
+                if d.weight != old:
+                    self._note_change(d, old, threshold)
+
+    def _note_change(self, of: Status, old: int, threshold: float) -> None:
+        key = of.service, of.key
+        share = self._logged.get(key)
+        if share is not None and abs(of.share - share) < threshold:
+            return
+        self._logged[key] = of.share
+        self._tell(
+            "weight-changed",
+            service=str(of.service),
+            destination=str(of.key),
+            old=old,
+            new=of.weight,
+            share=round(of.share, 4),
+            reason="; ".join(str(step.fact) for step in of.steps),
+        )
+
+    def _note_foreign(self) -> None:
+        for edit in self._controller.foreign_edits:
+            self._counters["foreign_edits"] += 1
+            where = {"destination": str(edit.destination)} if edit.destination is not None else {}
+            self._tell(
+                "foreign-edit",
+                service=str(edit.service),
+                **where,
+                what=str(edit.what),
+                ours=edit.ours,
+                theirs=edit.theirs,
+            )
+        self._controller.foreign_edits.clear()
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        """Something happened: to the log, and to those who follow the events."""
+        self._log.info(kind, **fields)
+        self._events.add(kind, time.time(), fields)
+
+    def _expire_orders(self) -> None:
+        for order in self._controller.orders.expire(time.time()):
+            self._tell_order("order-expired", order)
+
+    def _tell_order(self, kind: str, order: Order, **fields: Any) -> None:
+        where = {k: v for k, v in (("service", order.service), ("destination", order.destination)) if v}
+        self._tell(kind, **where, order=str(order), **fields)
+
+    def _complain(self, kind: str, text: str, **fields: Any) -> None:
+        now = time.monotonic()
+        if now - self._complaints.get(kind, -ERROR_LOG_SECONDS) >= ERROR_LOG_SECONDS:
+            self._complaints[kind] = now
+            self._log.error(f"{kind}-failed", reason=text, **fields)
+
+    def _reload(self) -> None:
+        """SIGHUP: enrolments and configuration, each if it is good; a bad one leaves what was in force."""
+        systemd.reloading()
+        good = True
+        for take in (self._link.reload, self._take_configuration):
+            try:
+                take()
+            except (ConfigError, UnknownLawError, KeyFileError) as error:
+                self._log.error("reload-failed", reason=str(error), note="what was in force stays")
+                self._events.add("reload-failed", time.time(), {"reason": str(error)})
+                good = False
+        self._reloaded = (time.monotonic(), good)
+        systemd.ready(self._status())
+
+    def _take_configuration(self) -> None:
+        config = load(self._path, MasterConfig)
+        fixed = ("listen", "key", "enrolled", "control", "state", "role", "netns", "http")
+        for name in fixed:
+            if getattr(config, name) != getattr(self._config, name):
+                raise ConfigError(f"{self._path}: {name}: changes only with a restart")
+        self._controller.reconfigure(config)
+        self._config = config
+        self._tell("reloaded", path=str(self._path))
+
+    def _status(self) -> str:
+        if self._role.role is not Role.ACTIVE:
+            return f"standby: {self._role.reason}"
+        states = Counter(
+            str(d.trust) for s in (self._decision.services if self._decision else ()) for d in s.destinations
+        )
+        return ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "no destination yet"
+
+    def _answer(self, request: dict[str, Any]) -> Answer:
+        command = request.get("command")
+        if command not in ("status", "record", "events", *commands.COMMANDS):
+            words = ", ".join(("status", "record", "events", *commands.COMMANDS))
+            return {"error": f"unknown command {command!r}: expected one of {words}"}
+        if command == "events":
+            return self._events.since(*_since(request))
+        if self._role.role is not Role.ACTIVE:
+            peer = self._role.peer or "the other director"
+            return {"error": f"this director is the standby: ask the active one, {peer} ({self._role.reason})"}
+        if command == "record":
+            return self._start_recording()
+        if self._decision is None:
+            return {"error": "just started: ask again in a second"}
+        if command in commands.COMMANDS:
+            return self._take_orders(request, self._decision)
+        return self._document()()
+
+    def _take_orders(self, request: dict[str, Any], decision: Decision) -> Answer:
+        """An operator's drain, override or pause. It is on the disk before it is acknowledged."""
+        wall, orders = time.time(), self._controller.orders
+        who = asking.get().who(request.pop("sudo_user", None))
+        try:
+            done = commands.perform(commands.read(request), orders, decision.services, who, wall)
+        except commands.CommandError as error:
+            return {"error": str(error)}
+        for order in done.lifted:
+            self._tell_order("order-lifted", order, by=who)
+        for order in done.given:
+            self._tell_order("order-given", order)
+        saved = self._state.insist(self._controller.state(), time.monotonic())
+        self._note_state()
+        notes = [*done.notes, *([] if saved else [NOT_SAVED])]
+        told = {
+            name: [commands.as_json(o, wall) for o in getattr(done, name)] for name in ("given", "replaced", "lifted")
+        }
+        standing = [commands.as_json(o, wall) for o in orders.all()]
+        return {"schema": commands.SCHEMA, **told, "notes": notes, "orders": standing}
+
+    def _document(self) -> Callable[[], dict[str, Any]]:
+        """What the control socket and the pages tell, to be made in any thread."""
+        now = time.monotonic()
+        facts: dict[str, Any] = {
+            "director": os.uname().nodename,
+            "role": str(self._role.role),
+            "role_reason": self._role.reason,
+            "uptime_seconds": round(now - self._started, 1),
+            "decision_age_seconds": self._decision_age(now),
+            "orders": [commands.as_json(o, time.time()) for o in self._controller.orders.all()],
+            "counters": dict(self._counters) | {f"link_{k}": v for k, v in self._link.counters.items()},
+        }
+        if self._reloaded is not None:
+            facts["reload"] = {"good": self._reloaded[1], "age_seconds": round(now - self._reloaded[0], 1)}
+        return partial(of_master, self._decision, facts)
+
+
+def _since(request: dict[str, Any]) -> tuple[int, str]:
+    number, stream = request.get("since"), request.get("stream")
+    return (number if isinstance(number, int) else 0), (stream if isinstance(stream, str) else "")

@@ -1,0 +1,149 @@
+"""Events: what happened, numbered, the newest kept; and what changed from one decision to the next. Pure.
+
+Owns the numbers and the words of the kinds, which people's hooks rely on. Invariant: numbers grow by one; who asks
+since a number gets every later event, or is told how many are gone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from feedback.master.bounds.eject import Ejected
+from feedback.master.controller import Decision
+from feedback.master.outcome import Out, Status
+from feedback.master.pipeline import ServiceStatus
+from feedback.master.servers.fleet import Trust
+from feedback.model import Address, DestinationKey, ServiceKey
+
+SCHEMA = 1
+KEPT = 2000
+
+KINDS = (
+    "started",
+    "role",
+    "reloaded",
+    "reload-failed",
+    "weight-changed",
+    "foreign-edit",
+    "ejected",
+    "readmitted",
+    "barred",
+    "unbarred",
+    "held",
+    "released",
+    "agent-heard",
+    "agent-lost",
+    "agent-back",
+    "order-given",
+    "order-lifted",
+    "order-expired",
+)
+
+
+class Ring:
+    """`stream` names this series of numbers: another one begins at each start of the daemon."""
+
+    def __init__(self, stream: str, kept: int = KEPT) -> None:
+        self._stream = stream
+        self._events: deque[dict[str, Any]] = deque(maxlen=kept)
+        self._last = 0
+
+    def add(self, kind: str, wall: float, fields: dict[str, Any]) -> None:
+        """`wall` in seconds since 1970. Raises ValueError for a kind that has no word here."""
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is no kind of event")
+        self._last += 1
+        self._events.append({"number": self._last, "at": round(wall, 3), "kind": kind} | fields)
+
+    def since(self, number: int, stream: str = "") -> dict[str, Any]:
+        """Those after `number`, which was of `stream`; all where that is another one."""
+        if stream not in ("", self._stream) or not 0 <= number <= self._last:
+            number = 0
+        found = [e for e in self._events if e["number"] > number]
+        gone = self._last - number - len(found)
+        return {"schema": SCHEMA, "stream": self._stream, "last": self._last, "gone": gone, "events": found}
+
+
+Change = tuple[str, dict[str, Any]]
+
+
+class Standing(StrEnum):
+    """Whether a destination is kept out, and by what: an event each when that begins and ends. A lost agent is told as
+    such."""
+
+    IN = ""
+    EJECTED = "ejected"
+    BARRED = "barred"
+
+
+ENDS = {Standing.EJECTED: "readmitted", Standing.BARRED: "unbarred"}
+
+
+class Watcher:
+    """What changed from one decision to the next. The first decision is no change."""
+
+    def __init__(self) -> None:
+        self._agents: dict[Address, Trust] = {}  # by RIP, as last told
+        self._known: dict[ServiceKey, dict[DestinationKey, tuple[Trust, Standing]]] = {}
+        self._held: dict[ServiceKey, str] = {}
+
+    def observe(self, decision: Decision) -> list[Change]:
+        return [c for s in decision.services for c in self._service(s)]
+
+    def _service(self, of: ServiceStatus) -> Iterator[Change]:
+        key = of.service.key
+        known, before = self._known.get(key), self._held.get(key, "")
+        self._held[key] = of.held
+        if known is not None and bool(before) != bool(of.held):
+            yield ("held", {"service": str(key), "reason": of.held}) if of.held else ("released", {"service": str(key)})
+        first, known = known is None, known or {}
+        self._known[key] = known
+        for destination in of.destinations:
+            now = destination.trust, _standing(destination)
+            was = known.get(destination.key)
+            if was is not None and was[0] is now[0] and was[1] is now[1]:
+                continue
+            known[destination.key] = now
+            if was is None or was[0] is not now[0]:
+                yield from self._agent(destination)
+            if not first:
+                yield from _moved(destination, Standing.IN if was is None else was[1], now[1])
+        if len(known) > len(of.destinations):
+            there = {d.key for d in of.destinations}
+            self._known[key] = {k: v for k, v in known.items() if k in there}
+
+    def _agent(self, of: Status) -> Iterator[Change]:
+        """One agent may stand behind several destinations: it is told once."""
+        address, trust = of.key.address, of.trust
+        before = self._agents.get(address)
+        if trust is Trust.STALE:
+            return  # between the two: it is not lost yet
+        self._agents[address] = trust
+        if before is None or before is trust:
+            return
+        if trust is Trust.LOST:
+            yield "agent-lost", {"address": str(address), "age_seconds": round(of.age_seconds or 0.0, 1)}
+        elif trust is Trust.FRESH:
+            yield "agent-heard" if before is Trust.NEVER else "agent-back", {"address": str(address)}
+
+
+def _standing(of: Status) -> Standing:
+    if of.zero is not None:
+        return Standing.BARRED if of.zero.barred else Standing.IN
+    return Standing.EJECTED if of.out is Out.EJECTED else Standing.IN
+
+
+def _moved(of: Status, before: Standing, now: Standing) -> Iterator[Change]:
+    if before is now:
+        return
+    where = {"service": str(of.service), "destination": str(of.key)}
+    if before is not Standing.IN:
+        yield ENDS[before], where
+    if now is Standing.BARRED and of.zero is not None:
+        yield str(now), where | {"reason": str(of.zero.why)}
+    elif now is Standing.EJECTED:
+        why = next((str(step.fact) for step in of.steps if isinstance(step.fact, Ejected)), "")
+        yield str(now), where | {"reason": why}

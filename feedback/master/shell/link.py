@@ -1,0 +1,272 @@
+"""The receiving end: reports from enrolled agents, and from nobody else.
+
+Owns the sockets; admission.py has the rules, and what a report means is not known here. One ROUTER per Link, CURVE
+only, with libzmq's ZAP domain enforced: a missing handler then refuses instead of admitting everybody. A frame's
+User-Id is the peer's *public key*, looked up in the enrolments at every frame: a revoked or exchanged key falls silent
+at once, though libzmq knows no way to cut its connection. A refusal is counted, told to the peer at most once a second,
+and logged at a bounded rate; it has no other effect. The key of a token that waits (ops/tokens.py) may say one thing:
+which key to enroll; that and a reload are the only ways in. Where no descriptors are left, who comes new waits
+(ops/door.py).
+
+Source: RFC 26 (CurveZMQ), RFC 27 (ZAP).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import zmq
+
+from feedback import wire
+from feedback.master.shell.admission import Admission, Enrolment, Refused
+from feedback.ops import curve, door, keys, tokens
+from feedback.ops.curve import CurveError
+from feedback.ops.descriptors import REASON
+from feedback.ops.keys import KeyFileError, KeyPair
+from feedback.ops.logs import Log
+
+LOG = Log("link")
+
+REPLY_SECONDS = 1.0
+LOOK_SECONDS = 1.0  # between looks for tokens where the directory seems unchanged, and between words with one token
+LOG_SECONDS = 10.0
+
+
+class NotTaken(Protocol):
+    """Why a report that was admitted was not taken all the same; `kind` is what it is counted as."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+OnReport = Callable[[wire.Report, float], NotTaken | None]
+
+
+_EVENTS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | door.EVENTS
+
+_OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
+    (zmq.LINGER, 0),
+    (zmq.RCVHWM, 32),  # of each agent: more than that is old
+    (zmq.SNDHWM, 4),
+    (zmq.BACKLOG, door.BACKLOG),
+    (zmq.HANDSHAKE_IVL, 5000),
+    (zmq.HEARTBEAT_IVL, 5000),
+    (zmq.HEARTBEAT_TIMEOUT, 10000),
+    # Somewhat more than a report may have: what is a little too large is counted and answered, the rest is cut off.
+    (zmq.MAXMSGSIZE, 4 * wire.REPORT_BYTES_MAX),
+)
+
+
+class Link:
+    """Listens on all endpoints and calls `on_report(report, received_at)` for each report that counts; it returns why
+    the report was not taken, or None.
+
+    Open and close inside a running asyncio loop. `counters` has every refusal by kind, and `accepted`. `clock` tells
+    `received_at`; it must be the master's monotonic clock.
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[str],
+        pair: KeyPair,
+        enrolled: Path,
+        on_report: OnReport,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self.endpoints: tuple[str, ...] = ()  # as bound: with port 0 the one that the kernel chose
+        self._wanted = tuple(endpoints)
+        self._pair = pair
+        self._enrolled = enrolled
+        self._on_report = on_report
+        self._clock, self._wall = clock, wall
+        self._admission = Admission({})
+        self._pending: dict[str, tokens.Pending] = {}
+        self._heard: dict[str, float] = {}  # when a token's key last said something
+        self._looked_at, self._seen = float("-inf"), 0
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its own: a context has one ZAP handler
+        self._gate = curve.Gate(self._context, self._admits, self._refuse)
+        self._router: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._edges: curve.Edges | None = None
+        self._door: door.Door | None = None
+
+    # Life
+
+    def open(self) -> None:
+        """Bind and begin. Raises CurveError, or KeyFileError if the enrolments cannot be read."""
+        self.reload()
+        self._gate.start()
+        self._router = router = self._context.socket(zmq.ROUTER)
+        for option, value in _OPTIONS:
+            router.setsockopt(option, value)
+        curve.serve(router, self._pair)
+        self._monitor = router.get_monitor_socket(_EVENTS)
+        try:
+            self.endpoints = tuple(curve.bind(router, endpoint) for endpoint in self._wanted)
+        except CurveError:
+            self.close()
+            raise
+        self._door = door.Door(self._tell_door)
+        self._edges = curve.Edges()
+        self._edges.watch(self._gate.zap_socket, self._gate.answer)
+        self._edges.watch(self._monitor, self._take_event)
+        self._edges.watch(router, self._take_report)
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the enrolments again; revoked agents fall silent at once. Returns a line for each one refused.
+
+        Raises KeyFileError if the directory cannot be read; what is in force then stays.
+        """
+        found = keys.enrolled(self._enrolled)
+        self._admission.replace({str(key): enrolment for key, enrolment in found.by_key.items()})
+        problems = (*found.problems, *self._look_for_tokens())
+        for problem in problems:
+            LOG.error("enrolment-refused", reason=problem)
+        return problems
+
+    def close(self) -> None:
+        if self._edges is not None:
+            self._edges.close()
+        self._edges = None
+        if self._door is not None:
+            self._door.close()
+        self._door = None
+        curve.close_watched(self._router, self._monitor)
+        self._router = self._monitor = None
+        self._gate.stop()
+        self._context.term()
+
+    # Who may connect
+
+    def _admits(self, key: str) -> bool:
+        if self._valid(key) is not None or key in self._pending:
+            return True
+        if self._clock() - self._looked_at >= LOOK_SECONDS or self._seen != _changed_at(self._enrolled):
+            self._look_for_tokens()
+        return key in self._pending
+
+    def _valid(self, key: str) -> Enrolment | None:
+        """The enrolment of a key, unless its time is over."""
+        enrolment = self._admission.enrolled(key)
+        if enrolment is None or (enrolment.until is not None and self._wall() >= enrolment.until):
+            return None
+        return enrolment
+
+    def _look_for_tokens(self) -> tuple[str, ...]:
+        self._looked_at, self._seen = self._clock(), _changed_at(self._enrolled)
+        self._pending, problems = tokens.pending(self._enrolled, self._wall())
+        self._heard = {key: at for key, at in self._heard.items() if key in self._pending}
+        return problems
+
+    # Taking
+
+    def _take_event(self, socket: zmq.Socket[bytes]) -> None:
+        frame, *_endpoint = socket.recv_multipart(zmq.NOBLOCK)
+        if self._door is None or not self._door.hear(frame):
+            self._count(Refused("handshake", "a peer without CURVE, or with another master's key"))
+
+    def _tell_door(self, opens: bool) -> None:
+        if opens:
+            LOG.info("door-open", note="agents that come new are heard again")
+        else:
+            self.counters["no_descriptors"] += 1
+            LOG.error("door-shut", reason=REASON)
+
+    def _take_report(self, socket: zmq.Socket[bytes]) -> None:
+        route = socket.recv(zmq.NOBLOCK)
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        parts = 2
+        while socket.get(zmq.RCVMORE):
+            socket.recv(zmq.NOBLOCK)
+            parts += 1
+        now = self._clock()
+        key = str(frame.get("User-Id"))
+        try:
+            if parts > 2:
+                raise Refused("malformed", f"{parts - 1} parts, expected one", self._name(key))
+            if key in self._pending:
+                self._take_join(route, self._pending[key], frame.bytes, now)
+                return
+            if self._valid(key) is None:
+                raise Refused("revoked", "this key is not enrolled any more")
+            report, peer = self._admission.admit(key, frame.bytes, now)
+            not_taken = self._on_report(report, now)
+            if not_taken is not None:
+                raise Refused(not_taken.kind, str(not_taken), report.agent)
+        except Refused as refused:
+            self._count(refused)
+            self._tell(route, key, refused, now)
+            return
+        self.counters["accepted"] += 1
+        if not peer.greeted:
+            peer.greeted = True
+            self._send(route, wire.Reply(wire.PROTOCOL, True))
+
+    def _take_join(self, route: bytes, waiting: tokens.Pending, data: bytes, now: float) -> None:
+        """A token's key: it may name the key to be enrolled. Raises Refused."""
+        if now - self._heard.get(waiting.public_key, float("-inf")) < LOOK_SECONDS:
+            raise Refused("flooded", "more than one word a second with a token", waiting.name)
+        self._heard[waiting.public_key] = now
+        try:
+            key = keys.public_key(wire.decode_join(data).public_key)
+            tokens.redeem(waiting, key, self._wall())
+            self.reload()
+        except (wire.WireError, KeyFileError) as error:
+            self._send(route, wire.Joined(wire.PROTOCOL, False, str(error)))
+            raise Refused("join", str(error), waiting.name) from None
+        addresses = tuple(sorted(map(str, waiting.addresses)))
+        self.counters["joined"] += 1
+        LOG.info("agent-joined", agent=waiting.name, addresses=" ".join(addresses), key=key)
+        self._send(route, wire.Joined(wire.PROTOCOL, True, "", waiting.name, addresses))
+
+    # Refusals
+
+    def _name(self, key: str) -> str:
+        enrolment = self._admission.enrolled(key)
+        return enrolment.name if enrolment is not None else ""
+
+    def _tell(self, route: bytes, key: str, refused: Refused, now: float) -> None:
+        """Tell the peer why, at most once a second. One without enrolment is told nothing."""
+        peer = self._admission.peer(key)
+        if peer is None or now - peer.told_at < REPLY_SECONDS:
+            return
+        peer.told_at, peer.greeted = now, False
+        self._send(route, wire.Reply(wire.PROTOCOL, False, f"{refused.kind}: {refused}"))
+
+    def _send(self, route: bytes, reply: wire.Reply | wire.Joined) -> None:
+        if self._router is not None:
+            try:
+                self._router.send_multipart([route, wire.encode(reply)], zmq.NOBLOCK)
+            except zmq.ZMQError as error:  # a peer that went, or does not read: it will hear the next one
+                LOG.debug("reply-lost", reason=str(error))
+
+    def _refuse(self, kind: str, text: str) -> None:
+        """From the gate."""
+        if kind == "unknown_key":
+            text = f"key '{text}' is not enrolled: feedback keys enroll NAME --key ... --rip"
+        self._count(Refused(kind, text))
+
+    def _count(self, refused: Refused) -> None:
+        self.counters[refused.kind] += 1
+        now = self._clock()
+        logged_at, unsaid = self._logged.get((refused.kind, refused.name), (float("-inf"), 0))
+        if now - logged_at < LOG_SECONDS:
+            self._logged[refused.kind, refused.name] = (logged_at, unsaid + 1)
+            return
+        self._logged[refused.kind, refused.name] = (now, 0)
+        LOG.warning("report-refused", kind=refused.kind, agent=refused.name, reason=str(refused), unsaid=unsaid)
+
+
+def _changed_at(directory: Path) -> int:
+    """When anything was last put into a directory or taken out; 0 if it cannot be asked."""
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,91 @@
+"""Status: a decision as plain data for people and programs: the answer of the control socket, `show` and `explain`.
+
+Pure. The shape is versioned: `schema` is raised when a field changes its meaning or goes away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feedback.master.controller import Decision
+from feedback.master.outcome import Status
+from feedback.master.pipeline import ServiceStatus
+from feedback.model import Forward, ServiceEntry, Snapshot
+
+SCHEMA = 1
+
+
+def of_decision(decision: Decision) -> dict[str, Any]:
+    return {"schema": SCHEMA, "source": "master", "services": [_service(s) for s in decision.services]}
+
+
+def of_master(decision: Decision | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """A decision and what the master says of itself. For any thread: a decision is frozen."""
+    return of_decision(decision or Decision()) | facts
+
+
+def of_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    """What can be said without a master: the kernel's table."""
+    return {"schema": SCHEMA, "source": "kernel", "services": [_bare(s) for s in snapshot.services]}
+
+
+def _service(status: ServiceStatus) -> dict[str, Any]:
+    service = status.service
+    return {
+        "virtual": str(service.key),
+        "scheduler": service.scheduler,
+        "persistence_seconds": service.timeout_seconds if service.persistent else 0,
+        "law": status.law,
+        "connections_per_second": round(status.flow, 2),
+        "held": status.held,
+        "destinations": [_destination(s) for s in status.destinations],
+    }
+
+
+def _destination(of: Status) -> dict[str, Any]:
+    kernel, estimate = of.kernel, of.estimate
+    return {
+        "address": str(of.key),
+        "forward": Forward(of.base.forward).name.lower(),
+        "weight": kernel.destination.weight if kernel else None,
+        "active": kernel.active if kernel else 0,
+        "inactive": kernel.inactive if kernel else 0,
+        "target_weight": of.weight,
+        "share": round(of.share, 4),
+        "base_weight": of.base.weight,
+        "upper": of.upper,
+        "lower": of.lower,
+        "state": of.state,
+        "age_seconds": None if of.age_seconds is None else round(of.age_seconds, 3),
+        "utilisation": round(estimate.utilisation, 4) if estimate else None,
+        "available": round(estimate.available, 4) if estimate else None,
+        "capacity_per_second": round(estimate.capacity, 2) if estimate else None,
+        "deviation": round(estimate.deviation, 4) if estimate else None,
+        "rate_per_second": round(estimate.rate, 2) if estimate else None,
+        "cores": estimate.cores if estimate else None,
+        "memory_available": round(estimate.memory_available, 4) if estimate else None,
+        "check": {"up": of.checked.up, "text": of.checked.text} if of.checked else None,
+        "order": {"kind": str(of.order.kind), "text": str(of.order)} if of.order else None,
+        "reasons": [{"stage": s.stage, "text": str(s.fact), "value": s.value} for s in of.steps],
+    }
+
+
+def _bare(entry: ServiceEntry) -> dict[str, Any]:
+    service = entry.service
+    return {
+        "virtual": str(service.key),
+        "scheduler": service.scheduler,
+        "persistence_seconds": service.timeout_seconds if service.persistent else 0,
+        "destinations": [
+            {
+                "address": str(e.destination.key),
+                "forward": Forward(e.destination.forward).name.lower(),
+                "weight": e.destination.weight,
+                "active": e.active,
+                "inactive": e.inactive,
+                "upper": e.destination.upper,
+                "lower": e.destination.lower,
+            }
+            for e in entry.destinations
+        ],
+    }
