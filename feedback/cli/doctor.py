@@ -59,6 +59,7 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
     from feedback.doctor import Configuration, Facts
     from feedback.ipvs import Client, IpvsError
     from feedback.ipvs.sysctl import read_all
+    from feedback.ipvs.table import read_size
 
     found = [Configuration(r["path"], r["good"], r["text"]) for r in results(directory)]
     names = {Path(c.path).name for c in found}
@@ -75,7 +76,7 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
         try:
             with Client(netns=netns) as client:
                 facts |= {"snapshot": client.snapshot(), "timeouts": client.timeouts()}
-            facts |= {"vs": read_all(netns), "host": _host(netns)}
+            facts |= {"vs": read_all(netns), "table": read_size(netns), "host": _host(netns)}
         except IpvsError as error:
             facts["ipvs_problem"] = str(error)
     return Facts(**facts)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from feedback.ipvs.sysctl import Value
+from feedback.ipvs.table import TableSize
 from feedback.ipvs.types import Timeouts
 from feedback.model import Snapshot
 
@@ -58,6 +59,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: Snapshot | None = None
     timeouts: Timeouts = Timeouts()
     vs: Mapping[str, Value] = {}
+    table: TableSize = TableSize()
     host: Mapping[str, Value] = {}
     unreadable: tuple[str, ...] = ()  # secrets that do not belong to the daemons' user
     owned: frozenset[str] = frozenset()

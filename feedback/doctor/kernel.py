@@ -16,6 +16,8 @@ from feedback.model import Forward, Protocol, Service, ServiceEntry, ServiceFlag
 
 SHORT_RATIO = 5  # so many closed connections to an open one: connections are short
 SHORT_COUNT = 100
+NEARLY_FULL = 0.8  # of conn_max
+LONG_CHAIN = 8  # connections in a bucket of the kernel's table
 
 BLIND = {"rr": "wrr", "lc": "wlc", "dh": "sh"}  # schedulers that look only whether a weight is zero
 FALLBACK = ServiceFlags.SCHED1  # of sh and mh
@@ -28,6 +30,7 @@ def examine(facts: Facts) -> Iterator[Finding]:
         return
     entries = facts.snapshot.services
     yield from _settings(facts, entries)
+    yield from _table(facts, entries)
     for entry in entries:
         yield from _scheduler(facts, entry)
         yield from _thresholds(facts, entry)
@@ -65,11 +68,14 @@ def _settings(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Findi
             "own timeout; with 1 they are told at once"
         )
         yield Finding(Level.ADVICE, "sysctl", what, _set("expire_nodest_conn", 1))
+    udp = any(e.service.key.protocol is Protocol.UDP for e in entries)
     if vs.get("run_estimation") == 0:
-        udp = any(e.service.key.protocol is Protocol.UDP for e in entries)
-        what = "run_estimation=0: the kernel's counters stand still; rates" + (" of UDP services" if udp else "")
-        what += " are unknown; with 1 they move every 2 s"
+        what = f"run_estimation=0: {_still(udp)}; with 1 they move every 2 s"
         yield Finding(Level.WARNING if udp else Level.ADVICE, "sysctl", what, _set("run_estimation", 1))
+    elif vs.get("est_cpulist") == "":
+        what = f"est_cpulist is empty, so no processor may count: {_still(udp)}"
+        mend = "sysctl -w net.ipv4.vs.est_cpulist=0-N   (the processors that may spend time on it)"
+        yield Finding(Level.WARNING if udp else Level.ADVICE, "sysctl", what, mend)
     if _limited(entries) and facts.host.get("net.ipv4.icmp_ratelimit"):
         what = (
             f"net.ipv4.icmp_ratelimit={facts.host['net.ipv4.icmp_ratelimit']}: when every server is at its threshold, "
@@ -80,6 +86,31 @@ def _settings(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Findi
     if _forwards(entries, Forward.MASQUERADE) and facts.host.get("net.ipv4.ip_forward") == 0:
         what = "net.ipv4.ip_forward=0: masquerading needs it: answers of real servers are not forwarded"
         yield Finding(Level.ERROR, "sysctl", what, "sysctl -w net.ipv4.ip_forward=1")
+
+
+def _still(udp: bool) -> str:
+    return "the kernel's counters stand still; rates" + (" of UDP services" if udp else "") + " are unknown"
+
+
+def _table(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Finding]:
+    """What the kernel's table of connections can hold, which differs between kernels (feedback/ipvs/table.py)."""
+    bound = sum(d.active + d.inactive for e in entries for d in e.destinations)
+    held = bound if facts.table.connections is None else facts.table.connections
+    most = facts.vs.get("conn_max")
+    if isinstance(most, int) and held >= NEARLY_FULL * most:
+        what = (
+            f"conn_max={most} and {held} connections are open or remembered: the kernel drops the packets of every new "
+            "client beyond that, in silence, and a standby keeps no copy"
+        )
+        mend = _set("conn_max", max(2 * most, 2 * held)) + "   (on both directors)"
+        yield Finding(Level.ERROR if held >= most else Level.WARNING, "table", what, mend)
+    buckets = facts.table.most_buckets
+    if buckets and held > LONG_CHAIN * buckets:
+        size = f"{'at most ' if facts.table.grows else ''}{buckets} buckets"
+        what = f"{held} connections in a table of {size}: every packet looks through {held // buckets} of them"
+        bits = min(27, held.bit_length())
+        mend = f"options ip_vs conn_tab_bits={bits} in /etc/modprobe.d/ip_vs.conf; it counts when ip_vs is loaded anew"
+        yield Finding(Level.ADVICE, "table", what, mend)
 
 
 def _set(name: str, value: int) -> str:

@@ -45,7 +45,7 @@ class Info(msgspec.Struct, frozen=True):
     """The IPVS version (1.2.1 since 2008) and the number of buckets of the connection table."""
 
     version: tuple[int, int, int]
-    connection_table_size: int
+    connection_table_size: int  # since 7.1 of this namespace: it grows, and is 0 where there is no service
 
 
 class EditError(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from feedback.doctor import Configuration, Facts, Finding, Interface, Level, examine, verdict
+from feedback.ipvs.table import TableSize
 from feedback.ipvs.text import parse_line
 from feedback.model import (
     Destination,
@@ -25,7 +26,14 @@ from feedback.model import (
 
 WEB = "tcp:10.0.0.100:80"
 DNS = "udp:10.0.0.100:53"
-GOOD_VS = {"conn_reuse_mode": 3, "expire_nodest_conn": 1, "expire_quiescent_template": 1, "run_estimation": 1}
+GOOD_VS = {
+    "conn_reuse_mode": 3,
+    "expire_nodest_conn": 1,
+    "expire_quiescent_template": 1,
+    "run_estimation": 1,
+    "est_cpulist": "0-3",
+    "conn_max": 1 << 30,
+}
 DAY = 86400.0
 NO_FLAGS = ServiceFlags(0)
 
@@ -173,6 +181,36 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         Level.WARNING,
         "rates of UDP services",
         "run_estimation=1",
+    ),
+    "counters on no processor": (
+        facts(entry(key=DNS, scheduler="wrr"), vs=GOOD_VS | {"est_cpulist": ""}),
+        Level.WARNING,
+        "est_cpulist is empty",
+        "est_cpulist=0-N",
+    ),
+    "nearly full": (
+        facts(vs=GOOD_VS | {"conn_max": 100}, table=TableSize(connections=80)),
+        Level.WARNING,
+        "conn_max=100 and 80 connections",
+        "conn_max=200",
+    ),
+    "full": (
+        facts(entry(server(1, active=60, inactive=40)), vs=GOOD_VS | {"conn_max": 100}),
+        Level.ERROR,
+        "drops the packets of every new client",
+        "both directors",
+    ),
+    "long chains": (
+        facts(entry(server(1, active=90_000)), table=TableSize(most_buckets=4096)),
+        Level.ADVICE,
+        "90000 connections in a table of 4096 buckets: every packet looks through 21",
+        "conn_tab_bits=17",
+    ),
+    "a table that has grown": (
+        facts(table=TableSize(90_000, 4096, grows=True)),
+        Level.ADVICE,
+        "at most 4096 buckets",
+        "conn_tab_bits=17",
     ),
     "refusals": (
         facts(entry(server(1, upper=10)), host={"net.ipv4.icmp_ratelimit": 1000}),

@@ -277,6 +277,7 @@ def test_an_empty_table_and_an_unknown_service_have_nothing(kernel: Kernel) -> N
 
 
 def test_the_version_is_known(kernel: Kernel) -> None:
+    web(kernel)  # since 7.1 a namespace without a service has no table
     info = kernel.info()
     assert info.version >= (1, 2, 1)
     assert info.connection_table_size >= 256
