@@ -21,6 +21,7 @@ import msgspec
 from feedback.model import Family, Forward, Protocol, ServiceKey, Snapshot
 from feedback.sync.replication.records import ConnectionFlag, IpProtocol, Record
 
+TOLERANCE, TOLERANCE_LEAST = 0.02, 10  # of a table's lines: what may begin and end while it is read
 EXPIRY_SECONDS_MIN = 10  # less is not worth its transfer's time; the timer on the standby must not run out before ours
 
 INACTIVE, TEMPLATE, NO_OUTPUT = (
@@ -103,6 +104,26 @@ class Table(msgspec.Struct, frozen=True):
 
     records: tuple[Record, ...]
     left_out: dict[str, int]
+
+
+def rows(table: Table) -> int:
+    """Of the kernel's table, how many lines it was."""
+    return len(table.records) + sum(table.left_out.values())
+
+
+def missing(table: Table, before: Snapshot, after: Snapshot) -> int:
+    """How many lines of the kernel's table were not shown, by what its destinations counted before and after; 0 where
+    it is no more than can begin and end meanwhile.
+
+    A kernel since 7.1 rebuilds its table as it grows. Whoever reads it meanwhile gets a part and then its end, as if
+    that were the whole (ip_vs_conn_array). Templates, and connections of removed destinations, are counted by nobody:
+    the table may well be longer."""
+    lacking = min(_bound(before), _bound(after)) - rows(table)
+    return lacking if lacking > TOLERANCE * rows(table) + TOLERANCE_LEAST else 0
+
+
+def _bound(snapshot: Snapshot) -> int:
+    return sum(d.active + d.inactive for entry in snapshot.services for d in entry.destinations)
 
 
 def read_table(lines: Iterable[str], book: Book) -> Table:

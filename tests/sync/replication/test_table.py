@@ -19,7 +19,7 @@ from feedback.model import (
     Snapshot,
 )
 from feedback.sync.replication.records import Record
-from feedback.sync.replication.table import EXPIRY_SECONDS_MIN, Book, difference, read_line, read_table
+from feedback.sync.replication.table import EXPIRY_SECONDS_MIN, Book, Table, difference, missing, read_line, read_table
 
 
 def service(key: str, *destinations: tuple[str, Forward]) -> ServiceEntry:
@@ -124,6 +124,32 @@ def test_what_cannot_be_carried_is_counted_and_not_guessed() -> None:
     )
     assert table.records == (read_line(good, BOOK),)
     assert table.left_out == {"unknown destination": 2, "unknown protocol": 1, "unknown state": 1, "malformed": 2}
+
+
+def counted(active: int, inactive: int) -> Snapshot:
+    destination = Destination(DestinationKey.parse("10.1.0.1:80"))
+    entry = DestinationEntry(destination, active, inactive)
+    return Snapshot((ServiceEntry(Service(ServiceKey.parse("tcp:10.0.0.100:80")), (entry,)),))
+
+
+@pytest.mark.parametrize(
+    ("shown", "before", "after", "lacking"),
+    [
+        (1000, (700, 300), (700, 300), 0),
+        (1400, (700, 300), (700, 300), 0),  # templates too
+        (980, (700, 300), (700, 300), 0),  # as many as end while it is read
+        (400, (700, 300), (700, 300), 600),  # a part
+        (0, (5000, 0), (5000, 0), 5000),
+        (400, (700, 300), (390, 10), 0),  # they ended
+        (5, (12, 0), (12, 0), 0),
+    ],
+)
+def test_a_table_that_was_shown_in_part_is_recognised(
+    shown: int, before: tuple[int, int], after: tuple[int, int], lacking: int
+) -> None:
+    record = connection(50000, "ESTABLISHED")
+    table = Table((record,) * (shown - shown // 4), {"unknown destination": shown // 4})
+    assert missing(table, counted(*before), counted(*after)) == lacking
 
 
 @given(st.text(max_size=120))
