@@ -9,12 +9,16 @@ PACKAGES := python3-venv user-mode-linux kmod iproute2 ipvsadm systemd procps gc
 # The real programs that tests put beside ours. Installing them starts none.
 PEERS := keepalived ldirectord haproxy prometheus chromium-headless-shell openssl
 
-.PHONY: help setup packages demo test check format bench fuzz man deb clean
+# Another kernel than the user-mode one: the emulator, and the keys by which Debian's packages are checked.
+QEMU := qemu-system-x86 debian-archive-keyring
+
+.PHONY: help setup packages demo test test-kernels check format bench fuzz man deb clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    race LVS as people run it against feedback, on a real kernel, live: table and picture'
 	@echo 'make test    everything: format, lint, types, unit, contract and lab tests on the real kernel'
+	@echo 'make test-kernels  contract tests and scenarios on several kernels of Debian, in QEMU: hours; docs/kernels.md'
 	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
 	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
 	@echo 'make deb     a Debian package in dist/, built and then tried out in a scratch root (as root)'
@@ -46,9 +50,14 @@ packages:
 demo: setup
 	$(BIN)/feedback lab demo
 
-test: PACKAGES += $(PEERS)
+test: PACKAGES += $(PEERS) $(QEMU)
 test: check
 	$(BIN)/pytest -m lab
+
+# Where it stops, it goes on the next time; `make clean` forgets what has run.
+test-kernels: PACKAGES += $(QEMU)
+test-kernels: setup
+	$(BIN)/python -m tests.kernels
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -2,8 +2,21 @@
 
 import pytest
 
+from feedback.lab.error import LabError
+from feedback.lab.kernel import choose
 from feedback.lab.suite import GuestSuite
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lab")
+    group.addoption("--kernel", help="for tests marked lab: native, uml, qemu:6.1, qemu:newest; as `feedback lab run`")
+    group.addoption("--processors", type=int, help="of a guest in QEMU")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(GuestSuite(config), "lab-guest")
+    name, processors = config.getoption("--kernel"), config.getoption("--processors")
+    try:
+        kernel = choose(name, processors=processors) if name or processors else None
+    except LabError as error:
+        raise pytest.UsageError(f"--kernel: {error}") from None
+    config.pluginmanager.register(GuestSuite(config, kernel), "lab-guest")

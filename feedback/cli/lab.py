@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,10 @@ INCONCLUSIVE_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 kernel_option = click.option(
     "--kernel",
-    type=click.Choice(["uml", "native"]),
+    metavar="KERNEL",
     help="uml: a kernel as a process, any user, no modules of the host. native: this one, with root and IPVS, in "
-    "namespaces. Default: uml where it is installed, since its figures do not depend on what else this machine does.",
+    "namespaces. qemu:NAME: Debian's, in QEMU; NAME is a version (6.1, 6.12.117), a suite (trixie-backports) or "
+    "`newest`. Default: uml where it is installed, since its figures do not depend on what else this machine does.",
 )
 processor_speed_option = click.option(
     "--processor-speed",
@@ -38,6 +40,24 @@ stolen_option = click.option(
     show_default=True,
     help="Part of the guest's busy time that an imaginary host takes from it, its clock running on: a starved virtual "
     "machine. uml only.",
+)
+processors_option = click.option(
+    "--processors", type=click.IntRange(1, 16), help="Of a guest in QEMU. Default: 1; the others have what they have."
+)
+accel_option = click.option(
+    "--accel",
+    type=click.Choice(["kvm", "tcg"]),
+    help="Of a guest in QEMU: the processor's own virtualisation, or emulation, whose time does not depend on this "
+    "machine's load. Default: kvm where it really boots a guest.",
+)
+first_option, second_option = (
+    click.option(
+        f"--{which}-kernel",
+        type=click.Choice(["uml"]),
+        help=f"Of the {which} director of a pair (takeover, handover): uml within the guest, so that the two directors "
+        "run different kernels in one time.",
+    )
+    for which in ("first", "second")
 )
 output_option = click.option(
     "--output",
@@ -85,6 +105,10 @@ def list_command(as_json: bool) -> None:
 @kernel_option
 @processor_speed_option
 @stolen_option
+@processors_option
+@accel_option
+@first_option
+@second_option
 @click.option("--only", metavar="POLICY,...", help="Only these policies; figures that compare others are left out.")
 @output_option
 @click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
@@ -98,6 +122,10 @@ def run(
     kernel: str | None,
     processor_speed: float,
     stolen: float,
+    processors: int | None,
+    accel: str | None,
+    first_kernel: str | None,
+    second_kernel: str | None,
     only: str | None,
     output: Path | None,
     as_json: bool,
@@ -116,9 +144,12 @@ def run(
           is judged and no picture is drawn; run it again when the machine has less to do.
     """
     policies = tuple(only.split(",")) if only else ()
-    options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed}
-    processor = (processor_speed, stolen)
-    result = _run(scenario, output, kernel, policies, seconds, options, processor, as_json=as_json)
+    if first_kernel and second_kernel:
+        raise click.UsageError("--first-kernel and --second-kernel: one of the two has the guest's own")
+    foreign = "d1" if first_kernel else "d2" if second_kernel else ""
+    options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed, "foreign": foreign}
+    where = _Where(kernel, processors, accel, processor_speed, stolen)
+    result = _run(scenario, output, where, policies, seconds, options, as_json=as_json)
     if as_json:
         told(result.as_json())
     sys.exit(_status(result))
@@ -145,7 +176,7 @@ def demo(seed: int, kernel: str | None, output: Path | None) -> None:
 
 
 def _demo(output: Path | None, kernel: str | None, seed: int) -> Result:
-    return _run("hog", output, kernel, ("wlc", "feedback"), None, {"seed": seed}, as_json=False)
+    return _run("hog", output, _Where(kernel), ("wlc", "feedback"), None, {"seed": seed}, as_json=False)
 
 
 def _status(result: Result) -> int:
@@ -154,21 +185,31 @@ def _status(result: Result) -> int:
     return 1 if result.failures else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """As the command line says it."""
+
+    kernel: str | None
+    processors: int | None = None
+    accelerator: str | None = None
+    processor_speed: float = 1.0
+    stolen: float = 0.0
+
+
 def _run(
     name: str,
     output: Path | None,
-    kernel: str | None,
+    where: _Where,
     policies: tuple[str, ...],
     seconds: float | None,
     options: dict[str, Any],
-    processor: tuple[float, float] = (1.0, 0.0),
     *,
     as_json: bool,
 ) -> Result:
     from feedback.lab import runner, scenarios
     from feedback.lab.error import LabError
     from feedback.lab.job import Options
-    from feedback.lab.kernel import Processor
+    from feedback.lab.kernel import Processor, choose
     from feedback.lab.live import Progress
     from feedback.lab.report import picture, table
 
@@ -178,16 +219,10 @@ def _run(
         scenario = scenarios.named(name)
         chosen = Options(seconds=seconds or scenario.seconds, **options)
         directory = output or Path("lab-output") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        processor = Processor(where.processor_speed, where.stolen)
+        kernel = choose(where.kernel, processor, processors=where.processors, accelerator=where.accelerator)
         with Progress(scenario, chosen) as progress:
-            result = runner.run(
-                name,
-                directory,
-                options=chosen,
-                kernel=kernel,
-                processor=Processor(*processor),
-                only=policies,
-                watch=progress,
-            )
+            result = runner.run(name, directory, options=chosen, kernel=kernel, only=policies, watch=progress)
         drawn = picture(result, scenario, policies)
     except LabError as error:
         raise Failure(str(error)) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -31,12 +32,21 @@ def build(topology: Topology) -> None:
         settle(topology.namespace(node.name), plan.settings(topology, node), plan.addressing(topology, node))
 
 
-def settle(namespace: str, settings: Mapping[str, str], addressing: list[str]) -> None:
-    """sysctls first: some are copied to an interface when it comes up. Raises LabError."""
-    with entered(namespace):
+def settle(namespace: str | None, settings: Mapping[str, str], addressing: list[str]) -> None:
+    """sysctls first: some are copied to an interface when it comes up. None is where we are. Raises LabError."""
+    with entered(namespace) if namespace else contextlib.nullcontext():
         for path, value in settings.items():
             Path("/proc/sys", path).write_text(value, encoding="ascii")
     batch(addressing, namespace)
+
+
+def addresses_of(namespace: str) -> dict[str, str]:
+    """The MAC address of each of its interfaces. Raises LabError."""
+    command = ["ip", "-n", namespace, "-json", "link", "show"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return {link["ifname"]: link["address"] for link in json.loads(done.stdout)}
 
 
 def remove_run(run: str) -> None:

@@ -24,7 +24,7 @@ from feedback.lab.bounds import Check, judge, shortfalls
 from feedback.lab.error import LabError
 from feedback.lab.figures import Figures, full_share
 from feedback.lab.job import Job, Options
-from feedback.lab.kernel import Guest, Kernel, Processor, choose
+from feedback.lab.kernel import Guest, Kernel, choose
 from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
 from feedback.lab.verdict import Verdict, decide, disturbance
@@ -88,24 +88,24 @@ def run(
     output: Path,
     *,
     options: Options | None = None,
-    kernel: str | None = None,
-    processor: Processor | None = None,
+    kernel: Kernel | None = None,
     only: Sequence[str] = (),
     watch: Watch = lambda guests: None,
 ) -> Result:
     """Raises LabError."""
     scenario = scenarios.named(name)
     options = options or Options(seconds=scenario.seconds)
-    variants = _variants(scenario, only)
+    chosen = kernel or choose()
+    variants = _mixed(scenario, chosen) if options.foreign else _variants(scenario, only)
     if options.seconds < scenario.seconds_least:
         raise LabError(f"scenario {name} needs at least {scenario.seconds_least:g} seconds, not {options.seconds:g}")
-    chosen = choose(kernel, processor)
     jobs = [_job(name, variant, output, options, number) for number, variant in enumerate(variants)]
     started, waited = time.monotonic(), _host_waited()
+    timeout_seconds = chosen.patience * (options.seconds + SETUP_SECONDS)
     cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE_MAX]
     ran: dict[str, Ran] = {}
     for i in range(0, len(jobs), len(cores)):
-        ran |= _run_together(chosen, jobs[i : i + len(cores)], cores, options.seconds + SETUP_SECONDS, watch)
+        ran |= _run_together(chosen, jobs[i : i + len(cores)], cores, timeout_seconds, watch)
     took = time.monotonic() - started
     waited_share = round((_host_waited() - waited) / took, 3)
     traces = {job.variant: Trace.read(Path(job.output)) for job in jobs}
@@ -137,6 +137,16 @@ def _variants(scenario: Scenario, only: Sequence[str]) -> list[str]:
         if variant not in scenario.variants:
             raise LabError(f"{scenario.name} has no {variant!r}: choose from {', '.join(scenario.variants)}")
     return [variant for variant in scenario.variants if not only or variant in only]
+
+
+def _mixed(scenario: Scenario, kernel: Kernel) -> list[str]:
+    """The variants in which one director can have another kernel."""
+    found = list(getattr(scenario, "mixed_variants", ()))
+    if not found:
+        raise LabError(f"{scenario.name} has no director that could have another kernel: takeover and handover have")
+    if kernel.name == "uml":
+        raise LabError("within a user-mode kernel there is room for no other: --kernel qemu:newest")
+    return found
 
 
 def _job(name: str, variant: str, output: Path, options: Options, number: int) -> Job:

@@ -58,6 +58,7 @@ class GuestSuite:
         self.kernel = kernel  # None: the running one, or a user-mode one where that has no IPVS
         self.guest: Guest | None = None
         self.problem = ""
+        self.silence_seconds = SILENCE_SECONDS
         self.chosen: tuple[str, ...] = ()
         self.reports: dict[str, list[pytest.TestReport]] = {}
         self.heard = time.monotonic()
@@ -85,8 +86,10 @@ class GuestSuite:
     def _start(self) -> None:
         directory = str(self.config.rootpath)
         job = Job(task="pytest", output=str(self.output), directory=directory, arguments=self.chosen)
+        kernel = self.kernel or Uml()
         try:
-            self.guest = Guest(self.kernel or Uml(), job, cpu=max(os.sched_getaffinity(0)))
+            self.silence_seconds = kernel.patience * SILENCE_SECONDS
+            self.guest = Guest(kernel, job, cpu=max(os.sched_getaffinity(0)) if kernel.name == "uml" else None)
         except LabError as error:
             self.problem = str(error)
         self.heard = time.monotonic()
@@ -133,9 +136,9 @@ class GuestSuite:
             except LabError as error:
                 return str(error)
             return "the guest's pytest has ended without a report of this test"
-        if time.monotonic() - self.heard > SILENCE_SECONDS:
+        if time.monotonic() - self.heard > self.silence_seconds:
             self.guest.stop()
-            return f"the guest has reported nothing for {SILENCE_SECONDS:.0f} s"
+            return f"the guest has reported nothing for {self.silence_seconds:.0f} s"
         return ""
 
     def _read(self) -> None:

@@ -16,7 +16,8 @@ from feedback.ops import pair as secrets
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Product:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return Product(cast(PairStand, SimpleNamespace(pair=pair("lab7"))), masters=True)
+    machines = {director.name: SimpleNamespace(local=lambda path: path) for director in DIRECTORS}
+    return Product(cast(PairStand, SimpleNamespace(pair=pair("lab7"), machines=machines)), masters=True)
 
 
 def test_both_directors_take_their_configuration_and_mirror_each_other(made: Product) -> None:

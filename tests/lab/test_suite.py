@@ -17,7 +17,7 @@ from feedback.lab.kernel.launch import Launch
 from feedback.lab.suite import GuestSuite
 
 class Here:
-    name, own_run_namespace = "here", True
+    name, own_run_namespace, patience = "here", True, 1.0
 
     def unavailable(self):
         return None

@@ -8,6 +8,7 @@ ends, no process, namespace, cgroup or scratch file of a guest remains (`supervi
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from feedback.lab.error import LabError
 from feedback.lab.job import Job
 from feedback.lab.kernel.launch import Launch, Processor
 from feedback.lab.kernel.native import Native
+from feedback.lab.kernel.qemu import Qemu
 from feedback.lab.kernel.uml import Uml
 
 __all__ = ["Guest", "Kernel", "Processor", "choose"]
@@ -31,26 +33,42 @@ GROWING = ("events.jsonl", "samples.jsonl", "client.records", "status", "environ
 
 
 class Kernel(Protocol):
-    name: str
-    own_run_namespace: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def own_run_namespace(self) -> bool: ...
+    @property
+    def patience(self) -> float:
+        """Seconds of the host's that a second of a busy guest may take."""
+        ...
 
     def unavailable(self) -> str | None: ...
     def launch(self, job: Path, output: Path, scratch: Path) -> Launch: ...
 
 
-def choose(name: str | None = None, processor: Processor | None = None) -> Kernel:
-    """The named kernel, or a user-mode one, or the host's own. Only the first of these has a time of its own, and the
-    processor that is asked for. Raises LabError with the reason."""
+def choose(
+    name: str | None = None,
+    processor: Processor | None = None,
+    *,
+    processors: int | None = None,
+    accelerator: str | None = None,
+) -> Kernel:
+    """The kernel called `native`, `uml`, `qemu` or `qemu:NAME`, with NAME as `feedback.lab.kernel.debian.unpacked` has
+    it; without a name, a user-mode one, or the host's own. Only a user-mode one has the processor that is asked for.
+    Raises LabError with the reason."""
     if processor is not None and processor != Processor():
         if name not in (None, "uml"):
             raise LabError(f"--kernel {name} has the host's processor: only uml can be given another speed or a theft")
         name = "uml"
+    if name is not None and name.partition(":")[0] == Qemu.kind:
+        return usable(Qemu(name.partition(":")[2] or "newest", processors=processors or 1, accelerator=accelerator))
+    if processors or accelerator:
+        raise LabError("only a kernel in QEMU has a number of processors and an accelerator: --kernel qemu:newest")
     kernels: dict[str, Kernel] = {"uml": Uml(processor), "native": Native()}
     if name is not None:
-        chosen = kernels[name]
-        if reason := chosen.unavailable():
-            raise LabError(reason)
-        return chosen
+        if name not in kernels:
+            raise LabError(f"no kernel {name!r}: native, uml, or qemu:NAME with a version, a suite or newest")
+        return usable(kernels[name])
     reasons = []
     for kernel in kernels.values():
         reason = kernel.unavailable()
@@ -58,6 +76,13 @@ def choose(name: str | None = None, processor: Processor | None = None) -> Kerne
             return kernel
         reasons.append(f"{kernel.name}: {reason}")
     raise LabError("no kernel with IPVS to run on: " + "; ".join(reasons))
+
+
+def usable(kernel: Kernel) -> Kernel:
+    """Raises LabError where it cannot be used."""
+    if reason := kernel.unavailable():
+        raise LabError(reason)
+    return kernel
 
 
 class Guest:
@@ -77,7 +102,7 @@ class Guest:
         try:
             launch = kernel.launch(path, self.output, scratch)
         except LabError:
-            scratch.rmdir()
+            shutil.rmtree(scratch)
             raise
         self.own_time, self.facts = launch.own_time, launch.facts
         run = "-" if kernel.own_run_namespace else job.run

@@ -15,22 +15,38 @@ mount -o remount,bind,ro /
 for hidden in /tmp /var/tmp /var/log /dev/shm; do
     [ -d "$hidden" ] && mount -t tmpfs tmpfs "$hidden"
 done
-for path in "$ROOT" "$PREFIX" "$BASE_PREFIX" "$SCRATCH"; do
+for path in "$ROOT" "$PREFIX" "$BASE_PREFIX" "$SCRATCH" "$MODULES_DIRECTORY"; do
     [ -e "$path" ] || { mkdir -p "$path" && mount --bind "/run/host$path" "$path" && mount -o remount,bind,ro "$path"; }
 done
 [ -d "$OUTPUT" ] || mkdir -p "$OUTPUT"
-mount --bind "/run/host$OUTPUT" "$OUTPUT"
+if [ "$SHIPPED" ]; then
+    mkdir /run/shipped
+    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 output /run/shipped
+    mount -t tmpfs tmpfs "$OUTPUT"
+    cp -r /run/shipped/. "$OUTPUT"
+else
+    mount --bind "/run/host$OUTPUT" "$OUTPUT"
+fi
 umount -l /run/host
 
 # /lib/modules need not exist on the host; modprobe looks for DIRECTORY/lib/modules/RELEASE.
 mkdir -p /run/modules/lib
-ln -s /usr/lib/uml/modules /run/modules/lib/modules
+ln -s "$MODULES_DIRECTORY" /run/modules/lib/modules
 modprobe -d /run/modules -a $MODULES
 mkdir -p /run/cgroup
 mount -t cgroup2 cgroup /sys/fs/cgroup
 ip link set lo up
 
 cd "$ROOT"
+if [ "$SHIPPED" ]; then
+    nice "$PYTHON" -m feedback.lab.kernel.ship "$OUTPUT" /run/shipped &
+    shipper=$!
+fi
 "$PYTHON" -m feedback.lab.guest "$JOB"
 echo "$?" > "$OUTPUT/status"
+if [ "$SHIPPED" ]; then
+    kill -KILL "$shipper"
+    wait "$shipper"
+    cp -r "$OUTPUT/." /run/shipped
+fi
 poweroff -f

@@ -19,6 +19,7 @@ IPVS_TABLE = Path("/proc/net/ip_vs")
 
 class Native:
     name = "native"
+    patience = 1.0
     own_run_namespace = False
 
     def unavailable(self) -> str | None:

@@ -6,32 +6,26 @@ what the job does. Source: facts measured on linux.uml 6.1.176; arch/um/kernel/u
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from feedback.lab.error import LabError
 from feedback.lab.kernel import preload, speed
+from feedback.lab.kernel.environment import environment
 from feedback.lab.kernel.launch import Launch, Processor
 
 MEMORY = "1G"
 WHOLE = 1024  # of the library's parts
 INIT = Path(__file__).with_name("init.sh")
-MODULES = (
-    *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sed", "ip_vs_nq", "ip_vs_fo", "ip_vs_ovf"),
-    *("ip_vs_sh", "ip_vs_mh", "ip_vs_lblc", "ip_vs_lblcr", "ip_vs_dh", "veth", "bridge", "dummy", "sch_netem"),
-    *("sch_prio", "sch_ingress", "cls_flower", "act_gact"),
-)
-
+MODULES = Path("/usr/lib/uml/modules")
 
 KERNEL = "linux.uml"
 
 
 class Uml:
     name = "uml"
+    patience = 1.0
     own_run_namespace = True  # all that a run makes dies with the guest
 
     def __init__(self, processor: Processor | None = None) -> None:
@@ -41,15 +35,15 @@ class Uml:
         """Why this kernel cannot run here, or None."""
         if shutil.which(KERNEL) is None:
             return "there is no linux.uml on this machine: apt install user-mode-linux"
-        if not Path("/usr/lib/uml/modules").is_dir():
-            return "there is no /usr/lib/uml/modules: apt install --reinstall user-mode-linux"
+        if not MODULES.is_dir():
+            return f"there is no {MODULES}: apt install --reinstall user-mode-linux"
         return None
 
     def launch(self, job: Path, output: Path, scratch: Path) -> Launch:
         """Raises LabError."""
         if reason := self.unavailable():
             raise LabError(reason)
-        (scratch / "environment").write_text(_environment(job, output, scratch), encoding="utf-8")
+        (scratch / "environment").write_text(environment(job, output, scratch, modules=MODULES), encoding="utf-8")
         shutil.copy(INIT, scratch / "init.sh")
         command = [
             KERNEL,
@@ -87,27 +81,10 @@ class Uml:
             "processor_speed": self.processor.speed,
             "processor_stolen": self.processor.stolen,
         }
-        environment = [f"{name}={value}" for name, value in settings.items()]
-        return Launch([*_preloading(library, environment), *command], {}, own_time, facts)
+        own = [f"{name}={value}" for name, value in settings.items()]
+        return Launch([*_preloading(library, own), *command], {}, own_time, facts)
 
 
 def _preloading(library: Path | None, environment: Sequence[str] = ()) -> list[str]:
     """For the kernel alone: the programs around it keep the host's time."""
     return [] if library is None else ["env", f"LD_PRELOAD={library}", *environment]
-
-
-def _environment(job: Path, output: Path, scratch: Path) -> str:
-    import feedback
-
-    values = {
-        "PYTHON": sys.executable,
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-        "ROOT": Path(feedback.__file__).parents[1],
-        "PREFIX": sys.prefix,
-        "BASE_PREFIX": sys.base_prefix,
-        "SCRATCH": scratch,
-        "OUTPUT": output,
-        "JOB": job,
-        "MODULES": " ".join(MODULES),
-    }
-    return "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in values.items())

@@ -99,7 +99,7 @@ class KernelDirectors(_Untold):
     """No daemon: the kernel's own synchronisation, services and addresses by hand."""
 
     def start(self, director: Node) -> None:
-        self.stand.make_services(director)
+        self.stand.machines[director.name].make_services()
         first = director == DIRECTORS[0]
         self.stand.start_kernel_sync(director, SyncRole.MASTER if first else SyncRole.BACKUP)
         if first:

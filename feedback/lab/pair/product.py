@@ -15,11 +15,11 @@ from typing import Any
 
 from feedback.lab.error import LabError
 from feedback.lab.pair import topology
+from feedback.lab.pair.machine import Machine
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, FLOATING, HEARTBEATS, Node, heartbeat_address
 from feedback.model import Protocol
-from feedback.ops import control, keys, pair
-from feedback.ops.control import ControlError, NotRunningError
+from feedback.ops import keys, pair
 
 COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
 PORT = 7434
@@ -70,13 +70,16 @@ class Product:
         tcp = [service.key for service in topology.services() if service.key.protocol is Protocol.TCP]
         return (
             f'listen = ["tcp://{director.front}:{MASTER_PORT}"]\nkey = "{key}"\nenrolled = "{enrolled}"\n'
-            f'control = "{self._own(director, "master.sock")}"\nownership = "weights"\n'
+            f'control = "{self.machine(director).local(self._own(director, "master.sock"))}"\nownership = "weights"\n'
             f'role = "{self._own(director, "role.json")}"\nstate = "{self._own(director, "master_state.json")}"\n'
             + "".join(f'[[service]]\nvirtual = "{key}"\n' for key in tcp)
         )
 
     def control(self, director: Node) -> Path:
-        return self._own(director, "sync.sock")
+        return self.machine(director).local(self._own(director, "sync.sock"))
+
+    def machine(self, director: Node) -> Machine:
+        return self.stand.machines[director.name]
 
     def _own(self, director: Node, name: str) -> Path:
         return self.directory / f"{director.name}-{name}"
@@ -84,20 +87,21 @@ class Product:
     # Daemons.
 
     def start(self, director: Node) -> None:
-        if director == DIRECTORS[0] and not self.stand.ipvs[director.name].services():
-            self.stand.make_services(director)
+        machine = self.machine(director)
+        if director == DIRECTORS[0] and not machine.table():
+            machine.make_services()
         for daemon, name in self._names(director):
             command = [*COMMAND, daemon, "--config", str(self._own(director, f"{daemon}.toml"))]
-            self.stand.processes.start(name, command, namespace=self.stand.pair.namespace(director.name))
+            machine.start(name, command)
 
     def kill(self, director: Node, how: signal.Signals = signal.SIGKILL) -> float:
-        return min(self.stand.processes.kill(name, how) for _daemon, name in self._names(director))
+        return min(self.machine(director).signal(name, how) for _daemon, name in self._names(director))
 
     def freeze(self, director: Node) -> float:
-        return min(self.stand.processes.signal(name, signal.SIGSTOP) for _daemon, name in self._names(director))
+        return min(self.machine(director).signal(name, signal.SIGSTOP) for _daemon, name in self._names(director))
 
     def thaw(self, director: Node) -> float:
-        return min(self.stand.processes.signal(name, signal.SIGCONT) for _daemon, name in self._names(director))
+        return min(self.machine(director).signal(name, signal.SIGCONT) for _daemon, name in self._names(director))
 
     def _names(self, director: Node) -> list[tuple[str, str]]:
         return [(daemon, f"{director.name}-{daemon}") for daemon in self.daemons]
@@ -106,12 +110,7 @@ class Product:
 
     def ask(self, director: Node, command: str) -> dict[str, Any] | None:
         """Its answer, or None while it does not answer. Raises LabError where it refuses."""
-        try:
-            return control.ask(self.control(director), {"command": command})
-        except NotRunningError:
-            return None
-        except ControlError as error:
-            raise LabError(f"{director.name}: {command}: {error}") from None
+        return self.machine(director).ask(self.control(director), {"command": command})
 
     def wait_until_active(self, director: Node) -> float:
         self.stand.wait_for_owner(director)
@@ -148,6 +147,7 @@ class Product:
         is not suspended: they are the same."""
         for director in DIRECTORS:
             answer = self.ask(director, "events") or {"events": []}
+            ahead = self.machine(director).clock_ahead()
             for event in answer["events"]:
                 told = {key: value for key, value in event.items() if key not in ("at", "monotonic", "number")}
-                self.stand.event(event["kind"], event["monotonic"], director=director.name, **told)
+                self.stand.event(event["kind"], event["monotonic"] + ahead, director=director.name, **told)

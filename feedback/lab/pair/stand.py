@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from feedback.ipvs import Client, SyncDaemon, SyncRole
+from feedback.ipvs import SyncDaemon, SyncRole
 from feedback.lab import network
 from feedback.lab.error import LabError
 from feedback.lab.pair import frames, looks, topology
 from feedback.lab.pair.injury import Death
+from feedback.lab.pair.machine import Foreign, Machine, Namespaced
+from feedback.lab.pair.machine.foreign import unaddressed
 from feedback.lab.pair.topology import CLIENT, DIRECTORS, FLOATING, PERSISTENT_PORT, VIP, WATCHER, Node, Pair
 from feedback.lab.stand import Scene
 from feedback.lab.workload import streams
@@ -28,6 +30,7 @@ from feedback.model import Forward
 
 PYTHON = [sys.executable, "-m"]
 READY_SECONDS = 30.0
+FOREIGN_PATIENCE = 8.0  # a daemon's start takes so much longer on a kernel within an emulated one
 LOOK_SECONDS = 0.005
 VISIT_SECONDS = 2.0
 PORTS = (topology.ROUTE_PORT, topology.MASQUERADE_PORT, topology.PERSISTENT_PORT)
@@ -39,20 +42,27 @@ STALE = (looks.FILE, streams.FILE, "client.ready", "client.woken", "client.progr
 class PairStand(Scene):
     """Raises LabError where something does not come up."""
 
-    def __init__(self, pair: Pair, output: Path) -> None:
+    def __init__(self, pair: Pair, output: Path, foreign: str = "") -> None:
+        """`foreign` is the director on a kernel of its own, if any."""
         super().__init__(output)
         self.pair = pair
+        self.patience = FOREIGN_PATIENCE if foreign else 1.0
         for name in STALE:
             (output / name).unlink(missing_ok=True)
         network.batch(topology.wiring(pair))
         network.batch(topology.switching(pair), pair.switch)
         for node in pair.nodes:
             namespace = pair.namespace(node.name)
-            network.settle(namespace, topology.settings(pair, node), topology.addressing(pair, node))
-        self.ipvs: dict[str, Client] = {}
+            if node.name == foreign:
+                unaddressed(pair, node)
+            else:
+                network.settle(namespace, topology.settings(pair, node), topology.addressing(pair, node))
+        self.machines: dict[str, Machine] = {}
         for director in DIRECTORS:
-            with network.entered(pair.namespace(director.name)):
-                self.ipvs[director.name] = Client()
+            if director.name == foreign:
+                self.machines[director.name] = Foreign(pair, director, self.processes, output)
+            else:
+                self.machines[director.name] = Namespaced(pair, director, self.processes)
         for server in pair.servers:
             command = [*PYTHON, "feedback.lab.workload.echo", server.name, *map(str, PORTS)]
             self.processes.start(server.name, command, namespace=pair.namespace(server.name))
@@ -66,18 +76,16 @@ class PairStand(Scene):
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        for client in self.ipvs.values():
-            client.close()
+        for machine in self.machines.values():
+            machine.close()
 
     # What a lab without daemons does itself: the services, the addresses, the kernel's own synchronisation.
 
-    def make_services(self, director: Node) -> None:
-        for error in self.ipvs[director.name].apply(topology.edits(self.pair)):
-            raise LabError(f"the kernel of {director.name} refused: {error}")
-
     def start_kernel_sync(self, director: Node, role: SyncRole) -> None:
         """The kernel's own threads, by multicast on the service network: the peer without any daemon."""
-        self.ipvs[director.name].start_daemon(SyncDaemon(role, "eth0", sync_id=51))
+        machine = self.machines[director.name]
+        assert isinstance(machine, Namespaced)
+        machine.ipvs.start_daemon(SyncDaemon(role, "eth0", sync_id=51))
 
     def take_addresses(self, director: Node) -> None:
         """All floating addresses at once, and announced: a takeover as good as it can be done by hand."""
@@ -95,7 +103,7 @@ class PairStand(Scene):
 
     def wait_for(self, what: str, done: Callable[[], bool], seconds: float = READY_SECONDS) -> float:
         """Until `done()` is true. Returns that moment. Raises LabError."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * self.patience
         while not done():
             self.processes.check()
             if time.monotonic() > deadline:
@@ -119,9 +127,8 @@ class PairStand(Scene):
         """Until its table has every service with every real server."""
 
         def complete() -> bool:
-            entries = self.ipvs[director.name].snapshot().services
-            full = [entry for entry in entries if len(entry.destinations) == len(self.pair.servers)]
-            return len(full) == len(topology.services())
+            counts = self.machines[director.name].table().values()
+            return sum(count == len(self.pair.servers) for count in counts) == len(topology.services())
 
         return self.wait_for(f"{director.name} has every service with every real server", complete)
 

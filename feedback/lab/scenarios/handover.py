@@ -25,6 +25,7 @@ class Handover(Scenario):
     name = "handover"
     summary = "the active director is relieved with 1,000 open connections: feedback, and keepalived stopped"
     variants = ("feedback", "keepalived", "keepalived_fast")
+    mixed_variants = ("feedback",)
     seconds = 22.0
     seconds_least = 18.0
     quotas = ()
@@ -40,7 +41,7 @@ class Handover(Scenario):
 
     def run(self, job: Job, output: Path) -> None:
         options = job.options
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, options.foreign) as stand:
             both = directors(stand, job.variant)
             start = begin(stand, both, plan(options))
             stand.event("visits", found=stand.visit())

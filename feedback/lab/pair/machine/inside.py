@@ -1,0 +1,79 @@
+"""Within a director's own kernel: does what it is asked on the serial line, a line of JSON each.
+
+    python -m feedback.lab.pair.machine.inside RUN DIRECTOR OUTPUT
+
+Must not decide anything. The line's other end is `foreign.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import tty
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from feedback.ipvs import Client, IpvsError
+from feedback.lab import network
+from feedback.lab.error import LabError
+from feedback.lab.pair import topology
+from feedback.lab.pair.machine import machine
+from feedback.lab.pair.topology import DIRECTORS, Node, Pair
+from feedback.lab.process import Processes
+
+LINE = Path("/dev/ttyS0")
+
+
+class Inside:
+    def __init__(self, pair: Pair, director: Node, output: Path) -> None:
+        self.pair = pair
+        network.settle(None, topology.settings(pair, director), topology.addressing(pair, director))
+        self.ipvs = Client()
+        self.processes = Processes(output / "logs")
+
+    def do(self, request: dict[str, Any]) -> Any:
+        """Raises LabError and IpvsError."""
+        match request["do"]:
+            case "table":
+                self.processes.check()
+                return machine.table(self.ipvs)
+            case "make_services":
+                machine.make_services(self.ipvs, self.pair)
+            case "start":
+                self.processes.start(request["name"], request["command"])
+            case "signal":
+                machine.send(self.processes, request["name"], signal.Signals(request["how"]))
+            case "ask":
+                return machine.ask(Path(request["socket"]), request["request"])
+            case "clock":
+                return time.monotonic()
+            case unknown:
+                raise LabError(f"cannot {unknown}")
+        return None
+
+
+def main(run: str, name: str, output: str) -> None:
+    descriptor = os.open(LINE, os.O_RDWR | os.O_NOCTTY)
+    tty.setraw(descriptor)
+    with os.fdopen(descriptor, "rb", buffering=0) as line:
+        director = next(node for node in DIRECTORS if node.name == name)
+        inside = Inside(topology.pair(run), director, Path(output))
+        _say(line, {"result": "up"})
+        while request := line.readline():
+            try:
+                _say(line, {"result": inside.do(json.loads(request))})
+            except (LabError, IpvsError, OSError) as error:
+                _say(line, {"error": f"{error}"})
+
+
+def _say(line: BinaryIO, answer: dict[str, Any]) -> None:
+    data = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+    while data:
+        data = data[os.write(line.fileno(), data) :]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,186 @@
+"""Kernels of Debian in QEMU: found by name, unpacked, booted; the host keeps what is not theirs to write."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from feedback.lab.error import LabError
+from feedback.lab.job import Job
+from feedback.lab.kernel import Guest, choose
+from feedback.lab.kernel.debian import archive as archive_module
+from feedback.lab.kernel.debian import cached
+from feedback.lab.kernel.debian.archive import Archive, Package, numbers
+from feedback.lab.kernel.debian.cached import Unpacked, unpacked
+from feedback.lab.kernel.qemu import Qemu, boots
+from feedback.lab.kernel.ship import Shipment
+from feedback.lab.outcomes import Reader
+from feedback.lab.suite import REPORTS
+
+OLD = """Package: linux-image-6.1.0-57-amd64
+Version: 6.1.192-3
+Depends: kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120+deb8u2) | linux-initramfs-tool
+Description: Linux 6.1 for 64-bit PCs (signed)"""
+SPLIT = """Package: linux-image-7.3.4+deb13-amd64
+Version: 7.3.4-1~bpo13+1
+Depends: dracut | initramfs-tools, linux-base-7.3.4+deb13-amd64 (= 7.3.4-1~bpo13+1), \
+linux-binary-7.3.4+deb13-amd64 (= 7.3.4-1~bpo13+1), linux-modules-7.3.4+deb13-amd64 (= 7.3.4-1~bpo13+1)"""
+
+
+def test_a_package_names_what_makes_its_kernel() -> None:
+    old = archive_module._package(OLD)
+    assert (old.release, old.version, old.parts) == ("6.1.0-57-amd64", "6.1.192-3", ("linux-image-6.1.0-57-amd64",))
+    new = archive_module._package(SPLIT.replace("\\\n", ""))
+    assert [part.partition("-7")[0] for part in new.parts] == ["linux-image", "linux-binary", "linux-modules"]
+    assert old.upstream == (6, 1, 192) < new.upstream == (7, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("version", "found"), [("6.1.192-3", (6, 1, 192)), ("7.3.4-1~bpo13+1", (7, 3, 4)), ("7", (7,))]
+)
+def test_a_version_is_compared_by_its_numbers(version: str, found: tuple[int, ...]) -> None:
+    assert numbers(version) == found
+
+
+def packages(*versions: str) -> list[Package]:
+    return [Package(f"linux-image-{version}-amd64", f"{version}-1", ()) for version in versions]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("6.1", "6.1.192"), ("6.1.187", "6.1.187"), ("newest", "7.3.4"), ("7", "7.3.4"), ("trixie", "6.12.9")],
+)
+def test_a_name_is_the_newest_that_it_fits(
+    name: str, found: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    every = packages("6.1.187", "6.1.192", "6.12.9", "6.18.5", "7.3.4")
+    monkeypatch.setattr(Archive, "kernels", lambda self, suite="": packages("6.12.9") if suite else every)
+    assert cached._chosen(Archive(tmp_path), name).version == f"{found}-1"
+
+
+def test_a_kernel_that_is_nowhere_is_refused_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Archive, "kernels", lambda self, suite="": packages("6.1.187", "6.12.9"))
+    with pytest.raises(LabError, match=r"no kernel 5\.10; it has 6\.1\.187, 6\.12\.9"):
+        cached._chosen(Archive(tmp_path), "5.10")
+
+
+def test_a_kernel_in_the_cache_needs_no_archive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    home = tmp_path / "lvs-feedback" / "kernels"
+    (home / "6.1.0-57-amd64").mkdir(parents=True)
+    cached._remember(home / "names" / "6.1", home / "6.1.0-57-amd64")
+    monkeypatch.setattr(Archive, "kernels", lambda self, suite="": pytest.fail("the archive was asked"))
+    assert unpacked("6.1") == Unpacked(home / "6.1.0-57-amd64", "6.1.0-57-amd64")
+    # A name from long ago is asked for again, and stands where nobody answers.
+    os.utime(home / "names" / "6.1", (0, 0), follow_symlinks=False)
+    monkeypatch.setattr(Archive, "kernels", unreachable)
+    assert unpacked("6.1").release == "6.1.0-57-amd64"
+    with pytest.raises(LabError, match="no network"):
+        unpacked("7.3")
+
+
+@pytest.mark.parametrize("name", ["../../etc", "6.1/x", "", "Trixie", "-o"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(LabError, match="no kernel's name"):
+        unpacked(name)
+
+
+def unreachable(self: Archive, suite: str = "") -> list[Package]:
+    raise LabError("no network")
+
+
+@pytest.mark.parametrize(
+    ("name", "processors", "said"),
+    [("vmware", None, "no kernel 'vmware'"), ("uml", 2, "only a kernel in QEMU"), (None, 2, "only a kernel in QEMU")],
+)
+def test_what_no_kernel_can_do_is_refused(name: str | None, processors: int | None, said: str) -> None:
+    with pytest.raises(LabError, match=said):
+        choose(name, processors=processors)
+
+
+def test_without_the_emulator_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
+    with pytest.raises(LabError, match="apt install qemu-system-x86"):
+        choose("qemu:6.1")
+
+
+def test_what_grows_is_carried_over_and_what_is_replaced_anew(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "logs").mkdir(parents=True)
+    target.mkdir()
+    shipment = Shipment(source, target)
+    with (source / "logs" / "events").open("a") as events:
+        for word in ("one ", "two ", "three"):
+            events.write(word)
+            events.flush()
+            shipment.carry()
+            assert (target / "logs" / "events").read_text() == (source / "logs" / "events").read_text()
+    inode = (target / "logs" / "events").stat().st_ino
+    (source / "logs" / "other").write_text("a page")
+    (source / "logs" / "other").replace(source / "logs" / "events")
+    shipment.carry()
+    assert (target / "logs" / "events").read_text() == "a page"
+    assert (target / "logs" / "events").stat().st_ino == inode
+    (source / "logs" / "events").write_text("cut")
+    shipment.carry()
+    assert (target / "logs" / "events").read_text() == "cut"
+
+
+# --- booted ----------------------------------------------------------------------------------------------------------
+
+CORE = "real and (threshold or upper or weight or service)"
+GUEST_SECONDS = 300.0  # emulated, and beside other work
+SCRIPT = """
+import os, pathlib
+output = pathlib.Path({output!r})
+(output / "told").write_text(" ".join((os.uname().release, str(os.cpu_count()))))
+(output / "table").write_text(pathlib.Path("/proc/net/ip_vs").read_text())
+pathlib.Path({trace!r}).touch()
+try:
+    pathlib.Path({inside!r}).touch()
+except OSError as error:
+    (output / "refused").write_text(str(error))
+"""
+
+
+@pytest.mark.lab(on="host")
+def test_a_debian_kernel_boots_and_writes_into_its_output_directory_only(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    trace, inside = Path(f"/tmp/{tmp_path.name}-trace"), Path(__file__).parent / "trace"
+    (output / "job.py").write_text(SCRIPT.format(output=str(output), trace=str(trace), inside=str(inside)))
+    kernel = Qemu("6.1", processors=2)
+    with Guest(kernel, Job(task="script", output=str(output), arguments=(str(output / "job.py"),))) as guest:
+        guest.wait(GUEST_SECONDS)
+    assert (output / "told").read_text() == f"{unpacked('6.1').release} 2"
+    assert "IP Virtual Server" in (output / "table").read_text()
+    assert "Read-only" in (output / "refused").read_text()
+    assert not trace.exists()
+    assert not inside.exists()
+
+
+@pytest.mark.lab(on="host")
+def test_the_core_of_the_contract_holds_on_the_newest_kernel(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """The rest of it is `make test-kernels`."""
+    directory, arguments = str(pytestconfig.rootpath), ("tests/ipvs/test_contract.py", "-k", CORE)
+    job = Job(task="pytest", output=str(tmp_path / "output"), directory=directory, arguments=arguments)
+    with Guest(Qemu("newest"), job) as guest:
+        guest.wait(2 * GUEST_SECONDS)
+    reports = Reader(tmp_path / "output" / REPORTS, pytestconfig).new()
+    outcomes = Counter(report.outcome for report in reports if report.when == "call")
+    assert outcomes == {"passed": outcomes.total()}
+    assert outcomes.total() >= 10
+
+
+@pytest.mark.lab(on="host")
+def test_a_machine_that_does_not_come_up_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = unpacked("6.1")
+    assert boots(kernel, "tcg")
+    broken = Unpacked(tmp_path, kernel.release)
+    (tmp_path / "lib").symlink_to(kernel.directory / "lib")
+    (tmp_path / "vmlinuz").write_bytes(b"\0" * 4096)
+    monkeypatch.setattr("feedback.lab.kernel.qemu.PROBE_SECONDS", 3.0)
+    assert not boots(broken, "tcg")
