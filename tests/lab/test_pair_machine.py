@@ -13,7 +13,9 @@ from feedback.lab import runner, scenarios
 from feedback.lab.error import LabError
 from feedback.lab.kernel.qemu import Qemu
 from feedback.lab.kernel.uml import Uml
+from feedback.lab.pair import topology
 from feedback.lab.pair.machine import Foreign, foreign
+from feedback.lab.pair.topology import CLIENT, DIRECTORS
 from feedback.lab.process import Processes
 
 
@@ -75,3 +77,8 @@ def test_a_machine_that_is_dead_says_nothing_and_is_not_asked(line: tuple[Foreig
 def test_where_no_other_kernel_can_be_it_is_refused(scenario: str, kernel: Callable[[], Qemu | Uml], said: str) -> None:
     with pytest.raises(LabError, match=said):
         runner._mixed(scenarios.named(scenario), kernel())
+
+
+def test_who_sends_to_a_raw_socket_cuts_his_segments_himself() -> None:
+    assert topology.short_segments(CLIENT) == ["link set dev eth0 gso_max_segs 1"]
+    assert [line.split()[3] for line in topology.short_segments(DIRECTORS[0])] == list(foreign.interfaces())

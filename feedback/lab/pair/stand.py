@@ -57,6 +57,8 @@ class PairStand(Scene):
                 unaddressed(pair, node)
             else:
                 network.settle(namespace, topology.settings(pair, node), topology.addressing(pair, node))
+            if foreign:
+                network.batch(topology.short_segments(node), namespace)
         self.machines: dict[str, Machine] = {}
         for director in DIRECTORS:
             if director.name == foreign:

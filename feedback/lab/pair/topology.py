@@ -193,6 +193,15 @@ def _cable(port: str, switch: str, name: str, namespace: str, mac: bytes) -> str
     return f"link add {port} netns {switch} type veth peer name {name} address {address} netns {namespace}"
 
 
+def short_segments(node: Node) -> list[str]:
+    """Lines for `ip -batch` inside a node. What is longer than a frame is cut by the sender, not left to a cable: a raw
+    socket at its other end cannot do it."""
+    names = ["eth0", *(["eth1"] if node.back else [])]
+    if node in DIRECTORS:
+        names += [heartbeat_interface(link) for link in range(len(HEARTBEATS))]
+    return [f"link set dev {name} gso_max_segs 1" for name in names]
+
+
 def switching(pair: Pair) -> list[str]:
     """Lines for `ip -batch` inside the switches' namespace."""
     lines = [f"link add {bridge} type bridge mcast_snooping 0" for bridge in ("front", "back")]

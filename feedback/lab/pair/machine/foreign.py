@@ -1,11 +1,9 @@
 """A director on another kernel: Debian's user-mode kernel as a process of the guest, in the director's namespace.
 
-Owns that kernel's command line and the line of JSON by which it is asked. Each of the namespace's interfaces is bridged
-to a tap device of that kernel's, which has its MAC address: so its cables, its switches and its death are those of any
-director. Its clock is the guest's, so neither runs ahead of the other, however busy the host. Within it, `inside.py`
-answers.
-
-Not by raw sockets, the driver's other way: full frames that IPv4 NAT had passed on came out with other bytes.
+Owns that kernel's command line and the line of JSON by which it is asked. Its interfaces are the namespace's, by raw
+sockets with the same MAC addresses, so its cables, its switches and its death are those of any director. Its time is
+the guest's, at the guest's rate: its clock is the guest's, so neither runs ahead of the other, however busy the host.
+Within it, `inside.py` answers. Source: Documentation/virt/uml/user_mode_linux_howto_v2.rst, "Vector".
 """
 
 from __future__ import annotations
@@ -43,24 +41,10 @@ def interfaces() -> tuple[str, ...]:
 
 
 def unaddressed(pair: Pair, director: Node) -> None:
-    """The director's namespace carries frames to and from the other kernel and answers none. Raises LabError."""
+    """The director's namespace carries frames and does not answer any. Raises LabError."""
     namespace = pair.namespace(director.name)
-    silent = {f"net/ipv6/conf/{which}/disable_ipv6": "1" for which in ("all", "default")}
-    network.settle(namespace, silent, [line for name in interfaces() for line in _bridging(name)])
-
-
-def _bridging(name: str) -> list[str]:
-    bridge, tap = f"{name}-bridge", _tap(name)
-    return [
-        f"tuntap add dev {tap} mode tap",
-        f"link add {bridge} type bridge mcast_snooping 0",
-        *(f"link set {port} master {bridge}" for port in (name, tap)),
-        *(f"link set {port} up" for port in (name, tap, bridge)),
-    ]
-
-
-def _tap(name: str) -> str:
-    return f"{name}-tap"
+    up = [f"link set {name} up" for name in interfaces()]
+    network.settle(namespace, {"net/ipv6/conf/all/disable_ipv6": "1"}, up)
 
 
 class Foreign:

@@ -11,7 +11,7 @@ ln -s "$MODULES_DIRECTORY" /run/modules/lib/modules
 modprobe -d /run/modules -a $MODULES
 number=0
 for name in $INTERFACES; do
-    ip link set "eth$number" name "$name"
+    ip link set "vec$number" name "$name"
     number=$((number + 1))
 done
 cd "$ROOT"

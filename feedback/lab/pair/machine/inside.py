@@ -7,9 +7,14 @@ Must not decide anything. The line's other end is `foreign.py`.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import fcntl
 import json
 import os
 import signal
+import socket
+import struct
 import sys
 import time
 import tty
@@ -21,15 +26,20 @@ from feedback.lab import network
 from feedback.lab.error import LabError
 from feedback.lab.pair import topology
 from feedback.lab.pair.machine import machine
+from feedback.lab.pair.machine.foreign import interfaces
 from feedback.lab.pair.topology import DIRECTORS, Node, Pair
 from feedback.lab.process import Processes
 
 LINE = Path("/dev/ttyS0")
+SIOCETHTOOL = 0x8946
+ETHTOOL_SGRO, ETHTOOL_STSO, ETHTOOL_SGSO = 0x2C, 0x1F, 0x24
 
 
 class Inside:
     def __init__(self, pair: Pair, director: Node, output: Path) -> None:
         self.pair = pair
+        for name in interfaces():
+            _one_frame_at_a_time(name)
         network.settle(None, topology.settings(pair, director), topology.addressing(pair, director))
         self.ipvs = Client()
         self.processes = Processes(output / "logs")
@@ -53,6 +63,16 @@ class Inside:
             case unknown:
                 raise LabError(f"cannot {unknown}")
         return None
+
+
+def _one_frame_at_a_time(interface: str) -> None:
+    """No joining of frames on their way in, and no cutting on their way out: a raw socket takes them as they are."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for command in (ETHTOOL_SGRO, ETHTOOL_STSO, ETHTOOL_SGSO):
+            value = ctypes.create_string_buffer(struct.pack("II", command, 0))
+            request = struct.pack("16sP", interface.encode(), ctypes.addressof(value))
+            with contextlib.suppress(OSError):  # what it cannot do it does not do
+                fcntl.ioctl(sock, SIOCETHTOOL, request)
 
 
 def main(run: str, name: str, output: str) -> None:
