@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,14 @@ from bench.checkout import HERE, Checkout, opened
 from feedback import wire
 from feedback.agent.uplink import Uplink
 from feedback.config import MasterLink
+from feedback.ipvs.types import EditError
+from feedback.model import DestinationEntry, Edit, ServiceKey, Snapshot
 from feedback.ops import descriptors, keys, logs
 from feedback.ops.control import ControlError, ask
 from feedback.ops.keys import KeyPair, PublicKey, SecretKey
 from feedback.ops.logs import Log
+from tests.pipeline.face import room
+from tests.pipeline.table import Table
 
 PROCESSES = 2
 PERIOD_SECONDS = 1.0
@@ -49,31 +53,34 @@ def address(i: int) -> str:
 
 
 class StandIn:
-    """A kernel that counts the processor time that it takes itself."""
+    """A kernel's table that counts the processor time that it takes itself."""
 
     def __init__(self) -> None:
-        from feedback.ipvs import FakeKernel
-
-        self._kernel = FakeKernel()
+        self._table = Table()
         self.seconds = 0.0
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._kernel, name)
+    def snapshot(self) -> Snapshot:
+        return self._timed(self._table.snapshot)
 
-        def timed(*arguments: Any) -> Any:
-            began = time.thread_time()
-            try:
-                return found(*arguments)
-            finally:
-                self.seconds += time.thread_time() - began
+    def destinations(self, service: ServiceKey) -> tuple[DestinationEntry, ...]:
+        return self._timed(self._table.destinations, service)
 
-        return timed
+    def apply(self, edits: Sequence[Edit]) -> tuple[EditError, ...]:
+        return self._timed(self._table.apply, edits)
+
+    def close(self) -> None:
+        pass
+
+    def _timed(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return work(*arguments)
+        finally:
+            self.seconds += time.thread_time() - began
 
 
 def serve(directory: Path) -> None:
     """Until it is ended. Says on each line of its input what the stand-in has taken so far."""
-    from tests.pipeline.face import room
-
     logs.setup(lean=True, level="error")
     descriptors.raise_limit()
     kernel = StandIn()

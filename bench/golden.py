@@ -8,8 +8,9 @@ connections and reports are replayed, and the table follows whoever is replayed.
 `world-bursts`. Exit status 1 where something differs.
 
 Kinds, of one destination after one turn: `zero` (one of the two weights is 0), `weight` by 1, within 5, 20 % or over,
-`threshold` (there or not), `threshold size` (over 10 %); of one service: `held` (the words why nothing is decided);
-of a whole run: `foreign` edits seen, `writes` (edits, where they differ by over 5 %), `error` (what was raised).
+`threshold` (there or not), `threshold size` (over 10 %), `threshold of a zero`, where it holds nobody back; of one
+service: `held` (the words why nothing is decided); of a whole run: `foreign` edits seen, `writes` (edits, where they
+differ by over 5 %), `error` (what was raised).
 """
 
 from __future__ import annotations
@@ -134,7 +135,9 @@ def _kinds(a: tuple[int, int, int] | None, b: tuple[int, int, int] | None) -> It
             yield "weight by 1"
         else:
             yield "weight < 5 %" if apart <= NEAR else "weight < 20 %" if apart <= FAR else "weight over 20 %"
-    if bool(a[1]) != bool(b[1]):
+    if a[1] != b[1] and not a[0] and not b[0]:
+        yield "threshold of a zero"
+    elif bool(a[1]) != bool(b[1]):
         yield "threshold"
     elif a[1] and abs(a[1] - b[1]) > THRESHOLD * max(a[1], b[1]):
         yield "threshold size"
