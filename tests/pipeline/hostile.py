@@ -191,6 +191,37 @@ def _steady_rest(draw: random.Random) -> Steady:
     return change
 
 
+def _plausible(draw: random.Random) -> Steady:
+    """What a machine could be, and this one is not."""
+    cores, used, rate = (
+        draw.choice((0.01, 0.5, 4.0, 64.0)),
+        draw.choice((0.0, 0.03, 0.5, 1.0)),
+        draw.choice((0, 10, 1e4)),
+    )
+    there, bad, resets = draw.choice((0, 10, 10**4)), draw.choice((0.0, 0.0, 0.5, 1.0)), draw.choice((0.0, 0.0, 1.0))
+    waiting, memory = draw.choice((0.0, 1.0)), Memory(1 << 33, draw.choice((0, 1 << 20, 1 << 32)))
+    boot = f"plausible{draw.randrange(10**6)}"
+
+    def change(report: Report, last: Report) -> Report:
+        if last.boot != boot:
+            last = replace(report, cpu=Cpu(cores, 0.0), connections=Connections(0, there), pressure=None)
+        seconds = max(0.0, report.sampled_at - last.sampled_at)
+        before = last.connections or Connections(0, there)
+        opened = before.opened + round(rate * seconds)
+        waited = (last.pressure.cpu_some if last.pressure else 0.0) + waiting * seconds
+        return replace(
+            report,
+            boot=boot,
+            cpu=Cpu(cores, last.cpu.busy_seconds + used * cores * seconds, runnable=100.0 * waiting),
+            memory=memory,
+            pressure=Pressure(waited, 0.0, 0.0, 0.0, 0.0),
+            connections=Connections(opened, there, 0, round(resets * opened)),
+            applications=(Application(completions=opened, errors=round(bad * opened), in_flight=there),),
+        )
+
+    return change
+
+
 STEADY = (_steady_cpu, _steady_clock, _steady_connections, _steady_application, _steady_rest)
 CHANGES: tuple[Change, ...] = (_cpu, _clock, _connections, _memory, _pressure, _applications, _frame, _several)
 
@@ -203,10 +234,12 @@ def framed(report: Report) -> bytes:
 
 
 class Liar:
-    """In place of one server's agent. What it says is a frame, as on the wire."""
+    """In place of one server's agent. What it says is a frame, as on the wire. A careful one says nothing that is
+    impossible, so that it goes on being heard."""
 
     def __init__(self, server: Server, draw: random.Random) -> None:
         self._server, self._draw = server, draw
+        self._careful = draw.random() < 0.5
         self._lie: Lie | None = None
         self._left = 0
         self._burden: dict[str, float] = {}  # a leap that stays in the counters, so that it is one window's
@@ -237,6 +270,9 @@ class Liar:
         """What to do next: a lie kept up, single leaps, changes of one sort, or the truth for a while."""
         draw = self._draw
         self._left, self._lie, self._change, self._steady = draw.randrange(1, KEPT_REPORTS), None, None, []
+        if self._careful:
+            self._steady = [_plausible(draw)] if draw.random() < 0.8 else []
+            return
         match draw.randrange(8):
             case 0:
                 self._lie = draw.choice(list(Lie))

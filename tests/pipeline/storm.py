@@ -112,8 +112,9 @@ class Storm:
             self._happen()
         for i, server in enumerate(self.flow.all):
             if i in self.liars:
-                for _ in range(LIAR_REPORTS):
-                    master.hear(self.liars[i].say(master.now, 0.2))
+                for k in range(1, LIAR_REPORTS + 1):
+                    at = master.now - self.turn_seconds * (1 - k / LIAR_REPORTS)
+                    master.hear(self.liars[i].say(at, 0.2))
                 self.reports += LIAR_REPORTS
             elif not server.silent and (self.turn_seconds >= 0.2 or draw.random() < 0.25):
                 master.hear(wire.encode(server.report(master.now, max(0.2, self.turn_seconds))))
