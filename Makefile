@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
+# Two commands do nearly everything on a fresh Debian 12: `make demo` and `make test`.
 # Each sets up what it needs: Debian packages (as root; otherwise it says which), and .venv from PyPI.
 
 PYTHON ?= python3
@@ -12,12 +12,13 @@ PEERS := keepalived ldirectord haproxy prometheus chromium-headless-shell openss
 # Another kernel than the user-mode one: the emulator, and the keys by which Debian's packages are checked.
 QEMU := qemu-system-x86 debian-archive-keyring
 
-.PHONY: help setup packages demo test test-kernels check format bench fuzz man deb clean
+.PHONY: help setup packages demo test test-all test-kernels check format bench fuzz man deb clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    race LVS as people run it against feedback, on a real kernel, live: table and picture'
-	@echo 'make test    everything: format, lint, types, unit, contract and lab tests on the real kernel'
+	@echo 'make test    format, lint, types, unit, contract and lab tests on the real kernel, in minutes'
+	@echo 'make test-all  the same, and then the tests that take longer: hostile conditions on the real kernel'
 	@echo 'make test-kernels  contract tests and scenarios on several kernels of Debian, in QEMU: hours; docs/kernels.md'
 	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
 	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
@@ -52,7 +53,11 @@ demo: setup
 
 test: PACKAGES += $(PEERS) $(QEMU)
 test: check
-	$(BIN)/pytest -m lab
+	$(BIN)/pytest -m 'lab and not long'
+
+test-all: PACKAGES += $(PEERS) $(QEMU)
+test-all: test
+	$(BIN)/pytest -m 'lab and long'
 
 # Where it stops, it goes on the next time; `make clean` forgets what has run.
 test-kernels: PACKAGES += $(QEMU)

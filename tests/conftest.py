@@ -1,4 +1,4 @@
-"""Tests marked `lab` need a kernel with IPVS: without one here, they run in the lab's guest, all in one."""
+"""Tests marked `lab` need a kernel with IPVS: without one here, they run in the lab's guests."""
 
 import pytest
 

@@ -15,6 +15,8 @@ from typing import Any
 import execnet
 import pytest
 
+REPORTS = "reports"  # the file, in the job's output directory
+
 
 class Writer:
     """A plugin of the guest's pytest."""

@@ -102,10 +102,10 @@ def run(
     jobs = [_job(name, variant, output, options, number) for number, variant in enumerate(variants)]
     started, waited = time.monotonic(), _host_waited()
     timeout_seconds = chosen.patience * (options.seconds + SETUP_SECONDS)
-    cores = sorted(os.sched_getaffinity(0))[:SIDE_BY_SIDE_MAX]
+    together = min(SIDE_BY_SIDE_MAX, len(os.sched_getaffinity(0)))
     ran: dict[str, Ran] = {}
-    for i in range(0, len(jobs), len(cores)):
-        ran |= _run_together(chosen, jobs[i : i + len(cores)], cores, timeout_seconds, watch)
+    for i in range(0, len(jobs), together):
+        ran |= _run_together(chosen, jobs[i : i + together], timeout_seconds, watch)
     took = time.monotonic() - started
     waited_share = round((_host_waited() - waited) / took, 3)
     traces = {job.variant: Trace.read(Path(job.output)) for job in jobs}
@@ -160,15 +160,11 @@ def _job(name: str, variant: str, output: Path, options: Options, number: int) -
     )
 
 
-def _run_together(
-    kernel: Kernel, jobs: list[Job], cores: list[int], timeout_seconds: float, watch: Watch
-) -> dict[str, Ran]:
+def _run_together(kernel: Kernel, jobs: list[Job], timeout_seconds: float, watch: Watch) -> dict[str, Ran]:
     began = time.monotonic()
     ended: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
-        # A guest is one processor and keeps to one core; natively there is nothing to keep together.
-        pins = cores if kernel.name == "uml" else [None] * len(jobs)
-        guests = [stack.enter_context(Guest(kernel, job, pin)) for job, pin in zip(jobs, pins, strict=False)]
+        guests = [stack.enter_context(Guest(kernel, job)) for job in jobs]
         if any(guest.own_time for guest in guests):
             timeout_seconds *= CROWDED
         while len(ended) < len(guests):

@@ -1,12 +1,14 @@
-"""Tests marked `lab`, run in one guest, their outcomes told by the pytest of the host.
+"""Tests marked `lab`, run in guests, their outcomes told by the pytest of the host.
 
-Two halves. In the guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
-`GuestSuite` boots the guest when its first test is due and gives out its reports in place of running the tests. Where
-the running kernel has IPVS and we are root, neither is used. Invariant: a guest that does not come up, dies or hangs
-fails every test that it has not reported; nothing is skipped for want of a kernel. A part of a session that
-pytest-xdist has divided boots none, and fails them too.
+Two halves. In a guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
+`GuestSuite` boots the guests and gives out their reports in place of running the tests. Where the running kernel has
+IPVS and we are root, neither is used. A part of a session that pytest-xdist has divided boots none, and fails them.
+
+Guests that have a time of their own do not mind what runs beside them. So there is one for each core, with whole files
+of tests, from the session's first test on. Where they have none there is one guest, once everything else has run.
 
 `@pytest.mark.lab(on="host")` stays on the host: tests of the lab itself, which boot guests of their own.
+`@pytest.mark.lab(seconds=20)` says about how long each takes, so that the guests end together; nothing depends on it.
 """
 
 from __future__ import annotations
@@ -14,22 +16,21 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
-from feedback.lab.kernel import Guest, Kernel
+from feedback.lab.kernel import Kernel
 from feedback.lab.kernel.native import Native
 from feedback.lab.kernel.uml import Uml
-from feedback.lab.outcomes import Reader, Writer
+from feedback.lab.outcomes import REPORTS, Writer
+from feedback.lab.part import Part, divided, failed
 
-REPORTS = "reports"
-SILENCE_SECONDS = 180.0  # without any report
-POLL_SECONDS = 0.05
+GUESTS_MAX = 4
+TEST_SECONDS = 2.0  # of a test that does not say
 PREFIX = "feedback-suite-"
 INSIDE = "FEEDBACK_LAB_INSIDE"  # set for the guest's pytest: here the tests are to run
 
@@ -50,101 +51,75 @@ def on_host(item: pytest.Item) -> bool:
     return mark is None or mark.kwargs.get("on") == "host"
 
 
+def weight(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("lab")
+    return float(mark.kwargs.get("seconds", TEST_SECONDS)) if mark else 0.0
+
+
 class GuestSuite:
-    """The host's half, a pytest plugin; register it in a conftest.py."""
+    """The host's half, a pytest plugin; register it in a conftest.py. Without `kernel` it is the running one, or a
+    user-mode one where that has no IPVS."""
 
     def __init__(self, config: pytest.Config, kernel: Kernel | None = None) -> None:
         self.config = config
-        self.kernel = kernel  # None: the running one, or a user-mode one where that has no IPVS
-        self.guest: Guest | None = None
-        self.problem = ""
-        self.silence_seconds = SILENCE_SECONDS
-        self.chosen: tuple[str, ...] = ()
-        self.reports: dict[str, list[pytest.TestReport]] = {}
-        self.heard = time.monotonic()
+        self.runs_here = INSIDE in os.environ or (kernel is None and Native().unavailable() is None)
+        self.kernel = kernel or Uml()
+        self.divided = hasattr(config, "workerinput")  # by pytest-xdist
+        self.beside = False  # guests run beside all else
+        self.parts: list[Part] = []
+        self.part: dict[str, Part] = {}  # by the test's name
         _remove_stale()
         self.directory = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-")
-        self.reader = Reader(self.output / REPORTS, config)
-
-    @property
-    def output(self) -> Path:
-        return Path(self.directory.name)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        if not self._runs_here():
-            # Those that boot guests of their own come first and alone: they time things, and two cores are few.
+        if not self.runs_here:
+            # Those that boot guests of their own come first: where guests have no time of their own, they run alone.
             items.sort(key=lambda item: not on_host(item))  # sort() keeps the rest in order
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if not self.config.option.collectonly and not self._runs_here():
-            self.chosen = tuple(item.nodeid for item in session.items if not on_host(item))
-
-    def _runs_here(self) -> bool:
-        return INSIDE in os.environ or (self.kernel is None and Native().unavailable() is None)
-
-    def _start(self) -> None:
-        directory = str(self.config.rootpath)
-        job = Job(task="pytest", output=str(self.output), directory=directory, arguments=self.chosen)
-        kernel = self.kernel or Uml()
+        if self.config.option.collectonly or self.runs_here or self.divided:
+            return
+        files: dict[str, list[pytest.Item]] = defaultdict(list)
+        for item in session.items:
+            if not on_host(item):
+                files[str(item.path)].append(item)
+        if not files:
+            return
         try:
-            self.silence_seconds = kernel.patience * SILENCE_SECONDS
-            self.guest = Guest(kernel, job, cpu=max(os.sched_getaffinity(0)) if kernel.name == "uml" else None)
-        except LabError as error:
-            self.problem = str(error)
-        self.heard = time.monotonic()
+            self.beside = self.kernel.own_time
+        except LabError:  # it will say so again where a guest is to be started
+            self.beside = False
+        weights = {file: sum(map(weight, items)) for file, items in files.items()}
+        count = min(GUESTS_MAX, len(os.sched_getaffinity(0))) if self.beside else 1
+        for number, group in enumerate(reversed(divided(weights, count))):
+            tests = [item.nodeid for file, items in files.items() if file in group for item in items]
+            output = Path(self.directory.name) / str(number)
+            self.parts.append(Part(tests, output, self.config))
+            self.part |= dict.fromkeys(tests, self.parts[-1])
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        divided = item.get_closest_marker("lab") is not None and hasattr(self.config, "workerinput")
-        if not divided and (on_host(item) or self._runs_here()):
+        if self.beside:
+            for part in self.parts:  # the heaviest last: guests that come later share cores with the lightest
+                part.start(self.kernel)
+        lost = self.divided and item.get_closest_marker("lab") is not None
+        if self.runs_here or (on_host(item) and not lost):
             return None
-        if divided:
-            self.problem = "tests marked lab share one guest and time things: run them without -n"
-        elif self.guest is None and not self.problem:
-            self._start()
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self._reports_of(item):
+        if lost:
+            reports = iter([failed(item, "tests marked lab share guests: run them without -n")])
+        else:
+            self.part[item.nodeid].start(self.kernel)
+            reports = self.part[item.nodeid].reports_of(item)
+        for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
     def pytest_sessionfinish(self) -> None:
-        if self.guest:
-            self.guest.stop()
+        for part in self.parts:
+            part.stop()
         self.directory.cleanup()
-
-    def _reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
-        while not self._complete(item.nodeid):
-            if reason := self._lost():
-                yield _failed(item, reason)
-                return
-            time.sleep(POLL_SECONDS)
-        yield from self.reports[item.nodeid]
-
-    def _complete(self, nodeid: str) -> bool:
-        self._read()
-        return any(report.when == "teardown" for report in self.reports.get(nodeid, ()))
-
-    def _lost(self) -> str:
-        """Why no more reports will come, or nothing."""
-        if self.guest is None:
-            return self.problem or "no guest was started"
-        if not self.guest.running():
-            self._read()
-            try:
-                self.guest.check()
-            except LabError as error:
-                return str(error)
-            return "the guest's pytest has ended without a report of this test"
-        if time.monotonic() - self.heard > self.silence_seconds:
-            self.guest.stop()
-            return f"the guest has reported nothing for {self.silence_seconds:.0f} s"
-        return ""
-
-    def _read(self) -> None:
-        for report in self.reader.new():
-            self.heard = time.monotonic()
-            self.reports.setdefault(report.nodeid, []).append(report)
 
 
 def _remove_stale() -> None:
@@ -153,14 +128,3 @@ def _remove_stale() -> None:
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
         if not Path("/proc", pid).exists():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _failed(item: pytest.Item, reason: str) -> pytest.TestReport:
-    return pytest.TestReport(
-        nodeid=item.nodeid,
-        location=item.location,
-        keywords={},
-        outcome="failed",
-        longrepr=f"not run in the lab's guest: {reason}",
-        when="call",
-    )

@@ -30,6 +30,7 @@ INSTEAD = {
     "feedback record -o trace.gz --for 10m": "feedback record -o trace.gz --for 2s",
     "feedback simulate": "feedback simulate --scenario mine.toml --law capacity --law orca",
     "feedback simulate --case bursts --law capacity": "feedback simulate --scenario mine.toml --law capacity",
+    "feedback simulate --case bursts --servers 200": "feedback simulate --scenario mine.toml --servers 12 --law pid",
     "feedback simulate --suite --json --picture laws.svg": "feedback simulate --scenario mine.toml --law pid --json"
     " --picture laws.svg",
     "feedback simulate --scenario mine.toml --seeds 3": "feedback simulate --scenario mine.toml --seeds 2 --law pid",
@@ -41,6 +42,7 @@ INSTEAD = {
 ELSEWHERE = {
     "make demo": "a lab of its own: tests/lab/test_command.py",
     "make test": "this",
+    "make test-all": "this, and more",
     "make check": "the part of it without a kernel",
     "make bench": "measures for minutes; run when its figures are published",
     "make deb": "needs PyPI; it tries its package by debian/tests/installation",

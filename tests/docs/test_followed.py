@@ -171,7 +171,7 @@ def walk() -> Iterator[Walk]:
     made.site.close()
 
 
-@pytest.mark.lab
+@pytest.mark.lab(seconds=10)
 @pytest.mark.parametrize("number", range(len(ITINERARY)), ids=[f"{n:02}-{s}" for n, s in enumerate(ITINERARY)])
 def test_it_works_as_written(number: int, walk: Walk) -> None:
     walk.reach(number)

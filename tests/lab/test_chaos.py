@@ -146,6 +146,7 @@ def test_a_pair_must_change_nothing_and_be_complete(missing: str) -> None:
     assert missed(chaospair.SCENARIO, worse) == [missing]
 
 
+@pytest.mark.long
 @pytest.mark.lab(on="host")
 @pytest.mark.parametrize("name", ["chaos", "chaospair"])
 def test_hostile_conditions_are_endured_on_a_real_kernel(name: str, tmp_path: Path) -> None:

@@ -94,10 +94,17 @@ def processes_of(scratch_or_output: Path) -> list[int]:
 
 
 def scratch_of(pid: int) -> Path:
-    """The supervisor's child's scratch directory: its first argument."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    arguments = Path(f"/proc/{children[0]}/cmdline").read_bytes().split(b"\0")
-    return Path(arguments[arguments.index(b"feedback.lab.kernel.supervise") + 1].decode())
+    """The scratch directory of the guest of this process: the first argument of its supervisor. A program that has just
+    been started has no arguments for a moment."""
+    supervisor = b"feedback.lab.kernel.supervise"
+
+    def arguments() -> list[bytes]:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return Path(f"/proc/{children[0]}/cmdline").read_bytes().split(b"\0")
+
+    wait_for(lambda: supervisor in arguments())
+    found = arguments()
+    return Path(found[found.index(supervisor) + 1].decode())
 
 
 @booting
@@ -142,14 +149,17 @@ def test_a_guest_that_does_not_end_is_stopped(tmp_path: Path) -> None:
 def test_nothing_remains_of_a_guest_whose_lab_is_killed(tmp_path: Path, how: signal.Signals) -> None:
     job = script(tmp_path, "import signal; signal.pause()")
     command = [sys.executable, "-c", KEEPER, job.output, job.arguments[0]]
-    keeper = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert keeper.stdout is not None
-    assert keeper.stdout.readline() == "started\n"
-    scratch = scratch_of(keeper.pid)
-    wait_for(lambda: len(processes_of(scratch)) > 3)  # the supervisor, the kernel, its helpers, a process of the guest
-    os.kill(keeper.pid, how)
-    keeper.wait(10)
-    keeper.stdout.close()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as keeper:
+        try:
+            assert keeper.stdout is not None
+            assert keeper.stdout.readline() == "started\n"
+            scratch = scratch_of(keeper.pid)
+            # The supervisor, the kernel, its helpers, a process of the guest.
+            wait_for(lambda: len(processes_of(scratch)) > 3)
+            os.kill(keeper.pid, how)
+            keeper.wait(10)
+        finally:
+            keeper.kill()
     wait_for(lambda: not processes_of(scratch) and not scratch.exists())
 
 

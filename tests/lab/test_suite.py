@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from feedback.lab.part import divided
+
 ROOT = Path(__file__).parents[2]
 
 # A pytest of its own, whose lab is a process of this host: all is real but the kernel.
@@ -17,7 +21,7 @@ from feedback.lab.kernel.launch import Launch
 from feedback.lab.suite import GuestSuite
 
 class Here:
-    name, own_run_namespace, patience = "here", True, 1.0
+    name, own_run_namespace, own_time, patience = "here", True, True, 1.0
 
     def unavailable(self):
         return None
@@ -28,7 +32,7 @@ class Here:
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "lab: not here")
-    if config.getoption("elsewhere"):
+    if config.getoption("elsewhere", False):
         config.pluginmanager.register(GuestSuite(config, Here()), "lab-guest")
 
 def pytest_addoption(parser):
@@ -152,3 +156,66 @@ def test_every_outcome_is_told_as_if_the_test_had_run_here(tmp_path: Path) -> No
     assert "inside False" in here[1] and "inside True" in elsewhere[1]
     # What no pytest can send becomes its text.
     assert elsewhere[1].replace("inside True", "inside False") == here[1].replace("PosixPath('/x')", "'/x'")
+
+
+MEETING = """
+import time
+from pathlib import Path
+import pytest
+
+def meet(own, other):
+    Path(__file__).with_name(own).touch()
+    deadline = time.monotonic() + 30
+    while not Path(__file__).with_name(other).exists():
+        assert time.monotonic() < deadline, f"{other} does not come"
+        time.sleep(0.02)
+"""
+BESIDE = {
+    "a": "@pytest.mark.lab(seconds=9)\ndef test_meets():\n    meet('a', 'b')\n",
+    "b": "@pytest.mark.lab\ndef test_meets():\n    meet('b', 'c')\n",
+    "c": "@pytest.mark.lab(on='host')\ndef test_meets():\n    meet('c', 'a')\n",
+}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is one guest")
+def test_guests_with_a_time_of_their_own_run_beside_each_other_and_the_host(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.replace("ROOT", repr(str(ROOT))))
+    for name, text in BESIDE.items():
+        (tmp_path / f"test_{name}.py").write_text(MEETING + text)
+    status, said = told(tmp_path, "--elsewhere")
+    assert (status, "3 passed" in said) == (0, True), said
+
+
+def test_a_guest_that_dies_fails_what_it_has_not_reported_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.replace("ROOT", repr(str(ROOT))))
+    mark = "import os, pytest\npytestmark = pytest.mark.lab\n"
+    dies = "def test_before(): pass\ndef test_dies(): os._exit(3)\ndef test_after(): pass\n"
+    (tmp_path / "test_a.py").write_text(mark + dies)
+    (tmp_path / "test_b.py").write_text(mark + "def test_other(): pass\n")
+    status, said = told(tmp_path, "--elsewhere")
+    others = len(os.sched_getaffinity(0)) > 1
+    assert (status, f"2 failed, {1 + others} passed" in said) == (1, True), said
+    assert (
+        said.count("not run in the lab's guest: the guest ended before its job") == 4
+    )  # where it fails, and in the summary
+
+
+def test_a_session_that_is_divided_boots_nothing_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.replace("ROOT", repr(str(ROOT))))
+    (tmp_path / "test_a.py").write_text("import pytest\n@pytest.mark.lab\ndef test_a(): pass\ndef test_b(): pass\n")
+    status, said = told(tmp_path, "--elsewhere", "-n", "2")
+    assert (status, "1 failed, 1 passed" in said) == (1, True), said
+    assert "run them without -n" in said
+
+
+@pytest.mark.parametrize(
+    ("weights", "count", "groups"),
+    [
+        ({"a": 9, "b": 5, "c": 4}, 2, [["a"], ["b", "c"]]),
+        ({"a": 1, "b": 1}, 4, [["a"], ["b"]]),
+        ({"a": 1, "b": 2}, 1, [["b", "a"]]),
+        ({}, 2, [[]]),
+    ],
+)
+def test_files_are_divided_about_equally(weights: dict[str, float], count: int, groups: list[list[str]]) -> None:
+    assert divided(weights, count) == groups

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(seconds=70)
 
 HERE = Path(__file__).parent
 CGROUPS = Path("/sys/fs/cgroup")

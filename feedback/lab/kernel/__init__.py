@@ -7,18 +7,21 @@ ends, no process, namespace, cgroup or scratch file of a guest remains (`supervi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import feedback
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
+from feedback.lab.kernel import cores
 from feedback.lab.kernel.launch import Launch, Processor
 from feedback.lab.kernel.native import Native
 from feedback.lab.kernel.qemu import Qemu
@@ -40,6 +43,11 @@ class Kernel(Protocol):
     @property
     def patience(self) -> float:
         """Seconds of the host's that a second of a busy guest may take."""
+        ...
+
+    @property
+    def own_time(self) -> bool:
+        """Whether its guests' time stands still while the host makes them wait, so that they may run beside others."""
         ...
 
     def unavailable(self) -> str | None: ...
@@ -85,12 +93,24 @@ def usable(kernel: Kernel) -> Kernel:
     return kernel
 
 
+@contextlib.contextmanager
+def _core(kernel: Kernel, cpu: int | None) -> Iterator[tuple[str, Sequence[int]]]:
+    """The core to stay on, "-" for any, and what holds it: the supervisor keeps that as long as anything lives."""
+    if cpu is not None or kernel.name != "uml":
+        yield "-" if cpu is None else str(cpu), ()
+        return
+    core, held = cores.take()
+    try:
+        yield str(core), (held,)
+    finally:
+        os.close(held)
+
+
 class Guest:
     """A running job. Use as a context manager: leaving it stops the guest and all that belongs to it."""
 
     def __init__(self, kernel: Kernel, job: Job, cpu: int | None = None) -> None:
-        """Raises LabError. With `cpu` the guest stays on that core; a user-mode kernel needs it: it is one processor in
-        several processes, and a system call costs 6 us if they share a core and 50 us if not."""
+        """Raises LabError. With `cpu` the guest stays on that core; else a user-mode one is given one (cores.py)."""
         self.job = job
         self.output = Path(job.output)
         self.output.mkdir(parents=True, exist_ok=True)
@@ -98,6 +118,10 @@ class Guest:
             (self.output / stale).unlink(missing_ok=True)
         path = self.output / "job.json"
         path.write_bytes(job.encode())
+        with _core(kernel, cpu) as (core, held):
+            self._start(kernel, path, core, held)
+
+    def _start(self, kernel: Kernel, path: Path, core: str, held: Sequence[int]) -> None:
         scratch = Path(tempfile.mkdtemp(prefix="feedback-lab-"))
         try:
             launch = kernel.launch(path, self.output, scratch)
@@ -105,8 +129,8 @@ class Guest:
             shutil.rmtree(scratch)
             raise
         self.own_time, self.facts = launch.own_time, launch.facts
-        run = "-" if kernel.own_run_namespace else job.run
-        own = [str(scratch), run, "-" if cpu is None else str(cpu)]
+        run = "-" if kernel.own_run_namespace else self.job.run
+        own = [str(scratch), run, core]
         with (self.output / "console.log").open("wb") as console:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "feedback.lab.kernel.supervise", *own, "--", *launch.command],
@@ -116,6 +140,7 @@ class Guest:
                 env={**os.environ, **launch.environment},
                 cwd=Path(feedback.__file__).parents[1],
                 start_new_session=True,
+                pass_fds=held,
             )
 
     def running(self) -> bool:

@@ -21,6 +21,7 @@ class Native:
     name = "native"
     patience = 1.0
     own_run_namespace = False
+    own_time = False
 
     def unavailable(self) -> str | None:
         """Why this kernel cannot run here, or None."""

@@ -42,6 +42,7 @@ EMULATION_PATIENCE = 4.0
 class Qemu:
     kind = "qemu"
     own_run_namespace = True  # all that a run makes dies with the guest
+    own_time = False
 
     def __init__(self, kernel: str = "newest", *, processors: int = 1, accelerator: str | None = None) -> None:
         """`kernel` as `feedback.lab.kernel.debian.unpacked` takes it; without `accelerator`, KVM where it works."""

@@ -31,6 +31,11 @@ class Uml:
     def __init__(self, processor: Processor | None = None) -> None:
         self.processor = processor or Processor()
 
+    @property
+    def own_time(self) -> bool:
+        library = preload.library()
+        return library is not None and preload.gives_time(KERNEL, library)
+
     def unavailable(self) -> str | None:
         """Why this kernel cannot run here, or None."""
         if shutil.which(KERNEL) is None:
@@ -62,8 +67,7 @@ class Uml:
             f"{scratch}/init.sh",
         ]
         library = preload.library()
-        own_time = library is not None and preload.gives_time(KERNEL, library)
-        if not own_time:
+        if not self.own_time:
             if self.processor != Processor():
                 raise LabError(
                     "this guest has no time of its own, so its processor is the host's: apt install gcc libc6-dev, "
@@ -82,7 +86,7 @@ class Uml:
             "processor_stolen": self.processor.stolen,
         }
         own = [f"{name}={value}" for name, value in settings.items()]
-        return Launch([*_preloading(library, own), *command], {}, own_time, facts)
+        return Launch([*_preloading(library, own), *command], {}, True, facts)
 
 
 def _preloading(library: Path | None, environment: Sequence[str] = ()) -> list[str]:
