@@ -90,6 +90,7 @@ class Pair:
         for number in range(round((self._calm + LIE_SECONDS) / TURN_SECONDS)):
             self._lying = number * TURN_SECONDS >= self._calm
             self._turn()
+            yield from ((number, f"fault: {fault.text}") for fault in self.deceived.faults)
             if self._lying:
                 yield from ((number, text) for text in self.differences())
 

@@ -26,6 +26,12 @@ def settings(master: Master) -> Iterator[str]:
             yield f"share: {s.destination} has {s.share}"
 
 
+def faults(master: Master) -> Iterator[str]:
+    """What a service or an agent is spared is a mistake all the same."""
+    for fault in master.faults:
+        yield f"fault: {fault.where}: {fault.text}"
+
+
 def edits(master: Master) -> Iterator[str]:
     """Each is taken by the kernel."""
     for failed in master.failed:

@@ -1,6 +1,7 @@
 """Master: one controller as its daemon runs it: look, orders, decision, encoded edits, state file; and its restarts.
 
-Time stands still but for `wait`. Nothing is caught here: what leaves the controller leaves this too.
+Time stands still but for `wait`. Nothing is caught here: what leaves the controller leaves this too, and what it has
+caught itself is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Answers = Callable[[Any], Any]  # a probe -> an Outcome, a line of an agent, or 
 
 class Master:
     """`answers` is what comes of a probe; without it nothing answers. `edits` and `failed` are those of the last turn,
-    `foreign` all foreign edits so far."""
+    `foreign` all foreign edits so far, `faults` the mistakes of ours that the controller caught up to this turn."""
 
     def __init__(
         self, config: MasterConfig, state: Path, table: Table | None = None, answers: Answers = lambda probe: None
@@ -37,6 +38,7 @@ class Master:
         self.edits: tuple[Edit, ...] = ()
         self.failed: tuple[EditError, ...] = ()
         self.foreign: list[Any] = []
+        self.faults: list[Any] = []
         self.decision: Decision | None = None
         self._begin()
 
@@ -85,6 +87,9 @@ class Master:
             controller.receive_failures([f.edit for f in self.failed])
         self.foreign += controller.foreign_edits
         controller.foreign_edits.clear()
+        caught = getattr(controller, "faults", [])  # an older checkout catches none
+        self.faults = list(caught)
+        caught.clear()
         self.decision = decision
         self.file.save(controller.state(), self.now)
         self.probe()

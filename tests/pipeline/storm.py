@@ -123,6 +123,7 @@ class Storm:
 
     def _violations(self, *, deep: bool) -> Iterator[str]:
         master, standing = self.master, self._standing()
+        yield from invariants.faults(master)
         yield from invariants.settings(master)
         yield from invariants.edits(master)
         yield from invariants.serving(master, self.key, self._able(sure=True), self._able(sure=False))

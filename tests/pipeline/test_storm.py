@@ -51,6 +51,7 @@ def test_the_invariants_see_what_is_broken(tmp_path: Path) -> None:
     stage.run(1.0)
     master, key = stage.master, stage.service
     sound = [
+        *invariants.faults(master),
         *invariants.settings(master),
         *invariants.edits(master),
         *invariants.serving(master, key, [rip(0), rip(1), rip(2)], []),
