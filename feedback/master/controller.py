@@ -260,7 +260,8 @@ class Controller:
         except ValueError as error:
             raise StateError(str(error)) from None
         for key, pipeline in self._pipelines.items():
-            pipeline.restore(self._restored.get(key, ServiceState()))
+            if key in self._restored:
+                pipeline.restore(self._restored[key])
 
     def next_timer(self) -> float:
         """When `decide` wants to be called again, in the caller's `now`."""

@@ -135,6 +135,8 @@ class Pipeline:
         """Before the first look at the kernel."""
         self.claims.restore(state)
         self._learned, self._limited = state.learned, frozenset(state.limited)
+        if state.learned:
+            self.claims.learned()
         for row in self.claims.rows.values():
             self._resume(row)
 
@@ -318,7 +320,7 @@ class Pipeline:
                 row.aim = 0  # an operator's word needs no report
                 row.say("guard", zero.why, 0)
             else:
-                row.aim = self.claims.hold(row)
+                row.aim = self.claims.hold(row, pool.now)
                 row.say("guard", held, row.aim)
         if not any(row.aim for row in pool.rows):  # an ejection, say, that was decided while others could serve
             for row in pool.rows:

@@ -104,7 +104,7 @@ def test_what_is_kept_changes_seldom() -> None:
     assert len(states) <= 5
 
 
-def test_nothing_changes_before_the_first_report() -> None:
+def test_what_a_master_before_learned_stands_until_agents_would_have_been_heard_and_the_files_weights_after() -> None:
     bench = Bench(config(2), [100, 100])
     bench.silent = {0, 1}
     bench.run(1)
@@ -112,8 +112,19 @@ def test_nothing_changes_before_the_first_report() -> None:
     bench.edits = 0
     bench = Bench(config(2), [100, 100], bench.table)
     bench.silent = {0, 1}
-    bench.run(60)
+    assert bench.run(14) == [7, 100]
     assert bench.edits == 0
+    assert bench.run(2) == [100, 100]
+
+
+def test_where_no_agent_was_ever_heard_the_files_weights_are_in_force() -> None:
+    """100 -> 1 -> removed -> back with 100 stayed 1 once: in proportion to what had been in force."""
+    bench = Bench(weighing({}), [100, 100])
+    bench.silent = {0, 1}
+    bench.run(1)
+    for weights, expected in (({1: 1}, [1, 100]), ({1: 100}, [100, 100]), ({1: 5, 2: 1}, [5, 1])):
+        bench.controller.reconfigure(weighing(weights))
+        assert bench.run(1) == expected
 
 
 def test_when_all_agents_fall_silent_the_weights_stay() -> None:
@@ -264,6 +275,9 @@ def test_a_changed_static_weight_scales_what_a_master_before_had_learned() -> No
     bench.silent = {0, 1}
     bench.run(1)
     bench.table.put(rip(1), 30)
+    bench = Bench(weighing({}), [100, 100], bench.table)
+    bench.silent = {0, 1}
+    bench.run(1)
     bench.controller.reconfigure(weighing({1: 200}))
     assert bench.run(1) == [60, 100]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from feedback.master.claims.health import Outcome
 from feedback.master.controller import Controller
 from feedback.model import Destination, SetDestination
@@ -136,3 +138,38 @@ def test_an_agent_that_cannot_be_reached_is_stale_and_not_down() -> None:
     site.answers = {}
     assert site.run(60) == before  # lost, all of them: held
     assert all(site.table.weights())
+
+
+def test_a_zero_of_a_failing_check_is_ours_also_where_the_state_is_lost() -> None:
+    site = Site()
+    site.answers = {1: GOOD, 2: BAD, 3: GOOD}
+    assert site.run(3) == [100, 0, 100]
+    site.controller = Controller(config(3, guards="[service.check]\nrise = 1\nfall = 1\n"))
+    assert site.run(3) == [100, 0, 100]
+    site.answers[2] = GOOD
+    assert site.run(3) == [100, 100, 100]
+
+
+def test_somebodys_zero_stays_where_the_state_is_lost() -> None:
+    site = Site()
+    site.answers = {1: GOOD, 2: GOOD, 3: GOOD}
+    assert site.run(3) == [100, 100, 100]
+    site.table.put(rip(2), 0)
+    site.controller = Controller(config(3, guards="[service.check]\nrise = 1\nfall = 1\n"))
+    assert site.run(20) == [100, 0, 100]
+
+
+def test_a_weight_that_changes_while_its_check_fails_is_the_files_when_it_passes() -> None:
+    """10 -> 5 while the check failed came back as 1, and a check taken out while it failed left a zero for good."""
+    site = Site()
+    site.answers = {1: GOOD, 2: BAD, 3: GOOD}
+    site.run(3)
+    other = config(3, guards="[service.check]\nrise = 1\nfall = 1\n")
+    service = other.service[0]
+    second = msgspec.structs.replace(service.destination[1], weight=5)
+    destinations = (service.destination[0], second, service.destination[2])
+    changed = msgspec.structs.replace(service, destination=destinations)
+    site.controller.reconfigure(msgspec.structs.replace(other, service=(changed,)))
+    assert site.run(3) == [100, 0, 100]
+    site.controller.reconfigure(msgspec.structs.replace(other, service=(msgspec.structs.replace(changed, check=None),)))
+    assert site.run(3) == [100, 5, 100]

@@ -9,13 +9,9 @@ import pytest
 from tests.pipeline.histories import Kind, play
 
 SEEDS = range(1, 9)
-OLD_CORE = pytest.mark.xfail(strict=True, reason="the master's core is being rebuilt")
 
 
-OWNERS = (Kind.OWNER, Kind.OWNER_AGENTS)
-
-
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in OWNERS else OLD_CORE) for k in Kind], ids=str)
+@pytest.mark.parametrize("kind", Kind, ids=str)
 def test_a_history_ends_at_the_ratios_of_its_file(kind: Kind, tmp_path: Path) -> None:
     broken = [found for seed in SEEDS for found in play(kind, seed, tmp_path)]
     assert not broken, "\n".join(f"seed {b.seed}: {b.kind}: {b.text}" for b in broken[:3])

@@ -97,7 +97,7 @@ class Stepped:
 
 def _free(row: Row) -> float:
     """How many connections the kernel will still take; without a threshold there is no end to it."""
-    upper = row.kernel.destination.upper if row.kernel else row.base.upper
+    upper = row.kernel.destination.upper if row.kernel and row.weight else row.base.upper
     return max(0, upper - row.active - row.inactive) if upper else inf
 
 
@@ -145,6 +145,6 @@ class Cascade:
         most = 0
         for row in tier:
             upper = row.limit.upper
-            in_force = row.kernel.destination.upper if row.kernel else 0
+            in_force = row.kernel.destination.upper if row.kernel and row.weight else 0
             most = max(most, upper, in_force, row.active + (0 if upper else max(row.active, self.UNBOUNDED)))
         return self.MARGIN * (most + 2)

@@ -107,10 +107,13 @@ class Guard:
             self._started = True
             self._any = _as_in_kernel(rows, restated)
         pool.held = self._panic(rows)
+        self._ejector.judge(rows, pool.now)
         if pool.held is not None:
             _share_out(rows, [row.wanted for row in rows])
+            for row in rows:  # whose time is over stands trial all the same
+                if row.out is Out.EJECTED and row.failures is not None and row.failures.ejected is None:
+                    row.out = None
             return
-        self._ejector.judge(rows, pool.now)
         self._take_out(rows)
         serving = [row for row in rows if row.zero is None and row.out is None]
         self._start_ramps(serving)

@@ -46,10 +46,10 @@ class Claim:
     last one that was not ours, `remembered` the same from before a restart, until the first look; `edited` what we had
     written where the owner has put it into service at this look (0: it was not there); `theirs` whether its zero is
     somebody else's; `signed` whether its zero bears our signature; `cap` its thresholds, where a trial or a signature
-    is in their place; `barred` whether a check or an order had it at 0, which is ours to raise; `forced` what a forced
-    order wrote over somebody else's zero; `ordered` what an order changed, until something else is written; `stated`
-    its static weight before a reload, until the first look after it; `restated` what the kernel had by that, and what
-    becomes of it."""
+    is in their place; `barred` whether a check, an order or a bound had it at 0, which is ours to raise; `forced` what
+    a forced order wrote over somebody else's zero; `ordered` what an order changed, until something else is written;
+    `stated` its static weight before a reload, until the first look after it; `restated` what the kernel had by that,
+    and what becomes of it."""
 
     written: int | None = None
     owners: int | None = None

@@ -70,6 +70,9 @@ class Claims:
         self._strays: set[DestinationKey] = set()  # in the kernel's record of a service of ours, and not configured
         self._restored: Remembered | None = None  # until the first look
         self._zeros: frozenset[str] = frozenset()  # of that
+        self._heard = False  # whether any agent was, in this life or in one that is remembered
+        self._as_file = False  # whether the weights in force were the configuration's, at the first look
+        self._first_look_at: float | None = None
         self._disputes = Disputes()
         self._noticed: list[ForeignEdit] = []  # of the service itself
         self._away = False
@@ -114,6 +117,7 @@ class Claims:
     def succeed(self, before: Claims) -> None:
         """Take the place of those of the same service, before a reload that changed it. Before the first look."""
         self.restore(before.state())
+        self._heard, self._as_file, self._first_look_at = before._heard, before._as_file, before._first_look_at
         for key, row in self.rows.items():
             known = before.rows.get(key)
             if known is not None:
@@ -121,6 +125,18 @@ class Claims:
                 old = known.claim.stated if known.claim.stated is not None else known.base.weight
                 row.claim.stated = old if old != row.base.weight else None
         self._restates = True
+
+    def learned(self) -> None:
+        """The master before had heard agents: the weights in force are theirs."""
+        self._heard = True
+
+    def bare(self, now: float) -> bool:
+        """Whether no agent ever had a say here: then the configuration's weights are in force, whatever was before. What
+        looks as if somebody had learned it stands until an agent would have been heard."""
+        if self.owned is None or self._heard:
+            return False
+        first = self._first_look_at
+        return self._as_file or first is None or now - first >= self._patience[1]
 
     # What the kernel has.
 
@@ -149,6 +165,9 @@ class Claims:
         self.entry, self._restored, self._scale = entry, None, None
         for row, e in pairs:
             self._see(row, e)
+        if self._first_look_at is None and entry is not None:
+            self._first_look_at = now
+            self._as_file = self._as_file or all(row.weight in (0, row.base.weight) for row, _ in pairs)
         if self.owned is None:
             self._pool.rows = [row for row, _ in pairs]
         if self._restates:
@@ -240,8 +259,7 @@ class Claims:
             row.kernel, row.weight, row.active, row.inactive, row.claim.cap = None, 0, 0, 0, None
 
     def _see(self, row: Row, e: DestinationEntry) -> None:
-        """Take what is in force, and whose a zero is: by its signature where somebody else owns the service, else by
-        what we wrote last."""
+        """Take what is in force, and whose a zero is: by its signature, or by what we wrote last."""
         have, claim = e.destination, row.claim
         row.kernel, row.weight, row.active, row.inactive = e, have.weight, e.active, e.inactive
         cap = claim.cap
@@ -252,7 +270,7 @@ class Claims:
                 claim.theirs = False
             if have.upper != SIGNATURE[0]:
                 return
-        signed = self.owned is None and (have.upper, have.lower) == SIGNATURE
+        signed = (have.upper, have.lower) == SIGNATURE
         if signed and claim.cap is None:  # of a master before us, whose state is lost
             claim.cap = Cap(0, 0, *SIGNATURE)
         if have.weight:
@@ -335,12 +353,14 @@ class Claims:
         """Why the other owner's weights stand, or ''."""
         return self._disputes.standing(now) if self.owned is None else ""
 
-    def hold(self, row: Row) -> int:
+    def hold(self, row: Row, now: float) -> int:
         """The weight of a row while nothing is decided: what the kernel has, or what we or the operator would."""
+        if row.zero is None and self.bare(now):
+            return row.base.weight
         have, claim = self._held_weight(row), row.claim
         if self.owned is not None:
-            now = self.restated(row) if self._restates and row.trust is Trust.NEVER and row.zero is None else None
-            return have if now is None else now
+            new = self.restated(row) if self._restates and row.trust is Trust.NEVER and row.zero is None else None
+            return have if new is None else new
         if not have or claim.edited is None:
             return have
         return claim.edited or self._part_of_ours(row) or have
@@ -361,9 +381,9 @@ class Claims:
         change = row.claim.ordered
         if change is not None and row.order is None and change.ours == have:
             have = 0 if row.zero is not None else change.before
-        if have or not row.claim.barred or row.zero is not None:
+        if have or not row.claim.barred or row.zero is not None or row.out is not None:
             return have
-        return self._part(row.base.weight)
+        return max(1, self._part(row.base.weight))
 
     def _part(self, weight: int) -> int:
         """A static weight on the scale that the others have."""
@@ -392,12 +412,14 @@ class Claims:
                     self._obey(row, row.order, total - row.aim)
         if self._left and self._pool.held is None:
             self._left.clear()
-        adopts = self.owned is None
         for row in rows:
             if row.tried and row.kernel is not None:
                 self._keep_in_mind(row.claim, row.kernel.destination, row.limit)
-            if adopts:
+            # A person's zero in a table of ours stays unsigned: it must outlive a state that is lost.
+            if self.owned is None or (row.order is None and orders.paused is None):
                 self._sign(row)
+            else:
+                row.claim.signed = False
             self._wrote(row)
 
     def _leave_to_owner(self, why: str) -> None:
@@ -448,13 +470,15 @@ class Claims:
             claim.forced = ours if forced else None
             have = row.weight if row.kernel else row.base.weight
             claim.ordered = Ordered(claim.ordered.before if claim.ordered else have, ours)
-        if (row.zero is not None and row.zero.barred) or (order is not None and order.takes_out()):
+        barred = row.zero is not None and row.zero.barred
+        if barred or row.out is not None or (order is not None and order.takes_out()):
             claim.barred = True
         elif ours:
             claim.barred = False
 
     def decided(self) -> None:
         """Reports decide: what is in force is no longer a static weight."""
+        self._heard = True
         if self._restates:
             self._restates = False
             for row in self._pool.rows:
@@ -504,6 +528,7 @@ def _remember(pairs: list[tuple[Row, DestinationEntry]], edited: set[Destination
 def _resume(claim: Claim, name: str, state: Remembered, zeros: frozenset[str]) -> None:
     """What the master before knew of it."""
     claim.written = 0 if name in zeros else None
+    claim.barred = name in zeros
     claim.remembered = state.owners.get(name)
     claim.cap = state.capped.get(name)
     claim.forced = state.forced.get(name)
