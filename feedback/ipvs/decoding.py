@@ -149,8 +149,12 @@ def _destination_key(found: dict[int, bytes], service: Family) -> DestinationKey
     # Kernels before 3.18 name no family; and a family of 0 means the service's, as in what we may send.
     named = found.get(DEST_AF, b"\0\0")
     family = service if named == b"\0\0" else _family(named)
-    address = read_address(need(found, DEST_ADDR, "destination address"), family)
-    return DestinationKey(address, _port(need(found, DEST_PORT, "destination port")))
+    return _endpoint(need(found, DEST_ADDR, "destination address"), family, need(found, DEST_PORT, "destination port"))
+
+
+@lru_cache(maxsize=65536)  # the same object at each look: what looks it up compares no addresses
+def _endpoint(payload: bytes, family: Family, port: bytes) -> DestinationKey:
+    return DestinationKey(read_address(payload, family), _port(port))
 
 
 @lru_cache(maxsize=65536)

@@ -97,7 +97,7 @@ class Pipeline:
         capacity = Capacity(self._prior)
         self._prior.adopt(capacity)
         role = self._roles.get(key, Role())
-        row = Row(key, base, str(key.address), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
+        row = Row(key, base, str(key.address), str(key), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
         self._resume(row)
         return row
 
@@ -124,12 +124,15 @@ class Pipeline:
 
     def state(self) -> ServiceState:
         """What a restarted master could not read from the kernel."""
-        rows = list(self.claims.rows.values())
-        learned = {str(row.key): known for row in rows if (known := row.capacity.learned()) is not None}
-        limited: tuple[str, ...] = ()
-        if self.claims.owned is None:
-            limited = tuple(sorted(str(row.key) for row in rows if row.thresholds is not None and row.thresholds.ours))
-        return ServiceState(**msgspec.structs.asdict(self.claims.state()), learned=learned, limited=limited)
+        learned, limited, adopts = {}, [], self.claims.owned is None
+        for row in self.claims.rows.values():
+            known = row.capacity.learned()
+            if known is not None:
+                learned[row.name] = known
+            if adopts and row.thresholds is not None and row.thresholds.ours:
+                limited.append(row.name)
+        claims = msgspec.structs.asdict(self.claims.state())
+        return ServiceState(**claims, learned=learned, limited=tuple(sorted(limited)))
 
     def restore(self, state: ServiceState) -> None:
         """Before the first look at the kernel."""
@@ -141,10 +144,9 @@ class Pipeline:
             self._resume(row)
 
     def _resume(self, row: Row) -> None:
-        name = str(row.key)
-        if name in self._learned:
-            row.capacity.resume(self._learned[name])
-        if name in self._limited:
+        if row.name in self._learned:
+            row.capacity.resume(self._learned[row.name])
+        if row.name in self._limited:
             limits.resume(row)
 
     def succeed(self, before: Pipeline) -> None:

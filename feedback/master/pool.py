@@ -46,6 +46,7 @@ class Row:
     key: DestinationKey
     base: Destination
     address: str
+    name: str  # the key as it is written
     role: Role
     # servers/: what is known of the real server behind it, and what it can complete
     capacity: Capacity

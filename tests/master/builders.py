@@ -112,7 +112,17 @@ def row(
     quiesced: str = "",
     window: Window | None = None,
 ) -> Row:
-    made = Row(base.key, base, str(base.key.address), Role(), Capacity(Prior()), trust, claim=Claim(), limit=NONE)
+    made = Row(
+        base.key,
+        base,
+        str(base.key.address),
+        str(base.key),
+        Role(),
+        Capacity(Prior()),
+        trust,
+        claim=Claim(),
+        limit=NONE,
+    )
     made.age_seconds, made.estimate, made.window = age_seconds, known, window
     made.zero = Zero(By.CONFIGURATION, quiesced) if quiesced else None
     return put(made, kernel)

@@ -91,28 +91,34 @@ class Claims:
             row.follow(old)
             row.claim.owners, row.claim.theirs, row.claim.signed = old.claim.owners, old.claim.theirs, old.claim.signed
         if self._restored is not None:
-            _resume(row.claim, str(row.key), self._restored, self._zeros)
+            _resume(row.claim, row.name, self._restored, self._zeros)
         return row
 
     # What a restart or a reload leaves.
 
     def state(self) -> Remembered:
         """What a restarted master could not read from the kernel, but for what was learned."""
-        named = [(str(key), row.claim, row) for key, row in self.rows.items()]
+        zeros, owners, capped, forced, ordered = [], {}, {}, {}, {}
         adopts = self.owned is None
-        return Remembered(
-            zeros=tuple(sorted(k for k, c, _ in named if c.written == 0 and not c.theirs)),
-            owners={k: c.owners for k, c, r in named if adopts and c.owners is not None and r.kernel is not None},
-            capped={k: c.cap for k, c, _ in named if c.cap is not None},
-            forced={k: c.forced for k, c, _ in named if c.forced is not None},
-            ordered={k: c.ordered for k, c, _ in named if c.ordered is not None},
-        )
+        for row in self.rows.values():
+            claim, name = row.claim, row.name
+            if claim.written == 0 and not claim.theirs:
+                zeros.append(name)
+            if adopts and claim.owners is not None and row.kernel is not None:
+                owners[name] = claim.owners
+            if claim.cap is not None:
+                capped[name] = claim.cap
+            if claim.forced is not None:
+                forced[name] = claim.forced
+            if claim.ordered is not None:
+                ordered[name] = claim.ordered
+        return Remembered(tuple(sorted(zeros)), owners, capped, forced, ordered)
 
     def restore(self, state: Remembered) -> None:
         """Before the first look at the kernel."""
         self._restored, self._zeros = state, frozenset(state.zeros)
-        for key, row in self.rows.items():
-            _resume(row.claim, str(key), state, self._zeros)
+        for row in self.rows.values():
+            _resume(row.claim, row.name, state, self._zeros)
 
     def succeed(self, before: Claims) -> None:
         """Take the place of those of the same service, before a reload that changed it. Before the first look."""

@@ -95,6 +95,7 @@ class Capacity:
         "_had",
         "_held_filter",
         "_last",
+        "_learned",
         "_neighbour",
         "_prior",
         "_rate",
@@ -127,6 +128,7 @@ class Capacity:
         self._utilisation = self._rate = 0.0
         self._spans = Spans()
         self._estimate: Estimate | None = None  # as long as nothing has changed
+        self._learned: Learned | None = None  # as it was last told
 
     def hold(self, held: bool) -> None:
         """Whether connections last so long that open ones tell the load and not completed ones."""
@@ -149,7 +151,10 @@ class Capacity:
         if self.filter.samples < LEARNED_SAMPLES:
             return None
         level = max(-LEVEL_MAX, min(LEVEL_MAX, round(self.filter.level / LEARNED_STEP) * LEARNED_STEP))
-        return Learned(level, self.held)
+        known = self._learned
+        if known is None or known.level != level or known.held is not self.held:
+            known = self._learned = Learned(level, self.held)
+        return known
 
     def observe(self, window: Window) -> None:
         """Take one window of the agent's stream."""
@@ -192,8 +197,10 @@ class Capacity:
         left = self._left(window, seconds)
         available = self._available
         available = self._available = left if available is None else available + blend * (left - available)
-        taken = self._neighbour.part if self._infers() else 0.0
-        part = min(1.0, max(0.0, used - taken) / max(available * (1 - taken), 0.01))
+        taken = self._neighbour.part if self._neighbour.part and self._infers() else 0.0
+        left = available * (1 - taken)
+        part = (used - taken) / (left if left > 0.01 else 0.01)
+        part = 0.0 if part < 0.0 else 1.0 if part > 1.0 else part
         self._utilisation += blend * (part - self._utilisation)
         if window.opened is not None:
             self._rate += (1 - exp(-seconds / 2.0)) * (window.opened / seconds - self._rate)
@@ -258,7 +265,7 @@ class Capacity:
             return 10.0
         used = busy / self._allotment
         counting = 0.01 if self.held else 0.5 * (3.25 / n)
-        return counting + grain / busy + 0.5 * (0.03 / max(used, 0.01)) ** 2 + 0.0002
+        return counting + grain / busy + 0.5 * (0.03 / (used if used > 0.01 else 0.01)) ** 2 + 0.0002
 
     def _sample(self, n: float, busy: float, variance: float, *, building: bool) -> None:
         """`building`: so many more are open than before, or fewer, that the number teaches nothing."""

@@ -41,9 +41,9 @@ class Filter:
         noise = max(variance, self._noise if self.samples > 3 else 0.0)
         self.variance += DRIFT_PER_SECOND * seconds
         score = (sample - self.level) / sqrt(self.variance + noise)
-        self._up = max(0.0, self._up + score - STEP_SLACK)
-        self._down = max(0.0, self._down - score - STEP_SLACK)
-        if max(self._up, self._down) > STEP_LIMIT:
+        up, down = self._up + score - STEP_SLACK, self._down - score - STEP_SLACK
+        self._up, self._down = up if up > 0.0 else 0.0, down if down > 0.0 else 0.0
+        if up > STEP_LIMIT or down > STEP_LIMIT:
             self.variance += (sample - self.level) ** 2
             self._up = self._down = 0.0
         gain = self.variance / (self.variance + noise)

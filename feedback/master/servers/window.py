@@ -107,8 +107,9 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
         if established > CONNECTIONS_MAX:
             return Impossible(f"{established} connections open")
         if before is not None:
-            overflows, resets = max(0, now.overflows - before.overflows), max(0, now.resets - before.resets)
-            if max(overflows, resets) > events:
+            overflows, resets = now.overflows - before.overflows, now.resets - before.resets
+            overflows, resets = overflows if overflows > 0 else 0, resets if resets > 0 else 0
+            if overflows > events or resets > events:
                 return Impossible(f"{max(overflows, resets)} connections refused or reset in {seconds:g} s")
             if now.opened >= before.opened:
                 if now.opened - before.opened > CONNECTIONS_PER_SECOND_MAX * (seconds + BURST_SECONDS):
@@ -116,7 +117,8 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
                 opened = float(now.opened - before.opened)
                 completions = opened - (now.established - before.established)
     memory = b.memory
-    pages = max(0, (memory.swap_in_pages or 0) - (a.memory.swap_in_pages or 0))
+    pages = (memory.swap_in_pages or 0) - (a.memory.swap_in_pages or 0)
+    pages = pages if pages > 0 else 0
     applications = tuple(_application(a, said) for said in b.applications) if b.applications else ()
     if pages > events or any(_most(said) > events for said in applications):
         return Impossible(f"more than {events:g} pages or answers in {seconds:g} s")
@@ -148,16 +150,17 @@ def _pressure(a: Pressure | None, b: Pressure, seconds: float) -> Pressure | Non
     if a is None:
         return None
 
-    def part(before: float, now: float) -> float:
-        return max(0.0, min(1.0, (now - before) / seconds))
-
     return Pressure(
-        part(a.cpu_some, b.cpu_some),
-        part(a.memory_some, b.memory_some),
-        part(a.memory_full, b.memory_full),
-        part(a.io_some, b.io_some),
-        part(a.io_full, b.io_full),
+        _part(b.cpu_some - a.cpu_some, seconds),
+        _part(b.memory_some - a.memory_some, seconds),
+        _part(b.memory_full - a.memory_full, seconds),
+        _part(b.io_some - a.io_some, seconds),
+        _part(b.io_full - a.io_full, seconds),
     )
+
+
+def _part(waited: float, seconds: float) -> float:
+    return 0.0 if waited <= 0 else 1.0 if waited >= seconds else waited / seconds
 
 
 def _application(before: Report, now: Application) -> ApplicationWindow:
