@@ -275,7 +275,8 @@ class Pipeline:
         shares = self.law.shares(self.pool, now)
         for row in self.pool.rows:
             share = shares[row.key]
-            row.wanted, row.tier, row.why, row.of = share.value, share.tier, share.why, share.of or share.value
+            row.wanted = value = share.value
+            row.tier, row.why, row.of = share.tier, share.why, value if share.of is None else share.of
             row.said, row.told = list(share.more) if share.more else None, None
             if row.advised is not None:  # a part of what its server would get, as HAProxy takes it of the usual weight
                 row.wanted *= row.advised
@@ -312,7 +313,9 @@ class Pipeline:
             self._actuator.aim(pool)
             most = traits(self.service.scheduler).weight_max
             for row in pool.rows:
-                row.aimed = row.aim = min(row.aim, most)
+                if row.aim > most:
+                    row.aim = most
+                row.aimed = row.aim
             return
         owned = self.claims.owned is not None
         for row in pool.rows:

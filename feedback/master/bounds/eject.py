@@ -128,6 +128,9 @@ class Failures:
         self.pending, self.trial = True, None
         self.forget()
 
+    def tell(self, now: float) -> None:
+        self.ejected = Ejected(self.until - now, self.times) if self.out(now) else None
+
     def forgive(self, now: float) -> None:
         if self.times and not self.pending and now > self.until + CLEAN_SECONDS:
             self.times = 0
@@ -192,20 +195,16 @@ class Ejector:
         suspects: list[tuple[Row, Failures]] = []
         for row in rows:
             failures = row.failures
-            if failures is None:
+            if failures is None or not (failures.times or failures.failed):
                 continue
-            if failures.pending or failures.times:
+            if failures.times:
                 _try(failures, row.active + row.inactive, now)
                 away += failures.pending
+                failures.tell(now)
             if failures.failed:
                 suspects.append((row, failures))
-            failures.ejected = None
         if suspects:
             self._eject(rows, suspects, away, now)
-        for row in rows:
-            failures = row.failures
-            if failures is not None and failures.out(now):
-                failures.ejected = Ejected(failures.until - now, failures.times)
 
     def _eject(self, rows: Sequence[Row], suspects: list[tuple[Row, Failures]], away: int, now: float) -> None:
         """The worst of those that fail far more than is usual, as many as the pool can miss."""
@@ -218,6 +217,7 @@ class Ejector:
         for failures in sorted(may_go, key=lambda f: -f.part):
             if room > 0 and failures.proves(limit):
                 failures.eject(now)
+                failures.tell(now)
                 room -= 1
 
 

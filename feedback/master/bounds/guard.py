@@ -128,19 +128,22 @@ class Guard:
 
     def _panic(self, rows: Sequence[Row]) -> Fact | None:
         """Why everything is held. Silence counts against those who were heard when all was well."""
-        known = speaking = never = 0
+        known = speaking = never = moved = 0
         for row in rows:
-            trust = row.trust
-            if row.heard:
+            trust, heard = row.trust, row.heard
+            if heard:
                 known += 1
                 speaking += trust is Trust.FRESH
+                moved += trust is Trust.LOST
+            else:
+                moved += trust is Trust.FRESH
             never += trust is Trust.NEVER
         if never == len(rows):
             return NO_REPORT_YET
         silent = known - speaking
         if known > 1 and silent >= self._config.panic * known:
             return Silent(silent, known)
-        for row in rows:
+        for row in rows if moved else ():
             if row.trust is Trust.FRESH:
                 row.heard = True
             elif row.trust is Trust.LOST:
@@ -267,7 +270,10 @@ class Guard:
         weight of an adopted server may be anything, so it is owed an equal part at least."""
         if not serving:
             return
-        total, equal, ceiling = sum(row.base.weight for row in serving) or 1, 1 / len(serving), self._config.ceiling
+        equal, ceiling = 1 / len(serving), self._config.ceiling
+        if not doubted and max(row.share for row in serving) <= equal * ceiling:
+            return  # what an equal part is owed, everybody is
+        total = sum(row.base.weight for row in serving) or 1
         limits = [max(row.base.weight / total, equal) * ceiling for row in serving]
         if doubted:
             limits = [n / ceiling if r.key in doubted else n for r, n in zip(serving, limits, strict=True)]

@@ -137,8 +137,8 @@ class Claims:
         self._heard = True
 
     def bare(self, now: float) -> bool:
-        """Whether no agent ever had a say here: then the configuration's weights are in force, whatever was before. What
-        looks as if somebody had learned it stands until an agent would have been heard."""
+        """Whether no agent ever had a say here: then the configuration's weights are in force, whatever was before.
+        What looks as if somebody had learned it stands until an agent would have been heard."""
         if self.owned is None or self._heard:
             return False
         first = self._first_look_at

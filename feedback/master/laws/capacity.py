@@ -64,27 +64,24 @@ class Capacity:
         self._count = len(rows)
         shares: dict[DestinationKey, Share] = {}
         for row in rows:
-            known = row.law
+            known, estimate = row.law, row.estimate
             if known is None:
                 known = row.law = Known()
-            share = _share(row, average)
+            share = Share(estimate.capacity, estimate) if estimate is not None else _unknown(row, average)
             if frozen:
                 share = share.because("law", Frozen(self._hot), known.share)
             else:
                 known.share = share.value
             strain = known.strain
-            strain.follow(row, now, hot)
+            if row.windows or strain.unseen:
+                strain.follow(row, now, hot)
             if strain.why is not None:
                 share = share.because("law", strain.why, share.value * strain.factor)
             shares[row.key] = share
         return shares
 
 
-def _share(row: Row, average: float | None) -> Share:
-    estimate = row.estimate
-    if estimate is not None:
-        value = estimate.capacity
-        return Share(value, estimate)
+def _unknown(row: Row, average: float | None) -> Share:
     if average is None:
         return Share(float(row.base.weight), NO_REPORT)
     return Share(average, AVERAGE)

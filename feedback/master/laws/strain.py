@@ -68,6 +68,11 @@ class Strain:
         self._trend = 0.0
         self._seen: Window | None = None
 
+    @property
+    def unseen(self) -> bool:
+        """Whether no window was taken yet."""
+        return self._seen is None
+
     def follow(self, row: Row, now: float, pool_is_hot: bool) -> None:
         for window in row.windows or row.latest:
             if window is not self._seen:

@@ -98,7 +98,6 @@ class Capacity:
         "_learned",
         "_neighbour",
         "_prior",
-        "_rate",
         "_seconds",
         "_spans",
         "_usual_filter",
@@ -107,6 +106,7 @@ class Capacity:
         "held",
         "kept",
         "offset",
+        "rate",
         "seed",
     )
 
@@ -125,7 +125,8 @@ class Capacity:
         self._neighbour = Neighbour()
         self._available: float | None = None
         self._had = 1.0  # of the server, over a second
-        self._utilisation = self._rate = 0.0
+        self._utilisation = 0.0
+        self.rate = 0.0  # connections per second
         self._spans = Spans()
         self._estimate: Estimate | None = None  # as long as nothing has changed
         self._learned: Learned | None = None  # as it was last told
@@ -187,7 +188,7 @@ class Capacity:
         """Without the agent's own counters: samples from the director's."""
         for span in self._spans.spans():
             seconds = span.end - span.start
-            self._rate = span.opened / seconds
+            self.rate = span.opened / seconds
             used, grown = span.used_seconds / (window.cores * seconds), float(span.opened - span.completed)
             self._accumulate(window, seconds, used, float(span.completed), grown)
 
@@ -203,7 +204,7 @@ class Capacity:
         part = 0.0 if part < 0.0 else 1.0 if part > 1.0 else part
         self._utilisation += blend * (part - self._utilisation)
         if window.opened is not None:
-            self._rate += (1 - exp(-seconds / 2.0)) * (window.opened / seconds - self._rate)
+            self.rate += (1 - exp(-seconds / 2.0)) * (window.opened / seconds - self.rate)
 
     def _left(self, window: Window, seconds: float) -> float:
         """The part of the server that the service can have: what it uses and what is idle, at least what it is entitled
@@ -319,11 +320,6 @@ class Capacity:
         return self._utilisation
 
     @property
-    def rate(self) -> float:
-        """Connections per second."""
-        return self._rate
-
-    @property
     def window(self) -> Window | None:
         """The last one."""
         return self._last
@@ -350,7 +346,7 @@ class Capacity:
             sqrt(of.variance),
             available,
             self._utilisation,
-            self._rate,
+            self.rate,
             last.cores,
             last.memory_available,
             of.samples,

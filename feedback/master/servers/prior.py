@@ -15,6 +15,7 @@ from feedback.master.pool import SATURATED, Row
 from feedback.master.servers.capacity import DEFAULT_LEVEL, Capacity
 
 HELD_ABOVE, HELD_BELOW = 3.0, 1.5  # mean residence in seconds
+LOOKS = 100  # between counts: rounding adds up to nothing in so many
 KEPT_ABOVE, KEPT_BELOW = 0.3, 0.15  # seconds likewise: clients keep connections, or wait for something else than CPU
 
 
@@ -27,10 +28,12 @@ class Prior:
         self._unsized = 0  # of the seeded ones: their sizes are not known yet
         self._known, self._total = 0, 0.0
         self._uncounted = True
+        self._looks = 0
 
     def follow(self, rows: list[Row]) -> None:
         """These are the pool's rows now. The sum is taken anew, so that no rounding adds up."""
-        if self._uncounted or rows != self._rows:
+        self._looks += 1
+        if self._uncounted or self._looks % LOOKS == 0 or rows != self._rows:
             self._rows = rows
             self._count()
 
@@ -52,7 +55,6 @@ class Prior:
 
     def moves(self, capacity: Capacity) -> None:
         """Its level is about to move."""
-        self._uncounted = True
         if capacity.filter.samples:
             self._known -= 1
             self._total -= capacity.filter.level - (capacity.offset or 0.0)
