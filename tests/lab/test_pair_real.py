@@ -50,7 +50,7 @@ def plan() -> Plan:
 
 def serve(stand: PairStand, *directors: Node) -> None:
     for director in directors:
-        stand.make_services(director)
+        stand.machines[director.name].make_services()
     stand.take_addresses(FIRST)
     stand.wait_for_owner(FIRST)
 
@@ -70,7 +70,7 @@ def test_every_way_forwards_and_every_byte_comes_back(stand: PairStand) -> None:
     found = finished(stand)
     assert {stream.target for stream in found} == {"route4", "route6", "masquerade4", "masquerade6", "udp"}
     assert [stream for stream in found if not stream.survived] == []
-    assert stand.ipvs[SECOND.name].services() == ()
+    assert stand.machines[SECOND.name].table() == {}
 
 
 def test_a_dead_director_takes_every_way_with_it(stand: PairStand) -> None:
