@@ -51,17 +51,18 @@ packages:
 demo: setup
 	$(BIN)/feedback lab demo
 
-test: PACKAGES += $(PEERS) $(QEMU)
+test: PACKAGES += $(PEERS)
 test: check
-	$(BIN)/pytest -m 'lab and not long'
+	$(BIN)/pytest -m 'lab and not long and not kernels'
 
-test-all: PACKAGES += $(PEERS) $(QEMU)
+test-all: PACKAGES += $(PEERS)
 test-all: test
-	$(BIN)/pytest -m 'lab and long'
+	$(BIN)/pytest -m 'lab and long and not kernels'
 
 # Where it stops, it goes on the next time; `make clean` forgets what has run.
 test-kernels: PACKAGES += $(QEMU)
 test-kernels: setup
+	$(BIN)/pytest -m kernels
 	$(BIN)/python -m tests.kernels
 
 check: setup

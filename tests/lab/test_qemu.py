@@ -146,6 +146,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.kernels
 @pytest.mark.lab(on="host")
 def test_a_debian_kernel_boots_and_writes_into_its_output_directory_only(tmp_path: Path) -> None:
     output = tmp_path / "output"
@@ -162,6 +163,7 @@ def test_a_debian_kernel_boots_and_writes_into_its_output_directory_only(tmp_pat
     assert not inside.exists()
 
 
+@pytest.mark.kernels
 @pytest.mark.lab(on="host")
 def test_the_core_of_the_contract_holds_on_the_newest_kernel(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """The rest of it is `make test-kernels`."""
@@ -175,6 +177,7 @@ def test_the_core_of_the_contract_holds_on_the_newest_kernel(tmp_path: Path, pyt
     assert outcomes.total() >= 10
 
 
+@pytest.mark.kernels
 @pytest.mark.lab(on="host")
 def test_a_machine_that_does_not_come_up_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = unpacked("6.1")
