@@ -13,6 +13,7 @@ import pytest
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
 from feedback.lab.kernel import Guest, Processor, preload
+from feedback.lab.kernel.supervise import die_with_parent
 from feedback.lab.kernel.uml import Uml
 
 GUEST_SECONDS = 300.0
@@ -74,6 +75,7 @@ def run_in_guest(tmp_path: Path, text: str, processor: Processor | None = None) 
 
 
 def occupy() -> None:
+    die_with_parent()
     os.sched_setaffinity(0, {CORE})
     if os.geteuid() == 0:  # as important as the guest
         os.setpriority(os.PRIO_PROCESS, 0, -15)
@@ -105,6 +107,13 @@ def test_a_guest_does_not_see_that_the_host_makes_it_wait(tmp_path: Path, a_busy
     assert found["took"] == pytest.approx(2.0, rel=0.02)
     assert found["burned"] == pytest.approx(1.0, rel=0.15)
     assert found["late"] < 0.002
+
+
+def test_an_alarm_that_the_kernel_loses_comes_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEEDBACK_LAB_LOST", "3")
+    found = run_in_guest(tmp_path, WORK)
+    assert found["took"] == pytest.approx(2.0, rel=0.02)
+    assert found["late"] < 0.004
 
 
 def test_a_processor_of_half_the_speed_does_half_the_work(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@
  *
  * - Busy: a timer of the host's real time cannot say when the guest's time has come, for the host may have let others
  *   run. So an alarm that is early is set again for what is left, and the kernel does not hear of it.
+ * - Lost: the kernel drops an alarm that comes while it still handles the last one and has its interrupts off
+ *   (unblock_signals()). It would then wait for ever, or until something sets its timer anew. It answers each alarm by
+ *   setting the timer, so an alarm without an answer is sent again.
  * - Idle: nothing reaches the guest from outside (its network is its own, its console is only written to, the host's
  *   files are read at once), so the only thing that can end its sleep is its timer. The sleep is skipped: time is put
  *   forward to that moment.
@@ -19,6 +22,7 @@
  * less, so that its processor seems as fast as any other's.
  * FEEDBACK_LAB_STOLEN, parts in 1024 of the guest's busy time: taken from it by an imaginary host in slices, its clock
  * running on, which is what a starved virtual machine sees.
+ * FEEDBACK_LAB_LOST, a number: of so many alarms one is lost, on purpose.
  * FEEDBACK_LAB_PROBE: says "own time" and ends if this kernel is one that can be given it.
  *
  * Source: arch/um/os-Linux/time.c, signal.c and skas/process.c of Linux 6.1; kernel/time/posix-cpu-timers.c for the
@@ -41,10 +45,11 @@
 #define SECOND 1000000000LL
 #define WHOLE 1024LL
 #define STOLEN_SLICE 4000000LL /* ns of guest time between two thefts: a slice of the host's scheduler */
+#define UNANSWERED 1000000LL   /* ns of guest time until an alarm that set no timer is sent again */
 #define PIDS (1 << 22)         /* PID_MAX_LIMIT */
 
 static int active;
-static int64_t pace = WHOLE, stolen;
+static int64_t pace = WHOLE, stolen, lost, alarms;
 
 /* What the CPU clock of each process showed when it last stopped. Pages of it exist only where a process was. */
 static int64_t shown[PIDS];
@@ -186,9 +191,10 @@ static void on_alarm(int number, siginfo_t *info, void *context)
 		set_alarm();
 		return;
 	}
-	due = interval ? due + interval : 0;
-	if (due)
-		set_alarm();
+	due = interval ? due + interval : guest_time() + UNANSWERED;
+	set_alarm();
+	if (lost && ++alarms % lost == 0)
+		return;
 	hear(number, info, context);
 }
 
@@ -257,6 +263,7 @@ __attribute__((constructor)) static void take_over_time(void)
 	}
 	pace = setting("FEEDBACK_LAB_PACE", WHOLE / 64, WHOLE * 64, WHOLE);
 	stolen = setting("FEEDBACK_LAB_STOLEN", 0, WHOLE * 15 / 16, 0);
+	lost = setting("FEEDBACK_LAB_LOST", 0, WHOLE, 0);
 	active = 1;
 	replace(code, sched_clock);
 }
