@@ -1,6 +1,11 @@
 """Kernels of Debian in QEMU: found by name, unpacked, booted; the host keeps what is not theirs to write."""
 
 import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -8,12 +13,13 @@ import pytest
 
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
-from feedback.lab.kernel import Guest, choose
+from feedback.lab.kernel import Guest, choose, emulator
+from feedback.lab.kernel.boot import UP, Bound, Watch
 from feedback.lab.kernel.debian import archive as archive_module
 from feedback.lab.kernel.debian import cached
 from feedback.lab.kernel.debian.archive import Archive, Package, numbers
 from feedback.lab.kernel.debian.cached import Unpacked, unpacked
-from feedback.lab.kernel.qemu import Qemu, boots
+from feedback.lab.kernel.qemu import Qemu, tried
 from feedback.lab.kernel.ship import Shipment
 from feedback.lab.outcomes import Reader
 from feedback.lab.suite import REPORTS
@@ -129,6 +135,89 @@ def test_what_grows_is_carried_over_and_what_is_replaced_anew(tmp_path: Path) ->
     assert (target / "logs" / "events").read_text() == "cut"
 
 
+IDLE, BUSY = "import time; time.sleep(60)", "while True: pass"
+
+
+@pytest.mark.parametrize(
+    ("program", "bound", "said"),
+    [(IDLE, Bound(60, 0.4), "none in the last"), (BUSY, Bound(0.4, 60), "a boot may use"), (BUSY, Bound(60, 60), "")],
+)
+def test_a_guest_that_does_not_come_up_is_told_from_one_that_is_slow(
+    program: str, bound: Bound, said: str, tmp_path: Path
+) -> None:
+    console = tmp_path / "console.log"
+    console.write_text("Booting paravirtualised kernel\n")
+    # As a supervisor and its guest: what counts is what the child uses.
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {program!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], start_new_session=True) as process:
+        try:
+            watch = Watch(bound, process.pid, console)
+            deadline = time.monotonic() + (30 if said else 1)
+            while (trouble := watch.trouble()) is None and time.monotonic() < deadline:
+                time.sleep(0.01)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    if said:
+        assert said in str(trouble)
+        assert "Booting paravirtualised kernel" in str(trouble)
+    else:
+        assert trouble is None
+
+
+def test_a_guest_that_is_up_may_take_as_long_as_it_likes(tmp_path: Path) -> None:
+    console = tmp_path / "console.log"
+    console.write_bytes(f"[    1.8] {UP}\n".encode())
+    assert Watch(Bound(0, 0), os.getpid(), console).trouble() is None
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "processors", "known", "program"),
+    [
+        ("tcg", 1, {"host": (7, 2)}, "host"),
+        ("kvm", 2, {"host": (7, 2)}, "host"),
+        ("tcg", 2, {"host": (8, 1)}, "host"),
+        ("tcg", 2, {"host": (7, 2), "/later": (10, 0)}, "/later"),
+    ],
+)
+def test_an_emulator_that_starves_a_processor_is_replaced(
+    accelerator: str,
+    processors: int,
+    known: dict[str, tuple[int, int]],
+    program: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(emulator, "PROGRAM", "host")
+    monkeypatch.setattr(emulator, "version", known.__getitem__)
+    monkeypatch.setattr(emulator, "backported_emulator", lambda: Path("/later"))
+    assert emulator.program(accelerator, processors) == program
+
+
+def test_where_there_is_no_later_emulator_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise LabError("the Debian mirror has no qemu-system-x86 of the suite 'bookworm-backports'")
+
+    monkeypatch.setattr(emulator, "version", lambda program: (7, 2))
+    monkeypatch.setattr(emulator, "backported_emulator", none)
+    with pytest.raises(LabError, match=r"QEMU 7\.2 is too old .* 8\.1 is needed, or KVM.*bookworm-backports"):
+        emulator.program("tcg", 2)
+    assert emulator.program("tcg", 1) == emulator.PROGRAM
+
+
+def test_of_a_package_the_regular_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "root" / "DEBIAN").mkdir(parents=True)
+    (tmp_path / "root" / "usr" / "bin").mkdir(parents=True)
+    (tmp_path / "root" / "DEBIAN" / "control").write_text(
+        "Package: p\nVersion: 1\nArchitecture: all\nMaintainer: m <m@example.org>\nDescription: d\n"
+    )
+    (tmp_path / "root" / "usr" / "bin" / "tool").write_text("text")
+    (tmp_path / "root" / "usr" / "bin" / "tool").chmod(0o755)
+    (tmp_path / "root" / "usr" / "link").symlink_to("/etc/passwd")
+    subprocess.run(
+        ["dpkg-deb", "--build", str(tmp_path / "root"), str(tmp_path / "p.deb")], check=True, stdout=subprocess.DEVNULL
+    )
+    assert list(cached.files_of(tmp_path / "p.deb")) == [("usr/bin/tool", b"text", True)]
+
+
 # --- booted ----------------------------------------------------------------------------------------------------------
 
 CORE = "real and (threshold or upper or weight or service)"
@@ -180,10 +269,13 @@ def test_the_core_of_the_contract_holds_on_the_newest_kernel(tmp_path: Path, pyt
 @pytest.mark.kernels
 @pytest.mark.lab(on="host")
 def test_a_machine_that_does_not_come_up_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = unpacked("6.1")
-    assert boots(kernel, "tcg")
+    kernel = unpacked("newest")
     broken = Unpacked(tmp_path, kernel.release)
     (tmp_path / "lib").symlink_to(kernel.directory / "lib")
     (tmp_path / "vmlinuz").write_bytes(b"\0" * 4096)
-    monkeypatch.setattr("feedback.lab.kernel.qemu.PROBE_SECONDS", 3.0)
-    assert not boots(broken, "tcg")
+    assert "ended before its first process" in str(tried(broken, "tcg"))
+    monkeypatch.setattr("feedback.lab.kernel.qemu.EMULATED_BOOT_SECONDS", 2.5)
+    slow = str(tried(kernel, "tcg"))
+    assert "has not reached its first process" in slow
+    assert "a boot may use 2 s" in slow
+    assert re.search(r"\[ +\d+\.\d+\] ", slow)  # what the kernel has said

@@ -10,27 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import feedback
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
 from feedback.lab.kernel import cores
+from feedback.lab.kernel.boot import Watch, the_end_of
 from feedback.lab.kernel.launch import Launch, Processor
 from feedback.lab.kernel.native import Native
 from feedback.lab.kernel.qemu import Qemu
+from feedback.lab.kernel.start import start, stop
 from feedback.lab.kernel.uml import Uml
 
 __all__ = ["Guest", "Kernel", "Processor", "choose"]
 
-STOP_SECONDS = 10.0
-CONSOLE_LINES = 15
 # Files that are appended to.
 GROWING = ("events.jsonl", "samples.jsonl", "client.records", "status", "environment.json")
 
@@ -130,21 +127,22 @@ class Guest:
             raise
         self.own_time, self.facts = launch.own_time, launch.facts
         run = "-" if kernel.own_run_namespace else self.job.run
-        own = [str(scratch), run, core]
-        with (self.output / "console.log").open("wb") as console:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "feedback.lab.kernel.supervise", *own, "--", *launch.command],
-                stdin=subprocess.PIPE,
-                stdout=console,
-                stderr=console,
-                env={**os.environ, **launch.environment},
-                cwd=Path(feedback.__file__).parents[1],
-                start_new_session=True,
-                pass_fds=held,
-            )
+        self.console = self.output / "console.log"
+        self.process = start(
+            launch.command, self.console, scratch, environment=launch.environment, run=run, core=core, held=held
+        )
+        self.boot = Watch(launch.boot, self.process.pid, self.console) if launch.boot else None
+        self.trouble = ""
 
     def running(self) -> bool:
-        return self.process.poll() is None
+        """A guest that does not come up is stopped here."""
+        if self.process.poll() is not None:
+            return False
+        if self.boot and (trouble := self.boot.trouble()):
+            self.trouble = trouble
+            self.stop()
+            return False
+        return True
 
     def wait(self, timeout_seconds: float) -> None:
         """Raises LabError when the job has failed or has not ended in time."""
@@ -152,7 +150,7 @@ class Guest:
         while self.running():
             if time.monotonic() > deadline:
                 self.stop()
-                raise LabError(f"the guest has not ended in {timeout_seconds:.0f} s{self._console()}")
+                raise LabError(f"the guest has not ended in {timeout_seconds:.0f} s{the_end_of(self.console)}")
             time.sleep(0.05)
         self.check()
 
@@ -160,28 +158,19 @@ class Guest:
         """After its end: raises LabError unless the job said that it is done."""
         if (self.output / "done").exists():
             return
+        if self.trouble:
+            raise LabError(self.trouble)
         failure = self.output / "failure"
         if failure.exists():
             raise LabError(f"{self.job.variant or self.job.task}: {failure.read_text(encoding='utf-8').strip()}")
-        raise LabError(f"the guest ended before its job{self._console()}")
+        raise LabError(f"the guest ended before its job{the_end_of(self.console)}")
 
     def seconds(self) -> float:
         """How long the job took, by the guest's own clock. After its end as it should."""
         return float((self.output / "done").read_text(encoding="ascii"))
 
     def stop(self) -> None:
-        if self.process.stdin:
-            self.process.stdin.close()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:  # its supervisor hangs; what it held dies with it
-            self.process.kill()
-            self.process.wait()
-
-    def _console(self) -> str:
-        text = (self.output / "console.log").read_text(encoding="utf-8", errors="replace")
-        tail = "\n".join(text.splitlines()[-CONSOLE_LINES:])
-        return f"; the end of {self.output / 'console.log'}:\n{tail}"
+        stop(self.process)
 
     def __enter__(self) -> Guest:
         return self

@@ -2,12 +2,17 @@
 # The first process of a guest in QEMU, in its initramfs: reaches the host's files and goes on with init.sh there.
 # LAB_ENVIRONMENT comes from the kernel's command line.
 export PATH=/bin
-# A trial of the machine alone: says that it got here; the kernel's panic at our end, then, ends the machine.
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+# As a message of the kernel, which is on the console before anything else happens; a terminal's output is sent later,
+# and lost if another processor ends the machine meanwhile.
+echo "<0>the-guest-is-up" > /dev/kmsg
+# A trial of the machine alone: the kernel's panic at our end ends the machine.
 if [ "$LAB_PROBE" ]; then
-    echo "$LAB_PROBE"
     exit
 fi
-mount -t proc proc /proc
+# The messages of the boot are wanted where it fails. Later ones would cost the guest's time.
+echo 4 > /proc/sys/kernel/printk
 for module in /modules/*.ko; do
     insmod "$module"
 done

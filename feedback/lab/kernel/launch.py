@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from feedback.lab.kernel.boot import Bound
+
 
 @dataclass(frozen=True, slots=True)
 class Processor:
@@ -22,3 +24,4 @@ class Launch:
     environment: dict[str, str]  # beside the host's own
     own_time: bool = False  # the guest's time stands still while the host makes it wait
     facts: Mapping[str, float | bool | str] = field(default_factory=dict)  # for the report
+    boot: Bound | None = None  # for a guest that says on its console when its first process runs

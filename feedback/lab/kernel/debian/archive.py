@@ -64,14 +64,24 @@ class Archive:
         self._run("apt-get", "-qq", "download", *wanted, cwd=directory)
         return sorted(directory.glob("*.deb"))
 
+    def package(self, name: str, suite: str, *others: str) -> Package:
+        """The newest of this name that the suite has, with others that have its version."""
+        self._update()
+        version = self._versions(name, suite)[0]
+        return Package(name, version, (name, *others))
+
     def _names_of(self, suite: str) -> set[str]:
         """The kernel that the suite's metapackage depends on: its current one."""
-        lines = [line.split("|") for line in self._cache("madison", "linux-image-amd64").splitlines()]
-        versions = {line[1].strip() for line in lines if f" {suite}/main" in line[2]}
-        if not versions:
-            raise LabError(f"the Debian mirror has no kernel of the suite {suite!r}")
+        versions = self._versions("linux-image-amd64", suite)
         shown = self._cache("show", *(f"linux-image-amd64={version}" for version in versions))
         return set(re.findall(r"\blinux-image-[0-9]\S*-amd64\b", shown))
+
+    def _versions(self, name: str, suite: str) -> list[str]:
+        """Newest first, at least one."""
+        lines = [line.split("|") for line in self._cache("madison", name).splitlines()]
+        if versions := [line[1].strip() for line in lines if f" {suite}/main" in line[2]]:
+            return versions
+        raise LabError(f"the Debian mirror has no {name} of the suite {suite!r}")
 
     def _update(self) -> None:
         lists = self.directory / "lists"

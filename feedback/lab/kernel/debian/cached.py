@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,19 +113,27 @@ def _bring(archive: Archive, package: Package, directory: Path) -> None:
 
 def _unpack(deb: Path, release: str, target: Path) -> None:
     """The kernel and the modules in KEPT; older packages have them in /boot and /lib, newer ones in /usr/lib."""
+    for path, content, _executable in files_of(deb):
+        inside = path.partition(f"lib/modules/{release}/")[2]
+        if path.endswith((f"boot/vmlinuz-{release}", f"modules/{release}/vmlinuz")):
+            name = "vmlinuz"
+        elif inside.startswith((*KEPT, *KEPT_DRIVERS, *KEPT_TOO)):
+            name = f"lib/modules/{release}/{inside}"
+        else:
+            continue
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(content)
+
+
+def files_of(deb: Path) -> Iterator[tuple[str, bytes, bool]]:
+    """Path below the root, content, and whether it may be executed, of each regular file. Raises LabError."""
+    # By hand: Debian 12's tarfile has no filters yet (3.11.4).
     with tarfile.open(fileobj=io.BytesIO(_run(["dpkg-deb", "--fsys-tarfile", str(deb)]))) as archive:
         for member in archive:
-            inside = member.name.partition(f"lib/modules/{release}/")[2]
-            if member.name.endswith((f"boot/vmlinuz-{release}", f"modules/{release}/vmlinuz")):
-                name = "vmlinuz"
-            elif inside.startswith((*KEPT, *KEPT_DRIVERS, *KEPT_TOO)) and ".." not in Path(inside).parts:
-                name = f"lib/modules/{release}/{inside}"
-            else:
-                continue
+            path = member.name.removeprefix("./")
             content = archive.extractfile(member) if member.isfile() else None
-            if content is not None:  # by hand: Debian 12's tarfile has no filters yet (3.11.4)
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                (target / name).write_bytes(content.read())
+            if content is not None and not path.startswith("/") and ".." not in Path(path).parts:
+                yield path, content.read(), bool(member.mode & 0o100)
 
 
 def _run(command: list[str]) -> bytes:
