@@ -51,11 +51,11 @@ packages:
 demo: setup
 	$(BIN)/feedback lab demo
 
-test: PACKAGES += $(PEERS)
+test: PACKAGES += $(PEERS) $(QEMU)
 test: check
 	$(BIN)/pytest -m 'lab and not long and not kernels'
 
-test-all: PACKAGES += $(PEERS)
+test-all: PACKAGES += $(PEERS) $(QEMU)
 test-all: test
 	$(BIN)/pytest -m 'lab and long and not kernels'
 

@@ -221,7 +221,7 @@ def test_of_a_package_the_regular_files_are_read(tmp_path: Path) -> None:
 # --- booted ----------------------------------------------------------------------------------------------------------
 
 CORE = "real and (threshold or upper or weight or service)"
-GUEST_SECONDS = 300.0  # emulated, and beside other work
+GUEST_SECONDS = 600.0  # emulated, and beside other work
 SCRIPT = """
 import os, pathlib
 output = pathlib.Path({output!r})
@@ -235,38 +235,42 @@ except OSError as error:
 """
 
 
-@pytest.mark.kernels
+@pytest.mark.parametrize(
+    ("name", "processors"),
+    # 6.1 waits for its second processor in a way that hangs where the emulator is unfair.
+    [("newest", 1), pytest.param("6.1", 2, marks=pytest.mark.kernels)],
+)
 @pytest.mark.lab(on="host")
-def test_a_debian_kernel_boots_and_writes_into_its_output_directory_only(tmp_path: Path) -> None:
+def test_a_debian_kernel_boots_and_writes_into_its_output_directory_only(
+    name: str, processors: int, tmp_path: Path
+) -> None:
     output = tmp_path / "output"
     output.mkdir()
     trace, inside = Path(f"/tmp/{tmp_path.name}-trace"), Path(__file__).parent / "trace"
     (output / "job.py").write_text(SCRIPT.format(output=str(output), trace=str(trace), inside=str(inside)))
-    kernel = Qemu("6.1", processors=2)
+    kernel = Qemu(name, processors=processors)
     with Guest(kernel, Job(task="script", output=str(output), arguments=(str(output / "job.py"),))) as guest:
         guest.wait(GUEST_SECONDS)
-    assert (output / "told").read_text() == f"{unpacked('6.1').release} 2"
+    assert (output / "told").read_text() == f"{unpacked(name).release} {processors}"
     assert "IP Virtual Server" in (output / "table").read_text()
     assert "Read-only" in (output / "refused").read_text()
     assert not trace.exists()
     assert not inside.exists()
 
 
-@pytest.mark.kernels
 @pytest.mark.lab(on="host")
 def test_the_core_of_the_contract_holds_on_the_newest_kernel(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """The rest of it is `make test-kernels`."""
     directory, arguments = str(pytestconfig.rootpath), ("tests/ipvs/test_contract.py", "-k", CORE)
     job = Job(task="pytest", output=str(tmp_path / "output"), directory=directory, arguments=arguments)
     with Guest(Qemu("newest"), job) as guest:
-        guest.wait(2 * GUEST_SECONDS)
+        guest.wait(GUEST_SECONDS)
     reports = Reader(tmp_path / "output" / REPORTS, pytestconfig).new()
     outcomes = Counter(report.outcome for report in reports if report.when == "call")
     assert outcomes == {"passed": outcomes.total()}
     assert outcomes.total() >= 10
 
 
-@pytest.mark.kernels
 @pytest.mark.lab(on="host")
 def test_a_machine_that_does_not_come_up_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = unpacked("newest")
