@@ -1,4 +1,4 @@
-"""Whose word the director's own counts contradict, and for how long."""
+"""Who has a queue while the others have none, by the director's own counts, and for how long that counts."""
 
 from __future__ import annotations
 
@@ -50,16 +50,21 @@ def test_a_queue_behind_a_server_that_has_room_is_noticed_when_it_lasts() -> Non
         ((QUEUE, QUEUE, QUEUE), {}),
         ((4 * USUAL, USUAL, USUAL), {}),
         ((19, 1, 1), {}),
-        ((QUEUE, USUAL, USUAL), {"utilisation": 0.95}),
-        ((QUEUE, USUAL, USUAL), {"trust": Trust.STALE}),
         ((QUEUE,), {}),
     ],
-    ids=["all wait", "four times", "few", "full by its own word", "not heard", "alone"],
+    ids=["all wait", "four times", "few", "alone"],
 )
-def test_what_is_no_contradiction(active: tuple[int, ...], given: dict[str, object]) -> None:
+def test_what_is_no_queue(active: tuple[int, ...], given: dict[str, object]) -> None:
     doubt = Doubt()
     run(doubt, 0, 6, *(USUAL for _ in active))
     assert not any(run(doubt, 6, 20, *active, **given).values())
+
+
+@pytest.mark.parametrize("given", [{"utilisation": 0.95}, {"trust": Trust.STALE}, {"trust": Trust.LOST}])
+def test_a_queue_is_one_whatever_its_agent_says_or_does_not_say(given: dict[str, object]) -> None:
+    doubt = Doubt()
+    run(doubt, 0, 6, USUAL, USUAL, USUAL)
+    assert {rip(1)} in run(doubt, 6, 6, QUEUE, USUAL, USUAL, **given).values()
 
 
 def test_it_ends_by_itself_and_lasts_twice_as_long_the_next_time() -> None:
@@ -89,7 +94,7 @@ def test_the_guard_gives_a_doubted_server_its_part_and_no_more() -> None:
         if k == 40:
             assert out.shares[rip(1)].value == pytest.approx(0.8, abs=0.01)
     assert out.shares[rip(1)].value == pytest.approx(1 / 3)
-    assert "says that it has room" in str(out.shares[rip(1)].reasons)
+    assert "its static share at most" in str(out.shares[rip(1)].reasons)
     assert sum(s.value for s in out.shares.values()) == pytest.approx(1)
 
 

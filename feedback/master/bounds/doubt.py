@@ -1,12 +1,14 @@
-"""Doubt: an agent that says there is room while connections stay on its server far longer than on the others. Pure.
+"""Doubt: a server with a queue while the others have none, by what the director counts itself. Pure.
 
 Everything that an agent says can be a lie, or an honest mistake: a server that waits for a lock or a disk has an idle
-CPU. What the director counts itself is neither. How long connections stay (open ones over new ones a second, both the
-kernel's) is alike over a pool whatever the servers' sizes, as long as none has a queue. A server that is well above the
-others, and not for a moment, has a queue; if its agent says that it is not full, its word is not good for more than its
-static share (or an equal one). For longer each time, as an ejection is.
+CPU, and reports that come late tell of a server that was. What the director counts is neither. How long connections
+stay (open ones over new ones a second, both the kernel's) is alike over a pool whatever the servers' sizes, as long as
+none has a queue. A server that is well above the others, and not for a moment, has a queue that the others could work
+off. Whatever is said of it, it gets no more than its static share (or an equal one). For longer each time, as an
+ejection is.
 
-Knows no law; the guard applies it to shares above the static one only, so that doubt never takes what anybody is owed.
+Knows no law and no agent; the guard applies it to shares above the static one only, so that doubt never takes what
+anybody is owed.
 """
 
 from __future__ import annotations
@@ -16,12 +18,10 @@ from math import inf
 import msgspec
 
 from feedback.master.pool import Pool, Row
-from feedback.master.servers.fleet import Trust
 from feedback.model import DestinationKey
 
 LONGER = 5.0  # times the others' residence: shares move by the ceiling at most, and that is less
 ACTIVE_MIN = 20  # a handful of connections tells nothing
-FULL = 0.9  # who says this of itself is believed
 SUSTAINED_SECONDS = 2.5  # the kernel refreshes its counts every 2 s: one whole window
 HOLD_SECONDS, HOLD_SECONDS_MAX = 20.0, 600.0
 GROWTH = 2.0
@@ -29,20 +29,20 @@ FORGET_SECONDS = 300.0  # without doubt for so long after one, the next begins a
 
 
 class Doubted(msgspec.Struct, frozen=True, gc=False):
-    """Not believed for so many seconds more."""
+    """No more than its static share for so many seconds more."""
 
     seconds: float
 
     def __str__(self) -> str:
         return (
-            f"its agent says that it has room, but connections stay {LONGER:g} times as long there as on the others: "
-            f"not believed for {self.seconds:.0f} s more"
+            f"connections stay {LONGER:g} times as long there as on the others, by the director's own counts: "
+            f"its static share at most for {self.seconds:.0f} s more"
         )
 
 
 class Known(msgspec.Struct):
     """Of one destination: its count at the last refresh, new connections a second over the last window; since when it
-    contradicts itself; until when it is doubted, and how long that was."""
+    has a queue; until when it is doubted, and how long that was."""
 
     counted: int
     counted_at: float
@@ -61,7 +61,7 @@ class Known(msgspec.Struct):
 
 
 class Doubt:
-    """Whom the director's own counts contradict."""
+    """Who has a queue while the others have none."""
 
     def doubted(self, pool: Pool) -> dict[DestinationKey, Doubted]:
         """Who is doubted now. Call it at each decision."""
@@ -92,8 +92,8 @@ class Doubt:
                 found[row.key] = Doubted(known.until - now)
         return found
 
-    def _judge(self, known: Known, contradicts: bool, now: float) -> None:
-        if not contradicts:
+    def _judge(self, known: Known, queues: bool, now: float) -> None:
+        if not queues:
             known.since = None
             return
         known.since = now if known.since is None else known.since
@@ -105,8 +105,7 @@ class Doubt:
 
 
 def _ratio(row: Row, rate: float, others_rate: float, others_active: int) -> float:
-    """How many times as long as on the others connections stay on a server that says it has room; 0 where that cannot
-    be told."""
-    if row.trust is not Trust.FRESH or row.estimate is None or row.estimate.utilisation >= FULL or others_rate <= 0:
+    """How many times as long as on the others connections stay; 0 where that cannot be told."""
+    if others_rate <= 0:
         return 0.0
     return row.active / rate / (max(1, others_active) / others_rate)

@@ -26,6 +26,7 @@ import msgspec
 from feedback.master.servers.filter import PRIOR_VARIANCE, Filter
 from feedback.master.servers.neighbour import FADE_SECONDS, Neighbour
 from feedback.master.servers.spans import Spans
+from feedback.master.servers.starved import Starved
 from feedback.master.servers.window import Window
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ IDLE = 0.02  # below this utilisation the ratio is noise
 class Estimate(msgspec.Struct, frozen=True, gc=False):
     """Capacity in connections per second (`held`: in open connections), its relative standard deviation, and what it
     rests on. `utilisation` is the part of what the service can have that it uses (0..1); `available` the part of the
-    server that the service can have; `rate` its connections per second.
+    server that the service can have; `rate` its connections per second; `starved` the part that a host keeps back.
     """
 
     capacity: float
@@ -62,11 +63,13 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
     memory_available: float
     samples: int
     held: bool = False
+    starved: float = 0.0
 
     def __str__(self) -> str:
+        starved = f" since work waits for a CPU as if {100 * self.starved:.0f} % were not there" if self.starved else ""
         return (
             f"capacity {self.capacity:.1f}{' open' if self.held else '/s'} ±{100 * self.deviation:.0f} % "
-            f"({self.cores:g} cores, {100 * self.available:.0f} % of them available, "
+            f"({self.cores:g} cores, {100 * self.available:.0f} % of them available{starved}, "
             f"{100 * self.utilisation:.0f} % of that used at {self.rate:.1f}/s, {self.samples} samples)"
         )
 
@@ -108,6 +111,7 @@ class Capacity:
         "offset",
         "rate",
         "seed",
+        "starved",
     )
 
     def __init__(self, prior: Prior) -> None:
@@ -123,6 +127,7 @@ class Capacity:
         self._first_active: int | None = None  # of this sample
         self._last: Window | None = None
         self._neighbour = Neighbour()
+        self.starved = Starved()
         self._available: float | None = None
         self._had = 1.0  # of the server, over a second
         self._utilisation = 0.0
@@ -196,6 +201,10 @@ class Capacity:
         """Levels that need no counting: available and utilisation, smoothed over half a second."""
         blend = 1 - exp(-seconds / AVAILABLE_SECONDS)
         left = self._left(window, seconds)
+        if window.pressure is not None:
+            waits, usual = window.pressure.cpu_some, self._prior.usual
+            self.starved.observe(waits, used / left, window.cores * left, seconds, usual)
+            left *= self.starved.left
         available = self._available
         available = self._available = left if available is None else available + blend * (left - available)
         taken = self._neighbour.part if self._neighbour.part and self._infers() else 0.0
@@ -351,6 +360,7 @@ class Capacity:
             last.memory_available,
             of.samples,
             self.held,
+            1 - self.starved.left,
         )
         if of.samples:  # else it moves with the pool's
             self._estimate = estimate

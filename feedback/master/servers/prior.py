@@ -13,6 +13,7 @@ from math import log
 
 from feedback.master.pool import SATURATED, Row
 from feedback.master.servers.capacity import DEFAULT_LEVEL, Capacity
+from feedback.master.servers.starved import usual
 
 HELD_ABOVE, HELD_BELOW = 3.0, 1.5  # mean residence in seconds
 LOOKS = 100  # between counts: rounding adds up to nothing in so many
@@ -24,6 +25,7 @@ class Prior:
 
     def __init__(self) -> None:
         self.held = self.kept = False
+        self.usual = 1.0  # of what a server seems to have, what it gets (starved.py)
         self._rows: list[Row] = []
         self._unsized = 0  # of the seeded ones: their sizes are not known yet
         self._known, self._total = 0, 0.0
@@ -33,6 +35,7 @@ class Prior:
     def follow(self, rows: list[Row]) -> None:
         """These are the pool's rows now. The sum is taken anew, so that no rounding adds up."""
         self._looks += 1
+        self.usual = usual([row.capacity.starved.ratio for row in rows])
         if self._uncounted or self._looks % LOOKS == 0 or rows != self._rows:
             self._rows = rows
             self._count()

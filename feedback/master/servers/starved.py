@@ -1,0 +1,62 @@
+"""Starved: the part of a server that it seems to have and does not get, told by how long work waits for a CPU. Pure.
+
+A host may take processors away and let no counter show it: a container's parent with a small weight, a hypervisor that
+tells no steal. Then half of the CPU in use is all there is. But somebody waits: PSI's `some` for CPU is the part of the
+time in which more wanted to run than could. On k processors, of which the part p is used and all that come are served
+alike, that is about p ** sqrt(2 (k + 1)) (Sakasegawa 1977; exact for one processor). Turned round it says which part of
+what there is was used; where that is far more than the counters say, the rest is not there.
+
+A window is too short to tell: both are blended over a second. A pool's schedulers spread connections more evenly than
+chance does, so that less waits than this says and the error is on the side of believing the counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import exp, sqrt
+
+BLEND_SECONDS = 1.0
+WAITS_MIN, USED_MIN = 0.1, 0.05  # of the time, of the server: less tells nothing
+BELIEVED_BELOW, UNTIL = 0.8, 0.9  # of what the counters say: a kernel's tasks wait for a moment beside an idle CPU
+LEAST = 0.1
+ROUNDS = 4  # of the fixed point: it moves by less than a percent then
+
+
+def used_of_all(waits: float, busy: float) -> float:
+    """Which part of a server was used while `busy` of its processors worked and somebody waited for `waits` (0..1) of
+    the time."""
+    part = 1.0
+    for _ in range(ROUNDS):
+        part = waits ** (1 / sqrt(2 * (busy / part + 1)))
+    return part
+
+
+class Starved:
+    """`ratio` is the part that it gets of what it seems to have, as far as its own waiting tells (1.0: nothing does).
+    `left` is what is taken for true: beside the others of its pool, where work that comes in bursts waits everywhere.
+    """
+
+    __slots__ = ("_used", "_waits", "left", "ratio")
+
+    def __init__(self) -> None:
+        self.left = self.ratio = 1.0
+        self._waits = self._used = 0.0
+
+    def observe(self, waits: float, used: float, cores: float, seconds: float, usual: float) -> None:
+        """A window: the part of the time that somebody waited, and the part in use of the processors it seems to have.
+        `usual` is the pool's ratio."""
+        blend = 1 - exp(-seconds / BLEND_SECONDS)
+        self._waits += blend * (waits - self._waits)
+        self._used += blend * (used - self._used)
+        if self._waits < WAITS_MIN or self._used < USED_MIN:
+            self.ratio += blend * (1 - self.ratio)
+        else:
+            self.ratio = min(1.0, self._used / used_of_all(self._waits, self._used * cores))
+        left = self.ratio / usual
+        self.left = max(LEAST, left) if left < (UNTIL if self.left < 1 else BELIEVED_BELOW) else 1.0
+
+
+def usual(ratios: Iterable[float]) -> float:
+    """A pool's: half of its servers at least have no more."""
+    ordered = sorted(ratios)
+    return max(LEAST, ordered[len(ordered) // 2]) if ordered else 1.0
