@@ -17,7 +17,7 @@ from math import exp, sqrt
 
 BLEND_SECONDS = 1.0
 WAITS_MIN, USED_MIN = 0.1, 0.05  # of the time, of the server: less tells nothing
-BELIEVED_BELOW, UNTIL = 0.8, 0.9  # of what the counters say: a kernel's tasks wait for a moment beside an idle CPU
+BELIEVED_BELOW, UNTIL = 0.7, 0.85  # of what the counters say: a kernel's tasks wait for a moment beside an idle CPU
 LEAST = 0.1
 ROUNDS = 4  # of the fixed point: it moves by less than a percent then
 
