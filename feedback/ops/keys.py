@@ -28,7 +28,7 @@ from zmq.utils import z85
 
 from feedback.config.strict import ConfigError, convert
 from feedback.model import Address
-from feedback.ops import systemd
+from feedback.ops import files, systemd
 from feedback.wire import Name, printable
 
 PublicKey = NewType("PublicKey", str)  # 40 characters, Z85
@@ -196,7 +196,8 @@ def give(secret: Path) -> bool:
         return False
     try:
         user = pwd.getpwnam(DAEMON_USER)
-        os.chown(secret, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        with files.opened(secret) as descriptor:
+            os.fchown(descriptor, user.pw_uid, user.pw_gid)
     except KeyError:
         return False
     except OSError as error:
@@ -299,7 +300,7 @@ F = TypeVar("F", bound="NamedFile")
 def read_file(path: Path, kind: type[F]) -> F:
     """A file of the directory that is called as what it names. Raises KeyFileError."""
     try:
-        found = convert(path.read_text(encoding="utf-8"), kind, str(path))
+        found = convert(files.read(path), kind, str(path))
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -346,24 +347,11 @@ def checked_name(name: str) -> str:
 
 
 def write_public(path: Path, text: str) -> Path:
-    """Whole or not at all, for everybody to read. Raises KeyFileError."""
+    """Whole or not at all, for everybody to read: public keys only, and the master is another user. Raises
+    KeyFileError."""
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        return _write_atomically(path, text)
+        files.write(path, text)
     except OSError as error:
         raise KeyFileError(f"{path.parent}: cannot be written: {error.strerror}") from None
-
-
-def _write_atomically(path: Path, text: str) -> Path:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # public keys only: the master reads it as another user
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return path

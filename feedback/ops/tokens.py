@@ -22,14 +22,16 @@ import msgspec
 import zmq
 from zmq.utils import z85
 
+from feedback.config.strict import ConfigError, convert
 from feedback.model import Address
-from feedback.ops import keys
+from feedback.ops import files, keys
 from feedback.ops.keys import TOKEN_SUFFIX, KeyFileError, KeyPair, NamedFile, PublicKey, SecretKey
 
 PREFIX = "feedback-join-"
 OVERLAP_SECONDS = 3600  # how long a key is good beside the one that takes its place
 PENDING_MAX = 1000  # tokens that are read; more of them are a mistake, or somebody's joke
 _CHECK_BYTES = 4
+USED = "the token has been used, or was taken back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def issue(directory: Path, name: str, addresses: Iterable[str], master: PublicKe
 
 
 def _text(body: bytes) -> str:
-    return PREFIX + base64.urlsafe_b64encode(body + _check(body)).decode("ascii").rstrip("=")
+    return PREFIX + base64.urlsafe_b64encode(body + _checksum(body)).decode("ascii").rstrip("=")
 
 
 def read(text: str) -> Token:
@@ -93,7 +95,7 @@ def read(text: str) -> Token:
     return Token(KeyPair(public, SecretKey(secret)), keys.public_key(z85.encode(body[32:]).decode("ascii")))
 
 
-def _check(body: bytes) -> bytes:
+def _checksum(body: bytes) -> bytes:
     return blake2b(body, digest_size=_CHECK_BYTES, person=b"lvs-feedback").digest()
 
 
@@ -118,24 +120,51 @@ def pending(directory: Path, now: float) -> tuple[dict[str, Pending], tuple[str,
 
 def read_pending(path: Path) -> Pending:
     """Raises KeyFileError."""
-    raw = keys.read_file(path, _File)
+    return _made(keys.read_file(path, _File), path)
+
+
+def _made(raw: _File, path: Path) -> Pending:
     return Pending(raw.name, keys.public_key(raw.public_key), keys.rips(raw.addresses, str(path)), raw.expires_at, path)
 
 
 def redeem(waiting: Pending, key: PublicKey, now: float) -> None:
-    """Enroll `key` in the token's place; a key that NAME has already stays good for an hour. Raises KeyFileError."""
-    if now >= waiting.expires_at:
-        raise KeyFileError("the token has expired")
+    """Enroll `key` in the token's place; a key that NAME has already stays good for an hour. Raises KeyFileError.
+
+    What is good is the file that is there now, not what was read when its holder connected: the token may have been
+    taken back since, or another one made. It is claimed before it is believed, so that of two that come at once one has
+    it, and it is that one's.
+    """
     if key == waiting.public_key:
         raise KeyFileError("the token's own key is for once: make another")
+    _check(waiting, waiting.path, now)
     keys.refuse_taken(waiting.path.parent, waiting.name, key, waiting.addresses)
     try:
-        waiting.path.unlink()  # first: of two that come at once, one finds it
+        private = files.claim(waiting.path)
     except FileNotFoundError:
-        raise KeyFileError("the token has been used") from None
+        raise KeyFileError(USED) from None
     except OSError as error:
         raise KeyFileError(
             f"this master may not write its enrolments ({error.strerror}): enroll by hand: feedback keys enroll"
         ) from None
+    try:
+        _check(waiting, private, now)
+    except KeyFileError:
+        files.put_back(private, waiting.path)
+        raise
+    files.discard(private)
     addresses = [str(a) for a in waiting.addresses]
     keys.enroll(waiting.path.parent, waiting.name, key, addresses, previous_until=int(now) + OVERLAP_SECONDS)
+
+
+def _check(waiting: Pending, path: Path, now: float) -> None:
+    """Whether the file at `path` is this very token, and good. Raises KeyFileError."""
+    if now >= waiting.expires_at:
+        raise KeyFileError("the token has expired")
+    try:
+        there = _made(convert(files.read(path), _File, str(path)), waiting.path)
+    except FileNotFoundError:
+        raise KeyFileError(USED) from None
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        raise KeyFileError(f"the token cannot be read any more: {error}") from None
+    if there != waiting:
+        raise KeyFileError("another token has taken this one's place")

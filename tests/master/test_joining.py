@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 import time
 from pathlib import Path
@@ -102,14 +103,14 @@ def test_a_master_that_may_not_write_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refused(path: Path, missing_ok: bool = False) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
     async def scenario() -> None:
         async with site.link() as link:
             text = token(site)
             with monkeypatch.context() as patch, pytest.raises(KeyFileError, match="enroll by hand"):
-                patch.setattr(type(tmp_path), "unlink", refused)
+                patch.setattr(os, "rename", refused)
                 await joined(text, link, tmp_path / "agent")
             assert len(tokens.pending(site.enrolled, time.time())[0]) == 1, "it is good yet"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.ops import keys, tokens
+from feedback.ops import files, keys, tokens
 from feedback.ops.keys import KeyFileError, PublicKey
 from feedback.ops.tokens import OVERLAP_SECONDS
 
@@ -101,6 +101,39 @@ def test_a_newer_token_and_a_revocation_end_it(agents: Path, master: PublicKey, 
     assert waiting(agents) == []
     with pytest.raises(KeyFileError, match="used"):
         tokens.redeem(second, key(tmp_path, "rs1"), NOW)
+
+
+@pytest.mark.parametrize("change", ["revoked", "replaced", "extended", "swapped at the last moment"])
+def test_what_was_taken_back_enrolls_nobody_and_uses_up_no_other(
+    agents: Path, master: PublicKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """The holder of a first token has connected, and waits until there is a second one under its name."""
+    tokens.issue(agents, "rs1", ("10.0.0.11",), master, NOW + 60)
+    (stolen,) = waiting(agents)
+    claim = files.claim
+
+    def late(path: Path) -> Path:
+        tokens.issue(agents, "rs1", ("10.0.0.11",), master, NOW + 60)
+        return claim(path)
+
+    if change == "swapped at the last moment":
+        monkeypatch.setattr(files, "claim", late)
+    else:
+        keys.revoke(agents, "rs1")
+        if change == "replaced":
+            tokens.issue(agents, "rs1", ("10.0.0.11",), master, NOW + 60)
+        elif change == "extended":
+            tokens.issue(agents, "rs1", ("10.0.0.11", "10.0.0.12"), master, NOW + 60)
+    with pytest.raises(KeyFileError, match=r"taken back|another token"):
+        tokens.redeem(stolen, key(tmp_path, "thief"), NOW)
+    assert not keys.enrolled(agents).by_key
+    monkeypatch.undo()
+    if change != "revoked":
+        (second,) = waiting(agents)
+        own = key(tmp_path, "own")
+        tokens.redeem(second, own, NOW)
+        assert list(keys.enrolled(agents).by_key) == [own]
+    assert not [p for p in agents.iterdir() if p.suffix != ".toml"]
 
 
 def test_addresses_and_keys_of_others_are_refused(agents: Path, master: PublicKey, tmp_path: Path) -> None:
