@@ -19,6 +19,7 @@ from feedback.config import ConfigError, MasterConfig, parse
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.health import Outcome, Probe
 from feedback.master.shell.probes import Probes
+from feedback.master.shell.programs import Gone, Programs
 from feedback.model import DestinationKey
 from tests.master.builders import VIRTUAL
 from tests.ops.exhausted import exhausted
@@ -138,11 +139,73 @@ def test_a_program_that_is_late_is_killed_with_all_that_it_started(tmp_path: Pat
     began = time.monotonic()
     made = outcome(Check(type="exec", timeout_seconds=0.3, command=("/bin/sh", "-c", script)))
     assert (made.good, made.text, time.monotonic() - began < 5) == (False, "exec: no answer within 0.3 s", True)
-    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    gone(tmp_path / "child")
+
+
+def gone(pid: Path) -> None:
+    """Nothing of that process is left, or it is a moment from it."""
+    status = Path(f"/proc/{pid.read_text().strip()}/stat")
     deadline = time.monotonic() + 5
-    while child.exists() and child.read_text().split()[2] != "Z":
+    while status.exists() and status.read_text().split()[2] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("away", ["setsid", "env -i setsid", "setsid setsid"])
+@pytest.mark.parametrize("stays, status", [("wait", None), ("true", 0), ("exit 3", 3)])
+def test_what_leaves_a_programs_session_ends_with_its_check(
+    tmp_path: Path, away: str, stays: str, status: int | None
+) -> None:
+    """A daemon made by the book: a session of its own, no parent, none of the check's environment."""
+    pid = tmp_path / "child"
+    daemon = (
+        f"{away} sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; exec /bin/sleep 60 >/dev/null 2>&1' >/dev/null 2>&1 &"
+    )
+    script = f"({daemon}); while [ ! -e {pid} ]; do sleep 0.02; done; {stays if stays != 'wait' else 'sleep 60'}"
+    made = outcome(Check(type="exec", timeout_seconds=2.0, command=("/bin/sh", "-c", script)))
+    assert made.good is (status == 0)
+    gone(pid)
+
+
+def test_what_another_check_left_to_itself_lives_as_long_as_that(tmp_path: Path) -> None:
+    script = f"(setsid sleep 60 & echo $! > {tmp_path}/child); sleep 0.7; kill -0 $(cat {tmp_path}/child)"
+
+    async def scenario() -> list[tuple[int, str]]:
+        programs = Programs()
+        slow = asyncio.create_task(programs.run(("/bin/sh", "-c", script)))
+        for _ in range(5):
+            await asyncio.sleep(0.1)
+            await programs.run(("/bin/sh", "-c", "(setsid sleep 60 &)"))
+        found = await slow
+        await programs.close()
+        return [found]
+
+    assert asyncio.run(scenario()) == [(0, "")]
+    gone(tmp_path / "child")
+
+
+def test_a_program_has_no_capability_and_may_get_none() -> None:
+    script = "grep -E '^(CapPrm|CapEff|CapAmb|NoNewPrivs)' /proc/self/status | tr -d '\\n\\t'"
+    made = outcome(Check(type="exec", command=("/bin/sh", "-c", script)))
+    none = "0" * 16
+    assert f"CapPrm:{none}CapEff:{none}CapAmb:{none}NoNewPrivs:1" in made.text
+
+
+def test_a_program_that_says_escape_sequences_says_none_of_them() -> None:
+    made = outcome(Check(type="exec", command=("/bin/sh", "-c", "printf '\\033]0;x\\007\\033[31mred'")))
+    assert "red" in made.text and made.text.isprintable()
+
+
+def test_where_the_runner_dies_nothing_is_said_of_the_server_and_it_comes_again() -> None:
+    async def scenario() -> tuple[int, str]:
+        programs = Programs()
+        with pytest.raises(Gone):
+            await programs.run(("/bin/sh", "-c", "kill -9 $PPID; sleep 60"))
+        found = await programs.run(("/bin/true",))
+        await programs.close()
+        return found
+
+    assert asyncio.run(scenario()) == (0, "")
 
 
 def test_a_program_that_is_not_there_is_said() -> None:

@@ -25,7 +25,7 @@ virtual = "tcp:10.0.0.100:80"
 address = "10.0.0.1"
 [service.check]
 type = "exec"
-command = ["/bin/true", "{address}"]
+command = ["/bin/sh", "-c", "grep -q '^CapEff:[[:space:]]*0*$' /proc/self/status", "check", "{address}"]
 END
 cat >/etc/feedback/sync.toml <<'END'
 name = "d1"
@@ -49,10 +49,18 @@ feedback keys token rs1 --rip 10.0.0.1 >token 2>/dev/null
 must "an agent joins by token" sh -c 'feedback keys join - --master tcp://10.0.0.1:7433 <token'
 must "feedback-agent starts" systemctl start feedback-agent
 soon "the master hears it" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
-soon "its own check, a program, passes" 'feedback show --json | grep -q "\"up\": *true"'
+soon "its own check, a program, has no capability and passes" 'feedback show --json | grep -q "\"up\": *true"'
 
+# What is made while a daemon runs is hidden from it when it starts again.
+must "feedback-master and sync start again" systemctl restart feedback-master feedback-sync
+soon "the master hears the agent again" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
 for unit in agent master sync; do
-    must "feedback-$unit runs as feedback" sh -c "[ \"\$(stat -c %U /proc/\$(systemctl show --value -p MainPID feedback-$unit))\" = feedback ]"
+    must "feedback-$unit runs as feedback" [ "$(status feedback-$unit Uid | cut -f1)" = "$(id -u feedback)" ]
+    for secret in agent.key_secret master.key_secret pair.key; do
+        own=$(case $unit in sync) echo pair.key ;; *) echo $unit.key_secret ;; esac)
+        seen=/proc/$(systemctl show --value -p MainPID feedback-$unit)/root/etc/feedback/$secret
+        must "feedback-$unit sees its own secret and no other ($secret)" sh -c "[ $secret = $own ] && test -s $seen || ! test -s $seen"
+    done
     must "feedback-$unit runs under a filter of system calls" [ "$(status feedback-$unit Seccomp)" = 2 ]
     must "feedback-$unit gains no privileges" [ "$(status feedback-$unit NoNewPrivs)" = 1 ]
     echo nonsense >>/etc/feedback/$unit.toml
@@ -61,6 +69,10 @@ for unit in agent master sync; do
 done
 must "the agent has no capability" [ "$(status feedback-agent CapEff)" = 0000000000000000 ]
 must "the master has CAP_NET_ADMIN" [ "$(status feedback-master CapEff)" = 0000000000001000 ]
+for unit in master sync; do
+    seen=/proc/$(systemctl show --value -p MainPID feedback-$unit)
+    must "feedback-$unit is nobody's to look into, not its own user's" sh -c "! setpriv --reuid=feedback --regid=feedback --clear-groups cat $seen/environ >/dev/null 2>&1"
+done
 must "sync has CAP_NET_ADMIN and CAP_NET_RAW" [ "$(status feedback-sync CapEff)" = 0000000000003000 ]
 # Longer than WatchdogSec: the loops that work have fed it.
 sleep 12
@@ -83,7 +95,7 @@ END
         >"/etc/systemd/system/feedback-$unit.service.d/credentials.conf"
     systemctl daemon-reload
     must "feedback-$unit starts with its credential" systemctl start "feedback-$unit"
-    must "feedback-$unit with it runs as feedback" sh -c "[ \"\$(stat -c %U /proc/\$(systemctl show --value -p MainPID feedback-$unit))\" = feedback ]"
+    must "feedback-$unit with it runs as feedback" [ "$(status "feedback-$unit" Uid | cut -f1)" = "$(id -u feedback)" ]
     must "feedback-$unit's credential is the manager's mount" sh -c "grep -q ' /run/credentials/feedback-$unit.service .* ramfs ' /proc/\$(systemctl show --value -p MainPID feedback-$unit)/mountinfo"
     must "feedback-$unit with it runs under a filter of system calls" [ "$(status "feedback-$unit" Seccomp)" = 2 ]
 done

@@ -1,8 +1,9 @@
 """The shell of the checks: asks destinations, and hands what came of it to the controller. It decides nothing.
 
-TCP: a connection is made. HTTP and HTTPS: one GET, by h11, status and text compared. exec: a program's exit status, its
-whole process group killed at the deadline. agent-check: one line. Every probe has a deadline and an end; so many go at
-once and no more, the rest waits its turn, and a destination is never asked twice at the same time.
+TCP: a connection is made. HTTP and HTTPS: one GET, by h11, status and text compared. exec: a program's exit status, run
+elsewhere and without capabilities (programs.py), all of it killed at the deadline. agent-check: one line. Every probe
+has a deadline and an end; so many go at once and no more, the rest waits its turn, and a destination is never asked
+twice at the same time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import ssl
 import threading
@@ -23,7 +23,11 @@ import h11
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import LINE_BYTES_MAX
 from feedback.master.claims.health import Outcome, Probe
+from feedback.master.shell.programs import Gone, Programs
 from feedback.ops.descriptors import NONE_LEFT
+from feedback.ops.logs import Log
+
+LOG = Log("probes")
 
 CONNECTIONS_MAX = 512
 PROGRAMS_MAX = 16
@@ -42,6 +46,7 @@ class Probes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places = {"exec": asyncio.Semaphore(PROGRAMS_MAX)}
         self._usual = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._programs = Programs()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="probes", daemon=True)
         self._thread.start()
@@ -65,6 +70,7 @@ class Probes:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._programs.close()
 
     async def _run(self, probe: Probe) -> None:
         what = probe.what
@@ -72,7 +78,7 @@ class Probes:
         async with self._places.get(kind, self._usual):
             result: Outcome | bytes | None
             if isinstance(what, Check):
-                result = await _checked(what, probe)
+                result = await _checked(what, probe, self._programs)
             else:
                 result = await _asked(what, probe)
         with contextlib.suppress(RuntimeError):  # the master stopped meanwhile
@@ -102,18 +108,26 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return data
 
 
-async def _checked(check: Check, probe: Probe) -> Outcome | None:
+async def _checked(check: Check, probe: Probe, programs: Programs) -> Outcome | None:
     """None where it could not be asked for want of descriptors or memory here: that says nothing of the server."""
     address, port = str(probe.destination.address), check.port or probe.destination.port
     began = time.monotonic()
     try:
+        if check.type == "exec":
+            await programs.start()
+            began = time.monotonic()
         async with asyncio.timeout(check.timeout_seconds):
             if check.type == "exec":
-                outcome = await _program(check, address, port)
+                words = [w.replace("{address}", address).replace("{port}", str(port)) for w in check.command]
+                status, said = await programs.run(words)
+                outcome = Outcome(status == 0, f"exit status {status}" + (f": {said}" if said else ""))
             elif check.type == "tcp":
                 outcome = await _connection(address, port)
             else:
                 outcome = await _http(check, address, port)
+    except Gone as gone:
+        LOG.error("check-not-run", program=check.command[0], reason=str(gone))
+        return None
     except TimeoutError:
         return Outcome(False, f"{check.type}: no answer within {check.timeout_seconds:g} s")
     except ssl.SSLError as error:
@@ -184,26 +198,3 @@ def _tls(verify: bool) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-async def _program(check: Check, address: str, port: int) -> Outcome:
-    words = [w.replace("{address}", address).replace("{port}", str(port)) for w in check.command]
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"},
-    )
-    assert process.stdout is not None
-    try:
-        said = (await process.stdout.read(OUTPUT_BYTES_MAX)).decode("utf-8", "replace")
-        while await process.stdout.read(BODY_BYTES_MAX):
-            pass  # a full pipe would stop it
-        status = await process.wait()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # and what it left behind
-    first = said.strip().partition("\n")[0]
-    return Outcome(status == 0, f"exit status {status}" + (f": {first}" if first else ""))

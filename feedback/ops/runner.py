@@ -1,0 +1,199 @@
+"""Runs programs in a process of its own that has no capability, whoever starts it.
+
+    python -m feedback.ops.runner      requests in, an empty line and then answers out
+
+What a unit grants survives execve, so that a check could edit IPVS as the master does. So this process gives its
+capabilities away, begins anew, and makes sure that they are gone before it says that it is there.
+
+Everything that a program starts ends with it. Some of that may have a session and a parent of its own; so this process
+adopts orphans (a subreaper), each bears the mark of its program in its environment, and whoever has no mark of one that
+runs is killed. Invariants: when a program is over nothing of it runs; when standard input ends, nothing at all.
+
+Source: prctl(2), PR_SET_CHILD_SUBREAPER; capabilities(7), ambient and bounding sets: a unit may forbid capset().
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+
+OUTPUT_BYTES_MAX = 200  # of what a program says
+READ_BYTES = 64 * 1024
+LINE_BYTES_MAX = 1 << 20
+ROUNDS_MAX = 100  # of killing: each finds the children of those that the last one killed
+PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 24, 36, 38, 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+CAPABILITIES = 64  # more than any kernel has
+CONFINED = "--confined"
+MARK = "FEEDBACK_PROGRAM"
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """Run these words as program `number`; None: end it, its time is over."""
+
+    number: int
+    words: tuple[str, ...] | None
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """Exit status and the first line that was said; or the `errno` with which it could not be started."""
+
+    number: int
+    status: int
+    said: str
+    errno: int = 0
+
+
+class Runner:
+    """The programs that run now."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._marks: dict[int, str] = {}  # by process
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        """Until there are no more requests."""
+        while line := await reader.readline():
+            request = msgspec.json.decode(line, type=Request)
+            if request.words is not None:
+                self._tasks[request.number] = asyncio.create_task(self._run(request.number, request.words))
+            elif request.number in self._tasks:
+                self._tasks[request.number].cancel()
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        self._sweep()
+
+    async def _run(self, number: int, words: tuple[str, ...]) -> None:
+        try:
+            status, said = await self._program(words)
+            _answer(Answer(number, status, said))
+        except OSError as error:
+            _answer(Answer(number, 0, "", error.errno or 0))
+        finally:
+            del self._tasks[number]
+
+    async def _program(self, words: tuple[str, ...]) -> tuple[int, str]:
+        mark = secrets.token_hex(8)
+        heard = _Heard()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *words,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=heard.write_end,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", MARK: mark},
+            )
+        except BaseException:
+            heard.close()
+            raise
+        self._marks[process.pid] = mark
+        try:
+            status = await process.wait()
+            return status, heard.first_line()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(asyncio.CancelledError):
+                await process.wait()
+            del self._marks[process.pid]
+            heard.close()
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Kill whoever belongs to no program that runs."""
+        marks = set(self._marks.values())
+        for _ in range(ROUNDS_MAX):
+            adopted = [child for child in psutil.Process().children() if child.pid not in self._marks]
+            strays = [child for child in adopted if _mark(child) not in marks]
+            if not strays:
+                return
+            for stray in strays:
+                with contextlib.suppress(psutil.Error, ChildProcessError):
+                    stray.kill()
+                    os.waitpid(stray.pid, 0)  # a killed one ends at once, and its children become ours
+
+
+class _Heard:
+    """What a program says, as far as it counts; the rest is read too, since a full pipe would stop it. A pipe of our
+    own: what the program leaves behind may hold the other end for long after its exit."""
+
+    def __init__(self) -> None:
+        self._read_end, self.write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(self.write_end, True)
+        self._said = b""
+        asyncio.get_running_loop().add_reader(self._read_end, self._take)
+
+    def _take(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._read_end, READ_BYTES)
+            self._said += data[: OUTPUT_BYTES_MAX - len(self._said)]
+            if not data:
+                asyncio.get_running_loop().remove_reader(self._read_end)
+
+    def first_line(self) -> str:
+        """After the program's end."""
+        self._take()
+        return self._said.decode("utf-8", "replace").strip().partition("\n")[0]
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._read_end)
+        os.close(self._read_end)
+        os.close(self.write_end)
+
+
+def _mark(child: psutil.Process) -> str | None:
+    """None where it has none, or hides it."""
+    try:
+        return child.environ().get(MARK)
+    except psutil.Error:
+        return None
+
+
+def _answer(answer: Answer) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def confine() -> None:
+    """Begin anew without privileges, and without a way to any."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    if os.geteuid() == 0:  # root has all of them anew at each execve, up to the bounding set
+        for capability in range(CAPABILITIES):
+            prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    os.execv(sys.executable, [sys.executable, "-m", "feedback.ops.runner", CONFINED])
+
+
+def confined() -> bool:
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return all(int(line.split()[1], 16) == 0 for line in status if line.startswith(("CapPrm:", "CapEff:", "CapAmb:")))
+
+
+async def main() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's, which then closes our input
+    reader = asyncio.StreamReader(LINE_BYTES_MAX)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
+    await Runner().serve(reader)
+
+
+if __name__ == "__main__":
+    if CONFINED not in sys.argv:
+        confine()
+    if not confined():
+        sys.exit("this process cannot give its capabilities away: no program is run with them")
+    asyncio.run(main())
