@@ -18,6 +18,7 @@ from math import inf
 import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
+from feedback.faults import said
 from feedback.master.claims.health import Outcome, Probe
 from feedback.master.claims.orders import Orders
 from feedback.master.claims.owner import ForeignEdit
@@ -38,7 +39,7 @@ from feedback.model import (
     Setting,
     Snapshot,
 )
-from feedback.wire import Report, printable
+from feedback.wire import Report
 
 DESTINATION_SECONDS = 0.0005  # between looks, for each destination
 AWAY_SECONDS = 600.0  # a service that its owner removes and makes again goes on with what was learned
@@ -134,7 +135,7 @@ class Controller:
                         pipeline.observe(row, seen)
                     except Exception as error:
                         pipeline.forget(row)
-                        self.faults.append(Fault(f"{report.agent} for {row.key}", _said(error)))
+                        self.faults.append(Fault(f"{report.agent} for {row.key}", said(error)))
         return None
 
     def _index(self) -> None:
@@ -213,8 +214,8 @@ class Controller:
 
     def _fail(self, pipeline: Pipeline, error: Exception) -> ServiceStatus:
         """What goes wrong in one service holds that service, and no other."""
-        self.faults.append(Fault(str(pipeline.service.key), _said(error)))
-        return pipeline.stand_still(f"held by a fault of the master: {_said(error)}")
+        self.faults.append(Fault(str(pipeline.service.key), said(error)))
+        return pipeline.stand_still(f"held by a fault of the master: {said(error)}")
 
     def _interval_seconds(self) -> float:
         """Shorter where that is of use, while connections come and as far as it costs little."""
@@ -266,15 +267,6 @@ class Controller:
     def next_timer(self) -> float:
         """When `decide` wants to be called again, in the caller's `now`."""
         return self._timer
-
-
-def _said(error: Exception) -> str:
-    """The error and its place, in one line."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else ""
-    return printable(f"{type(error).__name__}: {error}{place}"[:200])
 
 
 def _check_laws(config: MasterConfig) -> None:

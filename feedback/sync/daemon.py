@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback.config import ConfigError, SyncConfig, load
+from feedback.faults import said
 from feedback.ipvs import Client, Kernel
 from feedback.ops import pair, systemd
 from feedback.ops.control import serve
@@ -28,6 +29,7 @@ from feedback.ops.door import quiet
 from feedback.ops.logs import Budget, Log
 from feedback.ops.role import Role as SaidRole
 from feedback.ops.role import RoleFile
+from feedback.ops.tasks import Tasks
 from feedback.sync import doctor, report
 from feedback.sync.addresses.network import Network
 from feedback.sync.addresses.packets import Answer, Claim
@@ -95,7 +97,7 @@ class Daemon:
         self._complaints: dict[str, float] = {}
         self._budget = Budget(TRANSITIONS_LOGGED, ERROR_LOG_SECONDS)
         self._stopping = False
-        self._settling: asyncio.Task[None] | None = None
+        self._tasks = Tasks(self._failed)
         self._wanted, self._secret = wanted, secret
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -156,6 +158,7 @@ class Daemon:
             self._log.info("started", name=c.name, peer=c.peer, links=len(c.link), addresses=len(c.address))
             await self._work(stop)
             self._stopping = True
+            self._tasks.cancel()
             if self._timer is not None:
                 self._timer.cancel()
         systemd.stopping("addresses, services and connections stay as they are")
@@ -240,14 +243,14 @@ class Daemon:
 
     def _take_frames(self) -> None:
         at = now()
-        for said in self._network.read():
-            if said.address in self._targets:
-                self._targets[said.address] = at
-                self._engine.receive_reach(str(said.address), True, at)
-            elif isinstance(said, Answer):
-                self._engine.receive_answer(str(said.address), _mac(said.mac), at)
-            elif isinstance(said, Claim):
-                self._engine.receive_claim(str(said.address), _mac(said.mac), at)
+        for heard in self._network.read():
+            if heard.address in self._targets:
+                self._targets[heard.address] = at
+                self._engine.receive_reach(str(heard.address), True, at)
+            elif isinstance(heard, Answer):
+                self._engine.receive_answer(str(heard.address), _mac(heard.mac), at)
+            elif isinstance(heard, Claim):
+                self._engine.receive_claim(str(heard.address), _mac(heard.mac), at)
         self._advance()
 
     def _look_around(self) -> None:
@@ -305,7 +308,7 @@ class Daemon:
                 self._tenure.announce_again(at)
                 self._log.warning("announced-again", reason=reason)
             case PrepareHandover():
-                self._settling = asyncio.get_running_loop().create_task(self._hand_over())
+                self._tasks.start(self._hand_over(), "handover")
 
     async def _hand_over(self) -> None:
         reason = await self._carrier.settle()
@@ -313,8 +316,17 @@ class Daemon:
             self._engine.receive_handed_over(now())
             self._advance()
         else:
-            self._log.error("handover-stuck", reason=reason)
-            self._handover["reason"] = reason
+            self._stuck(reason)
+
+    def _stuck(self, reason: str) -> None:
+        """The election gives a handover up that was not prepared in time; this is why."""
+        self._log.error("handover-stuck", reason=reason)
+        self._handover["reason"] = reason
+
+    def _failed(self, name: str, error: Exception) -> None:
+        self._counters["faults"] += 1
+        self._log.error("fault", task=name, reason=said(error))
+        self._stuck(f"a fault of this director: {said(error)}")
 
     def _follow(self) -> None:
         """Be the end that the role asks for: over the link heard last, where the one in use has fallen silent."""

@@ -21,11 +21,13 @@ from functools import cache
 import h11
 
 from feedback.config.probe import AgentSource, Check
+from feedback.faults import said
 from feedback.master.claims.advice import LINE_BYTES_MAX
 from feedback.master.claims.health import Outcome, Probe
 from feedback.master.shell.programs import Gone, Programs
 from feedback.ops.descriptors import NONE_LEFT
 from feedback.ops.logs import Log
+from feedback.ops.tasks import Tasks
 
 LOG = Log("probes")
 
@@ -43,7 +45,7 @@ class Probes:
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._home = receive, asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(_failed)
         self._places = {"exec": asyncio.Semaphore(PROGRAMS_MAX)}
         self._usual = asyncio.Semaphore(CONNECTIONS_MAX)
         self._programs = Programs()
@@ -62,14 +64,10 @@ class Probes:
 
     def _start(self, probes: list[Probe]) -> None:
         for probe in probes:
-            task = self._loop.create_task(self._run(probe))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._run(probe), f"check of {probe.destination}")
 
     async def _end(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         await self._programs.close()
 
     async def _run(self, probe: Probe) -> None:
@@ -77,12 +75,20 @@ class Probes:
         kind = what.type if isinstance(what, Check) else "agent"
         async with self._places.get(kind, self._usual):
             result: Outcome | bytes | None
-            if isinstance(what, Check):
-                result = await _checked(what, probe, self._programs)
-            else:
-                result = await _asked(what, probe)
+            try:
+                if isinstance(what, Check):
+                    result = await _checked(what, probe, self._programs)
+                else:
+                    result = await _asked(what, probe)
+            except Exception as error:
+                LOG.error("fault", check=kind, destination=str(probe.destination), reason=said(error))
+                result = None
         with contextlib.suppress(RuntimeError):  # the master stopped meanwhile
             self._home.call_soon_threadsafe(self._receive, probe, result, time.monotonic())
+
+
+def _failed(name: str, error: Exception) -> None:
+    LOG.error("fault", task=name, reason=said(error))
 
 
 async def _asked(source: AgentSource, probe: Probe) -> bytes | None:

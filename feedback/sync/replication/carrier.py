@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from feedback.faults import said
 from feedback.ipvs import IpvsError, Kernel
 from feedback.ops.logs import Log
+from feedback.ops.tasks import Tasks
 from feedback.sync.replication import messages
 from feedback.sync.replication.inbound import Inbound
 from feedback.sync.replication.kernel import Replication
@@ -59,10 +61,10 @@ class Carrier:
         self._leading = False
         self._lingers: float | None = None
         self._endpoint: str | None = None  # of the active one, while this director is not
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._failed)
         ends = {"mirror": mirror, "master_state": master_state, "clock": clock}
         self._in = Inbound(boot, kernel, replication, self._connect, self._ask, **ends)  # type: ignore[arg-type]
-        self._out = Outbound(boot, kernel, replication, self._answer, self._spawn, **ends)  # type: ignore[arg-type]
+        self._out = Outbound(boot, kernel, replication, self._answer, self._tasks.start, **ends)  # type: ignore[arg-type]
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -70,18 +72,18 @@ class Carrier:
         self._transport = transport
         if self._replication is not None:
             asyncio.get_running_loop().add_reader(self._replication.capture_fd, self._out.captured)
-        self._spawn(self._mirror_always())
+        self._tasks.start(self._mirror_always(), "mirror")
 
     def close(self) -> None:
         if self._replication is not None:
             asyncio.get_running_loop().remove_reader(self._replication.capture_fd)
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _failed(self, name: str, error: Exception) -> None:
+        """A task of ours ended by a fault: what it was for is over, and the standby, told so, asks anew."""
+        self.counters["faults"] += 1
+        LOG.error("fault", task=name, reason=said(error))
+        self._out.end(f"a fault of this director: {said(error)}")
 
     def _connect(self, endpoint: str | None) -> None:
         if self._transport is not None:
@@ -169,8 +171,14 @@ class Carrier:
                 elif self._in.following is not None and turn % MEND_TURNS == 0:
                     await self._in.mend()
             except IpvsError as error:
-                self.counters["mirror_failed"] += 1
-                LOG.error("mirror-failed", reason=str(error))
+                self._not_mirrored(str(error))
+            except Exception as error:
+                self.counters["faults"] += 1
+                self._not_mirrored(said(error))
+
+    def _not_mirrored(self, reason: str) -> None:
+        self.counters["mirror_failed"] += 1
+        LOG.error("mirror-failed", reason=reason)
 
     def _decoded(self, data: bytes) -> Message | None:
         try:

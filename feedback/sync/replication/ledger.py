@@ -19,7 +19,14 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from feedback.sync.replication import records
-from feedback.sync.replication.records import HEADER_BYTES, RECORD6_BYTES, RECORD_BYTES, DatagramError, Record
+from feedback.sync.replication.records import (
+    HEADER_BYTES,
+    RECORD6_BYTES,
+    RECORD_BYTES,
+    ConnectionFlag,
+    DatagramError,
+    Record,
+)
 
 ENTRIES_MAX = 2_000_000
 LATER_MAX = 50_000  # datagrams
@@ -112,7 +119,8 @@ class Ledger:
         self.whole = True
 
     def table(self, now: float) -> tuple[Record, ...]:
-        """Every connection, its timeout what is left of it. May run in another thread than `note`."""
+        """Every connection, its timeout what is left of it, a template's its own. May run in another thread than
+        `note`."""
         self.fold()
         found: list[Record] = []
         entries = tuple(self._entries.values())
@@ -132,13 +140,16 @@ class Ledger:
 
 
 def _aged(body: bytes, left_seconds: float) -> bytes:
+    """With what is left of its timer. A template's timeout is the service's, and each connection starts it anew."""
+    if _template(body):
+        return body
     return body[:20] + min(int(left_seconds) + 1, 0xFFFFFFFF).to_bytes(4, "big") + body[24:]
 
 
 def _bodies(datagram: bytes) -> list[bytes]:
     """The records of a datagram, each as its bytes, without the padding."""
     count = datagram[4]
-    if len(datagram) == HEADER_BYTES + count * RECORD_BYTES and datagram[HEADER_BYTES] == 0:
+    if len(datagram) == HEADER_BYTES + count * RECORD_BYTES and _plain(datagram, count):
         return [datagram[at : at + RECORD_BYTES] for at in range(HEADER_BYTES, len(datagram), RECORD_BYTES)]
     bodies, at = [], HEADER_BYTES
     for _ in records.decode(datagram).records:  # which shows that the sizes are right
@@ -148,11 +159,27 @@ def _bodies(datagram: bytes) -> list[bytes]:
     return bodies
 
 
+def _plain(datagram: bytes, count: int) -> bool:
+    """Whether all are of IPv4 and without parameters: type 0 and the size of a record, in version 0. What is not is
+    looked at one by one: a local user's datagram may begin as the kernel's do."""
+    first = HEADER_BYTES
+    return (
+        datagram[first::RECORD_BYTES] == bytes(count)
+        and datagram[first + 2 :: RECORD_BYTES] == bytes(count)
+        and datagram[first + 3 :: RECORD_BYTES] == bytes((RECORD_BYTES,)) * count
+    )
+
+
 def _key(body: bytes) -> bytes:
-    """Protocol, ports of client and service, and their addresses: what the kernel finds a connection by."""
-    if body[0]:
-        return body[1:2] + body[10:14] + body[24:56]
-    return body[1:2] + body[10:14] + body[24:32]
+    """Protocol, ports of client and service, and their addresses: what the kernel finds a connection by. Templates of
+    one client may differ in a persistence engine's data alone (the Call-IDs of SIP)."""
+    size, there = (RECORD6_BYTES, 56) if body[0] else (RECORD_BYTES, 32)
+    key = body[1:2] + body[10:14] + body[24:there]
+    return key + body[size:] if len(body) > size and _template(body) else key
+
+
+def _template(body: bytes) -> bool:
+    return bool(body[6] & ConnectionFlag.TEMPLATE >> 8)
 
 
 def _says(body: bytes) -> bytes:

@@ -31,7 +31,7 @@ BULK_SECONDS = 0.005  # between two batches of the table: clients and heartbeats
 
 LOG = Log("replication")
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class Outbound:
@@ -73,7 +73,7 @@ class Outbound:
         self.counters["sessions_served"] += 1
         self._route, self._sender = route, Sender(hello, self._boot, self._clock())
         self._answer(route, self._sender.greeting())
-        self._spawn(self._open_session(self._sender))
+        self._spawn(self._open_session(self._sender), "session")
 
     def acknowledged(self, route: bytes, ack: Ack) -> None:
         if self._sender is not None and route == self._route:

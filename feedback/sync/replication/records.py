@@ -15,6 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum, IntFlag
+from typing import TypeAlias
 
 import msgspec
 
@@ -59,6 +60,9 @@ class RecordError(ValueError):
     """A record that has no place in a datagram."""
 
 
+Key: TypeAlias = tuple[int, bytes, int, bytes, int, bytes]
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One connection, or a template of persistence. Addresses are packed; all three of one family. `sequence` is 24
     bytes (a masquerading application changed lengths, as FTP's does) or none. `timeout_seconds` restarts the timer."""
@@ -79,9 +83,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     pe_name: bytes = b""
 
     @property
-    def key(self) -> tuple[int, bytes, int, bytes, int]:
-        """What the kernel finds a connection by."""
-        return self.protocol, self.client, self.client_port, self.virtual, self.virtual_port
+    def key(self) -> Key:
+        """What the kernel finds a connection by; of a template with its persistence engine's data."""
+        engine = self.pe_data if self.flags & ConnectionFlag.TEMPLATE else b""
+        return self.protocol, self.client, self.client_port, self.virtual, self.virtual_port, engine
 
 
 class Datagram(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ from feedback.sync.replication.messages import (
     TableEnd,
     Welcome,
 )
-from feedback.sync.replication.records import DatagramError, Record
+from feedback.sync.replication.records import DatagramError, Key, Record
 
 MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the kernel's threads on both directors: a backup never hears its own master
 
@@ -327,7 +327,7 @@ class Sender:
         self._told = False
         self._live: deque[bytes] = deque()
         self._table: _Table | None = None
-        self._newer: set[tuple[int, bytes, int, bytes, int]] | None = None
+        self._newer: set[Key] | None = None
         self._sequence = self._acked = 0
         self._spoke = self._progressed = now
         self._total = self._reached = self._superseded = self._live_sent = self._bulk_sent = 0

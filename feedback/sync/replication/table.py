@@ -58,6 +58,7 @@ class Placement(NamedTuple):
 
     flags: int  # forwarding method, and whether the way back is seen
     fwmark: int
+    persistence_seconds: int  # of the service, 0 without: a template's timeout, of which the table shows what is left
 
 
 class Book:
@@ -71,7 +72,7 @@ class Book:
             key = entry.service.key
             found = {
                 (e.destination.key.address.packed, e.destination.key.port): Placement(
-                    _forward_flags(e.destination.forward), key.fwmark
+                    _forward_flags(e.destination.forward), key.fwmark, entry.service.timeout_seconds
                 )
                 for e in entry.destinations
             }
@@ -163,6 +164,7 @@ def read_line(line: str, book: Book) -> Record | str:
     if client_port == 0:
         state = _TEMPLATE_STATES.get(state_word)
         flags = placement.flags | TEMPLATE | INACTIVE  # as the kernel itself sends them; not counted as either
+        expires = max(expires, placement.persistence_seconds)
     else:
         state, inactive = _state(protocol, state_word)
         flags = placement.flags | INACTIVE if inactive else placement.flags

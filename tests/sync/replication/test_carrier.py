@@ -228,3 +228,46 @@ def test_a_peer_of_another_version_is_told_apart(tmp_path: Path) -> None:
         assert site.d1.status(site.now)["counters"] == {"refused_version": 1}
 
     run(tmp_path, scenario)
+
+
+class Breaks:
+    """A kernel that raises what nobody expects, as often as it is told to."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self.kernel, self.times = kernel, 0
+
+    def snapshot(self) -> object:
+        if self.times:
+            self.times -= 1
+            raise KeyError("a fault")
+        return self.kernel.snapshot()
+
+
+def test_a_fault_in_a_session_ends_it_with_a_reason_and_the_next_one_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(site: Site) -> None:
+        breaks = Breaks(site.kernels["d1"])
+        monkeypatch.setattr(site.d1._out, "_kernel", breaks)
+        breaks.times = 1
+        site.d1.lead()
+        site.d2.follow("tcp://d1")
+        await site.until(lambda: "a fault of this director: KeyError" in str(site.d2.status(site.now)["reason"]))
+        assert site.d1.status(site.now)["counters"]["faults"] == 1
+        await site.until(lambda: site.state("d2") == "complete")
+
+    run(tmp_path, scenario)
+
+
+def test_a_fault_in_a_turn_of_the_mirror_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(site: Site) -> None:
+        await site.replicated()
+        breaks = Breaks(site.kernels["d1"])
+        monkeypatch.setattr(site.d1._out, "_kernel", breaks)
+        breaks.times = 3
+        await site.until(lambda: breaks.times == 0)
+        assert site.kernels["d1"].apply(text.parse(CHANGE)) == ()
+        await site.until(lambda: site.table("d1") == site.table("d2"))
+        assert site.d1.status(site.now)["counters"]["mirror_failed"] >= 3
+
+    run(tmp_path, scenario)

@@ -39,6 +39,51 @@ def test_a_timer_runs_on_and_ends_never_earlier_than_the_kernels() -> None:
     assert not book.table(170.5)
 
 
+def template(call: bytes, timeout: int = 300) -> Record:
+    return Record(
+        17, 0x1083, 0, b"\x0a\0\0\x09", 0, b"\x0a\0\0\x64", 5060, b"\x0a\1\0\1", 5060, 0, timeout,
+        pe_data=call, pe_name=b"sip",
+    )  # fmt: skip
+
+
+def test_a_template_keeps_its_services_timeout_however_old_it_is() -> None:
+    """What is left of it would become its timeout for ever, whatever the client does."""
+    book = noted(template(b""), at=100.0)
+    (record,) = book.table(380.0)
+    assert record.timeout_seconds == 300
+    assert not book.table(500.0)
+
+
+def test_templates_of_one_client_differ_by_their_engines_data() -> None:
+    calls = [b"call-%d@phone" % number for number in range(30)]
+    book = noted(*map(template, calls))
+    assert sorted(record.pe_data for record in book.table(101.0)) == sorted(calls)
+    assert len({record.key for record in book.table(101.0)}) == 30
+
+
+@given(st.lists(any_record(), min_size=1, max_size=4), st.integers(0, 400), st.integers(0, 255), st.floats(0, 1000))
+def test_whatever_is_noted_a_table_can_be_made(found: list[Record], at: int, byte: int, later: float) -> None:
+    """A local user's datagram may begin as the kernel's do: what enters is what can be read again."""
+    (datagram, *_) = records.encode(found, 2)
+    if at + records.HEADER_BYTES < len(datagram):
+        place = at + records.HEADER_BYTES
+        datagram = datagram[:place] + bytes((byte,)) + datagram[place + 1 :]
+    book = noted(connection(1), at=100.0)
+    malformed = book.note([datagram], 100.0)
+    book.table(100.0 + later)
+    assert malformed or len(book) > 1 or all(record.key == connection(1).key for record in found)
+
+
+def test_a_good_first_record_lets_no_bad_second_one_in() -> None:
+    (datagram,) = records.encode([connection(1), connection(2)], 2)
+    at = records.HEADER_BYTES + records.RECORD_BYTES
+    for place, byte in ((0, 2), (0, 1), (2, 0x10), (3, 200), (3, 12)):
+        book = noted(connection(7))
+        broken = datagram[: at + place] + bytes((byte,)) + datagram[at + place + 1 :]
+        assert book.note([broken], 100.0) == 1
+        assert [record.client[3] for record in book.table(101.0)] == [7]
+
+
 def test_what_has_expired_is_swept_out_by_later_words() -> None:
     book = noted(*(connection(number, timeout=10) for number in range(100)))
     book.note(records.encode([connection(200)], 2), 100.0 + ledger.SWEEP_SECONDS + 1)

@@ -1,0 +1,33 @@
+"""Every task's end is heard by its owner."""
+
+from __future__ import annotations
+
+import asyncio
+
+from feedback.faults import said
+from feedback.ops.tasks import Tasks
+
+
+def test_an_owner_hears_an_exception_and_nothing_of_other_ends() -> None:
+    heard: list[tuple[str, str]] = []
+
+    async def fails() -> None:
+        raise ValueError("no \x1b[31mway")
+
+    async def ends() -> None:
+        await asyncio.sleep(0)
+
+    async def stays() -> None:
+        await asyncio.sleep(60)
+
+    async def scenario() -> None:
+        tasks = Tasks(lambda name, error: heard.append((name, said(error))))
+        for work in (fails, ends, stays):
+            tasks.start(work(), work.__name__)
+        await asyncio.sleep(0.01)
+        await tasks.close()
+
+    asyncio.run(scenario())
+    ((name, reason),) = heard
+    assert name == "fails"
+    assert reason.startswith("ValueError: no ") and " at fails:" in reason and reason.isprintable()
