@@ -107,10 +107,10 @@ def test_any_pool_gets_finite_shares_with_reasons_and_always_the_same(
     law, twin, now = Ruled(load(name)), Ruled(load(name)), 1000.0
     for pool, pause in turns:
         now += pause
+        same = Pool(pool.service, [replace(row) for row in pool.rows], pool.flow)  # before a law remembers anything
         shares = law.shares(pool, now)
         assert shares.keys() == {m.key for m in pool.rows}
         assert all(isfinite(s.value) and s.value >= 0 and str(s.why) for s in shares.values())
-        same = Pool(pool.service, [replace(row) for row in pool.rows], pool.flow)
         assert values(shares) == values(twin.shares(same, now))
 
 
