@@ -112,15 +112,29 @@ def rows(table: Table) -> int:
     return len(table.records) + sum(table.left_out.values())
 
 
-def missing(table: Table, before: Snapshot, after: Snapshot) -> int:
-    """How many lines of the kernel's table were not shown, by what its destinations counted before and after; 0 where
-    it is no more than can begin and end meanwhile.
+def lacking(table: Table, before: Snapshot, after: Snapshot) -> int:
+    """How many lines of the kernel's table were not shown, by what its destinations counted before and after, those
+    included that began or ended meanwhile.
 
     A kernel since 7.1 rebuilds its table as it grows. Whoever reads it meanwhile gets a part and then its end, as if
-    that were the whole (ip_vs_conn_array). Templates, and connections of removed destinations, are counted by nobody:
-    the table may well be longer."""
-    lacking = min(_bound(before), _bound(after)) - rows(table)
-    return lacking if lacking > TOLERANCE * rows(table) + TOLERANCE_LEAST else 0
+    that were the whole, or lacks the rest of one chain, or gets some lines twice (ip_vs_conn_array). Templates, and
+    connections of removed destinations, are counted by nobody: the table may well be longer."""
+    return max(0, min(_bound(before), _bound(after)) - rows(table))
+
+
+def missing(table: Table, before: Snapshot, after: Snapshot) -> int:
+    """The same; 0 where it is no more than can begin and end meanwhile."""
+    found = lacking(table, before, after)
+    return found if found > TOLERANCE * rows(table) + TOLERANCE_LEAST else 0
+
+
+def joined(earlier: Table, later: Table) -> Table:
+    """Two readings as one: each connection once, as it was shown last. One that ended in between stays, with the time
+    that it had left."""
+    records = {record.key: record for table in (earlier, later) for record in table.records}
+    reasons = {*earlier.left_out, *later.left_out}
+    left_out = {reason: max(earlier.left_out.get(reason, 0), later.left_out.get(reason, 0)) for reason in reasons}
+    return Table(tuple(records.values()), left_out)
 
 
 def _bound(snapshot: Snapshot) -> int:

@@ -19,7 +19,17 @@ from feedback.model import (
     Snapshot,
 )
 from feedback.sync.replication.records import Record
-from feedback.sync.replication.table import EXPIRY_SECONDS_MIN, Book, Table, difference, missing, read_line, read_table
+from feedback.sync.replication.table import (
+    EXPIRY_SECONDS_MIN,
+    Book,
+    Table,
+    difference,
+    joined,
+    lacking,
+    missing,
+    read_line,
+    read_table,
+)
 
 
 def service(key: str, *destinations: tuple[str, Forward]) -> ServiceEntry:
@@ -133,23 +143,33 @@ def counted(active: int, inactive: int) -> Snapshot:
 
 
 @pytest.mark.parametrize(
-    ("shown", "before", "after", "lacking"),
+    ("shown", "before", "after", "absent", "told"),
     [
-        (1000, (700, 300), (700, 300), 0),
-        (1400, (700, 300), (700, 300), 0),  # templates too
-        (980, (700, 300), (700, 300), 0),  # as many as end while it is read
-        (400, (700, 300), (700, 300), 600),  # a part
-        (0, (5000, 0), (5000, 0), 5000),
-        (400, (700, 300), (390, 10), 0),  # they ended
-        (5, (12, 0), (12, 0), 0),
+        (1000, (700, 300), (700, 300), 0, 0),
+        (1400, (700, 300), (700, 300), 0, 0),  # templates too
+        (980, (700, 300), (700, 300), 20, 0),  # as many as end while it is read
+        (400, (700, 300), (700, 300), 600, 600),  # a part
+        (0, (5000, 0), (5000, 0), 5000, 5000),
+        (19_995, (20_000, 0), (20_000, 0), 5, 0),  # the rest of one chain
+        (400, (700, 300), (390, 10), 0, 0),  # they ended
+        (5, (12, 0), (12, 0), 7, 0),
     ],
 )
 def test_a_table_that_was_shown_in_part_is_recognised(
-    shown: int, before: tuple[int, int], after: tuple[int, int], lacking: int
+    shown: int, before: tuple[int, int], after: tuple[int, int], absent: int, told: int
 ) -> None:
     record = connection(50000, "ESTABLISHED")
     table = Table((record,) * (shown - shown // 4), {"unknown destination": shown // 4})
-    assert missing(table, counted(*before), counted(*after)) == lacking
+    assert lacking(table, counted(*before), counted(*after)) == absent
+    assert missing(table, counted(*before), counted(*after)) == told
+
+
+def test_readings_are_joined_to_what_any_of_them_showed_as_it_was_last() -> None:
+    first = Table((connection(1, "SYN_RECV"), connection(2, "ESTABLISHED"), connection(2, "ESTABLISHED")), {"x": 3})
+    second = Table((connection(3, "ESTABLISHED"), connection(1, "ESTABLISHED")), {"x": 1, "y": 1})
+    both = joined(first, second)
+    assert sorted((record.client_port, record.state) for record in both.records) == [(1, 1), (2, 1), (3, 1)]
+    assert both.left_out == {"x": 3, "y": 1}
 
 
 @given(st.text(max_size=120))
