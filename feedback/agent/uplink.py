@@ -25,6 +25,7 @@ from feedback.ops.logs import Log
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
 TICK_SECONDS = 1.0
+TAKEN_AT_ONCE = 64  # events and replies: a master says one a second
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.CONFLATE, 1),
@@ -90,10 +91,14 @@ class Uplink:
         if self.state is State.CONNECTED and now < self._tick_due:
             return  # nothing that cannot wait a moment
         self._tick_due = now + TICK_SECONDS
-        while self._monitor is not None and _readable(self._monitor):
+        for _ in range(TAKEN_AT_ONCE):
+            if self._monitor is None or not _readable(self._monitor):
+                break
             frames = self._monitor.recv_multipart()
             self._on_event(struct.unpack_from("=H", frames[0])[0], now)
-        while self._socket is not None and _readable(self._socket):
+        for _ in range(TAKEN_AT_ONCE):
+            if self._socket is None or not _readable(self._socket):
+                break
             self._on_reply(self._socket.recv(zmq.NOBLOCK))
 
     def send(self, data: bytes) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DIRECTORY = "/etc/feedback/agents"
 MASTER_KEY = "/etc/feedback/master.key"
 AGENT_KEY = "/etc/feedback/agent"
+TOKEN_CHARACTERS_MAX = 1000
 
 _directory = click.option(
     "--directory",
@@ -39,7 +40,7 @@ def keys() -> None:
     \b
     With a token:
     On the director:       feedback keys token rs1 --rip 10.0.0.11
-    On the real server:    feedback keys join TOKEN --master tcp://DIRECTOR:7433
+    On the real server:    feedback keys join --master tcp://DIRECTOR:7433
 
     \b
     By hand:
@@ -151,12 +152,18 @@ def token(
         return
     until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(expires_at))
     click.echo(f"{name} for {', '.join(addresses)}, once, until {until}. On that real server:", err=True)
-    click.echo("feedback keys join TOKEN --master tcp://THIS-DIRECTOR:7433", err=True)
+    click.echo("feedback keys join --master tcp://THIS-DIRECTOR:7433   (it asks for the token)", err=True)
     click.echo(text)
 
 
 @keys.command()
-@click.argument("token")
+@click.argument("token", required=False)
+@click.option(
+    "--token-file",
+    type=click.File("r"),
+    metavar="FILE",
+    help="Where the token is; `-` is standard input.",
+)
 @click.option("--master", "endpoint", required=True, metavar="tcp://ADDRESS:PORT", help="Where the master listens.")
 @click.option(
     "--key",
@@ -176,19 +183,30 @@ def token(
 )
 @click.option("--no-config", is_flag=True, help="Print what belongs there instead.")
 @click.option("--new-key", is_flag=True, help="Make a new key in place of the one that is there.")
-def join(token: str, endpoint: str, base: Path, config: Path, no_config: bool, new_key: bool) -> None:
-    """Enroll this real server with the TOKEN that `feedback keys token` made on the director.
+def join(
+    token: str | None,
+    token_file: IO[str] | None,
+    endpoint: str,
+    base: Path,
+    config: Path,
+    no_config: bool,
+    new_key: bool,
+) -> None:
+    """Enroll this real server with the token that `feedback keys token` made on the director.
+
+    Asks for the token, or reads it from standard input or --token-file. As the word TOKEN it is taken too, but other
+    users of this host see the words of a command.
 
     Makes a key here, whose secret never leaves, and has it enrolled for the token's name and RIPs. A key that is there
     is kept: so an agent joins both masters of a pair, with a token of each. With --new-key it is exchanged, for this
     master alone: another one hears the agent again after a join there, without --new-key. Only the master that made
-    the token can take it. `-` reads the token from standard input: other users see the words of a command.
+    the token can take it.
     """
     from feedback.ops import joining, tokens
     from feedback.ops import keys as store
 
     with _one_line():
-        held = tokens.read(sys.stdin.readline() if token == "-" else token)
+        held = tokens.read(_token(token, token_file))
         kept = not new_key and joining.present(base) is not None
         joined = joining.join(held, endpoint, base, new_key=new_key)
         secret, which = store.secret_of(base), "the key that was there" if kept else "a new key"
@@ -201,6 +219,17 @@ def join(token: str, endpoint: str, base: Path, config: Path, no_config: bool, n
     click.echo(
         "now: systemctl enable --now feedback-agent, or, where it runs: systemctl reload feedback-agent", err=True
     )
+
+
+def _token(word: str | None, file: IO[str] | None) -> str:
+    if word is not None and word != "-":
+        click.echo("other users of this host may have seen the token: leave it out, and you are asked for it", err=True)
+        return word
+    if file is not None:
+        return file.readline(TOKEN_CHARACTERS_MAX)
+    if word is None and sys.stdin.isatty():
+        return str(click.prompt("Token", hide_input=True))
+    return sys.stdin.readline(TOKEN_CHARACTERS_MAX)
 
 
 @keys.command()

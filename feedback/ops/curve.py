@@ -21,6 +21,7 @@ import zmq.auth
 from feedback.ops.keys import KeyPair
 
 BATCH = 256  # messages before the loop gets its turn
+SKIP_AT_ONCE = 64  # parts: a batch of these takes some 20 ms
 ZAP_DOMAIN = "feedback"
 
 Socket = zmq.Socket[bytes]
@@ -66,6 +67,35 @@ def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
         return
     coroutine.close()
     raise RuntimeError("the ZAP handler waited: its answers would come out of order")
+
+
+class Inlet:
+    """The messages of one socket, of which `most` parts are taken. libzmq bounds the bytes of a part and no number of
+    parts: what comes beyond is thrown away, so many at a time and no more, for the loop has others to serve."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._skipping = False
+
+    def take(self, socket: Socket) -> tuple[list[zmq.Frame], bool] | None:
+        """The next message and whether that was all of it; None while a rest is thrown away. Raises zmq.Again."""
+        if self._skipping:
+            self._skip(socket)
+            return None
+        frames = [socket.recv(zmq.NOBLOCK, copy=False)]
+        while socket.getsockopt(zmq.RCVMORE):
+            if len(frames) == self._most:
+                self._skipping = True
+                break
+            frames.append(socket.recv(zmq.NOBLOCK, copy=False))
+        return frames, not self._skipping
+
+    def _skip(self, socket: Socket) -> None:
+        for _ in range(SKIP_AT_ONCE):
+            if not socket.getsockopt(zmq.RCVMORE):
+                self._skipping = False
+                return
+            socket.recv(zmq.NOBLOCK, copy=False)
 
 
 class Edges:

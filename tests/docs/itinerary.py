@@ -213,7 +213,7 @@ def pair(site: Site) -> None:
 def agents_of_both(site: Site) -> None:
     """The other director's master is told of the agents that are there: of one as operations.md says it."""
     token = site["d2"].must("feedback keys token rs1 --rip 10.0.0.11").split()[-1]
-    site["rs1"].must(f"feedback keys join '{token}' --master tcp://10.0.0.2:7433")
+    site["rs1"].must(f"echo '{token}' | feedback keys join --master tcp://10.0.0.2:7433")
     site["rs1"].must("feedback agent check && systemctl reload feedback-agent")
     site["d2"].write("rs2.key", site["rs2"].read("/etc/feedback/agent.key"))
 
@@ -267,8 +267,8 @@ COLUMNS = (
     r"Prot LocalAddress:Port Scheduler Flags",
     r"-> RemoteAddress:Port +Forward Weight ActiveConn InActConn +Base +Target +Load +Cap/s +Age State",
 )
-JOIN = "feedback keys join TOKEN --master tcp://10.0.0.1:7433"
-JOIN_OTHER = "feedback keys join TOKEN --master tcp://10.0.0.2:7433"
+JOIN = "feedback keys join --master tcp://10.0.0.1:7433"
+JOIN_OTHER = "feedback keys join --master tcp://10.0.0.2:7433"
 
 ITINERARY: tuple[Stop | Also, ...] = (
     Stop("install.md", "modprobe ip_vs"),

@@ -171,11 +171,12 @@ def test_the_commands_do_it_all(site: Site, tmp_path: Path) -> None:  # noqa: F8
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    async def entered(link: Link, text: str, *more: str) -> str:
-        words = ["join", "-", "--master", link.endpoints[0], "--key", str(tmp_path / "agent"), "--config", str(config),
-                 *more]  # fmt: skip
+    async def entered(link: Link, text: str, *more: str, given: tuple[str, ...] = ()) -> str:
+        words = ["join", *given, "--master", link.endpoints[0], "--key", str(tmp_path / "agent"),
+                 "--config", str(config), *more]  # fmt: skip
         result = await asyncio.to_thread(runner.invoke, command, words, text)
         assert result.exit_code == 0, result.output
+        assert text.strip() not in result.output and "may have seen" not in result.output
         return (tmp_path / "agent.key").read_text()
 
     async def scenario() -> None:
@@ -188,7 +189,9 @@ def test_the_commands_do_it_all(site: Site, tmp_path: Path) -> None:  # noqa: F8
                 tmp_path / "agent.key_secret",
             )
             assert [(m.endpoint, m.public_key) for m in found.master] == [(link.endpoints[0], site.master.public)]
-            assert await entered(link, made()) == first, "the key that is there is kept"
+            assert await entered(link, made(), given=("-",)) == first, "the key that is there is kept"
+            (tmp_path / "token").write_text(made())
+            assert await entered(link, "nothing", given=("--token-file", str(tmp_path / "token"))) == first
             assert await entered(link, made(), "--new-key") != first
             assert load(config, AgentConfig) == found
 
@@ -236,6 +239,7 @@ def test_one_key_joins_the_masters_of_both_directors(
                     words = ["join", text, "--master", there.endpoints[0], "--key", str(base), "--config", str(config)]
                     said = await asyncio.to_thread(CliRunner().invoke, command, words)
                     assert said.exit_code == 0, said.output
+                    assert "other users of this host may have seen the token" in said.stderr
                 assert "the key that was there" in said.stderr
                 found = load(config, AgentConfig)
                 assert [m.public_key for m in found.master] == [site.master.public, site.stranger.public]

@@ -18,7 +18,7 @@ from feedback import wire
 from feedback.agent.uplink import State, Uplink
 from feedback.config import MasterLink
 from feedback.master.shell.link import Link
-from feedback.ops import keys
+from feedback.ops import curve, keys
 from feedback.ops.curve import CurveError
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
@@ -234,6 +234,32 @@ def test_several_parts_are_refused_and_leave_the_stream_in_order(site: Site, pee
             await until(lambda: site.got, "the good report")
             assert [r.sequence for r in site.got] == [3]
             assert link.counters == {"malformed": 1, "accepted": 1}
+
+    run(scenario())
+
+
+def test_parts_without_number_hold_up_nobody(site: Site, peers: Peers) -> None:
+    """The loop has its turn all the time while they are thrown away, and the next message is whole again."""
+
+    async def scenario() -> None:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += bool(link._inlet._skipping)
+
+        async with site.link() as link:
+            counting = asyncio.create_task(others())
+            agent, other = dealer(peers, site, link, site.rs1), dealer(peers, site, link, site.rs2)
+            agent.send_multipart([b"x"] * 100_000)
+            agent.send(report(1))
+            other.send(report(0, agent="rs2", addresses=("10.0.0.12",)))
+            await until(lambda: len(site.got) == 2, "both reports")
+            assert link.counters == {"malformed": 1, "accepted": 2}
+            assert turns >= 100_000 // (curve.SKIP_AT_ONCE * curve.BATCH)
+            counting.cancel()
 
     run(scenario())
 

@@ -46,7 +46,7 @@ soon "the master makes its service" 'grep -q "TCP  0A000064:0050" /proc/net/ip_v
 must "sync wrote the kernel's sysctls" grep -qx 10 /proc/sys/net/ipv4/vs/sync_refresh_period
 
 feedback keys token rs1 --rip 10.0.0.1 >token 2>/dev/null
-must "an agent joins by token" sh -c 'feedback keys join - --master tcp://10.0.0.1:7433 <token'
+must "an agent joins by token" sh -c 'feedback keys join --master tcp://10.0.0.1:7433 <token'
 must "feedback-agent starts" systemctl start feedback-agent
 soon "the master hears it" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
 soon "its own check, a program, has no capability and passes" 'feedback show --json | grep -q "\"up\": *true"'

@@ -93,6 +93,7 @@ class Link:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its own: a context has one ZAP handler
         self._gate = curve.Gate(self._context, self._admits, self._refuse)
         self._router: zmq.Socket[bytes] | None = None
+        self._inlet = curve.Inlet(2)  # a route, and one part
         self._monitor: zmq.Socket[bytes] | None = None
         self._edges: curve.Edges | None = None
         self._door: door.Door | None = None
@@ -180,17 +181,16 @@ class Link:
             LOG.error("door-shut", reason=REASON)
 
     def _take_report(self, socket: zmq.Socket[bytes]) -> None:
-        route = socket.recv(zmq.NOBLOCK)
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
-        parts = 2
-        while socket.get(zmq.RCVMORE):
-            socket.recv(zmq.NOBLOCK)
-            parts += 1
+        message = self._inlet.take(socket)
+        if message is None:
+            return
+        (address, frame), whole = message  # a ROUTER puts the peer's address before what it said
+        route = address.bytes
         now = self._clock()
         key = str(frame.get("User-Id"))
         try:
-            if parts > 2:
-                raise Refused("malformed", f"{parts - 1} parts, expected one", self._name(key))
+            if not whole:
+                raise Refused("malformed", "more than one part", self._name(key))
             if key in self._pending:
                 self._take_join(route, self._pending[key], frame.bytes, now)
                 return

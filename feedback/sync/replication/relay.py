@@ -63,6 +63,7 @@ class Relay:
         self._dealer: curve.Socket | None = None
         self._monitor: curve.Socket | None = None
         self._edges: curve.Edges | None = None
+        self._requests, self._stream = curve.Inlet(2), curve.Inlet(1)
         self._door: door.Door | None = None
 
     def open(self) -> None:
@@ -109,6 +110,7 @@ class Relay:
         if endpoint is None:
             return
         assert self._edges is not None
+        self._stream = curve.Inlet(1)
         self._dealer = dealer = self._context.socket(zmq.DEALER)
         for option, value in _OPTIONS:
             dealer.setsockopt(option, value)
@@ -143,22 +145,26 @@ class Relay:
         return True
 
     def _take_request(self, socket: curve.Socket) -> None:
-        parts = socket.recv_multipart(zmq.NOBLOCK)
-        if len(parts) != 2:
+        message = self._requests.take(socket)
+        if message is None:
+            return
+        parts, whole = message
+        if not whole or len(parts) != 2:
             self._count("malformed")
             return
         self.counters["requests"] += 1
-        self._on_request(parts[0], parts[1])
+        self._on_request(parts[0].bytes, parts[1].bytes)
 
     def _take_stream(self, socket: curve.Socket) -> None:
-        parts = socket.recv_multipart(zmq.NOBLOCK)
-        if socket is not self._dealer:
-            return  # of a link left meanwhile
-        if len(parts) != 1:
+        message = self._stream.take(socket)
+        if message is None or socket is not self._dealer:  # of a link left meanwhile
+            return
+        (part,), whole = message
+        if not whole:
             self._count("malformed")
             return
         self.counters["received"] += 1
-        self._on_stream(parts[0])
+        self._on_stream(part.bytes)
 
     def _take_event(self, socket: curve.Socket) -> None:
         frame, *_endpoint = socket.recv_multipart(zmq.NOBLOCK)
