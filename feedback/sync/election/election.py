@@ -207,6 +207,7 @@ class Election:
         now = max(now, m.clock)
         m.sequence += 1
         m.window.send(m.sequence, now)
+        heard_boot, heard_sequence = m.window.echo()
         return Heartbeat(
             name=self.name,
             boot=m.window.boot,
@@ -217,8 +218,8 @@ class Election:
             replica=m.replica,
             installed=bool(m.installed),
             macs=m.macs,
-            heard_boot=m.window.echo_boot,
-            heard_sequence=m.window.echo_sequence,
+            heard_boot=heard_boot,
+            heard_sequence=heard_sequence,
             yields=m.state is State.YIELDING,
             forced=m.state is State.YIELDING and m.forced,
             wishes=self._m.wishes(now),

@@ -152,6 +152,7 @@ class Following:
     def heartbeat(self, now: float) -> Heartbeat:
         self._sequence += 1
         self._window.send(self._sequence, now)
+        heard_boot, heard_sequence = self._window.echo()
         return Heartbeat(
             name=self._name,
             boot=self._window.boot,
@@ -161,8 +162,8 @@ class Following:
             priority=self.settings.priority,
             replica=self._replica,
             installed=self._state is State.ACTIVE,
-            heard_boot=self._window.echo_boot,
-            heard_sequence=self._window.echo_sequence,
+            heard_boot=heard_boot,
+            heard_sequence=heard_sequence,
         )
 
     def next_event(self) -> Happening | None:

@@ -31,6 +31,7 @@ PROTOCOL = 1
 BYTES_MAX = 512
 TERM_MAX = 2**63 - 1
 MAGIC = b"LVSH"
+GREETED_MAX = 8  # unproven boot ids that are echoed in turn: each has its turn in a quarter of a second
 RETIRED_MAX = 16  # boot ids of the peer's earlier lives; older ones fail by their echo
 
 _HEADER = struct.Struct(">4sBBBxHxxQQQQQ")  # magic, version, role, flags, priority, term, boot, sequence, echo
@@ -214,14 +215,24 @@ class Window(msgspec.Struct):
     peer_boot: int = 0  # of the last proven heartbeat
     peer_sequence: int = 0
     heard_at: float = float("-inf")
-    echo_boot: int = 0
+    echo_boot: int = 0  # what the next heartbeat echoes
     echo_sequence: int = 0
+    others: tuple[tuple[int, int], ...] = ()  # unproven boots that wait for their turn, and how far each is
     links: tuple[Heard, ...] = ()
     retired: tuple[int, ...] = ()
 
     def send(self, sequence: int, now: float) -> None:
         recent = tuple((s, at) for s, at in self.sent if now - at <= self.fresh_seconds)
         self.sent = (*recent, (sequence, now))
+
+    def echo(self) -> tuple[int, int]:
+        """Boot id and sequence for a heartbeat to echo. Of several that have proved nothing each has its turn: with one
+        turn for all, a recording that is played after each hello would keep the peer from ever proving itself."""
+        echoed = self.echo_boot, self.echo_sequence
+        if self.others:
+            (self.echo_boot, self.echo_sequence), *rest = self.others
+            self.others = (*rest, echoed)
+        return echoed
 
     def forget(self) -> None:
         """Believe nothing that was sent before now: what we sent proves nothing any more, and nobody was heard."""
@@ -239,9 +250,9 @@ class Window(msgspec.Struct):
         if heartbeat.sequence <= heard.sequence:
             return Verdict.REPLAYED
         self._note(Heard(link, heartbeat.sequence, now if proven else heard.at))
-        self._echo(heartbeat)
         if not proven:
-            return Verdict.HELLO
+            return self._greet(heartbeat, now)
+        self._echo(heartbeat)
         if heartbeat.sequence <= self.peer_sequence:
             return Verdict.DUPLICATE
         self.peer_sequence, self.heard_at = heartbeat.sequence, now
@@ -263,17 +274,29 @@ class Window(msgspec.Struct):
         return Verdict.FRESH
 
     def _greet(self, heartbeat: Heartbeat, now: float) -> Verdict:
-        """A boot id that proved nothing yet is echoed, but never in place of a peer that is proven and heard."""
+        """One that proved nothing yet is echoed, but no other boot in place of a peer that is proven and heard."""
         if now - self.heard_at <= self.silence_seconds:
+            if heartbeat.boot == self.peer_boot:
+                self._echo(heartbeat)
             return Verdict.HELLO
-        if heartbeat.boot == self.echo_boot and heartbeat.sequence < self.echo_sequence:
+        boot, sequence = heartbeat.boot, heartbeat.sequence
+        known = dict(self.others).get(boot, self.echo_sequence if boot == self.echo_boot else -1)
+        if sequence < known:
             return Verdict.REPLAYED
-        self._echo(heartbeat)
+        if boot == self.echo_boot:
+            self.echo_sequence = sequence
+        elif known >= 0:
+            self.others = tuple((b, sequence if b == boot else s) for b, s in self.others)
+        else:  # who comes new is first
+            waits = ((self.echo_boot, self.echo_sequence), *self.others) if self.echo_boot else self.others
+            self.echo_boot, self.echo_sequence, self.others = boot, sequence, waits[: GREETED_MAX - 1]
         return Verdict.HELLO
 
     def _echo(self, heartbeat: Heartbeat) -> None:
+        """Of the proven peer: nobody else is answered."""
         if heartbeat.boot != self.echo_boot or heartbeat.sequence > self.echo_sequence:
             self.echo_boot, self.echo_sequence = heartbeat.boot, heartbeat.sequence
+        self.others = ()
 
     def _note(self, heard: Heard) -> None:
         self.links = (*(h for h in self.links if h.link != heard.link), heard)

@@ -393,6 +393,7 @@ class World:
             self._ago(w.heard_at, waits),
             self._boot(w.echo_boot),
             self._sequence(w.echo_boot, w.echo_sequence),
+            tuple((self._boot(boot), self._sequence(boot, sequence)) for boot, sequence in w.others),
             tuple((h.link, self._sequence(w.peer_boot, h.sequence)) for h in w.links),
             tuple(self._boot(b) for b in w.retired),
             tuple(type(d).__name__ for d in m.pending),

@@ -216,6 +216,23 @@ def test_a_hello_is_echoed_so_that_the_peer_can_prove_itself_but_not_in_place_of
     assert (here.echo_boot, here.echo_sequence) == (3, 1)
 
 
+@pytest.mark.parametrize("recorded", [(), (7,), (7, 8, 9), tuple(range(7, 13))])
+def test_recordings_played_after_every_hello_keep_no_two_restarted_directors_apart(recorded: tuple[int, ...]) -> None:
+    """In both directions, of as many earlier lives as somebody has; with one of each, two directors never met."""
+    ends = {boot: Window(boot=boot, fresh_seconds=0.25, silence_seconds=0.1) for boot in (1, 2)}
+    proved: set[int] = set()
+    for turn in range(20):
+        now = 1.0 + 0.03 * turn
+        for boot, other in ((1, 2), (2, 1)):
+            ends[boot].send(turn + 1, now)
+            said = beat(turn + 1, boot=boot, echo=ends[boot].echo())
+            if ends[other].receive(said, "a", now) is FRESH:
+                proved.add(boot)
+            for life in recorded:
+                ends[other].receive(beat(1000, boot=100 * boot + life, echo=(0, 0)), "a", now)
+    assert proved == {1, 2}
+
+
 def test_nothing_unproven_shows_that_a_link_works() -> None:
     here = window()
     here.receive(beat(1), "a", 1.0)
