@@ -68,6 +68,20 @@ def test_slow_start_waits_while_the_new_server_is_hot() -> None:
     assert out.ramp[rip(3)] == pytest.approx(RAMP_START)
 
 
+def test_slow_start_is_short_where_the_others_have_no_room() -> None:
+    """A server with cold caches is better than a queue: restarted, it stood idle for ten seconds beside full ones."""
+    third, ends = 1 / 3, []
+    for used in (0.5, 0.97):
+        guard = Guard(Guards(slow_start_seconds=10))
+        guard.apply(pool(member(1), member(2)), shares(0.5, 0.5), 0.0)
+        three = pool(member(1, utilisation=used), member(2, utilisation=used), member(3))
+        turns = 0
+        while not turns or rip(3) in guard.apply(three, shares(third, third, third), turns / 5).ramp:
+            turns += 1
+        ends.append(turns)
+    assert ends[1] == pytest.approx(ends[0] / 4, abs=2)
+
+
 def test_when_most_servers_are_new_none_starts_slowly() -> None:
     guard = Guard(Guards())
     guard.apply(pool(member(1)), shares(1.0), 0.0)

@@ -21,12 +21,13 @@ from feedback.config import Guards
 from feedback.master.bounds.doubt import Doubt
 from feedback.master.bounds.eject import TRIAL_CONNECTIONS, Ejector
 from feedback.master.outcome import Fact, Out
-from feedback.master.pool import Pool, Row
+from feedback.master.pool import SATURATED, Pool, Row, utilisation
 from feedback.master.servers.fleet import Trust
 from feedback.model import DestinationKey
 
 RAMP_START = 0.1
 RAMP_HOT = 0.9  # a server that is this used does not get more yet
+YIELDS = 4.0  # times as fast, where the others have no room
 IN_SERVICE_MIN = 0.5  # quiescing lost servers leaves at least this part of the pool
 STATIC_SECONDS = 10.0  # a lost server's share goes to the static one over this time
 SAME = 1e-9  # of a share: nothing
@@ -197,6 +198,10 @@ class Guard:
                 row.say("guard", NOBODY_WANTED, 1.0)
             wanted, total = [1.0] * len(serving), float(len(serving))
         static = sum(row.base.weight for row in pool.rows) or 1
+        ramps = pool.seconds / self._config.slow_start_seconds if self._config.slow_start_seconds > 0 else 0.0
+        starting = any(row.ramp is not None for row in serving)
+        if starting and utilisation(row for row in serving if row.ramp is None) > SATURATED:
+            ramps *= YIELDS  # cold caches are better than a queue
         free: list[Row] = []
         pinned: list[Row] = []
         for row, value in zip(serving, wanted, strict=True):
@@ -204,7 +209,7 @@ class Guard:
             trial = row.failures is not None and row.failures.trial is not None
             if trial:
                 row.say("guard", ON_TRIAL, row.share)
-            if not trial and self._pin(row, static, pool.seconds):
+            if not trial and self._pin(row, static, pool.seconds, ramps):
                 pinned.append(row)
             else:
                 free.append(row)
@@ -228,11 +233,11 @@ class Guard:
             for row in serving:
                 row.share /= total
 
-    def _pin(self, row: Row, static: int, seconds: float) -> bool:
+    def _pin(self, row: Row, static: int, seconds: float, ramps: float) -> bool:
         """Whether the row's part does not follow the law now; its share then is what it gets."""
         before = row.before
         if row.ramp is not None:
-            return self._ramps(row, seconds)
+            return self._ramps(row, ramps)
         if before is None:
             return False
         if row.trust is Trust.FRESH:
@@ -255,9 +260,11 @@ class Guard:
         row.say("guard", fact, row.share)
         return True
 
-    def _ramps(self, row: Row, seconds: float) -> bool:
+    @staticmethod
+    def _ramps(row: Row, step: float) -> bool:
+        """Whether it is in slow start yet; a turn is this step of it."""
         hot = row.estimate is not None and row.estimate.utilisation > RAMP_HOT
-        ramp = (row.ramp or 0.0) + (0.0 if hot else seconds / self._config.slow_start_seconds)
+        ramp = (row.ramp or 0.0) + (0.0 if hot else step)
         if ramp >= 1:
             row.ramp = None
             return False
