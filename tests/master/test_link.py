@@ -474,12 +474,14 @@ def test_no_descriptor_is_left_behind(site: Site, peers: Peers) -> None:
             await stream(up, 0, lambda: site.got, "a report")
             up.close()
 
+    rounds = 10
     run(scenario())
     before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(3):
+    for _ in range(rounds):
         site.got.clear()
         run(scenario())
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    # What else this process does may open one or another; what a round left behind would be there ten times.
+    assert len(list(Path("/proc/self/fd").iterdir())) < before + rounds / 2
 
 
 def test_without_descriptors_who_is_connected_is_heard_and_who_comes_new_later(site: Site, peers: Peers) -> None:
