@@ -38,9 +38,9 @@ ETHTOOL_SGRO, ETHTOOL_STSO, ETHTOOL_SGSO = 0x2C, 0x1F, 0x24
 class Inside:
     def __init__(self, pair: Pair, director: Node, output: Path) -> None:
         self.pair = pair
+        network.settle(None, topology.settings(pair, director), topology.addressing(pair, director))
         for name in interfaces():
             _one_frame_at_a_time(name)
-        network.settle(None, topology.settings(pair, director), topology.addressing(pair, director))
         self.ipvs = Client()
         self.processes = Processes(output / "logs")
 
@@ -66,7 +66,9 @@ class Inside:
 
 
 def _one_frame_at_a_time(interface: str) -> None:
-    """No joining of frames on their way in, and no cutting on their way out: a raw socket takes them as they are."""
+    """No joining of frames on their way in, and no cutting on their way out. Of joined frames the driver sends the
+    first, and then what lies behind it in memory (vector_kern.c, prep_msg: no frag_list)."""
+    # Only once it is up: the driver turns both on again when it is opened.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for command in (ETHTOOL_SGRO, ETHTOOL_STSO, ETHTOOL_SGSO):
             value = ctypes.create_string_buffer(struct.pack("II", command, 0))
