@@ -28,8 +28,9 @@ from feedback.master.claims.orders import NONE, Standing
 from feedback.master.claims.owner import ForeignEdit
 from feedback.master.laws import Law, load
 from feedback.master.outcome import Chain, Status
-from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, utilisation
+from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisation
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
+from feedback.master.servers.arrivals import Arrivals, flow
 from feedback.master.servers.capacity import Capacity, Learned
 from feedback.master.servers.fleet import Fleet, Trust
 from feedback.master.servers.prior import Prior
@@ -98,6 +99,7 @@ class Pipeline:
         self._prior.adopt(capacity)
         role = self._roles.get(key, Role())
         row = Row(key, base, str(key.address), str(key), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
+        row.arrivals = Arrivals()
         self._resume(row)
         return row
 
@@ -196,9 +198,10 @@ class Pipeline:
         for row in rows:
             if row.kernel is not None:
                 opened += row.active
+                row.arrivals.look(row.kernel.counters.connections, now)
                 row.capacity.observe_kernel(row.active, row.kernel.counters.connections, now)
         self._measure_flow(entry, now)
-        self._prior.residence(opened / self.pool.flow if self.pool.flow > 0 else 0.0)
+        self._prior.residence(opened / self.pool.flow if self.pool.flow > 0 else 0.0, now)
         return foreign
 
     def _continue(self) -> None:
@@ -212,10 +215,10 @@ class Pipeline:
             self._prior.seed(row for row in there if row.weight)
 
     def _measure_flow(self, entry: ServiceEntry | None, now: float) -> None:
-        """New connections per second by the kernel's counters, which move every 2 s; the agents' rates are livelier."""
-        rates = [row.capacity.rate for row in self.pool.rows if row.window is not None]
-        if rates and len(rates) == len(self.pool.rows):
-            self.pool.flow = sum(rates)
+        """New connections per second by the kernel's counters, which move every 2 s; with the agents', livelier."""
+        rows = self.pool.rows
+        if rows and all(row.window is not None for row in rows):
+            self.pool.flow = flow(rows, now)
             return
         total = sum(e.counters.connections for e in entry.destinations) if entry else 0
         if self._counted is None or total < self._counted[1]:
@@ -269,7 +272,8 @@ class Pipeline:
                 row.age_seconds = age = age if age > 0.0 else 0.0
                 row.trust = Trust.FRESH if age <= server.patience else server.trust(age)
             row.estimate = row.capacity.estimate()
-        pool.utilisation = utilisation(rows)
+        pool.utilisation = used = utilisation(rows)
+        pool.crowding = max(used, crowding(rows))
 
     def _ask_law(self, now: float) -> None:
         shares = self.law.shares(self.pool, now)

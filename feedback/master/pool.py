@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from feedback.master.claims.claim import Claim
     from feedback.master.claims.health import Checked
     from feedback.master.claims.orders import Order
+    from feedback.master.servers.arrivals import Arrivals
     from feedback.master.servers.capacity import Capacity, Estimate
     from feedback.master.servers.fleet import Server, Trust
     from feedback.master.servers.window import Window
 
 SATURATED = 0.88  # mean utilisation of a pool: above, capacities freeze, and a queue tells nothing of its server
+COUNTS_MOST = 2.0  # times the usual capacity: what one server's word weighs in a mean of the pool
 WINDOWS_MAX = 50  # kept for one decision: an agent sends no more in a second
 
 
@@ -61,6 +64,7 @@ class Row:
     weight: int = 0
     active: int = 0
     inactive: int = 0
+    arrivals: Arrivals = None  # type: ignore[assignment]  # set by the pipeline that makes the row
     # claims/: whose word holds it
     claim: Claim = None  # type: ignore[assignment]  # set by the claims that make the row
     zero: Zero | None = None
@@ -75,6 +79,8 @@ class Row:
     of: float = 0.0  # what the law's own fact stands for
     # bounds/
     share: float = 0.0  # what they let through now
+    owed: float = 1.0  # its static share, or an equal one
+    most: float = 1.0  # what they let through at most
     before: float | None = None  # and at the last decision, None while it was out of service
     ramp: float | None = None  # 0..1 while it is in slow start
     heard: bool = False  # its agent was when the fleet was last well
@@ -130,7 +136,8 @@ class Row:
 @dataclass(slots=True, eq=False)
 class Pool:
     """`flow` is the service's new connections per second, `utilisation` what is used of what all can have, weighted by
-    capacity, `seconds` the real time since the last decision (0 at the first), `held` why everything stays as it is."""
+    capacity, `crowding` the same, or of most servers, whichever is more: above SATURATED there may be queues. `seconds`
+    is the real time since the last decision (0 at the first), `held` why everything stays as it is."""
 
     service: Service
     rows: list[Row] = field(default_factory=list)
@@ -138,6 +145,7 @@ class Pool:
     now: float = 0.0
     seconds: float = 0.0
     utilisation: float = 0.0
+    crowding: float = 0.0
     held: Fact | None = None
 
     @property
@@ -172,10 +180,17 @@ Shares: TypeAlias = Mapping[DestinationKey, Share]
 
 def utilisation(rows: Iterable[Row]) -> float:
     """What is used of what these can have, weighted by capacity."""
+    known = [row.estimate for row in rows if row.estimate is not None]
+    most = COUNTS_MOST * median_low(e.capacity for e in known) if known else 0.0
     total = used = 0.0
-    for row in rows:
-        estimate = row.estimate
-        if estimate is not None:
-            total += estimate.capacity
-            used += estimate.capacity * estimate.utilisation
+    for estimate in known:
+        weight = min(most, estimate.capacity)
+        total += weight
+        used += weight * estimate.utilisation
     return used / total if total else 0.0
+
+
+def crowding(rows: Iterable[Row]) -> float:
+    """How far most servers are used, whatever their capacity: what a single one says of its own changes little here."""
+    known = [row.estimate.utilisation for row in rows if row.estimate is not None]
+    return median_low(known) if known else 0.0

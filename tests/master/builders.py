@@ -145,7 +145,8 @@ def replace(of: Any, **changes: Any) -> Any:
 
 
 def pool(*rows: Row, flow: float = 100.0, scheduler: str = "sed", service: Service | None = None) -> Pool:
-    return Pool(service or Service(VIRTUAL, scheduler), list(rows), flow, utilisation=utilisation(rows))
+    used = utilisation(rows)
+    return Pool(service or Service(VIRTUAL, scheduler), list(rows), flow, utilisation=used, crowding=used)
 
 
 def shares(*values: float) -> dict[DestinationKey, Share]:

@@ -217,6 +217,7 @@ class Estimator:
 
     def __init__(self) -> None:
         self.prior = Prior()
+        self._now = 0.0
         self._rows: dict[DestinationKey, Row] = {}
 
     def row(self, key: DestinationKey) -> Row:
@@ -231,7 +232,9 @@ class Estimator:
         return self.row(key).capacity
 
     def residence(self, seconds: float) -> None:
-        self.prior.residence(seconds)
+        """A minute after the last time."""
+        self._now += 60.0
+        self.prior.residence(seconds, self._now)
 
     def seed(self, weights: Mapping[DestinationKey, float]) -> None:
         for key, weight in weights.items():

@@ -324,3 +324,25 @@ def test_what_was_learned_is_known_to_the_next_estimator() -> None:
         known = second.capacity(key).estimate()
         assert known is not None and known.capacity == pytest.approx(speed, rel=0.15)
     assert second.learned() == {}  # of its own it has seen nothing yet
+
+
+@pytest.mark.parametrize("lie", [1000.0, 0.001])
+def test_one_agent_moves_what_a_server_like_the_others_is_taken_for_by_a_factor_of_two_over_their_number(
+    lie: float,
+) -> None:
+    estimator = Estimator()
+    for i in range(1, 5):
+        feed(estimator.capacity(rip(i)), 100.0 * (lie if i == 4 else 1.0), 0.5, 4.0, seed=i)
+    estimator.capacity(rip(5)).observe(window(1.0, busy=0.0, completions=0.0))
+    found = estimator.capacity(rip(5)).estimate()
+    assert found is not None
+    assert 100 / 2 ** (1 / 4) / 1.1 < found.capacity < 100 * 2 ** (1 / 4) * 1.1
+
+
+def test_a_first_sample_far_from_the_others_level_is_believed() -> None:
+    """They may all be one that lies."""
+    estimator = Estimator()
+    feed(estimator.capacity(rip(1)), 1e6, 0.5, 2.0)
+    feed(estimator.capacity(rip(2)), 100.0, 0.5, 0.5)
+    found = estimator.capacity(rip(2)).estimate()
+    assert found is not None and found.capacity == pytest.approx(100, rel=0.3)

@@ -3,6 +3,14 @@
 To one it tells the truth, to the other it lies. Connections go by what the servers can do, so that whatever differs of
 an honest server between the two masters is the lie's doing. The liar may draw what docs/security.md allows, and all
 honest servers then give up the same part: their shares of what is left, their thresholds and levels stay.
+
+What is no interference: A server whose agent was not heard yet keeps its share as it is, and comes to its part at a
+bounded pace when it is (guard.py), so its share counts from FOLLOWS_SECONDS on. A weight is a whole number: where the
+liar draws so much that the others have few of `wrr`'s 64, a GRAIN is their rounding and dead band. Under `wlc` a weight
+counts open connections, which are whole, too: it is compared from OPEN on. A threshold counts the closed connections of
+the moment when it was written. Levels in the state are rounded to a twentieth. And where the lie made the pool look
+saturated, or not, capacities are frozen here and not there: shares then differ by what each server's own estimate has
+changed since (HOT).
 """
 
 from __future__ import annotations
@@ -18,7 +26,10 @@ import msgspec
 from feedback import wire
 from feedback.config import parse
 from feedback.config.master import MasterConfig
-from feedback.model import DestinationKey, ServiceKey, Setting
+from feedback.master import Decision
+from feedback.master.pool import SATURATED
+from feedback.master.servers.capacity import LEARNED_STEP
+from feedback.model import DestinationEntry, DestinationKey, ServiceKey, Setting
 from feedback.simulate.lies import Lie, told
 from feedback.wire import Report
 from tests.pipeline.hostile import Liar, framed
@@ -28,10 +39,14 @@ from tests.pipeline.stage import rip, service
 from tests.pipeline.storm import Broken
 
 TURN_SECONDS, REPORT_SECONDS = 0.2, 0.2
+RESIDENCE_SECONDS = (0.02, 0.02, 0.2, 4.0)  # of an idle server: connections that end, that are kept, that last
+LASTS_SECONDS = 1.0  # from here on a capacity is counted in open connections
 CALM_SECONDS, LIE_SECONDS = (0.0, 2.0, 12.0), 25.0
+FOLLOWS_SECONDS = 3.0  # after an agent's first report: two for a sample of two seconds, and a change of 4 in a second
 SETTLED_SECONDS = 12.0  # after an agent's first report its server counts as known
 # The most that the two may differ by, as a factor: a known server, and one that is not yet.
 SHARE, WEIGHT, THRESHOLD, LEVEL = (1.10, 2.0), (1.25, 3.0), (1.25, 2.0), (1.15, 2.0)
+OPEN, GRAIN, HOT = 10, 1.5, 1.25
 CEILING = 4.0  # docs/security.md: times its static share
 
 Tell = Callable[[Report, Report], Report]  # the truth and what was said last -> what is said
@@ -70,7 +85,7 @@ class Pair:
 
     def __init__(self, lie: str, scheduler: str, honest: int, seed: int, directory: Path, thresholds: str = "") -> None:
         draw = random.Random(seed)
-        self.lie, self.honest = lie, honest
+        self.lie, self.honest, self._scheduler = lie, honest, scheduler
         extra = f'scheduler = "{scheduler}"\n' + (f'thresholds = "{thresholds}"\n' if thresholds else "")
         self.config = parse(service(honest + 1, extra=extra), MasterConfig)
         self.key = ServiceKey.parse(self.config.service[0].virtual)
@@ -82,8 +97,14 @@ class Pair:
         self._liar = Liar(self.servers[-1], draw)
         self._lying, self._began = False, 0.0
         self._last: Report | None = None
+        self._froze = False  # one of the two, and the other not
+        self._times: dict[DestinationKey, float] = {}  # how much larger a share is to the deceived
         self._calm = draw.choice(CALM_SECONDS)
         self._late = {s: draw.uniform(2.0, 20.0) for s in draw.sample(self.servers[:-1], honest // 3)}  # agents
+        residence = draw.choice(RESIDENCE_SECONDS)
+        self._weighs = thresholds != "learned" and residence < LASTS_SECONDS
+        for server in self.servers:
+            server.residence = residence
 
     def run(self) -> Iterator[tuple[int, str]]:
         """(turn, what differs)."""
@@ -108,13 +129,19 @@ class Pair:
             self.truth.hear(wire.encode(report))
             liar = self._lying and server is self.servers[-1]
             self.deceived.hear(self._told(report) if liar else wire.encode(report))
-        self.truth.turn()
-        self.deceived.turn()
+        here, there = (_shares(master.turn()) for master in (self.truth, self.deceived))
+        here_hot, there_hot = (_hot(master, self.key) for master in (self.truth, self.deceived))
+        self._froze = self._froze or here_hot is not there_hot
+        self._times = {k: there[k] / here[k] for k in here if here[k] and k in there}
 
     def _copy_counts(self) -> None:
+        """Weights count what is open. So where they are compared, so much is open as the shares would have brought;
+        where thresholds and capacities count it, the same."""
         for entry in self.truth.table.rows.get(self.key, {}).values():
-            counts = (entry.active, entry.inactive, entry.counters.connections)
-            self.deceived.table.count(self.key, entry.destination.key, *counts)
+            key = entry.destination.key
+            times = self._times.get(key, 1.0) if self._weighs else 1.0
+            counts = (round(entry.active * times), round(entry.inactive * times), entry.counters.connections)
+            self.deceived.table.count(self.key, key, *counts)
 
     def _told(self, report: Report) -> bytes:
         if self.lie == "random":
@@ -128,10 +155,11 @@ class Pair:
         here = {s.destination: s for s in self.truth.decision.settings}
         there = {s.destination: s for s in self.deceived.decision.settings}
         heard = {s.key: self.truth.now - self._began - self._late.get(s, 0.0) for s in self.servers[:-1]}
-        for known in (True, False):
-            bound = 0 if known else 1
-            keys = [k for k, seconds in heard.items() if (seconds > SETTLED_SECONDS if known else seconds > 0)]
+        for bound, least in enumerate((SETTLED_SECONDS, FOLLOWS_SECONDS)):
+            keys = [k for k, seconds in heard.items() if seconds > least]
             yield from self._apart(keys, here, there, bound)
+        yield from self._learned([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], here, there, 0)
+        yield from self._learned([k for k, seconds in heard.items() if seconds > 0], here, there, 1)
         liar = there[self.servers[-1].key]
         if liar.share > CEILING / len(there) + 1e-6:
             yield f"ceiling: the liar has {liar.share:.3f}"
@@ -144,23 +172,50 @@ class Pair:
         bound: int,
     ) -> Iterator[str]:
         shares = [_parts({k: d[k].share for k in keys}) for d in (here, there)]
+        totals = [sum(d[k].weight for k in keys) for d in (here, there)]
         weights = [_parts({k: d[k].weight for k in keys}) for d in (here, there)]
+        word = ("", " of one not known yet")[bound]
+        for k in keys:
+            most = max(HOT, SHARE[bound]) if self._froze else SHARE[bound]
+            if not within(shares[0][k], shares[1][k], most):
+                yield f"share{word}: {k} has {shares[1][k]:.4f} of what honest ones have, not {shares[0][k]:.4f}"
+            rounded = min(abs(weights[0][k] - weights[1][k]) * total for total in totals) <= GRAIN
+            few = self._scheduler == "wlc" and self._counts(k).active < OPEN
+            if self._weighs and not rounded and not few and not within(weights[0][k], weights[1][k], WEIGHT[bound]):
+                yield f"weight{word}: {k} has {weights[1][k]:.4f} of what honest ones have, not {weights[0][k]:.4f}"
+
+    def _learned(
+        self,
+        keys: Sequence[DestinationKey],
+        here: Mapping[DestinationKey, Setting],
+        there: Mapping[DestinationKey, Setting],
+        bound: int,
+    ) -> Iterator[str]:
         levels = [self._levels(m) for m in (self.truth, self.deceived)]
         word = ("", " of one not known yet")[bound]
         for k in keys:
-            if not within(shares[0][k], shares[1][k], SHARE[bound]):
-                yield f"share{word}: {k} has {shares[1][k]:.4f} of what honest ones have, not {shares[0][k]:.4f}"
-            if not within(weights[0][k], weights[1][k], WEIGHT[bound]):
-                yield f"weight{word}: {k} has {weights[1][k]:.4f} of what honest ones have, not {weights[0][k]:.4f}"
-            if here[k].upper and there[k].upper and not within(here[k].upper, there[k].upper, THRESHOLD[bound]):
-                yield f"threshold{word}: {k} has {there[k].upper}, not {here[k].upper}"
-            if k in levels[0] and k in levels[1] and not within(levels[0][k], levels[1][k], LEVEL[bound]):
+            uppers, closed = (here[k].upper, there[k].upper), self._counts(k).inactive
+            if all(uppers) and abs(uppers[0] - uppers[1]) > closed and not within(*uppers, THRESHOLD[bound]):
+                yield f"threshold{word}: {k} has {uppers[1]}, not {uppers[0]}"
+            apart = LEVEL[bound] * exp(LEARNED_STEP)
+            if k in levels[0] and k in levels[1] and not within(levels[0][k], levels[1][k], apart):
                 yield f"level{word}: {k} has {levels[1][k]:.4g}, not {levels[0][k]:.4g}"
+
+    def _counts(self, key: DestinationKey) -> DestinationEntry:
+        return self.truth.table.rows[self.key][key]
 
     def _levels(self, master: Master) -> dict[DestinationKey, float]:
         """Completions a second and core, as the state says."""
         learned: dict[str, Any] = dict(master.controller.state().services[str(self.key)].learned)
         return {DestinationKey.parse(k): exp(min(700.0, known.level)) for k, known in learned.items()}
+
+
+def _shares(decision: Decision) -> dict[DestinationKey, float]:
+    return {s.destination: s.share for s in decision.settings}
+
+
+def _hot(master: Master, key: ServiceKey) -> bool:
+    return master.controller._pipelines[key].pool.utilisation > SATURATED
 
 
 def _parts(values: Mapping[DestinationKey, float]) -> dict[DestinationKey, float]:

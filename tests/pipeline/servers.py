@@ -13,7 +13,7 @@ from feedback.model import DestinationKey, ServiceKey
 from feedback.wire import PROTOCOL, Application, Connections, Cpu, Memory, Pressure, Report
 from tests.pipeline.table import Table
 
-MEMORY = 8 << 30
+MEMORY = 16 << 30
 CLOSED_SECONDS = 120.0
 COUNTERS_SECONDS = 2.0
 OPEN_MAX = 5000
@@ -80,7 +80,7 @@ class Server:
                 entitled=self.available if self.known else None,
                 runnable=min(1e6, self.open),
             ),
-            memory=Memory(MEMORY, int(MEMORY * 0.8) - (int(self.open) << 20), 0, 0),
+            memory=Memory(MEMORY, int(MEMORY * 0.8) - (int(min(OPEN_MAX, self.open)) << 20), 0, 0),
             pressure=Pressure(self.waited, 0.0, 0.0, 0.0, 0.0),
             connections=Connections(int(self.opened), int(self.open)),
             applications=said,

@@ -9,6 +9,8 @@ are rare. Source: ip_vs_lblc.c, ip_vs_lblcr.c: is_overloaded().
 
 from __future__ import annotations
 
+from statistics import median_low
+
 from feedback.master.actuate.weight import band, rest, scaled, switched
 from feedback.master.pool import Pool
 
@@ -32,6 +34,8 @@ class Locality:
             self._written_at = pool.now
 
     def _mean(self, pool: Pool) -> float:
-        """How many active connections an average server of these can hold; a fixed scale if nobody knows."""
-        rooms = [row.limit.room for row in pool.rows if row.part > 0 and row.limit.room]
-        return sum(rooms) / len(rooms) if rooms else self.MEAN
+        """How many active connections an average server of these can hold; a fixed scale if nobody knows. By the usual
+        one's room and part: of a sum of rooms, one agent could make anything."""
+        serving = [row for row in pool.rows if row.part > 0]
+        ratios = [row.limit.room / row.part for row in serving if row.limit.room]
+        return median_low(ratios) / len(serving) if ratios else self.MEAN

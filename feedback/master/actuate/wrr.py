@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, sqrt
+from statistics import median_low
 
 from feedback.master.actuate.weight import LOOK_SECONDS, band, scaled
 from feedback.master.pool import Pool, Row
@@ -28,6 +29,7 @@ class Flow:
     FEW = 1.0  # below about so many, their number says nothing
     CHANCE = 4.0  # of the square root: where clients keep connections, their number varies by chance
     LEAST = 0.2
+    WORD = 4.0
     # By the time between looks: what waits is averaged over so long, and answered with this power of its excess, up to
     # this factor. Old news wants a weak answer, or the correction itself makes the next excess.
     CLOSE, FAR = (LOOK_SECONDS, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)
@@ -66,15 +68,14 @@ class Flow:
             self._between += 0.2 * (seconds - self._between)
         over, gain, most = self._answer()
         blend = 1.0 if seconds is None else 1 - exp(-seconds / over)
-        total = 0.0
         for row in rows:  # `actuator` is what waits there, on the mean
             if row.part <= 0:
                 row.actuator = None
                 continue
             waiting = _waiting(row, udp=pool.udp)
             mean = waiting if row.actuator is None else row.actuator
-            row.actuator = mean = mean + blend * (waiting - mean)
-            total += mean
+            row.actuator = mean + blend * (waiting - mean)
+        total = self._total([row for row in rows if row.actuator is not None], udp=pool.udp)
         parts = []
         for row in rows:
             if row.actuator is None:
@@ -86,6 +87,14 @@ class Flow:
             parts.append(max(TINY, row.part * min(most, max(self.LEAST, factor))))
         whole = sum(parts)
         return [part / whole for part in parts] if whole > 0 else parts
+
+    def _total(self, rows: Sequence[Row], *, udp: bool) -> float:
+        """What waits in the pool. A run queue is an agent's word: it counts up to WORD times what is usual for such a
+        part."""
+        if not udp or not rows:
+            return float(sum(row.actuator for row in rows))
+        usual = median_low(row.actuator / row.part for row in rows)
+        return float(sum(min(row.actuator, self.WORD * usual * row.part + self.FEW) for row in rows))
 
     def _answer(self) -> tuple[float, float, float]:
         """Seconds to average over, gain and largest factor for the present time between looks."""

@@ -31,6 +31,7 @@ YIELDS = 4.0  # times as fast, where the others have no room
 IN_SERVICE_MIN = 0.5  # quiescing lost servers leaves at least this part of the pool
 STATIC_SECONDS = 10.0  # a lost server's share goes to the static one over this time
 SAME = 1e-9  # of a share: nothing
+NOTHING = 1e-200  # of what one wants: the law wants no other
 
 NO_REPORT_YET = "no report yet: everything is as it was"
 UNMEASURED = "nothing measured yet: as the kernel had it"
@@ -118,8 +119,7 @@ class Guard:
         self._take_out(rows)
         serving = [row for row in rows if row.zero is None and row.out is None]
         self._start_ramps(serving)
-        self._let_through(serving, pool)
-        self._ceil(serving, self._doubt.doubted(pool))
+        self._let_through(serving, pool, self._doubt.doubted(pool))
         self._any = False
         for row in rows:
             if row.zero is None and row.out is None:
@@ -188,35 +188,62 @@ class Guard:
                 if row.ramp is None:
                     row.ramp = RAMP_START
 
-    def _let_through(self, serving: Sequence[Row], pool: Pool) -> None:
+    def _let_through(self, serving: Sequence[Row], pool: Pool, doubted: Mapping[DestinationKey, Fact]) -> None:
         """Those whose part does not follow the law now are pinned, and the others fill up around them; a free share
-        moves by a bounded factor and not under the floor."""
+        moves by a bounded factor and not under the floor. No agent talks its server's share up past `most`; that comes
+        first, or what a lie wants would be taken from the others before it is cut."""
         wanted = [row.wanted for row in serving]
         total = sum(wanted)
         if total <= 0:  # no answer: a pool of stale servers would be left with none
             for row in serving:
                 row.say("guard", NOBODY_WANTED, 1.0)
             wanted, total = [1.0] * len(serving), float(len(serving))
-        static = sum(row.base.weight for row in pool.rows) or 1
-        ramps = pool.seconds / self._config.slow_start_seconds if self._config.slow_start_seconds > 0 else 0.0
-        starting = any(row.ramp is not None for row in serving)
-        if starting and utilisation(row for row in serving if row.ramp is None) > SATURATED:
-            ramps *= YIELDS  # cold caches are better than a queue
-        free: list[Row] = []
-        pinned: list[Row] = []
+        self._limit(serving, doubted)
         for row, value in zip(serving, wanted, strict=True):
             row.share = value / total
+        over = [row for row in serving if row.share > row.most + SAME]
+        self._beside_others(serving)
+        _fill(serving, 1.0)
+        static = sum(row.base.weight for row in pool.rows) or 1
+        ramps = self._ramp_step(serving, pool.seconds)
+        free: list[Row] = []
+        held = 0.0
+        for row in serving:
             trial = row.failures is not None and row.failures.trial is not None
             if trial:
                 row.say("guard", ON_TRIAL, row.share)
             if not trial and self._pin(row, static, pool.seconds, ramps):
-                pinned.append(row)
+                held += row.share
             else:
                 free.append(row)
-        held = sum(row.share for row in pinned)
-        _fill(free, held)
-        factor = self._change**pool.seconds if pool.seconds < self._longest else inf
-        floor = self._config.floor / max(1, len(serving))
+        _fill(free, 1 - held)
+        self._bound_change(free, pool.seconds, self._config.floor / max(1, len(serving)))
+        _fill(free, 1 - held)
+        _fill(serving, 1.0)
+        for row in over:
+            if row.share >= row.most - SAME:
+                row.say("guard", doubted.get(row.key) or Ceiled(self._config.ceiling), row.share)
+
+    def _beside_others(self, serving: Sequence[Row]) -> None:
+        """In a pool of `ceiling` servers or fewer, so many shares are everything. So nobody counts for more beside the
+        others than it would in the least pool where that is a bound, of one server more: there it has `ceiling` shares
+        and they have one, which is the square times what it has beside them by its static weight."""
+        largest = max(serving, key=lambda row: row.share, default=None)
+        if largest is None or not largest.share:
+            return
+        others, owed = sum(row.share for row in serving) - largest.share, largest.owed
+        if others > NOTHING and owed < 1:
+            largest.share = min(largest.share, self._config.ceiling**2 * owed / (1 - owed) * others)
+
+    def _limit(self, serving: Sequence[Row], doubted: Mapping[DestinationKey, Fact]) -> None:
+        """The base weight of an adopted server may be anything, so each is owed an equal part at least."""
+        equal, total = 1 / max(1, len(serving)), sum(row.base.weight for row in serving) or 1
+        for row in serving:
+            row.owed = max(row.base.weight / total, equal)
+            row.most = row.owed * (1.0 if row.key in doubted else self._config.ceiling)
+
+    def _bound_change(self, free: Sequence[Row], seconds: float, floor: float) -> None:
+        factor = self._change**seconds if seconds < self._longest else inf
         for row in free:
             share, before = row.share, row.before
             if before:
@@ -227,11 +254,6 @@ class Guard:
             if share < floor:
                 row.share = floor
                 row.say("guard", Floored(self._config.floor), floor)
-        _fill(free, held)
-        total = held + sum(row.share for row in free)
-        if total > 0:
-            for row in serving:
-                row.share /= total
 
     def _pin(self, row: Row, static: int, seconds: float, ramps: float) -> bool:
         """Whether the row's part does not follow the law now; its share then is what it gets."""
@@ -260,6 +282,16 @@ class Guard:
         row.say("guard", fact, row.share)
         return True
 
+    def _ramp_step(self, serving: Sequence[Row], seconds: float) -> float:
+        """By so much a slow start goes on in this turn: faster where the others are full."""
+        if self._config.slow_start_seconds <= 0:
+            return 0.0
+        step = seconds / self._config.slow_start_seconds
+        starting = any(row.ramp is not None for row in serving)
+        if starting and utilisation(row for row in serving if row.ramp is None) > SATURATED:
+            return step * YIELDS  # cold caches are better than a queue
+        return step
+
     @staticmethod
     def _ramps(row: Row, step: float) -> bool:
         """Whether it is in slow start yet; a turn is this step of it."""
@@ -272,37 +304,6 @@ class Guard:
         row.say("guard", SlowStart(ramp), row.share)
         return True
 
-    def _ceil(self, serving: Sequence[Row], doubted: Mapping[DestinationKey, Fact]) -> None:
-        """An agent can talk its server's share up so far and no further; the others fill up what is left. The base
-        weight of an adopted server may be anything, so it is owed an equal part at least."""
-        if not serving:
-            return
-        equal, ceiling = 1 / len(serving), self._config.ceiling
-        if not doubted and max(row.share for row in serving) <= equal * ceiling:
-            return  # what an equal part is owed, everybody is
-        total = sum(row.base.weight for row in serving) or 1
-        limits = [max(row.base.weight / total, equal) * ceiling for row in serving]
-        if doubted:
-            limits = [n / ceiling if r.key in doubted else n for r, n in zip(serving, limits, strict=True)]
-        if not any(row.share > limit + SAME for row, limit in zip(serving, limits, strict=True)):
-            return
-        # Whoever is furthest over goes first: what that frees can only bring the next ones over.
-        order = sorted(zip(serving, limits, strict=True), key=lambda pair: -pair[0].share / pair[1])
-        left, rest = 1.0, sum(row.share for row in serving)
-        free = len(order)
-        for row, limit in order:
-            scale = left / rest if rest > 0 else 0.0
-            if free == 1 or row.share * scale <= limit + SAME:  # whatever is left must go somewhere
-                break
-            rest -= row.share
-            left -= limit
-            free -= 1
-            row.share = limit
-            row.say("guard", doubted.get(row.key) or Ceiled(ceiling), limit)
-        scale = max(0.0, left) / rest if rest > 0 else 0.0
-        for row, _ in order[len(order) - free :]:
-            row.share *= scale
-
 
 def _zero(row: Row, why: Fact) -> None:
     """Whatever the law said."""
@@ -310,13 +311,28 @@ def _zero(row: Row, why: Fact) -> None:
     row.say("guard", why, 0.0)
 
 
-def _fill(free: Sequence[Row], held: float) -> None:
-    """Scale these to what the pinned ones leave."""
-    total = sum(row.share for row in free)
-    if total > 0:
-        scale = max(0.0, 1 - held) / total
-        for row in free:
-            row.share *= scale
+def _fill(rows: Sequence[Row], whole: float) -> None:
+    """Scale these to the whole, none over its `most` while another can take what that frees."""
+    total = sum(row.share for row in rows)
+    if total <= NOTHING:
+        return
+    scale, over = max(0.0, whole) / total, False
+    for row in rows:
+        row.share = share = row.share * scale
+        over = over or share > row.most + SAME
+    if not over:
+        return
+    # Whoever is furthest over goes first: what that frees can only bring the next ones over.
+    order = sorted(rows, key=lambda row: -row.share / row.most)
+    left, rest, scale, free = whole, whole, 1.0, len(order)
+    for row in order:
+        scale = left / rest if rest > 0 else 0.0
+        if free == 1 or row.share * scale <= row.most + SAME:  # whatever is left must go somewhere
+            break
+        rest, left, free = rest - row.share, left - row.most, free - 1
+        row.share = row.most
+    for row in order[len(order) - free :]:
+        row.share *= scale
 
 
 def _share_out(rows: Sequence[Row], wanted: Sequence[float]) -> None:

@@ -32,12 +32,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, exp, inf, sqrt
+from statistics import median_low
 
 import msgspec
 
 from feedback.master.bounds.sizing import Room, Sizing
 from feedback.master.outcome import Fact
-from feedback.master.pool import SATURATED, Pool, Row, utilisation
+from feedback.master.pool import SATURATED, Pool, Row, crowding, utilisation
 from feedback.master.servers.capacity import Estimate
 from feedback.master.servers.fleet import Trust
 from feedback.model import THRESHOLD_MAX
@@ -51,6 +52,7 @@ LOOK_SECONDS = 0.2
 NEARLY_FULL = 0.8  # of the room: from here on a threshold follows the closed ones at each look
 BUSY, CALM = 0.5, 0.25  # of the room: where closed ones are many, there is a threshold from here, until there
 HEADROOM = 1.3
+ROOM_MOST = 16  # times the usual room: what one agent's word counts
 UNMEASURED = "nothing measured yet: the threshold stays"
 EDGE = 0.8  # of the threshold: from here on an exact one is exact
 COUNTED = "no threshold: the weight is the number of connections"
@@ -114,6 +116,13 @@ class Raised(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.why}; raised: the pool is not saturated and would refuse"
+
+
+class TooLarge(msgspec.Struct, frozen=True, gc=False):
+    connections: int
+
+    def __str__(self) -> str:
+        return f"{ROOM_MOST} times what is usual in this pool: {self.connections} connections at most"
 
 
 class Tried(msgspec.Struct, frozen=True, gc=False):
@@ -185,7 +194,7 @@ class Limits:
                 row.limit = NONE if not (base.upper or base.lower) else self._given(row, None)
             return
         self._sizing.observe(pool)
-        rooms = [self._sizing.room(row, exact=exact, alone=by_weight) for row in rows]
+        rooms = _believed([self._sizing.room(row, exact=exact, alone=by_weight) for row in rows])
         if not self.learns:
             for row, room in zip(rows, rooms, strict=True):
                 row.limit = self._given(row, room)
@@ -261,14 +270,14 @@ class Limits:
             return
         uppers = [(row, (known.aim.limit if (known := _known(row)).aim else row.limit).upper or inf) for row in serving]
         open_ones = [(row, upper) for row, upper in uppers if not _is_full(row, upper)]
-        needed = sum(HEADROOM * row.active + row.inactive for row, _ in open_ones or uppers)
-        held = sum(upper for _, upper in open_ones)
+        needed = sum(_needed(row) for row, _ in open_ones or uppers)
+        held = _held(open_ones, needed)
         if (exact and open_ones) or held >= max(needed, 1):
             return
-        if utilisation(serving) > SATURATED:
+        if max(utilisation(serving), crowding(serving)) > SATURATED:
             change = _without_hysteresis if exact else None
         else:
-            factor = max(1.0, needed / (held or sum(upper for _, upper in uppers) or 1))
+            factor = max(1.0, needed / (held or _held(uppers, needed) or 1))
 
             def change(aim: _Aim) -> _Aim:
                 return _stretched(aim, factor)
@@ -401,6 +410,24 @@ def _in_force(row: Row) -> tuple[int, int, int]:
 
 def _many_closed(row: Row, room: Room) -> bool:
     return row.inactive > MANY_INACTIVE * room.connections
+
+
+def _believed(rooms: list[Room | None]) -> list[Room | None]:
+    """What an agent says of its server makes it no larger than ROOM_MOST usual ones."""
+    known = [room.connections for room in rooms if room is not None]
+    most = ROOM_MOST * median_low(known) if known else 0
+    return [r if r is None or r.connections <= most else Room(most, r.memory_bound, TooLarge(most)) for r in rooms]
+
+
+def _held(rows: Sequence[tuple[Row, float]], needed: float) -> float:
+    """What these can hold of what is needed. One counts what it has by the director's own counts and an equal part of
+    all: by its own word it could hold everything, and the others would not be raised."""
+    equal = needed / max(1, len(rows))
+    return sum(min(upper, _needed(row) + equal) for row, upper in rows)
+
+
+def _needed(row: Row) -> float:
+    return HEADROOM * row.active + row.inactive
 
 
 def _nobody(row: Row, count: int) -> bool:

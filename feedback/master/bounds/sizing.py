@@ -144,8 +144,8 @@ class Sizing:
     def observe(self, pool: Pool) -> None:
         seconds = 0.0 if self._at is None else max(0.0, pool.now - self._at)
         self._at, self._flow = pool.now, pool.flow
-        if pool.flow > 0 and pool.utilisation < SATURATED:
-            weight = seconds if pool.utilisation < CALM else BUSY_WEIGHT * seconds
+        if pool.flow > 0 and pool.crowding < SATURATED:
+            weight = seconds if pool.crowding < CALM else BUSY_WEIGHT * seconds
             keep = exp(-weight / RESIDENCE_SECONDS)
             self._stood = self._stood * keep + weight * sum(row.active for row in pool.rows)
             self._opened = self._opened * keep + weight * pool.flow

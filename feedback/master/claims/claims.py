@@ -23,7 +23,7 @@ from feedback.master.outcome import By, Fact, Zero
 from feedback.master.pool import Pool, Row
 from feedback.master.servers.fleet import Trust
 from feedback.master.traits import traits
-from feedback.model import Destination, DestinationEntry, DestinationKey, ServiceEntry
+from feedback.model import WEIGHT_MAX, Destination, DestinationEntry, DestinationKey, ServiceEntry
 
 if TYPE_CHECKING:
     from feedback.master.bounds.limits import Limit
@@ -294,7 +294,7 @@ class Claims:
                 old, had, new = claim.stated, row.weight, row.base.weight
                 now = self.restated(row)
                 part = new * (had if now is None else now) / old if old else self._part(new)
-                claim.restated = (had, max(1, round(part)) if new else 0)
+                claim.restated = (had, max(1, min(WEIGHT_MAX, round(part))) if new else 0)
             claim.stated = None
         self._restates = any(row.claim.restated is not None for row in self._pool.rows)
 
@@ -379,7 +379,7 @@ class Claims:
             have, owners = sum(r.weight for r in mine), sum(r.claim.owners or r.weight for r in mine)
             self._our_scale = (have, owners) if known else (0, 1)
         have, static = self._our_scale
-        return max(1, round(row.base.weight * have / static)) if have else 0
+        return max(1, min(WEIGHT_MAX, round(row.base.weight * have / static))) if have else 0
 
     def _held_weight(self, row: Row) -> int:
         """What the kernel has; for a server that a check had taken out and that passes again, its part of the rest."""
@@ -397,7 +397,7 @@ class Claims:
             there = [row for row in self._pool.rows if row.weight]
             self._scale = sum(row.weight for row in there), sum(row.base.weight for row in there)
         have, static = self._scale
-        return round(weight * have / static) if static else weight
+        return min(WEIGHT_MAX, round(weight * have / static)) if static else weight
 
     def settle(self, orders: Standing, now: float) -> None:
         """Put what somebody's word holds in place of what was decided, and remember what is ours from now on."""

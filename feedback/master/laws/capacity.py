@@ -9,6 +9,7 @@ things.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median_low
 from typing import Annotated
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from feedback.master.laws.options import Options
 from feedback.master.laws.strain import Strain
 from feedback.master.pool import SATURATED, Pool, Row, Share, Shares
+from feedback.master.servers.capacity import SETTLED_SAMPLES
 from feedback.model import DestinationKey
 
 
@@ -60,7 +62,7 @@ class Capacity:
         rows = pool.rows
         hot = pool.utilisation > self._hot
         average = _average(rows)
-        frozen = hot and self._count == len(rows) and all(r.law is not None and r.law.share is not None for r in rows)
+        frozen = hot and self._count == len(rows)
         self._count = len(rows)
         shares: dict[DestinationKey, Share] = {}
         for row in rows:
@@ -68,9 +70,9 @@ class Capacity:
             if known is None:
                 known = row.law = Known()
             share = Share(estimate.capacity, estimate) if estimate is not None else _unknown(row, average)
-            if frozen:
+            if frozen and known.share is not None:
                 share = share.because("law", Frozen(self._hot), known.share)
-            else:
+            elif estimate is not None and estimate.samples >= SETTLED_SAMPLES:  # a first guess is not frozen
                 known.share = share.value
             strain = known.strain
             if row.windows or strain.unseen:
@@ -88,6 +90,6 @@ def _unknown(row: Row, average: float | None) -> Share:
 
 
 def _average(rows: Sequence[Row]) -> float | None:
-    """The mean capacity of those that are known."""
+    """The capacity of the usual one of those that are known: of a mean, one agent could make anything."""
     known = [row.estimate.capacity for row in rows if row.estimate is not None]
-    return sum(known) / len(known) if known else None
+    return median_low(known) if known else None

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from feedback.master.servers.filter import PRIOR_VARIANCE, Filter
+from feedback.master.servers.filter import CLIP, PRIOR_VARIANCE, Filter
 from feedback.master.servers.neighbour import FADE_SECONDS, Neighbour
 from feedback.master.servers.spans import Spans
 from feedback.master.servers.starved import Starved
@@ -109,6 +109,7 @@ class Capacity:
         "held",
         "kept",
         "offset",
+        "placed",
         "rate",
         "seed",
         "starved",
@@ -120,7 +121,8 @@ class Capacity:
         self.filter = self._usual_filter
         self.held = False
         self.kept = False  # whether clients keep connections after the answer
-        self.offset: float | None = None  # known difference from the pool's mean level
+        self.offset: float | None = None  # known difference from the pool's usual level
+        self.placed: float | None = None  # the prior's: where it stands among the others
         self.seed: float | None = None  # the weight that the kernel had, until it tells an offset
         self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
         self._active = 0
@@ -147,7 +149,6 @@ class Capacity:
     def resume(self, known: Learned) -> None:
         """Go on from what the master before had learned."""
         of = self._held_filter if known.held else self._usual_filter
-        self._prior.moves(self)
         of.resume(known.level, KERNEL_VARIANCE)
         self._prior.moved(self)
         self._estimate = None
@@ -206,7 +207,9 @@ class Capacity:
             self.starved.observe(waits, used / left, window.cores * left, seconds, usual)
             left *= self.starved.left
         available = self._available
-        available = self._available = left if available is None else available + blend * (left - available)
+        if available is None:  # the first one is the best that is known: a busy server is not idle because it is new
+            available, blend = left, 1.0
+        available = self._available = available + blend * (left - available)
         taken = self._neighbour.part if self._neighbour.part and self._infers() else 0.0
         left = available * (1 - taken)
         part = (used - taken) / (left if left > 0.01 else 0.01)
@@ -290,15 +293,17 @@ class Capacity:
                 return
             if not of.samples:
                 self._start(sample, variance)
-            self._prior.moves(self)
             of.update(sample, variance, self._seconds)
             self._prior.moved(self)
         elif self._utilisation < SATURATED and of.samples:
             prior = self._prior.of(self)
             if prior is not None:
-                self._prior.moves(self)
                 of.forget(prior, self._seconds)
                 self._prior.moved(self)
+
+    def in_pool(self) -> float | None:
+        """Its level less its known difference from the pool's; None of one that was never sampled."""
+        return self.filter.level - (self.offset or 0.0) if self.filter.samples else None
 
     def _infers(self) -> bool:
         """Whether a neighbour's part has to be inferred, and can be."""
@@ -312,14 +317,13 @@ class Capacity:
         noise = KEPT_NOISE * variance if self.kept else variance
         self._neighbour.observe(used, n * exp(-level) / self._allotment, noise, self._seconds)
         if self._neighbour.part and n >= 3 and used > IDLE:
-            self._prior.moves(self)
             self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
             self._prior.moved(self)
         return max(0.0, busy - self._neighbour.part * self._allotment)
 
     def _start(self, sample: float, variance: float) -> None:
         prior = self._prior.of(self)
-        if prior is None:
+        if prior is None or abs(sample - prior) > CLIP:  # the others' word, which would take many samples to outweigh
             self.filter.start(sample, variance)
         else:
             self.filter.start(prior, PRIOR_VARIANCE if self.offset is None else KERNEL_VARIANCE)

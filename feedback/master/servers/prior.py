@@ -3,13 +3,17 @@
 What one server teaches about the cost of a connection serves all: a server that has never been busy is taken for an
 average one of its size. So a pool of unequal machines is nearly right after the first reports, before there is any
 traffic. How long connections last, by the director's own counts, decides what a capacity counts (capacity.py).
-Invariant: the mean is of the levels of those that have been sampled, less their known differences from it.
+
+A level is an agent's word, so each counts at most a factor of two from the median: one agent moves the mean by no more
+than that over their number. Invariant: the levels are of those that have been sampled, less their known differences.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable
-from math import log
+from math import inf, log
+from statistics import median_low
 
 from feedback.master.pool import SATURATED, Row
 from feedback.master.servers.capacity import DEFAULT_LEVEL, Capacity
@@ -17,6 +21,8 @@ from feedback.master.servers.starved import usual
 
 HELD_ABOVE, HELD_BELOW = 3.0, 1.5  # mean residence in seconds
 LOOKS = 100  # between counts: rounding adds up to nothing in so many
+APART = log(2)  # from the median, either way: further a level is not believed; servers of one size differ by some 30 %
+QUEUE_SECONDS = 5.0  # a queue does not end with the first report that says so
 KEPT_ABOVE, KEPT_BELOW = 0.3, 0.15  # seconds likewise: clients keep connections, or wait for something else than CPU
 
 
@@ -28,12 +34,14 @@ class Prior:
         self.usual = 1.0  # of what a server seems to have, what it gets (starved.py)
         self._rows: list[Row] = []
         self._unsized = 0  # of the seeded ones: their sizes are not known yet
-        self._known, self._total = 0, 0.0
+        self._levels: list[float] = []  # in order
+        self._total = 0.0
         self._uncounted = True
         self._looks = 0
+        self._queued_at = -inf
 
     def follow(self, rows: list[Row]) -> None:
-        """These are the pool's rows now. The sum is taken anew, so that no rounding adds up."""
+        """These are the pool's rows now. They are counted anew, so that no rounding adds up."""
         self._looks += 1
         self.usual = usual([row.capacity.starved.ratio for row in rows])
         if self._uncounted or self._looks % LOOKS == 0 or rows != self._rows:
@@ -45,8 +53,13 @@ class Prior:
         self._uncounted = True
 
     def _count(self) -> None:
-        levels = [c.filter.level - (c.offset or 0.0) for c in self._capacities() if c.filter.samples]
-        self._known, self._total, self._uncounted = len(levels), sum(levels), False
+        self._levels, self._uncounted = [], False
+        for capacity in self._capacities():
+            capacity.placed = capacity.in_pool()
+            if capacity.placed is not None:
+                self._levels.append(capacity.placed)
+        self._levels.sort()
+        self._total = sum(self._levels)
 
     def _capacities(self) -> Iterable[Capacity]:
         return (row.capacity for row in self._rows)
@@ -56,26 +69,38 @@ class Prior:
         capacity.hold(self.held)
         capacity.kept = self.kept
 
-    def moves(self, capacity: Capacity) -> None:
-        """Its level is about to move."""
-        if capacity.filter.samples:
-            self._known -= 1
-            self._total -= capacity.filter.level - (capacity.offset or 0.0)
-
     def moved(self, capacity: Capacity) -> None:
-        if capacity.filter.samples:
-            self._known += 1
-            self._total += capacity.filter.level - (capacity.offset or 0.0)
+        """Its level has."""
+        levels, before = self._levels, capacity.placed
+        if before is not None:
+            at = bisect_left(levels, before)
+            if at < len(levels) and levels[at] == before:
+                del levels[at]
+                self._total -= before
+        capacity.placed = after = capacity.in_pool()
+        if after is not None:
+            insort(levels, after)
+            self._total += after
 
     def of(self, capacity: Capacity) -> float | None:
         """A level for a server like this one: the mean of the others, and its known difference from that; None where
         nothing is known."""
-        known, total, offset = self._known, self._total, capacity.offset
-        if capacity.filter.samples:
-            known, total = known - 1, total - capacity.filter.level + (offset or 0.0)
-        if known <= 0:
+        levels, own, offset = self._levels, capacity.placed, capacity.offset
+        count = len(levels) - (own is not None)
+        if count <= 0:
             return None if offset is None else DEFAULT_LEVEL + offset
-        return total / known + (offset or 0.0)
+        skipped = len(levels) if own is None else bisect_left(levels, own)  # its place, which does not count
+        middle = (count - 1) // 2
+        usual, total = levels[middle + (middle >= skipped)], self._total - (own or 0.0)
+        place = 0
+        while levels[place] < usual - APART:
+            total += (usual - APART - levels[place]) * (place != skipped)
+            place += 1
+        place = len(levels) - 1
+        while levels[place] > usual + APART:
+            total -= (levels[place] - usual - APART) * (place != skipped)
+            place -= 1
+        return total / count + (offset or 0.0)
 
     def seed(self, rows: Iterable[Row]) -> None:
         """Start from the weights that the kernel has: a restarted master continues, it does not begin. Takes effect as
@@ -95,15 +120,17 @@ class Prior:
     def _place(self) -> None:
         seeded = [c for c in self._capacities() if c.seed is not None]
         levels = [log(c.seed / c.cores) for c in seeded if c.seed and c.cores]
-        mean = sum(levels) / max(1, len(levels))
+        usual = median_low(levels) if levels else 0.0
         for capacity, level in zip(seeded, levels, strict=True):
-            capacity.offset, capacity.seed = level - mean, None
+            capacity.offset, capacity.seed = level - usual, None
         self._count()
 
-    def residence(self, seconds: float) -> None:
+    def residence(self, seconds: float, now: float) -> None:
         """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis. In a
-        saturated pool they last because they queue: that tells nothing of them."""
-        queues = seconds > KEPT_ABOVE and self._saturated()
+        saturated pool, and just after, they last because they queue: that tells nothing of them."""
+        if seconds > KEPT_ABOVE and self._saturated():
+            self._queued_at = now
+        queues = now - self._queued_at < QUEUE_SECONDS
         held = seconds >= HELD_BELOW if self.held else seconds > HELD_ABOVE and not queues
         kept = seconds >= KEPT_BELOW if self.kept else seconds > KEPT_ABOVE and not queues
         if (held, kept) == (self.held, self.kept):
@@ -115,4 +142,4 @@ class Prior:
 
     def _saturated(self) -> bool:
         used = [c.utilisation for c in self._capacities() if c.window is not None]
-        return bool(used) and sum(used) / len(used) > SATURATED
+        return bool(used) and median_low(used) > SATURATED
