@@ -73,6 +73,7 @@ class Claims:
         self._heard = False  # whether any agent was, in this life or in one that is remembered
         self._as_file = False  # whether the weights in force were the configuration's, at the first look
         self._first_look_at: float | None = None
+        self._waits = patience[1]  # seconds, for agents that may have taught what is in force
         self._disputes = Disputes()
         self._noticed: list[ForeignEdit] = []  # of the service itself
         self._away = False
@@ -117,6 +118,7 @@ class Claims:
     def restore(self, state: Remembered) -> None:
         """Before the first look at the kernel."""
         self._restored, self._zeros = state, frozenset(state.zeros)
+        self._waits = self._patience[0]  # nothing is remembered of agents, or `learned` says so
         for row in self.rows.values():
             _resume(row.claim, row.name, state, self._zeros)
 
@@ -124,6 +126,7 @@ class Claims:
         """Take the place of those of the same service, before a reload that changed it. Before the first look."""
         self.restore(before.state())
         self._heard, self._as_file, self._first_look_at = before._heard, before._as_file, before._first_look_at
+        self._waits = before._waits
         for key, row in self.rows.items():
             known = before.rows.get(key)
             if known is not None:
@@ -142,7 +145,7 @@ class Claims:
         if self.owned is None or self._heard:
             return False
         first = self._first_look_at
-        return self._as_file or first is None or now - first >= self._patience[1]
+        return self._as_file or first is None or now - first >= self._waits
 
     # What the kernel has.
 
@@ -452,12 +455,13 @@ class Claims:
         claim.cap = Cap(usual.upper, usual.lower, trial.upper, trial.lower)
 
     def _sign(self, row: Row) -> None:
-        """A zero of ours must be told from one that the owner writes later."""
+        """A zero of ours must be told from one that the owner writes later. So must one that is added: the state may be
+        lost before we look again."""
         claim = row.claim
-        if row.aim or claim.theirs or row.kernel is None:
+        if row.aim or claim.theirs:
             claim.signed = False
             return
-        have = row.kernel.destination
+        have = row.base if row.kernel is None else row.kernel.destination
         usual = claim.cap or Cap(have.upper, have.lower)
         claim.cap = Cap(usual.upper, usual.lower, *SIGNATURE)
         claim.signed = True
