@@ -175,7 +175,7 @@ def _key(body: bytes) -> bytes:
     one client may differ in a persistence engine's data alone (the Call-IDs of SIP)."""
     size, there = (RECORD6_BYTES, 56) if body[0] else (RECORD_BYTES, 32)
     key = body[1:2] + body[10:14] + body[24:there]
-    return key + body[size:] if len(body) > size and _template(body) else key
+    return key + records.engine_data(body[size:]) if len(body) > size and _template(body) else key
 
 
 def _template(body: bytes) -> bool:

@@ -182,6 +182,11 @@ def _records(datagram: bytes, count: int) -> Iterator[Record]:
         at += size + 3 & ~3
 
 
+def engine_data(options: bytes) -> bytes:
+    """A persistence engine's data among the parameters of a record, b"" where there is none. Raises DatagramError."""
+    return _options(options)[1]
+
+
 def _options(data: bytes) -> tuple[bytes, bytes, bytes]:
     found: dict[int, bytes] = {}
     at = 0
