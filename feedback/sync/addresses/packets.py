@@ -87,11 +87,6 @@ def arp_probe(mac: str, target: IPv4Address) -> bytes:
     return arp_request(mac, UNSPECIFIED[0], target)
 
 
-def arp_reply(mac: str, address: IPv4Address, to_mac: str, to: IPv4Address) -> bytes:
-    """To the one who asked: `address` is at `mac`."""
-    return _arp(to_mac, _REPLY, mac, address, to_mac, to)
-
-
 def gratuitous_request(mac: str, address: IPv4Address) -> bytes:
     """The announcement of RFC 5227: to everybody, sender and target are the address."""
     return arp_request(mac, address, address)

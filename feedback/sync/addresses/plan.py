@@ -131,12 +131,3 @@ def foreign_advice(found: Present) -> str:
         f"take it out of the network configuration (ip address delete {found.address.address}/{found.address.prefix} "
         f"dev {found.address.interface})"
     )
-
-
-def conflict_advice(address: VirtualAddress, mac: str) -> str:
-    """For an answer from a MAC that is neither director's."""
-    return (
-        f"{address.address} is answered on {address.interface} by {mac}, which is neither director: if it is a real "
-        "server, it must not answer there (sysctl net.ipv4.conf.all.arp_ignore=1 arp_announce=2); else give that host "
-        "another address"
-    )

@@ -121,11 +121,6 @@ class Election:
         self._m.interfaces = _put(self._m.interfaces, interface, up)
         self._weigh(now)
 
-    def receive_link(self, link: str, up: bool, now: float) -> None:
-        """The carrier of a heartbeat link, for the status: silence is counted in heartbeats."""
-        self._advance(now)
-        self._m.links = _put(self._m.links, link, up)
-
     def receive_macs(self, macs: tuple[bytes, ...]) -> None:
         """The MACs of all our interfaces that are to have VIPs: the peer knows us by them."""
         self._m.macs = macs

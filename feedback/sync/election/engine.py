@@ -181,7 +181,7 @@ class Following:
             replica=self._replica,
             peer=self._peer_status(now),
             links=tuple(
-                LinkStatus(heard.link, True, None if heard.at == NEVER else now - heard.at)
+                LinkStatus(heard.link, None if heard.at == NEVER else now - heard.at)
                 for heard in sorted(self._window.links, key=lambda h: h.link)
             ),
             unreached=(),

@@ -38,7 +38,6 @@ class Knowledge(msgspec.Struct):
     replica_at: float = NEVER  # when it stopped being complete, or became so
     reach: tuple[tuple[str, bool], ...] = ()
     interfaces: tuple[tuple[str, bool], ...] = ()
-    links: tuple[tuple[str, bool], ...] = ()
     unreached_at: float = NEVER  # since when we are not fit
     look_at: float = NEVER  # the last look
     answered: bool = False  # that one was answered
@@ -225,10 +224,10 @@ class Knowledge(msgspec.Struct):
         )
 
     def link_status(self, now: float) -> tuple[LinkStatus, ...]:
-        up = dict(self.links)
-        at = {heard.link: heard.at for heard in self.window.links}
-        ages = {link: now - at[link] if at.get(link, NEVER) != NEVER else None for link in up | at}
-        return tuple(LinkStatus(link, up.get(link, True), ages[link]) for link in sorted(ages))
+        return tuple(
+            LinkStatus(heard.link, None if heard.at == NEVER else now - heard.at)
+            for heard in sorted(self.window.links, key=lambda h: h.link)
+        )
 
 
 def _replica(replica: Replica) -> str:

@@ -76,7 +76,6 @@ class LinkStatus(msgspec.Struct, frozen=True):
     """`age_seconds`: since the last proven heartbeat over this link; None: none yet."""
 
     link: str
-    up: bool
     age_seconds: float | None
 
 

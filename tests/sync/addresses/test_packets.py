@@ -94,12 +94,17 @@ SOLICITED_ADVERTISEMENT = octets("""
 """)
 
 
+def arp_reply(mac: str, address: IPv4Address, to_mac: str, to: IPv4Address) -> bytes:
+    """What a kernel answers to the one who asked: `address` is at `mac`."""
+    return packets._arp(to_mac, packets._REPLY, mac, address, to_mac, to)
+
+
 @pytest.mark.parametrize(
     ("built", "vector"),
     [
         (packets.arp_probe(MAC, VIP), PROBE),
         (packets.arp_request(MAC, OWN, VIP), REQUEST),
-        (packets.arp_reply(MAC, VIP, PEER, OWN), REPLY),
+        (arp_reply(MAC, VIP, PEER, OWN), REPLY),
         (packets.gratuitous_request(MAC, VIP), GRATUITOUS_REQUEST),
         (packets.gratuitous_reply(MAC, VIP), GRATUITOUS_REPLY),
         (packets.neighbour_solicitation(MAC, OWN6, VIP6), SOLICITATION),
@@ -224,7 +229,7 @@ def test_what_one_director_says_the_other_hears(mac: str, address: IPv4Address, 
     assert parse_frame(packets.gratuitous_reply(mac, address)) == Claim(address, mac)
     assert parse_frame(packets.arp_probe(mac, address)) == Question(address, None, mac)
     if asker != address:
-        assert parse_frame(packets.arp_reply(mac, address, PEER, asker)) == Answer(address, mac)
+        assert parse_frame(arp_reply(mac, address, PEER, asker)) == Answer(address, mac)
         assert parse_frame(packets.arp_request(mac, asker, address)) == Question(address, asker, mac)
 
 
@@ -274,7 +279,7 @@ def test_the_arp_filter_lets_statements_about_our_addresses_through(
     program = packets.arp_filter(ours)
     for address in {*ours, other}:
         assert passes(program, packets.gratuitous_request(mac, address)) is (address in ours)
-        assert passes(program, packets.arp_reply(mac, address, PEER, OWN)) is (address in ours)
+        assert passes(program, arp_reply(mac, address, PEER, OWN)) is (address in ours)
         assert not passes(program, packets.arp_probe(mac, address))
         assert not passes(program, packets.arp_request(mac, OWN, address)) or OWN in ours
 

@@ -124,13 +124,6 @@ def test_an_address_of_somebody_else_is_foreign_on_any_interface_and_with_any_pr
     assert not held(WANTED, present[1:])
 
 
-def test_the_advice_for_a_conflict_names_the_address_and_the_mac() -> None:
-    said = addresses.conflict_advice(VIP, "02:00:00:00:00:09")
-    assert said.startswith("10.0.0.100 is answered on eth0 by 02:00:00:00:00:09, which is neither director")
-    assert "arp_ignore=1" in said
-    assert "\n" not in said
-
-
 def test_a_primary_address_takes_the_secondary_ones_of_its_network_along() -> None:
     primary = Present(GATEWAY, ours=True)
     own = Present(OWN, ours=False, secondary=True)
