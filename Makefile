@@ -55,7 +55,6 @@ test: PACKAGES += $(PEERS) $(QEMU)
 test: check
 	$(BIN)/pytest -m 'lab and not long and not kernels'
 
-test-all: PACKAGES += $(PEERS) $(QEMU)
 test-all: test
 	$(BIN)/pytest -m 'lab and long and not kernels'
 

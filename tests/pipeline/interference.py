@@ -49,6 +49,7 @@ SHARE, WEIGHT, THRESHOLD, LEVEL = (1.10, 2.0), (1.25, 3.0), (1.25, 2.0), (1.15, 
 OPEN, GRAIN, HOT = 10, 1.5, 1.25
 CEILING = 4.0  # docs/security.md: times its static share
 
+Both = tuple[Mapping[DestinationKey, Setting], Mapping[DestinationKey, Setting]]  # of the truth, and of the lie
 Tell = Callable[[Report, Report], Report]  # the truth and what was said last -> what is said
 replace = msgspec.structs.replace
 
@@ -157,23 +158,17 @@ class Pair:
         heard = {s.key: self.truth.now - self._began - self._late.get(s, 0.0) for s in self.servers[:-1]}
         for bound, least in enumerate((SETTLED_SECONDS, FOLLOWS_SECONDS)):
             keys = [k for k, seconds in heard.items() if seconds > least]
-            yield from self._apart(keys, here, there, bound)
-        yield from self._learned([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], here, there, 0)
-        yield from self._learned([k for k, seconds in heard.items() if seconds > 0], here, there, 1)
+            yield from self._apart(keys, (here, there), bound)
+        yield from self._learned([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], (here, there), 0)
+        yield from self._learned([k for k, seconds in heard.items() if seconds > 0], (here, there), 1)
         liar = there[self.servers[-1].key]
         if liar.share > CEILING / len(there) + 1e-6:
             yield f"ceiling: the liar has {liar.share:.3f}"
 
-    def _apart(
-        self,
-        keys: Sequence[DestinationKey],
-        here: Mapping[DestinationKey, Setting],
-        there: Mapping[DestinationKey, Setting],
-        bound: int,
-    ) -> Iterator[str]:
-        shares = [_parts({k: d[k].share for k in keys}) for d in (here, there)]
-        totals = [sum(d[k].weight for k in keys) for d in (here, there)]
-        weights = [_parts({k: d[k].weight for k in keys}) for d in (here, there)]
+    def _apart(self, keys: Sequence[DestinationKey], settings: Both, bound: int) -> Iterator[str]:
+        shares = [_parts({k: d[k].share for k in keys}) for d in settings]
+        totals = [sum(d[k].weight for k in keys) for d in settings]
+        weights = [_parts({k: d[k].weight for k in keys}) for d in settings]
         word = ("", " of one not known yet")[bound]
         for k in keys:
             most = max(HOT, SHARE[bound]) if self._froze else SHARE[bound]
@@ -184,17 +179,11 @@ class Pair:
             if self._weighs and not rounded and not few and not within(weights[0][k], weights[1][k], WEIGHT[bound]):
                 yield f"weight{word}: {k} has {weights[1][k]:.4f} of what honest ones have, not {weights[0][k]:.4f}"
 
-    def _learned(
-        self,
-        keys: Sequence[DestinationKey],
-        here: Mapping[DestinationKey, Setting],
-        there: Mapping[DestinationKey, Setting],
-        bound: int,
-    ) -> Iterator[str]:
+    def _learned(self, keys: Sequence[DestinationKey], settings: Both, bound: int) -> Iterator[str]:
         levels = [self._levels(m) for m in (self.truth, self.deceived)]
         word = ("", " of one not known yet")[bound]
         for k in keys:
-            uppers, closed = (here[k].upper, there[k].upper), self._counts(k).inactive
+            uppers, closed = [d[k].upper for d in settings], self._counts(k).inactive
             if all(uppers) and abs(uppers[0] - uppers[1]) > closed and not within(*uppers, THRESHOLD[bound]):
                 yield f"threshold{word}: {k} has {uppers[1]}, not {uppers[0]}"
             apart = LEVEL[bound] * exp(LEARNED_STEP)

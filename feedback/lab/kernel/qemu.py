@@ -28,7 +28,7 @@ from feedback.lab.kernel.start import start, stop
 
 INIT = Path(__file__).with_name("init.sh")
 MEMORY_MB = 1024  # for each processor
-# A nanosecond an instruction: the quickest that counting can be, a quarter of a core of today.
+# A nanosecond an instruction: the quickest that counting can be: some 1,000 MIPS.
 INSTRUCTION_SHIFT = 0
 # Without AVX, which is slow to emulate; with a clock that the kernel trusts and a source of random numbers.
 EMULATED_CPU = "Nehalem,+rdrand"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import exp, sqrt
+from statistics import median_high
 
 BLEND_SECONDS = 1.0
 WAITS_MIN, USED_MIN = 0.1, 0.05  # of the time, of the server: less tells nothing
@@ -58,5 +59,5 @@ class Starved:
 
 def usual(ratios: Iterable[float]) -> float:
     """A pool's: half of its servers at least have no more."""
-    ordered = sorted(ratios)
-    return max(LEAST, ordered[len(ordered) // 2]) if ordered else 1.0
+    known = list(ratios)
+    return max(LEAST, median_high(known)) if known else 1.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 
 from feedback.sync.election.heartbeat import TERM_MAX
-from feedback.sync.election.knowledge import NEVER, Knowledge
-from feedback.sync.election.standing import Happening, Settings, Transition
+from feedback.sync.election.knowledge import Knowledge
+from feedback.sync.election.standing import NEVER, Happening, Settings, Transition
 from feedback.sync.election.transitions import (
     AnnounceAgain,
     Event,

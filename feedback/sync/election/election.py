@@ -30,9 +30,18 @@ import copy
 
 from feedback.sync.election.course import Course
 from feedback.sync.election.heartbeat import PROTOCOL, Heartbeat, Replica, ReplicaState, Role, Verdict, Window
-from feedback.sync.election.knowledge import NEVER, Knowledge
+from feedback.sync.election.knowledge import Knowledge
 from feedback.sync.election.meaning import hear, see
-from feedback.sync.election.standing import Happening, LinkStatus, Notice, PeerStatus, Settings, Status, Transition
+from feedback.sync.election.standing import (
+    NEVER,
+    Happening,
+    LinkStatus,
+    Notice,
+    PeerStatus,
+    Settings,
+    Status,
+    Transition,
+)
 from feedback.sync.election.transitions import Decision, Event, SendHeartbeat, State
 from feedback.sync.election.turns import repeat, turn
 

@@ -14,9 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from feedback.sync.election.election import (
-    NEVER,
     Happening,
-    LinkStatus,
     Notice,
     PeerStatus,
     Settings,
@@ -25,6 +23,7 @@ from feedback.sync.election.election import (
 )
 from feedback.sync.election.heartbeat import PROTOCOL, Heartbeat, Replica, Role, Verdict, Window
 from feedback.sync.election.keepalived import Notice as Word
+from feedback.sync.election.standing import links_of
 from feedback.sync.election.transitions import Decision, SendHeartbeat, State, StepDown, TakeOver
 
 TRANSITIONS_KEPT = 32
@@ -180,10 +179,7 @@ class Following:
             installed=None,
             replica=self._replica,
             peer=self._peer_status(now),
-            links=tuple(
-                LinkStatus(heard.link, None if heard.at == NEVER else now - heard.at)
-                for heard in sorted(self._window.links, key=lambda h: h.link)
-            ),
+            links=links_of(self._window.links, now),
             unreached=(),
             limitation=None,
             handover_limitation=self.request_handover(now),

@@ -9,10 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from feedback.sync.election.heartbeat import PROTOCOL, Heartbeat, Replica, ReplicaState, Role, Window
-from feedback.sync.election.standing import Happening, LinkStatus, PeerStatus, Settings, Status, Transition
+from feedback.sync.election.standing import NEVER, Happening, PeerStatus, Settings, Status, Transition, links_of
 from feedback.sync.election.transitions import ROLES, Decision, State
-
-NEVER = float("-inf")
 
 
 class Knowledge(msgspec.Struct):
@@ -197,7 +195,7 @@ class Knowledge(msgspec.Struct):
             installed=self.installed,
             replica=self.replica,
             peer=self.peer_status(now),
-            links=self.link_status(now),
+            links=links_of(self.window.links, now),
             unreached=tuple(name for name, reachable in self.reach if not reachable),
             limitation=self.limitation(),
             handover_limitation=self.against_handover(now, False),
@@ -221,12 +219,6 @@ class Knowledge(msgspec.Struct):
             reach=peer.reach,
             healthy=peer.healthy,
             version=peer.version,
-        )
-
-    def link_status(self, now: float) -> tuple[LinkStatus, ...]:
-        return tuple(
-            LinkStatus(heard.link, None if heard.at == NEVER else now - heard.at)
-            for heard in sorted(self.window.links, key=lambda h: h.link)
         )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from feedback.sync.election.course import Course
 from feedback.sync.election.heartbeat import PROTOCOL, Heartbeat, Role
-from feedback.sync.election.knowledge import NEVER
-from feedback.sync.election.standing import Notice
+from feedback.sync.election.standing import NEVER, Notice
 from feedback.sync.election.transitions import Event, State
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 import msgspec
 
-from feedback.sync.election.heartbeat import Replica, Role
+from feedback.sync.election.heartbeat import Heard, Replica, Role
 from feedback.sync.election.transitions import State
 
+NEVER = float("-inf")
 Positive = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 
 
@@ -77,6 +79,11 @@ class LinkStatus(msgspec.Struct, frozen=True):
 
     link: str
     age_seconds: float | None
+
+
+def links_of(heard: Iterable[Heard], now: float) -> tuple[LinkStatus, ...]:
+    """By name."""
+    return tuple(LinkStatus(h.link, None if h.at == NEVER else now - h.at) for h in sorted(heard, key=lambda h: h.link))
 
 
 class PeerStatus(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from feedback.sync.election.course import Course
 from feedback.sync.election.heartbeat import Role
-from feedback.sync.election.knowledge import NEVER
+from feedback.sync.election.standing import NEVER
 from feedback.sync.election.transitions import Event, Resume, State, StepDown
 
 
