@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import secrets
 import signal
@@ -78,7 +79,9 @@ class Runner:
             status, said = await self._program(words)
             _answer(Answer(number, status, said))
         except OSError as error:
-            _answer(Answer(number, 0, "", error.errno or 0))
+            _answer(Answer(number, 0, "", error.errno or errno.EIO))
+        except ValueError:  # words that no program can be given
+            _answer(Answer(number, 0, "", errno.EINVAL))
         finally:
             del self._tasks[number]
 

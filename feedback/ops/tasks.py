@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from feedback.faults import said
+from feedback.ops.logs import Log
+
 
 class Tasks:
-    """Those of one owner. `failed(name, error)` is called in the loop for each that ended by an exception."""
+    """Those of one owner. Each that ended by an exception is logged, and then `failed` is called in the loop with what
+    it was for and why."""
 
-    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
-        self._failed = failed
+    def __init__(self, log: Log, failed: Callable[[str, str], None] = lambda name, reason: None) -> None:
+        self._log, self._failed = log, failed
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -33,5 +37,7 @@ class Tasks:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._failed(task.get_name(), error)
+        if error is not None:
+            name, reason = task.get_name(), said(error)
+            self._log.error("fault", task=name, reason=reason)
+            self._failed(name, reason)

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from feedback.config import ConfigError, SyncConfig, load
-from feedback.faults import said
 from feedback.ipvs import Client, Kernel
 from feedback.ops import pair, systemd
 from feedback.ops.control import serve
@@ -97,7 +96,7 @@ class Daemon:
         self._complaints: dict[str, float] = {}
         self._budget = Budget(TRANSITIONS_LOGGED, ERROR_LOG_SECONDS)
         self._stopping = False
-        self._tasks = Tasks(self._failed)
+        self._tasks = Tasks(self._log, self._failed)
         self._wanted, self._secret = wanted, secret
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -323,10 +322,9 @@ class Daemon:
         self._log.error("handover-stuck", reason=reason)
         self._handover["reason"] = reason
 
-    def _failed(self, name: str, error: Exception) -> None:
+    def _failed(self, name: str, reason: str) -> None:
         self._counters["faults"] += 1
-        self._log.error("fault", task=name, reason=said(error))
-        self._stuck(f"a fault of this director: {said(error)}")
+        self._stuck(f"a fault of this director: {reason}")
 
     def _follow(self) -> None:
         """Be the end that the role asks for: over the link heard last, where the one in use has fallen silent."""

@@ -208,6 +208,29 @@ def test_where_the_runner_dies_nothing_is_said_of_the_server_and_it_comes_again(
     assert asyncio.run(scenario()) == (0, "")
 
 
+def test_words_that_no_program_can_be_given_are_said() -> None:
+    made = outcome(Check(type="exec", command=("/bin/true", "\0")))
+    assert (made.good, made.text) == (False, "exec: invalid argument")
+
+
+def test_a_runner_that_says_what_nobody_understands_leaves_nobody_waiting() -> None:
+    async def scenario() -> tuple[int, str]:
+        programs = Programs()
+        process = await programs.start()
+        assert process.stdout is not None
+        waits = asyncio.create_task(programs.run(("/bin/sleep", "60")))
+        await asyncio.sleep(0.1)
+        process.stdout.feed_data(b"nonsense\n")
+        with pytest.raises(Gone):
+            await asyncio.wait_for(waits, 5)
+        found = await programs.run(("/bin/true",))
+        await asyncio.wait_for(process.wait(), 5)
+        await programs.close()
+        return found
+
+    assert asyncio.run(scenario()) == (0, "")
+
+
 def test_a_program_that_is_not_there_is_said() -> None:
     made = outcome(Check(type="exec", command=("/no/such",)))
     assert (made.good, made.text) == (False, "exec: no such file or directory")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from feedback.faults import said
+import pytest
+
+from feedback.ops.logs import Log
 from feedback.ops.tasks import Tasks
 
 
-def test_an_owner_hears_an_exception_and_nothing_of_other_ends() -> None:
+def test_an_owner_hears_an_exception_and_nothing_of_other_ends(capsys: pytest.CaptureFixture[str]) -> None:
     heard: list[tuple[str, str]] = []
 
     async def fails() -> None:
@@ -21,7 +23,7 @@ def test_an_owner_hears_an_exception_and_nothing_of_other_ends() -> None:
         await asyncio.sleep(60)
 
     async def scenario() -> None:
-        tasks = Tasks(lambda name, error: heard.append((name, said(error))))
+        tasks = Tasks(Log("test"), lambda name, reason: heard.append((name, reason)))
         for work in (fails, ends, stays):
             tasks.start(work(), work.__name__)
         await asyncio.sleep(0.01)
@@ -31,3 +33,5 @@ def test_an_owner_hears_an_exception_and_nothing_of_other_ends() -> None:
     ((name, reason),) = heard
     assert name == "fails"
     assert reason.startswith("ValueError: no ") and " at fails:" in reason and reason.isprintable()
+    told = capsys.readouterr().err
+    assert "event=fault" in told and "task=fails" in told and told.count("event=") == 1

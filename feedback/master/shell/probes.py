@@ -45,7 +45,7 @@ class Probes:
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self._home = receive, asyncio.get_running_loop()
-        self._tasks = Tasks(_failed)
+        self._tasks = Tasks(LOG)
         self._places = {"exec": asyncio.Semaphore(PROGRAMS_MAX)}
         self._usual = asyncio.Semaphore(CONNECTIONS_MAX)
         self._programs = Programs()
@@ -85,10 +85,6 @@ class Probes:
                 result = None
         with contextlib.suppress(RuntimeError):  # the master stopped meanwhile
             self._home.call_soon_threadsafe(self._receive, probe, result, time.monotonic())
-
-
-def _failed(name: str, error: Exception) -> None:
-    LOG.error("fault", task=name, reason=said(error))
 
 
 async def _asked(source: AgentSource, probe: Probe) -> bytes | None:

@@ -14,9 +14,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from feedback.ops.logs import Log
 from feedback.ops.runner import LINE_BYTES_MAX, Answer, Request
+from feedback.ops.tasks import Tasks
 from feedback.wire import printable
 
+LOG = Log("probes")
+
+GONE = "the process that runs programs is gone"
 END_SECONDS = 5.0  # for the process to end what runs
 _RUNNER = (sys.executable, "-m", "feedback.ops.runner")
 _MANAGERS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")  # no business of a check
@@ -33,7 +38,7 @@ class Programs:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._process: asyncio.subprocess.Process | None = None
-        self._listens: asyncio.Task[None] | None = None
+        self._tasks = Tasks(LOG)
         self._starts = asyncio.Lock()
 
     async def run(self, words: Sequence[str]) -> tuple[int, str]:
@@ -57,14 +62,14 @@ class Programs:
 
     async def close(self) -> None:
         process, self._process = self._process, None
-        if process is None or process.stdin is None or self._listens is None:
+        if process is None or process.stdin is None:
             return
         process.stdin.close()  # it ends what runs, and then itself
         try:
             await asyncio.wait_for(process.wait(), END_SECONDS)
         except TimeoutError:
             process.kill()
-        await self._listens
+        await self._tasks.close()
 
     async def start(self) -> asyncio.subprocess.Process:
         """The process, begun where there is none. Raises Gone. `run` does it too, in its own time."""
@@ -82,25 +87,29 @@ class Programs:
                 assert process.stdout is not None
                 if not await process.stdout.readline():  # it says when it is there
                     raise Gone(f"{' '.join(_RUNNER)} ended with status {await process.wait()}")
-                self._process, self._listens = process, asyncio.create_task(self._listen(process))
+                self._process = process
+                self._tasks.start(self._listen(process), "programs")
             return self._process
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        """Hand out the answers; when there are no more, whoever still waits is told."""
-        assert process.stdout is not None
-        while line := await process.stdout.readline():
-            answer = msgspec.json.decode(line, type=Answer)
-            if (waits := self._waiting.get(answer.number)) is not None and not waits.done():
-                waits.set_result(answer)
-        if self._process is process:
-            self._process = None
-        for waits in self._waiting.values():
-            if not waits.done():
-                waits.set_exception(Gone("the process that runs programs is gone"))
+        """Hand out the answers; when there are no more, for whatever reason, whoever still waits is told."""
+        assert process.stdout is not None and process.stdin is not None
+        try:
+            while line := await process.stdout.readline():
+                answer = msgspec.json.decode(line, type=Answer)
+                if (waits := self._waiting.get(answer.number)) is not None and not waits.done():
+                    waits.set_result(answer)
+        finally:
+            process.stdin.close()  # nobody listens to it any more: what runs there ends
+            if self._process is process:
+                self._process = None
+            for waits in self._waiting.values():
+                if not waits.done():
+                    waits.set_exception(Gone(GONE))
 
     @staticmethod
     def _send(process: asyncio.subprocess.Process, request: Request) -> None:
         assert process.stdin is not None
         if process.stdin.is_closing():
-            raise Gone("the process that runs programs is gone")
+            raise Gone(GONE)
         process.stdin.write(msgspec.json.encode(request) + b"\n")

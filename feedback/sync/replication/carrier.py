@@ -61,7 +61,7 @@ class Carrier:
         self._leading = False
         self._lingers: float | None = None
         self._endpoint: str | None = None  # of the active one, while this director is not
-        self._tasks = Tasks(self._failed)
+        self._tasks = Tasks(LOG, self._failed)
         ends = {"mirror": mirror, "master_state": master_state, "clock": clock}
         self._in = Inbound(boot, kernel, replication, self._connect, self._ask, **ends)  # type: ignore[arg-type]
         self._out = Outbound(boot, kernel, replication, self._answer, self._tasks.start, **ends)  # type: ignore[arg-type]
@@ -79,11 +79,10 @@ class Carrier:
             asyncio.get_running_loop().remove_reader(self._replication.capture_fd)
         self._tasks.cancel()
 
-    def _failed(self, name: str, error: Exception) -> None:
+    def _failed(self, name: str, reason: str) -> None:
         """A task of ours ended by a fault: what it was for is over, and the standby, told so, asks anew."""
         self.counters["faults"] += 1
-        LOG.error("fault", task=name, reason=said(error))
-        self._out.end(f"a fault of this director: {said(error)}")
+        self._out.end(f"a fault of this director: {reason}")
 
     def _connect(self, endpoint: str | None) -> None:
         if self._transport is not None:
