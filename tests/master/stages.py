@@ -27,6 +27,7 @@ from feedback.master.bounds.sizing import Room
 from feedback.master.bounds.sizing import Sizing as RealSizing
 from feedback.master.laws import Law
 from feedback.master.pool import Pool, Row, Share, Shares
+from feedback.master.servers.arrivals import Arrivals
 from feedback.master.servers.capacity import Capacity, Learned
 from feedback.master.servers.prior import Prior
 from feedback.master.servers.window import Window
@@ -49,6 +50,10 @@ class Turns:
             if old is not None and old is not row:
                 for name in REMEMBERED:
                     setattr(row, name, getattr(old, name))
+                row.arrivals = old.arrivals
+            row.arrivals = row.arrivals or Arrivals()
+            if row.kernel is not None:  # the pipeline's look
+                row.arrivals.look(row.kernel.counters.connections, now)
             row.said = row.told = None
         self._rows = {row.key: row for row in pool.rows}
         pool.now, pool.seconds = now, 0.0 if self._at is None else max(0.0, now - self._at)

@@ -41,23 +41,11 @@ class Doubted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Known(msgspec.Struct):
-    """Of one destination: its count at the last refresh, new connections a second over the last window; since when it
-    has a queue; until when it is doubted, and how long that was."""
+    """Of one destination: since when it has a queue; until when it is doubted, and how long that was."""
 
-    counted: int
-    counted_at: float
-    rate: float | None = None
     since: float | None = None
     until: float = -inf
     hold: float = 0.0
-
-    def count(self, connections: int, now: float) -> None:
-        """Take the director's counter, which moves every 2 s."""
-        if connections < self.counted:
-            self.counted, self.counted_at, self.rate = connections, now, None
-        elif connections > self.counted and now > self.counted_at:
-            self.rate = (connections - self.counted) / (now - self.counted_at)
-            self.counted, self.counted_at = connections, now
 
 
 class Doubt:
@@ -66,26 +54,19 @@ class Doubt:
     def doubted(self, pool: Pool) -> dict[DestinationKey, Doubted]:
         """Who is doubted now. Call it at each decision."""
         now, total_active, total_rate = pool.now, 0, 0.0
-        for row in pool.rows:
-            kernel = row.kernel
-            if kernel is None:
-                continue
-            known, count = row.doubt, kernel.counters.connections
-            if known is None:
-                known = row.doubt = Known(count, now)
-            elif count != known.counted:
-                known.count(count, now)
-            if known.rate is not None:
+        rows = [row for row in pool.rows if row.kernel is not None]
+        for row in rows:
+            if row.arrivals.rate is not None:
                 total_active += row.active
-                total_rate += known.rate
+                total_rate += row.arrivals.rate
         found = {}
-        for row in pool.rows:
-            known = row.doubt
+        for row in rows:
+            known, rate = row.doubt, row.arrivals.rate
             if known is None:
-                continue
-            if row.active >= ACTIVE_MIN and known.rate:
-                others = total_rate - known.rate, total_active - row.active
-                self._judge(known, _ratio(row, known.rate, *others) >= LONGER, now)
+                known = row.doubt = Known()
+            if row.active >= ACTIVE_MIN and rate:
+                others = total_rate - rate, total_active - row.active
+                self._judge(known, _ratio(row, rate, *others) >= LONGER, now)
             else:
                 known.since = None
             if now < known.until:
