@@ -71,13 +71,13 @@ def _run(path: Path, verbose: bool) -> None:
     from feedback.ipvs import IpvsError
     from feedback.master.laws import UnknownLawError
     from feedback.master.shell.daemon import Daemon
-    from feedback.ops import descriptors, logs, private
+    from feedback.ops import descriptors, logs, process
     from feedback.ops.control import ControlError
     from feedback.ops.curve import CurveError
     from feedback.ops.keys import KeyFileError
 
     logs.setup(level="debug" if verbose else "info")
-    private.keep()
+    process.keep_private()
     descriptors.raise_limit()
     try:
         asyncio.run(Daemon(path).run())

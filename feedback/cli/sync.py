@@ -210,7 +210,7 @@ def _run(path: Path, verbose: bool) -> None:
 
     from feedback.config import ConfigError
     from feedback.ipvs import IpvsError
-    from feedback.ops import descriptors, logs, private
+    from feedback.ops import descriptors, logs, process
     from feedback.ops.control import ControlError
     from feedback.ops.curve import CurveError
     from feedback.ops.keys import KeyFileError
@@ -220,7 +220,7 @@ def _run(path: Path, verbose: bool) -> None:
     from feedback.sync.replication.kernel import ReplicationError
 
     logs.setup(level="debug" if verbose else "info")
-    private.keep()
+    process.keep_private()
     descriptors.raise_limit()
     try:
         asyncio.run(Daemon(path).run())

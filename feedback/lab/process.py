@@ -13,7 +13,7 @@ from pathlib import Path
 
 from feedback.lab import cgroup, network
 from feedback.lab.error import LabError
-from feedback.lab.kernel.supervise import die_with_parent
+from feedback.ops.process import die_with_parent
 
 STOP_SECONDS = 5.0
 CATCH_SECONDS = 20.0  # a server with a twentieth of a core takes seconds from its start to its handlers

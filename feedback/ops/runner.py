@@ -8,15 +8,12 @@ capabilities away, begins anew, and makes sure that they are gone before it says
 Everything that a program starts ends with it. Some of that may have a session and a parent of its own; so this process
 adopts orphans (a subreaper), each bears the mark of its program in its environment, and whoever has no mark of one that
 runs is killed. Invariants: when a program is over nothing of it runs; when standard input ends, nothing at all.
-
-Source: prctl(2), PR_SET_CHILD_SUBREAPER; capabilities(7), ambient and bounding sets: a unit may forbid capset().
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import os
 import secrets
@@ -27,13 +24,12 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from feedback.ops.process import adopt_orphans, give_up_privileges
+
 OUTPUT_BYTES_MAX = 200  # of what a program says
 READ_BYTES = 64 * 1024
 LINE_BYTES_MAX = 1 << 20
 ROUNDS_MAX = 100  # of killing: each finds the children of those that the last one killed
-PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 24, 36, 38, 47
-PR_CAP_AMBIENT_CLEAR_ALL = 4
-CAPABILITIES = 64  # more than any kernel has
 CONFINED = "--confined"
 MARK = "FEEDBACK_PROGRAM"
 
@@ -170,12 +166,7 @@ def _answer(answer: Answer) -> None:
 
 def confine() -> None:
     """Begin anew without privileges, and without a way to any."""
-    prctl = ctypes.CDLL(None).prctl
-    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    if os.geteuid() == 0:  # root has all of them anew at each execve, up to the bounding set
-        for capability in range(CAPABILITIES):
-            prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    give_up_privileges()
     os.execv(sys.executable, [sys.executable, "-m", "feedback.ops.runner", CONFINED])
 
 
@@ -185,7 +176,7 @@ def confined() -> bool:
 
 
 async def main() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's, which then closes our input
     reader = asyncio.StreamReader(LINE_BYTES_MAX)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

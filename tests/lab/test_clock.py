@@ -13,8 +13,8 @@ import pytest
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
 from feedback.lab.kernel import Guest, Processor, preload
-from feedback.lab.kernel.supervise import die_with_parent
 from feedback.lab.kernel.uml import Uml
+from feedback.ops.process import die_with_parent
 
 GUEST_SECONDS = 300.0
 CORE = max(os.sched_getaffinity(0))

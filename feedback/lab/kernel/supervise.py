@@ -13,7 +13,6 @@ hence a session of its own, killed as a group, and a subreaper that waits until 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import shutil
@@ -22,21 +21,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
+from feedback.ops.process import adopt_orphans, die_with_parent
+
 PRIORITY = -15
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent() -> None:
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def main(arguments: list[str]) -> int:
     scratch, run, cpu, _dashes, *command = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the lab, which closes our input
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     if cpu != "-":
         os.sched_setaffinity(0, {int(cpu)})
     with contextlib.suppress(PermissionError):  # only root may: what is measured in ms should not wait for a compiler

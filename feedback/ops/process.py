@@ -1,0 +1,45 @@
+"""What a process of ours asks of the kernel for itself. Source: prctl(2); capabilities(7), ambient and bounding sets;
+ptrace(2), under access mode checking.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+CAPABILITIES = 64  # more than any kernel has
+
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
+
+
+def _prctl(option: int, value: int) -> None:
+    _LIBC.prctl(option, value, 0, 0, 0)
+
+
+def keep_private() -> None:
+    """No process of this user may trace this one any more, read its memory or look through /proc/PID/root, and a crash
+    leaves no core in which a secret is."""
+    _prctl(PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent() -> None:
+    """Be killed when the parent ends, however it does."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Be the parent of all below whose own parent ends (a subreaper)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def give_up_privileges() -> None:
+    """From the next execve on: no capability, and no way to any. A unit may forbid capset(), which would do it now."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    if os.geteuid() == 0:  # root has all of them anew at each execve, up to the bounding set
+        for capability in range(CAPABILITIES):
+            _prctl(PR_CAPBSET_DROP, capability)
