@@ -346,3 +346,17 @@ def test_a_first_sample_far_from_the_others_level_is_believed() -> None:
     feed(estimator.capacity(rip(2)), 100.0, 0.5, 0.5)
     found = estimator.capacity(rip(2)).estimate()
     assert found is not None and found.capacity == pytest.approx(100, rel=0.3)
+
+
+@pytest.mark.parametrize("cost", [0.15, 6.0])
+def test_three_connections_do_not_outweigh_what_the_others_say(cost: float) -> None:
+    """They cost a sixth of the usual, or six times as much: a small server's first sample has no more to tell."""
+    estimator = Estimator()
+    for i in range(1, 4):
+        feed(estimator.capacity(rip(i)), 100.0, 0.5, 4.0, seed=i)
+    small = estimator.capacity(rip(4))
+    for k in range(1, 12):
+        small.observe(window(k / 5, busy=3 * cost * 0.01 / (0.1 * 2.0), completions=3.0 * (k == 1), cores=0.1))
+    found = small.estimate()
+    assert found is not None and found.samples == 1
+    assert found.capacity == pytest.approx(10, rel=0.3)

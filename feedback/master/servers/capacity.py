@@ -43,6 +43,7 @@ AVAILABLE_SECONDS, HAD_SECONDS = 0.2, 1.0
 SATURATED = 0.95
 NEARLY_FULL, FULL = 0.8, 0.95
 LEARNED_STEP, LEARNED_SAMPLES = 0.05, 5  # of a level in the state file; before it is worth keeping
+UNLIKE = 3.0  # standard deviations between a first sample and what others say of such a server
 SETTLED_SAMPLES = 9  # from here on a sudden difference is a neighbour's
 STEAL_FROM = 0.1  # of the server in use: below, too little was asked for to tell what would be given
 IDLE = 0.02  # below this utilisation the ratio is noise
@@ -322,8 +323,11 @@ class Capacity:
         return max(0.0, busy - self._neighbour.part * self._allotment)
 
     def _start(self, sample: float, variance: float) -> None:
+        """From the others' word, unless this server's own is so good and so different that they are not like it: what
+        they say would take many samples to outweigh. Three connections say little: they may have been cheap ones."""
         prior = self._prior.of(self)
-        if prior is None or abs(sample - prior) > CLIP:  # the others' word, which would take many samples to outweigh
+        unlike = max(CLIP, UNLIKE * sqrt(PRIOR_VARIANCE + variance))
+        if prior is None or abs(sample - prior) > unlike:
             self.filter.start(sample, variance)
         else:
             self.filter.start(prior, PRIOR_VARIANCE if self.offset is None else KERNEL_VARIANCE)
