@@ -24,6 +24,9 @@ from collections.abc import Iterator
 from multiprocessing import get_context
 from typing import Any
 
+from feedback.lab.kernel.supervise import NICE
+from feedback.ops.process import come_first, die_with_parent
+
 SCENARIOS = ("hog", "join", "takeover", "handover", "latejoin", "adopt")
 # Beside what a scenario has a bound for.
 MORE = {
@@ -35,20 +38,21 @@ MORE = {
     "adopt": (),
 }
 COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()", "lab", "run"]
-PRIORITY = -15  # the guests' own, where root starts them
 REAL_TIME_PRIORITY = 20
 TAKEN_SECONDS = 0.01
 
 
 def be_busy(cpu: int) -> None:
+    die_with_parent()
     os.sched_setaffinity(0, {cpu})
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    os.setsid()
+    come_first(NICE)  # as the guests do
     while True:
         pass
 
 
 def take_half(cpu: int) -> None:
+    die_with_parent()
     os.sched_setaffinity(0, {cpu})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
     while True:

@@ -162,9 +162,17 @@ def test_what_leaves_a_programs_session_ends_with_its_check(
         f"{away} sh -c 'echo $$ > {pid}.new; mv {pid}.new {pid}; exec /bin/sleep 60 >/dev/null 2>&1' >/dev/null 2>&1 &"
     )
     script = f"({daemon}); while [ ! -e {pid} ]; do sleep 0.02; done; {stays if stays != 'wait' else 'sleep 60'}"
-    made = outcome(Check(type="exec", timeout_seconds=2.0, command=("/bin/sh", "-c", script)))
-    assert made.good is (status == 0)
-    gone(pid)
+
+    async def scenario() -> int | None:
+        programs, found = Programs(), None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2.0):
+                found, _ = await programs.run(("/bin/sh", "-c", script))
+        gone(pid)  # while its runner lives on
+        await programs.close()
+        return found
+
+    assert asyncio.run(scenario()) == status
 
 
 def test_what_another_check_left_to_itself_lives_as_long_as_that(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from feedback.ops.process import adopt_orphans, die_with_parent
+from feedback.ops.process import adopt_orphans, come_first, die_with_parent
 
-PRIORITY = -15
+NICE = -15  # what is measured in milliseconds should not wait for a compiler
 
 
 def main(arguments: list[str]) -> int:
@@ -32,14 +32,17 @@ def main(arguments: list[str]) -> int:
     adopt_orphans()
     if cpu != "-":
         os.sched_setaffinity(0, {int(cpu)})
-    with contextlib.suppress(PermissionError):  # only root may: what is measured in ms should not wait for a compiler
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_parent)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_begin)
     try:
         return _watch(child)
     finally:
         _kill_all(child.pid)
         _clean(Path(scratch), run)
+
+
+def _begin() -> None:
+    die_with_parent()
+    come_first(NICE)
 
 
 def _watch(child: subprocess.Popen[bytes]) -> int:
