@@ -7,11 +7,12 @@ real one: raw generic netlink, since the control loop writes a thousand weights 
 and never say that they were interrupted: a removal in between makes live entries vanish from the dump, an addition
 doubles some. So:
 - Destinations that came in one datagram were read under one lock, and are what the kernel had at that moment.
-- If they took several, or none came (an empty service and a vanished one look alike), the dump is repeated until two in
-  a row agree, entry by entry and in order, without a duplicate.
+- If they took several, or none came (an empty service and a vanished one look alike), the dump is repeated until its
+  destinations are those that the kernel lists at one moment (listed.py). It does so for IPv4 alone; else until two
+  dumps in a row agree, entry by entry and in order, without a duplicate.
 - The services are read before and after; if their configuration or order differ, everything is read again.
 So each service's destinations are those of one moment, and the services existed throughout. Not promised: that two
-services are of the *same* moment; and a writer that removes and re-adds in step with both of two dumps is not seen.
+services are of the *same* moment; and with IPv6 a writer that removes and re-adds in step with two dumps is not seen.
 Weights, thresholds and counts may move between the datagrams: each entry has its own, and nothing is read again for it.
 Cost in the common case (services under ninety destinations): one more dump of the services.
 """
@@ -27,6 +28,7 @@ from typing import Protocol, TypeVar
 from feedback.ipvs import control, decoding, encoding
 from feedback.ipvs.channel import Channel, Dump, KernelError
 from feedback.ipvs.errors import MalformedMessage, OutOfStep, Refused, TornDump, Unencodable
+from feedback.ipvs.listed import Listed, Place
 from feedback.ipvs.numbers import FAMILY_NAME, VERSION, Command
 from feedback.ipvs.reasons import command_text, edit_text
 from feedback.ipvs.shape import DestinationReader
@@ -91,6 +93,7 @@ class Client:
     def __init__(self, netns: str | None = None) -> None:
         self._lock = threading.Lock()
         self._channel = Channel(FAMILY_NAME, VERSION, netns)
+        self._list = Listed(netns)
         self._reader = DestinationReader()
 
     def __enter__(self) -> Client:
@@ -102,6 +105,7 @@ class Client:
     def close(self) -> None:
         with self._lock:
             self._channel.close()
+            self._list.close()
 
     def info(self) -> Info:
         return control.decode_info(self._read(Command.GET_INFO))
@@ -142,9 +146,12 @@ class Client:
     def _settled(self, service: ServiceKey, dump: Dump) -> Dump:
         marks = [self._reader.mark(body) for body in dump.bodies]
         for _ in range(ATTEMPTS):
+            listed = self._listed(service)
+            if listed is not None and listed == [((address or b"")[:4], port) for address, port, _ in marks]:
+                return dump
             dump = self._dump_destinations(service)
             again = [self._reader.mark(body) for body in dump.bodies]
-            if again == marks and len(set(again)) == len(again):
+            if listed is None and again == marks and len(set(again)) == len(again):
                 return dump
             marks = again
         raise TornDump(f"{service}: its destinations changed during each of {ATTEMPTS} readings")
@@ -154,6 +161,10 @@ class Client:
 
     def _dump_destinations(self, service: ServiceKey) -> Dump:
         return self._dump(Command.GET_DEST, encoding.encode_service_key(service))
+
+    def _listed(self, service: ServiceKey) -> list[Place] | None:
+        with self._lock:
+            return self._list.destinations(service)
 
     # --- edits -------------------------------------------------------------------------------------------------------
 

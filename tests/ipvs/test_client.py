@@ -11,6 +11,7 @@ from feedback.ipvs import Client, Refused, SyncRole, TornDump
 from feedback.ipvs import client as client_module
 from feedback.ipvs.channel import Dump, KernelError
 from feedback.ipvs.encoding import encode_service
+from feedback.ipvs.listed import Place
 from feedback.ipvs.numbers import Command
 from feedback.model import (
     Destination,
@@ -75,12 +76,29 @@ class ScriptedChannel:
         pass
 
 
+class ScriptedList:
+    """The kernel's own list, as last bytes of addresses; without one, of a kernel that does not say."""
+
+    def __init__(self, *lists: Sequence[int]) -> None:
+        self.left = list(lists)
+
+    def destinations(self, service: ServiceKey) -> list[Place] | None:
+        if not self.left:
+            return None
+        return [(bytes((10, 0, 1, number)), (80).to_bytes(2, "big")) for number in self.left.pop(0)]
+
+    def close(self) -> None:
+        pass
+
+
 def client(
     monkeypatch: pytest.MonkeyPatch,
     *dumps: Dump,
     services: Sequence[Dump] = (services(WEB),),
     failures: dict[int, int] | None = None,
+    lists: Sequence[Sequence[int]] = (),
 ) -> tuple[Client, ScriptedChannel]:
+    monkeypatch.setattr(client_module, "Listed", lambda *_: ScriptedList(*lists))
     channel = ScriptedChannel(services, dumps or (destinations(1),), failures or {})
     monkeypatch.setattr(client_module, "Channel", lambda *_: channel)
     return Client(), channel
@@ -120,6 +138,24 @@ def test_several_datagrams_are_read_until_two_agree(
     made, channel = client(monkeypatch, *(destinations(*numbers, datagrams=2) for numbers in script))
     assert keys(made) == expected
     assert channel.dumps == read + 2
+
+
+@pytest.mark.parametrize(
+    ("dumps", "lists"),
+    [
+        ([(4, 3, 2, 1)], [(4, 3, 2, 1)]),
+        ([(4, 3, 1), (4, 3, 1), (4, 3, 2, 1)], [(4, 3, 2, 1)] * 3),  # a writer in step made 2 vanish from both
+        ([(4, 3, 3, 2, 1), (4, 3, 2, 1)], [(4, 3, 2, 1)] * 2),
+        ([(3, 2, 1), (4, 3, 2, 1)], [(4, 3, 2, 1)] * 2),
+    ],
+)
+def test_several_datagrams_are_read_until_they_are_what_the_kernel_lists(
+    monkeypatch: pytest.MonkeyPatch, dumps: Sequence[Sequence[int]], lists: Sequence[Sequence[int]]
+) -> None:
+    script = (destinations(*numbers, datagrams=2) for numbers in dumps)
+    made, channel = client(monkeypatch, *script, lists=lists)
+    assert keys(made) == [4, 3, 2, 1]
+    assert channel.dumps == len(dumps) + 2
 
 
 def test_weights_that_move_between_two_dumps_tear_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ import pytest
 
 from feedback.ipvs import Client, NotPermitted, TornDump, connections, encoding, sysctl
 from feedback.ipvs import channel as channel_module
+from feedback.ipvs.channel import Dump
+from feedback.ipvs.listed import Listed
 from feedback.ipvs.namespace import within
 from feedback.ipvs.netlink import Message
 from feedback.ipvs.numbers import Command
@@ -142,6 +144,54 @@ def test_a_table_that_changes_in_every_dump_is_torn(
     client = meddled([additions(real.kernel, 300 + n, 1) for n in range(200)])
     with pytest.raises(TornDump):
         client.snapshot()
+
+
+@pytest.mark.parametrize("service", [WEB, ServiceKey.marked(7), ServiceKey.parse("udp:10.0.0.100:53")], ids=str)
+def test_what_the_kernel_lists_is_what_it_dumps(real: RealDirector, service: ServiceKey) -> None:
+    listed = Listed(real.netns)
+    assert listed.destinations(service) is None
+    fill(real.kernel, 0, service)
+    assert listed.destinations(service) == []
+    _done(real.kernel, [AddDestination(service, Destination(rip(n))) for n in range(300)])
+    found = [(key.address.packed, key.port.to_bytes(2, "big")) for key in _keys(real.kernel, service)]
+    assert listed.destinations(service) == found
+    listed.close()
+
+
+def test_the_kernel_lists_nothing_of_ipv6(real: RealDirector) -> None:
+    """So there two dumps must agree."""
+    service = ServiceKey.parse("tcp:[2001:db8::100]:80")
+    keys = [DestinationKey.parse(f"[2001:db8::1:{n}]:80") for n in range(1, 200)]
+    _done(real.kernel, [AddService(Service(service, "wlc")), *(AddDestination(service, Destination(k)) for k in keys)])
+    listed = Listed(real.netns)
+    assert listed.destinations(service) is None
+    assert sorted(_keys(real.kernel, service)) == sorted(keys)
+    listed.close()
+
+
+def _keys(client: Client, service: ServiceKey) -> list[DestinationKey]:
+    return [entry.destination.key for entry in client.destinations(service)]
+
+
+def test_a_writer_in_step_with_every_reading_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, real: RealDirector, meddled: Callable[[Sequence[Meddle]], Client]
+) -> None:
+    """Each dump loses the same three of 300, and holds the three that go: they agree, and are as many as there were."""
+    fill(real.kernel, 303)
+
+    def remove() -> None:  # at each datagram; there is something to remove at the first
+        real.kernel.apply([RemoveDestination(WEB, rip(n)) for n in range(300, 303)])
+
+    client = meddled([remove] * 1000)
+    dump = client._dump_destinations
+
+    def in_step(service: ServiceKey) -> Dump:
+        real.kernel.apply([AddDestination(WEB, Destination(rip(n))) for n in range(300, 303)])
+        return dump(service)
+
+    monkeypatch.setattr(client, "_dump_destinations", in_step)
+    with pytest.raises(TornDump):
+        client.destinations(WEB)
 
 
 def test_a_snapshot_under_a_busy_writer_never_loses_a_destination_that_stays(real: RealDirector) -> None:
