@@ -24,8 +24,7 @@ from collections.abc import Iterator
 from multiprocessing import get_context
 from typing import Any
 
-from feedback.lab.kernel.supervise import NICE
-from feedback.ops.process import come_first, die_with_parent
+from feedback.ops.process import die_with_parent
 
 SCENARIOS = ("hog", "join", "takeover", "handover", "latejoin", "adopt")
 # Beside what a scenario has a bound for.
@@ -45,8 +44,7 @@ TAKEN_SECONDS = 0.01
 def be_busy(cpu: int) -> None:
     die_with_parent()
     os.sched_setaffinity(0, {cpu})
-    os.setsid()
-    come_first(NICE)  # as the guests do
+    os.setsid()  # as the guests are, where the kernel shares the processor out by sessions
     while True:
         pass
 

@@ -13,9 +13,8 @@ import pytest
 from feedback.lab.error import LabError
 from feedback.lab.job import Job
 from feedback.lab.kernel import Guest, Processor, preload
-from feedback.lab.kernel.supervise import NICE
 from feedback.lab.kernel.uml import Uml
-from feedback.ops.process import come_first, die_with_parent
+from feedback.ops.process import die_with_parent
 
 GUEST_SECONDS = 300.0
 CORE = max(os.sched_getaffinity(0))
@@ -78,8 +77,7 @@ def run_in_guest(tmp_path: Path, text: str, processor: Processor | None = None) 
 def occupy() -> None:
     die_with_parent()
     os.sched_setaffinity(0, {CORE})
-    os.setsid()
-    come_first(NICE)  # as the guest does: it has a quarter
+    os.setsid()  # as the guest is, where the kernel shares the processor out by sessions: it has a quarter
     while True:
         pass
 

@@ -24,13 +24,15 @@ def start(
     environment: Mapping[str, str] | None = None,
     run: str = "-",
     core: str = "-",
+    nice: int = 0,
     held: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """`scratch` goes with the guest, and so do the namespaces and cgroups of `run`; "-": none, and any core. `held` are
-    descriptors that live as long as anything of it does."""
+    """`scratch` goes with the guest, and so do the namespaces and cgroups of `run`; "-": none, and any core. With a
+    `nice` below zero it goes before others, as far as this user may ask for that. `held` are descriptors that live as
+    long as anything of it does."""
     with console.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "feedback.lab.kernel.supervise", str(scratch), run, core, "--", *command],
+            [sys.executable, "-m", "feedback.lab.kernel.supervise", str(scratch), run, core, str(nice), "--", *command],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,

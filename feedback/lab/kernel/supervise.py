@@ -1,6 +1,6 @@
 """The process between the lab and a guest: it outlives the lab by a moment, to leave nothing behind.
 
-    python -m feedback.lab.kernel.supervise SCRATCH RUN CPU -- COMMAND...
+    python -m feedback.lab.kernel.supervise SCRATCH RUN CPU NICE -- COMMAND...
 
 Owns the guest's processes, the scratch directory and, natively, the run's namespaces and cgroups. It must know nothing
 of scenarios. Invariant: when it ends, none of these is left, and it ends when the command does, on SIGTERM, or when
@@ -23,26 +23,25 @@ from pathlib import Path
 
 from feedback.ops.process import adopt_orphans, come_first, die_with_parent
 
-NICE = -15  # what is measured in milliseconds should not wait for a compiler
-
 
 def main(arguments: list[str]) -> int:
-    scratch, run, cpu, _dashes, *command = arguments
+    scratch, run, cpu, nice, _dashes, *command = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the lab, which closes our input
     adopt_orphans()
     if cpu != "-":
         os.sched_setaffinity(0, {int(cpu)})
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_begin)
+
+    def begin() -> None:
+        die_with_parent()
+        if int(nice):
+            come_first(int(nice))
+
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=begin)
     try:
         return _watch(child)
     finally:
         _kill_all(child.pid)
         _clean(Path(scratch), run)
-
-
-def _begin() -> None:
-    die_with_parent()
-    come_first(NICE)
 
 
 def _watch(child: subprocess.Popen[bytes]) -> int:
