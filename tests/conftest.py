@@ -1,10 +1,15 @@
 """Tests marked `lab` need a kernel with IPVS: without one here, they run in the lab's guests."""
 
 import pytest
+from hypothesis import settings
 
 from feedback.lab.error import LabError
 from feedback.lab.kernel import choose
 from feedback.lab.suite import GuestSuite
+
+# A machine that is busy with a guest makes single examples slow: that is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,7 +22,7 @@ from feedback.cli.agent import agent as command
 from feedback.master.shell.link import Link
 from feedback.ops import keys
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 60.0
 
 
 class Place:

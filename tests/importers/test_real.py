@@ -25,7 +25,7 @@ netns, real = conftest.netns, conftest.real  # fixtures
 
 pytestmark = pytest.mark.lab
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 KEEPALIVED = """\
 global_defs {

@@ -13,16 +13,11 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import pytest
-from hypothesis import settings
 
 from feedback.ipvs import Client, FakeKernel, IpvsError, Kernel
 from feedback.ipvs.fake import FakeConnection
 from feedback.ipvs.namespace import within
 from feedback.model import ServiceKey
-
-# A machine that is busy with a guest makes single examples slow: that is no failure.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 VIP, PORT = "10.0.0.100", 80
 WEB = ServiceKey.parse(f"tcp:{VIP}:{PORT}")

@@ -32,7 +32,7 @@ from feedback.wire import encode
 from tests.master.builders import VIRTUAL, report, rip
 from tests.ports import free_port
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 class Site:

@@ -88,7 +88,7 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(SCHEDULERS),
     st.sampled_from([Protocol.TCP, Protocol.UDP]),

@@ -21,7 +21,7 @@ from feedback.sync.replication.carrier import LINGER_SECONDS, Carrier
 
 RULES = "-A -t 10.0.0.100:80 -s sed\n-a -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 5\n"
 CHANGE = "-e -t 10.0.0.100:80 -r 10.0.0.11:80 -g -w 9\n"
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 class Wire:

@@ -161,7 +161,7 @@ def test_a_malformed_datagram_is_counted_and_leaves_the_others() -> None:
     assert len(book) == 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(any_record(), max_size=40))
 def test_every_record_comes_back_but_for_its_timer(found: list[Record]) -> None:
     book = noted(*found)

@@ -12,7 +12,7 @@ from feedback.ops.pair import PairSecret
 from feedback.sync.replication.relay import MESSAGE_BYTES_MAX, Relay
 
 SECRET = PairSecret(bytes(range(32)))
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 class Director:

@@ -342,7 +342,7 @@ def faults(draw: st.DataObject) -> Iterator[str]:
         yield draw.draw(st.sampled_from(["ok"] * 8 + ["lost", "twice", "swapped", "dropped"]))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data())
 def test_whatever_the_network_does_complete_means_that_the_kernel_has_everything(data: st.DataObject) -> None:
     pair = Pair()
