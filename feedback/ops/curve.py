@@ -10,6 +10,7 @@ Source: RFC 26 (CurveZMQ), RFC 27 (ZAP), zmq_getsockopt(3) under ZMQ_FD.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Coroutine
@@ -71,10 +72,11 @@ def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
 
 class Inlet:
     """The messages of one socket, of which `most` parts are taken. libzmq bounds the bytes of a part and no number of
-    parts: what comes beyond is thrown away, so many at a time and no more, for the loop has others to serve."""
+    parts: what comes beyond is thrown away, so many at a time and no more, for the loop has others to serve. `dropped`
+    is told each of these."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, dropped: Callable[[zmq.Frame], None] = lambda part: None) -> None:
+        self._most, self._dropped = most, dropped
         self._skipping = False
 
     def take(self, socket: Socket) -> tuple[list[zmq.Frame], bool] | None:
@@ -95,7 +97,7 @@ class Inlet:
             if not socket.getsockopt(zmq.RCVMORE):
                 self._skipping = False
                 return
-            socket.recv(zmq.NOBLOCK, copy=False)
+            self._dropped(socket.recv(zmq.NOBLOCK, copy=False))
 
 
 class Edges:
@@ -158,6 +160,10 @@ def serve(socket: Socket, pair: KeyPair) -> None:
 def close_watched(router: Socket | None, monitor: Socket | None) -> None:
     """A server's socket and its monitor, at once: what is queued is gone."""
     if router is not None and monitor is not None:
+        # libzmq's thread waits where the monitor's queue is full, and holds the lock that disable_monitor() takes.
+        with contextlib.suppress(zmq.Again):
+            for _ in range(10_000):
+                monitor.recv(zmq.NOBLOCK)
         router.disable_monitor()
         monitor.close(linger=0)
         router.close(linger=0)

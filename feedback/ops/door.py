@@ -1,12 +1,14 @@
-"""Door: a daemon goes on where it has no descriptors left for who comes new.
+"""Door: nobody who connects to a daemon takes its descriptors or its memory, and it goes on where none are left.
 
-`quiet` keeps asyncio from filling the log. `Door` is for libzmq, which leaves who knocks in the kernel's queue when
-accept() fails and asks again at once, for ever: a whole core. So a few descriptors are kept in reserve. When accept()
+`quiet` keeps asyncio from filling the log. `Door` is for libzmq. It shuts the connections that sessions.py names, of
+those that have too many or have too much waiting. And libzmq leaves who knocks in the kernel's queue when accept()
+fails and asks again at once, for ever: a whole core. So a few descriptors are kept in reserve. When accept()
 fails, the door shuts: a filter on the listening socket drops new SYNs, which are sent again, and the reserve is given
 up for those in the queue already. It opens when the whole reserve can be had again. Invariant: the reserve is larger
 than the queue (`BACKLOG`).
 
-Source: libzmq src/tcp_listener.cpp in_event(); socket(7) under SO_ATTACH_FILTER; CPython asyncio/selector_events.py.
+Source: libzmq src/tcp_listener.cpp in_event(); socket(7) under SO_ATTACH_FILTER; tcp(7) under TCP_INFO; CPython
+asyncio/selector_events.py.
 """
 
 from __future__ import annotations
@@ -14,22 +16,32 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import socket
 import struct
+import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 import zmq
 
 from feedback.ops.descriptors import NONE_LEFT, REASON
+from feedback.ops.sessions import STRANGERS, Sessions
 
-EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPT_FAILED  # of the monitor, that a door has to hear
+EVENTS = (  # of the monitor, that a door has to hear
+    zmq.EVENT_LISTENING | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+)
 BACKLOG = 127  # the kernel takes one more
 RESERVE = 128
 REOPEN_SECONDS = 1.0
+WEIGH_SECONDS = 0.1  # between looks at what waits: at 140 MB/s, what loopback gave, 14 MB come meanwhile
+LATE_SECONDS = 0.5  # a loop that was held up so long takes what came meanwhile first: it judges the next time
+STRANGERS_SHARE = 4  # of the descriptors, a quarter at most is for who has said nothing
 
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _DROP = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: keep no byte
+_RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info: acknowledged, so also what libzmq has not read yet
 
 
 def quiet(loop: asyncio.AbstractEventLoop, complain: Callable[[str], None]) -> None:
@@ -47,24 +59,70 @@ def quiet(loop: asyncio.AbstractEventLoop, complain: Callable[[str], None]) -> N
 
 
 class Door:
-    """For the listening sockets of one libzmq socket; `hear` what its monitor tells. `tell` hears when it shuts (False)
-    and opens (True). Make and close it inside a running loop."""
+    """For the listening sockets of one libzmq socket; `hear` what its monitor tells, and tell it what was taken
+    (`took`). `tell` hears when it shuts (False) and opens (True), `put_out` how many connections were shut. Make and
+    close it inside a running loop."""
 
-    def __init__(self, tell: Callable[[bool], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[bool], None], put_out: Callable[[int], None] = lambda count: None) -> None:
+        self._tell, self._put_out = tell, put_out
         self._listening: list[socket.socket] = []
         self._reserve: list[int] = []
         self._timer: asyncio.TimerHandle | None = None  # of the next try to open, while it is shut
+        self.sessions = Sessions(min(STRANGERS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE))
+        self._received = Received()
+        self._loop = asyncio.get_running_loop()
+        self._weighed_at, self._late = self._loop.time(), False
+        self._weighing = self._loop.call_later(WEIGH_SECONDS, self._weigh)
         self._fill()
 
     def hear(self, frame: bytes) -> bool:
         """Take the first frame of a monitor's event. Whether it was one of `EVENTS`."""
         event, value = struct.unpack_from("=HI", frame)
-        if event == zmq.EVENT_LISTENING:
+        if event == zmq.EVENT_ACCEPTED:
+            self._came(value)
+        elif event == zmq.EVENT_DISCONNECTED:
+            self.sessions.gone(value)
+        elif event == zmq.EVENT_LISTENING:
             self.listens(value)
         elif event == zmq.EVENT_ACCEPT_FAILED:
             self.failed(value)
         return bool(event & EVENTS)
+
+    def took(self, part: zmq.Frame) -> None:
+        """A part of a message was read, of a socket that speaks CURVE; not the route before it."""
+        extra = self.sessions.spoke(int(part.get(zmq.SRCFD)), str(part.get("User-Id")), len(part))
+        if extra is not None:
+            self._shut([extra])
+
+    def _came(self, descriptor: int) -> None:
+        try:
+            peer = _ask(descriptor, socket.socket.getpeername)
+        except OSError:  # gone already
+            return
+        extra = self.sessions.came(descriptor, _source(peer[0]))
+        if extra is not None:
+            self._shut([extra])
+
+    def _weigh(self) -> None:
+        now = self._loop.time()
+        since, self._weighed_at = now - self._weighed_at, now
+        self._weighing = self._loop.call_later(WEIGH_SECONDS, self._weigh)
+        self._late = since > LATE_SECONDS and not self._late
+        if not self._late:
+            self._shut(self.sessions.over(self._received, since))
+
+    def _shut(self, descriptors: list[int]) -> None:
+        """libzmq sees the end of the connection, and lets go of all that was of it."""
+        ours = {listening.getsockname()[1] for listening in self._listening}
+        for descriptor in descriptors:
+            try:
+                # The number is libzmq's. Once it has closed it, something else of this process may have it.
+                if _ask(descriptor, socket.socket.getsockname)[1] in ours:
+                    _ask(descriptor, lambda connection: connection.shutdown(socket.SHUT_RDWR))
+            except (OSError, IndexError, TypeError):  # no connection of any kind any more
+                continue
+        if descriptors:
+            self._put_out(len(descriptors))
 
     def listens(self, descriptor: int) -> None:
         """On this descriptor of libzmq's."""
@@ -80,6 +138,7 @@ class Door:
         self._tell(False)
 
     def close(self) -> None:
+        self._weighing.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for listening in self._listening:
@@ -96,7 +155,7 @@ class Door:
         self._tell(True)
 
     def _again(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(REOPEN_SECONDS, self._open)
+        self._timer = self._loop.call_later(REOPEN_SECONDS, self._open)
 
     def _filter(self, on: bool) -> None:
         code = ctypes.create_string_buffer(_DROP, len(_DROP))
@@ -121,3 +180,34 @@ class Door:
         for descriptor in self._reserve:
             os.close(descriptor)
         self._reserve.clear()
+
+
+class Received:
+    """The bytes that a TCP connection has received altogether; 0 for what is none. No socket object: libzmq owns the
+    descriptor, and this is asked ten times a second of each."""
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(_RECEIVED_AT + 8)
+        self._size = ctypes.c_uint32()
+        self._ask = ctypes.CDLL(None).getsockopt
+
+    def __call__(self, descriptor: int) -> int:
+        self._size.value = len(self._buffer)
+        if self._ask(descriptor, socket.IPPROTO_TCP, socket.TCP_INFO, self._buffer, ctypes.byref(self._size)):
+            return 0
+        return int.from_bytes(self._buffer.raw[_RECEIVED_AT:], sys.byteorder)
+
+
+def _ask(descriptor: int, question: Callable[[socket.socket], Any]) -> Any:
+    """Of a descriptor that is not ours to close. Raises OSError."""
+    borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+    try:
+        return question(borrowed)
+    finally:
+        borrowed.detach()
+
+
+def _source(host: str) -> str:
+    """The address that connections are told apart by: of IPv6 the /64, for a host has all of that."""
+    address = ip_address(host.partition("%")[0])
+    return host if address.version == 4 else str(int(address) >> 64)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +14,7 @@ from socket import socket as tcp_socket
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 import zmq
 
@@ -23,6 +27,7 @@ from feedback.ops import curve, keys
 from feedback.ops.curve import CurveError
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
+from feedback.ops.sessions import KEY_SESSIONS
 from tests.ops.exhausted import exhausted
 
 DEADLINE_SECONDS = 60.0
@@ -241,6 +246,9 @@ def test_several_parts_are_refused_and_leave_the_stream_in_order(site: Site, pee
     run(scenario())
 
 
+PARTS = 28_000  # 1 MB on the wire, and more is cut off
+
+
 def test_parts_without_number_hold_up_nobody(site: Site, peers: Peers) -> None:
     """The loop has its turn all the time while they are thrown away, and the next message is whole again."""
 
@@ -256,13 +264,141 @@ def test_parts_without_number_hold_up_nobody(site: Site, peers: Peers) -> None:
         async with site.link() as link:
             counting = asyncio.create_task(others())
             agent, other = dealer(peers, site, link, site.rs1), dealer(peers, site, link, site.rs2)
-            agent.send_multipart([b"x"] * 100_000)
+            agent.send(report(0))
+            await until(lambda: site.got, "a report, after which more may wait")
+            agent.send_multipart([b"x"] * PARTS)
             agent.send(report(1))
             other.send(report(0, agent="rs2", addresses=("10.0.0.12",)))
-            await until(lambda: len(site.got) == 2, "both reports")
-            assert link.counters == {"malformed": 1, "accepted": 2}
-            assert turns >= 100_000 // (curve.SKIP_AT_ONCE * curve.BATCH)
+            await until(lambda: len(site.got) == 3, "both reports")
+            assert link.counters == {"malformed": 1, "accepted": 3}
+            assert turns >= PARTS // (curve.SKIP_AT_ONCE * curve.BATCH)
             counting.cancel()
+
+    run(scenario())
+
+
+def test_a_message_that_does_not_end_is_cut_off_and_takes_no_memory(site: Site) -> None:
+    """libzmq keeps its parts and shows them to nobody: they are seen in what the connection has received."""
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            flood = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", ENDLESS, link.endpoints[0], site.master.public, *words(site.rs1)
+            )
+            try:
+                await until(lambda: link.counters["malformed"], "its first word")
+                before = psutil.Process().memory_info().rss
+                await until(lambda: link.counters["put_out"], "it is put out")
+                assert link.counters == {"malformed": 1, "put_out": 1}
+                assert psutil.Process().memory_info().rss - before < 60e6
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # libzmq may abort where it is cut off within a message
+                    flood.kill()
+                await flood.wait()
+
+    run(scenario())
+
+
+ENDLESS = """
+import sys, time, zmq
+endpoint, master, public, secret = sys.argv[1:]
+dealer = zmq.Context().socket(zmq.DEALER)
+dealer.curve_serverkey = master.encode()
+dealer.curve_publickey, dealer.curve_secretkey = public.encode(), secret.encode()
+dealer.setsockopt(zmq.RECONNECT_IVL, -1)
+dealer.connect(endpoint)
+dealer.send(b"a word")
+dealer.send_multipart([b"x" * 20_000] * 5_000)  # libzmq sends nothing of a message that has no end
+time.sleep(60)
+"""
+
+
+def words(pair: KeyPair) -> tuple[str, str]:
+    return str(pair.public), bytes(pair.secret).decode()
+
+
+def test_parts_of_many_connections_together_are_cut_off(
+    site: Site, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the master takes them more slowly than they come."""
+    monkeypatch.setattr("feedback.ops.sessions.ALL_BYTES_MAX", 400_000)
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            assert link._edges is not None and link._router is not None
+            link._edges.forget(link._router)  # it takes nothing more
+            for pair in (site.rs1, site.rs2) * 3:
+                agent = dealer(peers, site, link, pair)
+                agent.setsockopt(zmq.RECONNECT_IVL, -1)
+                agent.send_multipart([b"x" * 1000] * 100)
+            await until(lambda: link.counters["put_out"] == 3, "as many as are too many")
+            await asyncio.sleep(0.3)
+            assert link.counters == {"put_out": 3}
+
+    run(scenario())
+
+
+def test_one_key_does_not_keep_an_honest_new_agent_out(
+    site: Site, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many connections it makes, silent ones and such that speak."""
+    monkeypatch.setattr("feedback.ops.door.STRANGERS", 10)
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            assert link._door is not None
+            sessions, here = link._door.sessions, link.endpoints[0].removeprefix("tcp://")
+            for number in range(60):
+                socket = peers.socket()
+                socket.curve_publickey, socket.curve_secretkey = site.rs1.public.encode(), site.rs1.secret
+                socket.curve_serverkey = site.master.public.encode()
+                socket.connect(f"tcp://127.0.0.2:0;{here}")
+                if number % 3 == 0:
+                    socket.send(b"a word")
+            await until(lambda: link.counters["put_out"] >= 60, "those that are too many, and they come again")
+            new = dealer(peers, site, link, site.rs2)
+            new.setsockopt(zmq.RECONNECT_IVL, -1)
+            for sequence in range(3):
+                new.send(report(sequence, agent="rs2", addresses=("10.0.0.12",)))
+                await asyncio.sleep(0.2)
+            await until(lambda: len(site.got) == 3, "the honest one's reports, by its first connection")
+            assert len(sessions) <= 10 + KEY_SESSIONS + 1
+
+    run(scenario())
+
+
+def test_connections_that_went_are_forgotten(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            assert link._door is not None
+            sessions = link._door.sessions
+            agent, stranger = dealer(peers, site, link, site.rs1), dealer(peers, site, link, site.stranger)
+            agent.send(report(0))
+            with tcp_socket() as plain:
+                plain.connect(("127.0.0.1", int(link.endpoints[0].rpartition(":")[2])))
+                plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                await until(lambda: site.got and link.counters["unknown_key"], "all have come")
+            agent.close(linger=0)
+            stranger.close(linger=0)
+            await until(lambda: len(sessions) == 0, "all are gone")
+
+    run(scenario())
+
+
+def test_a_link_closes_while_nobody_has_taken_what_its_monitor_tells(site: Site, peers: Peers) -> None:
+    async def scenario() -> None:
+        async with site.link() as link:
+            port = int(link.endpoints[0].rpartition(":")[2])
+
+            def knock() -> None:
+                for _ in range(1500):
+                    with contextlib.suppress(OSError), tcp_socket() as plain:
+                        plain.connect(("127.0.0.1", port))
+
+            knocking = threading.Thread(target=knock)
+            knocking.start()
+            knocking.join(3.0)  # the loop stands still meanwhile
+        knocking.join()
 
     run(scenario())
 

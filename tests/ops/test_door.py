@@ -172,7 +172,7 @@ def test_who_comes_new_to_a_shut_door_is_not_let_into_the_queue() -> None:
 def test_what_the_door_has_not_asked_to_hear_is_not_its_own() -> None:
     async def scenario() -> None:
         ajar = Door(lambda opened: None)
-        assert not ajar.hear(struct.pack("=HI", zmq.EVENT_ACCEPTED, 7))
+        assert not ajar.hear(struct.pack("=HI", zmq.EVENT_CLOSED, 7))
         ajar.close()
 
     asyncio.run(scenario())

@@ -5,8 +5,8 @@ only, with libzmq's ZAP domain enforced: a missing handler then refuses instead 
 User-Id is the peer's *public key*, looked up in the enrolments at every frame: a revoked or exchanged key falls silent
 at once, though libzmq knows no way to cut its connection. A refusal is counted, told to the peer at most once a second,
 and logged at a bounded rate; it has no other effect. The key of a token that waits (ops/tokens.py) may say one thing:
-which key to enroll; that and a reload are the only ways in. Where no descriptors are left, who comes new waits
-(ops/door.py).
+which key to enroll; that and a reload are the only ways in. Nobody has more connections, or more bytes that wait,
+than ops/sessions.py says; where no descriptors are left, who comes new waits (ops/door.py).
 
 Source: RFC 26 (CurveZMQ), RFC 27 (ZAP).
 """
@@ -34,6 +34,9 @@ LOG = Log("link")
 REPLY_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # between looks for tokens where the directory seems unchanged, and between words with one token
 LOG_SECONDS = 10.0
+RECEIVE_BUFFER_BYTES = 64 * 1024  # of each connection in the kernel, which doubles it and would else grow it to 6 MB
+
+TOO_MUCH = "one key or one source has more connections than it may, or leaves too much unfinished: `ss -tn` tells who"
 
 
 class NotTaken(Protocol):
@@ -50,12 +53,17 @@ _EVENTS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DE
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
-    (zmq.RCVHWM, 32),  # of each agent: more than that is old
+    (zmq.RCVHWM, 8),  # of each connection: more than that is old
     (zmq.SNDHWM, 4),
+    (zmq.RCVBUF, RECEIVE_BUFFER_BYTES),
     (zmq.BACKLOG, door.BACKLOG),
     (zmq.HANDSHAKE_IVL, 5000),
-    (zmq.HEARTBEAT_IVL, 5000),
-    (zmq.HEARTBEAT_TIMEOUT, 10000),
+    # No heartbeats of ours: where a connection ends whose queue is full, the next one aborts the whole process (libzmq
+    # 4.3.5, `Assertion failed: !_io_error`). An agent's own say how long to wait for more; TCP finds out about others.
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 10),
+    (zmq.TCP_KEEPALIVE_INTVL, 5),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
     # Somewhat more than a report may have: what is a little too large is counted and answered, the rest is cut off.
     (zmq.MAXMSGSIZE, 4 * wire.REPORT_BYTES_MAX),
 )
@@ -90,10 +98,11 @@ class Link:
         self._heard: dict[str, float] = {}  # when a token's key last said something
         self._looked_at, self._seen = float("-inf"), 0
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
+        self._put_out_at = float("-inf")
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its own: a context has one ZAP handler
         self._gate = curve.Gate(self._context, self._admits, self._refuse)
         self._router: zmq.Socket[bytes] | None = None
-        self._inlet = curve.Inlet(2)  # a route, and one part
+        self._inlet = curve.Inlet(2, self._took)  # a route, and one part
         self._monitor: zmq.Socket[bytes] | None = None
         self._edges: curve.Edges | None = None
         self._door: door.Door | None = None
@@ -114,7 +123,7 @@ class Link:
         except CurveError:
             self.close()
             raise
-        self._door = door.Door(self._tell_door)
+        self._door = door.Door(self._tell_door, self._tell_put_out)
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
@@ -180,11 +189,23 @@ class Link:
             self.counters["no_descriptors"] += 1
             LOG.error("door-shut", reason=REASON)
 
+    def _tell_put_out(self, connections: int) -> None:
+        self.counters["put_out"] += connections
+        now = self._clock()
+        if now - self._put_out_at >= LOG_SECONDS:
+            self._put_out_at = now
+            LOG.warning("connections-shut", altogether=self.counters["put_out"], reason=TOO_MUCH)
+
+    def _took(self, part: zmq.Frame) -> None:
+        if self._door is not None:
+            self._door.took(part)
+
     def _take_report(self, socket: zmq.Socket[bytes]) -> None:
         message = self._inlet.take(socket)
         if message is None:
             return
         (address, frame), whole = message  # a ROUTER puts the peer's address before what it said
+        self._took(frame)
         route = address.bytes
         now = self._clock()
         key = str(frame.get("User-Id"))

@@ -16,6 +16,7 @@ from feedback.ops import curve, door
 from feedback.ops.keys import KeyPair, PublicKey
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # a table of some 50,000 destinations
+REQUEST_BYTES_MAX = 8 * 1024  # a follower says little: messages.SMALL_BYTES_MAX, and what CURVE puts around it
 QUEUE_MESSAGES = 4096
 BATCH = 8  # messages before the loop gets its turn: each goes into the kernel, and heartbeats must not wait
 
@@ -63,7 +64,7 @@ class Relay:
         self._dealer: curve.Socket | None = None
         self._monitor: curve.Socket | None = None
         self._edges: curve.Edges | None = None
-        self._requests, self._stream = curve.Inlet(2), curve.Inlet(1)
+        self._requests, self._stream = curve.Inlet(2, self._took), curve.Inlet(1)
         self._door: door.Door | None = None
 
     def open(self) -> None:
@@ -72,6 +73,7 @@ class Relay:
         self._router = router = self._context.socket(zmq.ROUTER)
         for option, value in _OPTIONS:
             router.setsockopt(option, value)
+        router.setsockopt(zmq.MAXMSGSIZE, REQUEST_BYTES_MAX)  # also of strangers, before anybody knows who they are
         router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a follower that went is an error, not silence
         curve.serve(router, self._pair)
         self._monitor = router.get_monitor_socket(_EVENTS)
@@ -80,7 +82,7 @@ class Relay:
         except curve.CurveError:
             self.close()
             raise
-        self._door = door.Door(self._tell_door)
+        self._door = door.Door(self._tell_door, self._tell_put_out)
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
@@ -149,6 +151,8 @@ class Relay:
         if message is None:
             return
         parts, whole = message
+        for part in parts[1:]:
+            self._took(part)
         if not whole or len(parts) != 2:
             self._count("malformed")
             return
@@ -174,6 +178,13 @@ class Relay:
     def _tell_door(self, opens: bool) -> None:
         if not opens:
             self._count("no_descriptors")
+
+    def _tell_put_out(self, connections: int) -> None:
+        self.counters["put_out"] += connections
+
+    def _took(self, part: zmq.Frame) -> None:
+        if self._door is not None:
+            self._door.took(part)
 
     def _count(self, kind: str) -> None:
         self.counters[f"refused_{kind}"] += 1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 import zmq
 
 from feedback.ops.pair import PairSecret
-from feedback.sync.replication.relay import MESSAGE_BYTES_MAX, Relay
+from feedback.sync.replication.messages import SMALL_BYTES_MAX
+from feedback.sync.replication.relay import MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, Relay
 
 SECRET = PairSecret(bytes(range(32)))
 DEADLINE_SECONDS = 60.0
@@ -114,10 +117,48 @@ def test_an_oversized_message_never_arrives() -> None:
     async def scenario() -> None:
         with Director("d1", "d2") as active, Director("d2", "d1") as standby:
             standby.follow(active)
-            standby.relay.ask(bytes(MESSAGE_BYTES_MAX + 1))
+            standby.relay.ask(bytes(REQUEST_BYTES_MAX + 1))
             standby.relay.ask(b"after")
             await asyncio.sleep(0.3)
             assert all(len(message) < 100 for _, message in active.requests)
+
+    run(scenario())
+
+
+def test_a_stranger_is_cut_off_at_the_head_of_a_large_frame() -> None:
+    """Before it has said who it is; else each would have 8 MiB until its handshake's time is over."""
+
+    async def scenario() -> None:
+        with Director("d1", "d2") as active:
+            host, port = active.relay.endpoints[0].removeprefix("tcp://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+            writer.write(greeting + b"\x06" + REQUEST_BYTES_MAX.to_bytes(8) + bytes(100))
+            await reader.readexactly(64)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(1000), 0.3)
+            writer.close()
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(greeting + b"\x06" + (REQUEST_BYTES_MAX + 1).to_bytes(8) + bytes(100))
+            async with asyncio.timeout(1.0):  # a handshake has two seconds
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()
+            writer.close()
+
+    run(scenario())
+
+
+def test_what_a_follower_says_fits_through_the_relay() -> None:
+    assert SMALL_BYTES_MAX + 100 < REQUEST_BYTES_MAX
+
+    async def scenario() -> None:
+        with Director("d1", "d2") as active, Director("d2", "d1") as standby:
+            standby.follow(active)
+            standby.relay.ask(bytes(SMALL_BYTES_MAX))
+            await until(lambda: active.requests)
+            assert active.relay.answer(active.requests[0][0], bytes(MESSAGE_BYTES_MAX - 100))
+            await until(lambda: standby.stream)
+            assert not active.relay.counters["put_out"]
 
     run(scenario())
 

@@ -1,0 +1,115 @@
+"""Sessions: what those who are connected to one libzmq socket may hold of it: connections, and bytes not taken yet.
+
+libzmq bounds the bytes of a part and the number of queued messages. It bounds neither connections nor the parts of a
+message, and shows nobody a message that is not finished. But it names the descriptor of each connection and of each
+part, and the kernel counts what a connection has received: what waits is that less what was taken.
+
+Whoever has said nothing yet is a stranger, with a key or without. Invariant: after each call that names who is to be
+shut, at most `strangers` of these are left, and `KEY_SESSIONS` connections of each key. Pure: the shell (door.py) asks
+the kernel and does the shutting.
+
+Source: libzmq src/stream_engine_base.cpp (`__fd`) and curve_mechanism_base.cpp encode(); zmq_msg_get(3), ZMQ_SRCFD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+KEY_SESSIONS = 4  # an agent has one, and a second while the one before it is cut off and not given up yet
+STRANGERS = 512  # a fleet of 1,000 that comes at once is through in two rounds of its reconnecting
+STRANGER_BYTES_MAX = 128 * 1024  # a handshake has 1 kB, and what follows it may be one message
+PEER_BYTES_MAX = 1024 * 1024  # a full queue, and what the kernel holds, is half of that at most
+ALL_BYTES_MAX = 16 * 1024 * 1024  # libzmq needs 64 bytes for a part of one, which is 36 on the wire: 29 MB at most
+HEARTBEAT_BYTES_PER_SECOND = 64  # which libzmq takes itself: 42 and 40 bytes every few seconds
+_CURVE_BYTES = 33  # around each part: `\x07MESSAGE`, nonce, authenticator and flags
+
+
+def wire_bytes(part: int) -> int:
+    """What a part of so many bytes is on the wire, with its ZMTP frame."""
+    sealed = part + _CURVE_BYTES
+    return sealed + (2 if sealed < 256 else 9)
+
+
+@dataclass(slots=True)
+class _Session:
+    descriptor: int
+    source: str
+    key: str = ""  # once it has said something
+    taken: int = 0  # bytes
+
+
+class Sessions:
+    """`strangers`: how many connections may have said nothing yet. `source` is whatever connections are told apart by
+    before they have said who they are: the source that has the most of them loses its oldest."""
+
+    def __init__(self, strangers: int = STRANGERS) -> None:
+        self._limit = strangers
+        self._all: dict[int, _Session] = {}
+        self._strangers: dict[str, list[_Session]] = {}  # by source, the oldest first
+        self._count = 0  # of strangers
+        self._by_key: dict[str, list[_Session]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def came(self, descriptor: int, source: str) -> int | None:
+        """A connection was accepted. Whom to shut, if anybody."""
+        self.gone(descriptor)
+        session = self._all[descriptor] = _Session(descriptor, source)
+        self._strangers.setdefault(source, []).append(session)
+        self._count += 1
+        if self._count <= self._limit:
+            return None
+        return self._shut(max(self._strangers.values(), key=len)[0])
+
+    def spoke(self, descriptor: int, key: str, part: int) -> int | None:
+        """A part of so many bytes was taken. Whom to shut, if anybody: the oldest of a key that has too many."""
+        session = self._all.get(descriptor)
+        if session is None:  # it has been shut, or its coming has not been told yet
+            return None
+        session.taken += wire_bytes(part)
+        if session.key == key:
+            return None
+        self._forget(session)
+        session.key = key
+        own = self._by_key.setdefault(key, [])
+        own.append(session)
+        return self._shut(own[0]) if len(own) > KEY_SESSIONS else None
+
+    def gone(self, descriptor: int) -> None:
+        session = self._all.pop(descriptor, None)
+        if session is not None:
+            self._forget(session)
+
+    def over(self, received: Callable[[int], int], seconds: float) -> list[int]:
+        """Whom to shut because too much of theirs waits. `received` tells the bytes that a connection has received
+        altogether; `seconds` is how long ago this was asked last."""
+        waiting: list[tuple[int, _Session]] = []
+        heartbeats = int(HEARTBEAT_BYTES_PER_SECOND * seconds)
+        for session in self._all.values():
+            got = received(session.descriptor)
+            session.taken = min(got, session.taken + heartbeats)
+            if got > session.taken:
+                waiting.append((got - session.taken, session))
+        waiting.sort(key=lambda found: found[0], reverse=True)
+        total = sum(waits for waits, _ in waiting)
+        shut: list[int] = []
+        for waits, session in waiting:
+            if total > ALL_BYTES_MAX or waits > (PEER_BYTES_MAX if session.key else STRANGER_BYTES_MAX):
+                total -= waits
+                shut.append(self._shut(session))
+        return shut
+
+    def _shut(self, session: _Session) -> int:
+        self.gone(session.descriptor)
+        return session.descriptor
+
+    def _forget(self, session: _Session) -> None:
+        """Among strangers, or among those of its key."""
+        group, name = (self._by_key, session.key) if session.key else (self._strangers, session.source)
+        group[name].remove(session)
+        if not group[name]:
+            del group[name]
+        if not session.key:
+            self._count -= 1
