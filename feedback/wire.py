@@ -19,6 +19,7 @@ REPORT_BYTES_MAX = 16 * 1024
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Place = Annotated[str, msgspec.Meta(min_length=2, max_length=45, pattern=r"^[0-9A-Fa-f:.]+\Z")]  # no scope: it is text
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
 
 
@@ -101,11 +102,11 @@ class Report(msgspec.Struct, frozen=True):
 
     version: int
     agent: Name
-    boot: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    boot: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[ -~]+\Z")]
     sequence: Count
     sampled_at: Seconds
     interval_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)]
-    addresses: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
+    addresses: Annotated[tuple[Place, ...], msgspec.Meta(min_length=1, max_length=64)]
     cpu: Cpu
     memory: Memory
     pressure: Pressure | None = None
@@ -130,13 +131,14 @@ class Join(msgspec.Struct, frozen=True):
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """The master's answer: who that key is now, and for which RIPs it may speak; or why not."""
+    """The master's answer: who that key is now, and for which RIPs it may speak; or why not. Root writes the name and
+    the RIPs into a file (ops/joining.py): they are nothing but that."""
 
     version: int
     accepted: bool
     reason: str = ""
-    agent: str = ""
-    addresses: tuple[str, ...] = ()
+    agent: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\Z")] = ""
+    addresses: Annotated[tuple[Place, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class WireError(ValueError):
@@ -182,6 +184,8 @@ def _decode(data: bytes, kind: type[T]) -> T:
         raise _refused(data, error) from None
     if found.version != PROTOCOL:
         raise _of_version(found.version)
+    if isinstance(found, Reply | Joined) and not found.reason.isprintable():
+        raise WireError("malformed", f"a reason that cannot be printed: {printable(found.reason[:100])}")
     return found
 
 

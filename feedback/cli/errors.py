@@ -6,9 +6,14 @@ from typing import IO, Any
 
 import click
 
+from feedback.wire import printable
+
 
 class Failure(click.ClickException):
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"feedback: {self.message}", err=True)

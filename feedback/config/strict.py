@@ -87,7 +87,10 @@ def _readable(error: str) -> str:
 
 
 def check_address(text: str, where: str) -> Address:
+    """No scope behind a `%`: it is any text at all, and IPVS knows none."""
     try:
+        if "%" in text:
+            raise ValueError
         return ip_address(text)
     except ValueError:
         raise ConfigError(f"{where}: {text!r} is not an IPv4 or IPv6 address") from None

@@ -85,7 +85,7 @@ def _answer(endpoint: str, data: bytes) -> wire.Joined:
     except wire.WireError as error:
         raise KeyFileError(f"{endpoint}: its answer does not fit: {error}") from None
     if not joined.accepted:
-        raise KeyFileError(f"{endpoint}: {wire.printable(joined.reason)}")
+        raise KeyFileError(f"{endpoint}: {joined.reason}")
     return joined
 
 

@@ -330,10 +330,17 @@ def _enrolment(raw: _EnrolmentFile, where: str) -> Enrolment:
         raise error if str(error).startswith(where) else KeyFileError(f"{where}: public_key: {error}") from None
 
 
+def _unscoped(text: str) -> str:
+    """Raises ValueError. A scope behind a `%` is any text at all, and IPVS knows none."""
+    if "%" in text:
+        raise ValueError(f"{text!r} has a scope")
+    return text
+
+
 def rips(addresses: Iterable[str], where: str) -> frozenset[Address]:
     """Raises KeyFileError."""
     try:
-        return frozenset(ip_address(text) for text in addresses)
+        return frozenset(ip_address(_unscoped(text)) for text in addresses)
     except ValueError as error:
         raise KeyFileError(f"{where}: addresses: {printable(str(error))}") from None
 

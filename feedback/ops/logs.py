@@ -1,4 +1,4 @@
-"""Log lines for people and for the journal: events with keys, one line each, on standard error.
+"""Log lines for people and for the journal: events with keys, one printable line each, on standard error.
 
 On a terminal the lines are coloured; elsewhere they are logfmt, with the journal's priority in front where the journal
 reads. structlog renders them, except in the agent: importing it costs 15 MB, nearly half of what an agent may use, so
@@ -16,6 +16,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from feedback.wire import printable
+
+_PLAIN = bool | int | float | None  # as they are: the rest is made text that neither ends the line nor colours it
 Emit: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3}
@@ -44,7 +47,8 @@ class Log:
     def _log(self, level: str, event: str, fields: dict[str, Any]) -> None:
         if PRIORITY[level] <= _state.threshold:
             with contextlib.suppress(OSError):
-                _state.emit(level, {"event": event, "component": self._component, **fields})
+                line = {"event": event, "component": self._component} | fields
+                _state.emit(level, {k: v if isinstance(v, _PLAIN) else printable(str(v)) for k, v in line.items()})
 
 
 class Budget:

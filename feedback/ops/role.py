@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from feedback.wire import printable
+
 
 class Role(StrEnum):
     ACTIVE = "active"
@@ -50,10 +52,13 @@ class RoleFile:
             found = self._path.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)
             if seen != self._seen:
-                self._said = msgspec.json.decode(self._path.read_bytes(), type=RoleSaid)
+                found_said = msgspec.json.decode(self._path.read_bytes(), type=RoleSaid)
+                self._said = RoleSaid(
+                    found_said.role, printable(found_said.reason), printable(found_said.peer), found_said.term
+                )
                 self._seen = seen
         except FileNotFoundError:
             self._seen, self._said = None, UNSAID
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._seen, self._said = None, RoleSaid(Role.STANDBY, f"{self._path}: cannot be read: {error}")
+            self._seen, self._said = None, RoleSaid(Role.STANDBY, printable(f"{self._path}: cannot be read: {error}"))
         return self._said

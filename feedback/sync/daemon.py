@@ -262,6 +262,7 @@ class Daemon:
         if self._tenure.active or self._engine.role is Role.STANDBY:
             self._tenure.mend()
         self._engine.receive_installed(self._tenure.installed())
+        self._tenure.say_again()
         for target, heard in self._targets.items():
             if at - heard > REACH_SECONDS:
                 self._engine.receive_reach(str(target), False, at)

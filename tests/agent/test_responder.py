@@ -102,6 +102,28 @@ def test_a_flood_is_answered_in_part_and_costs_no_busy_loop() -> None:
         assert [heard(c) for c in clients[-50:]] == [b"answer to 80\n"] * 50
 
 
+def test_strangers_do_not_use_up_what_the_allowed_may_ask() -> None:
+    with responder(allow="127.0.0.1/32") as (made, poll), contextlib.ExitStack() as stack:
+        for number in range(6 * CONNECTIONS_PER_SECOND):
+            stack.enter_context(
+                socket.create_connection(("127.0.0.1", made.port), source_address=(f"127.0.0.{number % 50 + 2}", 0))
+            )
+            if number % CONNECTIONS_PER_SECOND == 0:
+                serve(made, poll, 0.02)
+        with connect(made, b"80\n") as client:
+            serve(made, poll, 0.3)
+            assert heard(client) == b"answer to 80\n"
+
+
+def test_strangers_are_bounded_too() -> None:
+    with responder(allow="192.0.2.0/24") as (made, poll), contextlib.ExitStack() as stack:
+        made._strangers, made._budget, made._budget_at = 3, CONNECTIONS_PER_SECOND, time.monotonic() + 9
+        for _ in range(5):
+            stack.enter_context(connect(made))
+        serve(made, poll, 0.2)
+        assert (made._strangers, made._listens) == (0, False)
+
+
 def test_a_client_that_goes_away_is_forgotten() -> None:
     with responder() as (made, poll):
         for _ in range(CONNECTIONS_PER_SECOND - 1):

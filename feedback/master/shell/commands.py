@@ -16,6 +16,7 @@ from feedback.master.outcome import Status
 from feedback.master.pipeline import ServiceStatus
 from feedback.master.traits import traits
 from feedback.model import WEIGHT_MAX
+from feedback.wire import printable
 
 SCHEMA = 1
 COMMANDS = ("drain", "undrain", "override", "pause", "resume", "orders")
@@ -24,7 +25,10 @@ Text = Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class CommandError(ValueError):
-    """One line for the operator: why not."""
+    """One line for the operator: why not. It repeats what was asked."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -28,6 +28,7 @@ from feedback.master.shell.programs import Gone, Programs
 from feedback.ops.descriptors import NONE_LEFT
 from feedback.ops.logs import Log
 from feedback.ops.tasks import Tasks
+from feedback.wire import printable
 
 LOG = Log("probes")
 
@@ -77,7 +78,7 @@ class Probes:
             result: Outcome | bytes | None
             try:
                 if isinstance(what, Check):
-                    result = await _checked(what, probe, self._programs)
+                    result = _printable(await _checked(what, probe, self._programs))
                 else:
                     result = await _asked(what, probe)
             except Exception as error:
@@ -85,6 +86,11 @@ class Probes:
                 result = None
         with contextlib.suppress(RuntimeError):  # the master stopped meanwhile
             self._home.call_soon_threadsafe(self._receive, probe, result, time.monotonic())
+
+
+def _printable(outcome: Outcome | None) -> Outcome | None:
+    """What a server or a program said is repeated in it."""
+    return None if outcome is None else Outcome(outcome.good, printable(outcome.text))
 
 
 async def _asked(source: AgentSource, probe: Probe) -> bytes | None:

@@ -17,7 +17,6 @@ import msgspec
 from feedback.ops.logs import Log
 from feedback.ops.runner import LINE_BYTES_MAX, Answer, Request
 from feedback.ops.tasks import Tasks
-from feedback.wire import printable
 
 LOG = Log("probes")
 
@@ -58,7 +57,7 @@ class Programs:
             self._waiting.pop(number, None)
         if found.errno:
             raise OSError(found.errno, os.strerror(found.errno))
-        return found.status, printable(found.said)
+        return found.status, found.said
 
     async def close(self) -> None:
         process, self._process = self._process, None

@@ -41,7 +41,9 @@ class Tenure:
         self._network, self._role, self._peer, self._clock = network, role, peer, clock
         self._since = 0.0
         self._next = 0.0  # announcement, after `since`
+        self._to_say: RoleSaid | None = None
         self._said: RoleSaid | None = None
+        self._unwritten = ""  # why it could not be written, as it was told
 
     def begin(self, reason: str, term: int, now: float, *, resumed: bool = False) -> None:
         """Be active: addresses first, because clients wait; then everything else."""
@@ -100,14 +102,23 @@ class Tenure:
             self._tell(self._network.announce(wanted.add))
 
     def say(self, role: Role, reason: str, term: int) -> None:
-        said = RoleSaid(role, reason, self._peer, term)
-        if said == self._said:
+        self._to_say = RoleSaid(role, reason, self._peer, term)
+        self.say_again()
+
+    def say_again(self) -> None:
+        """The role, where it could not be written. A reason for that is told once."""
+        if self._to_say is None or self._to_say == self._said:
             return
         try:
-            self._role.write(said)
-            self._said = said
+            self._role.write(self._to_say)
         except OSError as error:
-            LOG.error("role-unwritten", reason=str(error))
+            if str(error) != self._unwritten:
+                LOG.error("role-unwritten", reason=str(error), note="tried again")
+            self._unwritten = str(error)
+            return
+        if self._unwritten:
+            LOG.info("role-written", role=self._to_say.role)
+        self._said, self._unwritten = self._to_say, ""
 
     def _tell(self, refusals: Sequence[Refusal]) -> None:
         for refusal in refusals:

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import msgpack
 import msgspec
 
-from feedback.wire import Name
+from feedback.wire import Name, printable
 
 PROTOCOL = 1
 BYTES_MAX = 512
@@ -182,7 +182,7 @@ def _body(data: bytes) -> _Body:
         raw["replica"] = {"state": state, "done": done, "total": total}
         return msgspec.convert(raw, _Body)
     except Exception as error:  # msgpack raises its own, ValueError, RecursionError; a wrong shape Key- and TypeError
-        raise HeartbeatError("malformed", str(error)) from None
+        raise HeartbeatError("malformed", printable(str(error))) from None
 
 
 class Verdict(StrEnum):

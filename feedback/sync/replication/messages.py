@@ -23,7 +23,7 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # services and state of a large director; r
 SMALL_BYTES_MAX = 4096  # of everything that carries neither records nor services nor state
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Boot = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Boot = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[ -~]+\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 
 
@@ -149,6 +149,8 @@ def decode(data: bytes) -> Message:
         raise MessageError("malformed", f"not MessagePack: {error}") from None
     if len(data) > SMALL_BYTES_MAX and not isinstance(message, Records | Services | Changes | State):
         raise MessageError("oversized", f"a {type(message).__name__} of {len(data)} bytes")
+    if isinstance(message, Refused) and not message.reason.isprintable():
+        raise MessageError("malformed", f"a reason that cannot be printed: {printable(message.reason)}")
     if isinstance(message, Hello | Welcome) and message.version != PROTOCOL:
         raise MessageError("version", _version_text(message.version))
     return message

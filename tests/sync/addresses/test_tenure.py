@@ -108,3 +108,22 @@ def test_where_keepalived_moves_addresses_only_the_role_is_said(role: RoleFile) 
     made.handle_timer(1e9)
     made.mend()
     assert role.read().role is Role.ACTIVE and not made.installed()
+
+
+def test_a_role_that_could_not_be_written_is_written_as_soon_as_it_can_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "run"
+    directory.write_text("a file where the directory should be")
+    role = RoleFile(directory / "role.json")
+    made = tenure(None, role)
+    made.begin("MASTER", 1, 0.0)
+    for _ in range(3):
+        made.say_again()
+    assert role.read().role is Role.STANDBY
+    assert capsys.readouterr().err.count("event=role-unwritten") == 1
+    directory.unlink()
+    made.say_again()
+    assert role.read().role is Role.ACTIVE
+    made.end("", 2)
+    assert role.read().role is Role.STANDBY
