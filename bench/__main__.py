@@ -4,7 +4,8 @@ agent_cost      on this host: CPU and memory of a real agent, and reports a seco
 pipeline        on this host: reports through decode, fleet and estimate; a look and a decision for 4 to 10,000
                 destinations
 fleet           on this host: a real master with 500 and with 2,000 agents, each with a report a second
-hostile         on this host: a million malformed and hostile messages to a master, and an honest agent beside them
+hostile         on this host: attacks on what a daemon can be made to hold, then a million malformed and hostile
+                messages to a master; somebody honest beside each
 weight_updates  on the lab's kernel: ours, pyroute2's, `ipvsadm -R` by a pipe, and one `ipvsadm -e` a change
 replication     on the lab's kernel: connections a second into a standby, beside what its kernel takes at most
 """
@@ -29,7 +30,8 @@ GUEST_SECONDS = 180.0
 
 
 def on_host(script: str) -> dict[str, Any]:
-    ended = subprocess.run([sys.executable, HERE / script, "--json"], stdout=subprocess.PIPE, check=False)
+    module = [sys.executable, "-m", f"bench.{Path(script).stem}", "--json"]
+    ended = subprocess.run(module, stdout=subprocess.PIPE, check=False, cwd=HERE.parent)
     result = last_object(ended.stdout)
     figures: dict[str, Any] = result.get("figures", result)
     return figures

@@ -1,9 +1,10 @@
-"""A million malformed and hostile messages to a master, over real sockets: `python bench/hostile.py [--json]`.
+"""Attacks on real sockets: `python -m bench.hostile [--json] [--attacks | --messages]`.
 
-This process is the master's end: a real link with a hundred enrolled agents. Another process has the keys of all but
-one, and sends as fast as it can what no honest agent would: reports with bytes flipped, cut, spliced and nested,
-reports in another's name and for other servers, messages too large, messages in parts; between them strangers with keys
-of their own and plain TCP connections full of noise. The last agent is honest and reports five times a second.
+First the table of attacks.py: what a daemon can be made to hold. Then a million malformed and hostile messages. This
+process is the master's end: a real link with a hundred enrolled agents. Another process has the keys of all but one,
+and sends as fast as it can what no honest agent would: reports with bytes flipped, cut, spliced and nested, reports in
+another's name and for other servers, messages too large, messages in parts; between them strangers with keys of their
+own and plain TCP connections full of noise. The last agent is honest and reports five times a second.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import msgspec
 import psutil
 import zmq
 
+from bench import attacks
 from feedback import wire
 from feedback.agent.uplink import Uplink
 from feedback.config import MasterLink
@@ -218,12 +221,23 @@ async def honest(link: Link, own: KeyPair, master: str, told: Any, heard: list[t
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--attacks", action="store_true", help="only the table")
+    one.add_argument("--messages", action="store_true", help="only the million messages")
+    given = parser.parse_args()
     logs.setup(lean=True, level="error")
-    with tempfile.TemporaryDirectory() as directory:
-        figures = asyncio.run(measured(Path(directory) / "agents"))
-    print(json.dumps({"figures": figures}) if as_json else json.dumps(figures, indent=2))
-    return 0 if not figures["hostile_accepted"] and figures["attacker_ended_well"] else 1
+    rows = [] if given.messages else asyncio.run(attacks.table())
+    figures: dict[str, Any] = {}
+    if not given.attacks:
+        with tempfile.TemporaryDirectory() as directory:
+            figures = asyncio.run(measured(Path(directory) / "agents"))
+    if given.json:
+        print(json.dumps({"figures": figures | {"attacks": {row.attack: asdict(row) for row in rows}}}))
+    else:
+        print("\n".join([*attacks.lines(rows), json.dumps(figures, indent=2)]))
+    if figures and (figures["hostile_accepted"] or not figures["attacker_ended_well"]):
+        return 1
+    return int(any(row.honest_heard < row.honest_sent for row in rows))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ ELSEWHERE = {
     "feedback simulate --case wlc-memory": "tests/simulate/test_verdict.py",
     "promtool test rules contrib/prometheus/feedback.test.yml": "tests/web/test_prometheus.py",
     "ssh -L 7480:127.0.0.1:7480 director": "no sshd in the lab",
-    "python bench/hostile.py": "a million messages; run when its figures are published",
+    "python -m bench.hostile": "attacks and a million messages; run when its figures are published",
     "python -m tests.fuzz 600": "tests/fuzz runs the same for seconds",
     "ipvsadm --set 0 2 0": "a remark on what ipvsadm can",
 }

@@ -156,3 +156,10 @@ def test_paths_that_are_named_exist(page: Path) -> None:
 def test_the_index_has_every_page() -> None:
     index = ROOT / "docs" / "README.md"
     assert {ROOT / "docs" / link for link in links(index)} == {*(ROOT / "docs").glob("*.md")} - {index}
+
+
+def test_each_test_that_security_names_is_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+    assert missing == []

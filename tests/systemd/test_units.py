@@ -59,6 +59,14 @@ def test_capabilities_are_as_few_as_the_work_needs(unit: str, capabilities: str)
 
 
 @pytest.mark.parametrize("unit", UNITS)
+def test_no_unit_sees_anothers_secret(unit: str) -> None:
+    """Agent, master and sync are one user."""
+    secrets = {"agent": "agent.key_secret", "master": "master.key_secret", "sync": "pair.key"}
+    others = {f"-/etc/feedback/{secret}" for daemon, secret in secrets.items() if daemon not in unit}
+    assert {path for paths in options(unit)["InaccessiblePaths"] for path in paths.split()} >= others
+
+
+@pytest.mark.parametrize("unit", UNITS)
 def test_a_stop_runs_nothing_that_could_touch_the_kernels_table(unit: str) -> None:
     assert not {"ExecStop", "ExecStopPost", "ExecStartPre"} & options(unit).keys()
 
