@@ -7,10 +7,12 @@ from pathlib import Path
 
 import zmq
 
-from feedback.agent.uplink import RETRY_SECONDS, State, Uplink
+from feedback import wire
+from feedback.agent.uplink import RETRY_SECONDS, TAKEN_AT_ONCE, TICK_SECONDS, State, Uplink
 from feedback.config import MasterLink
 from feedback.ops import keys
 from feedback.ops.logs import Log
+from feedback.wire import Reply
 from tests.ops.exhausted import exhausted
 
 
@@ -29,5 +31,26 @@ def test_without_descriptors_there_is_no_link_and_with_them_there_is_one(tmp_pat
             assert not uplink.send(b"report")  # not yet
             uplink.tick(now + RETRY_SECONDS)
             assert uplink._socket is not None
+        finally:
+            uplink.close()
+
+
+def test_a_master_that_never_stops_talking_has_so_many_replies_a_tick_and_no_more(tmp_path: Path) -> None:
+    """The agent samples and sends between them."""
+    _, secret, public = keys.create(tmp_path / "agent")
+    with zmq.Context() as context, context.socket(zmq.PAIR) as master:
+        master.bind("inproc://master")
+        link = MasterLink(endpoint="tcp://127.0.0.1:1", public_key=public)
+        uplink = Uplink(context, link, keys.load_secret(secret), Log("test"))
+        uplink._socket = context.socket(zmq.PAIR)
+        uplink._socket.connect("inproc://master")
+        for _ in range(2 * TAKEN_AT_ONCE):
+            master.send(wire.encode(Reply(wire.PROTOCOL, True)))
+        taken: list[bytes] = []
+        uplink._on_reply = taken.append  # type: ignore[method-assign]
+        try:
+            for ticks in (1, 2, 3):
+                uplink.tick(ticks * TICK_SECONDS)
+                assert len(taken) == min(ticks, 2) * TAKEN_AT_ONCE
         finally:
             uplink.close()
