@@ -10,7 +10,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import zmq
@@ -61,7 +61,8 @@ def join(token: Token, endpoint: str, base: Path, *, new_key: bool = False) -> w
 def ask(token: Token, endpoint: str, key: PublicKey) -> wire.Joined:
     """Say the one thing that a token's key may say. Raises KeyFileError with what the master, or nobody, said."""
     with _socket(token, endpoint) as (socket, monitor):
-        socket.send(wire.encode(wire.Join(wire.PROTOCOL, key)))
+        with suppress(zmq.Again):  # its handshake was refused already, and it has nowhere to send: the monitor says why
+            socket.send(wire.encode(wire.Join(wire.PROTOCOL, key)), zmq.NOBLOCK)
         deadline = time.monotonic() + DEADLINE_SECONDS
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)

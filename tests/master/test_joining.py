@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -261,6 +262,29 @@ def test_a_key_that_is_there_and_not_good_is_not_replaced(site: Site, tmp_path: 
     with pytest.raises(KeyFileError, match="not a key file"):
         joining.join(tokens.read(token(site)), "tcp://127.0.0.1:1", tmp_path / "agent")
     assert secret.read_text() == "nonsense"
+
+
+def test_a_refusal_before_the_question_is_said_all_the_same(
+    site: Site,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy host the master may answer the handshake before this process goes on: it does not wait for ever."""
+
+    def slowly(message: wire.Join) -> bytes:
+        time.sleep(0.5)
+        return wire.encode(message)
+
+    monkeypatch.setattr(joining, "wire", SimpleNamespace(**{**vars(wire), "encode": slowly}))
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            text = token(site)
+            keys.revoke(site.enrolled, "rs9")
+            with pytest.raises(KeyFileError, match="does not know this token"):
+                await joined(text, link, tmp_path / "agent")
+
+    run(scenario())
 
 
 def test_nobody_there_is_said_in_time(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
