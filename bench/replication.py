@@ -5,6 +5,7 @@ It makes network namespaces of its own and removes them. Every way puts the same
 namespace, and the kernel is asked afterwards how many it has: what only looks fast cannot win.
 
 resync          records from the ledger, encoded, paced by the kernel's own queue, until its table has them
+ledger          a million connections noted, sent and swept: memory, CPU, and the longest that any of it holds the loop
 kernel limit    datagrams made beforehand, sent without asking into a socket that holds them all
 relay           what a datagram costs on its way from the master's socket to the standby's, without the network
 """
@@ -17,7 +18,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,23 +28,24 @@ from feedback.ipvs import Client, IpvsError
 from feedback.model import AddDestination, AddService, Destination, DestinationKey, Edit, Service, ServiceKey
 from feedback.sync.replication import messages, records, threads
 from feedback.sync.replication.kernel import PUSH_SECONDS, Replication
-from feedback.sync.replication.ledger import Ledger
+from feedback.sync.replication.ledger import PARTS, Ledger
 from feedback.sync.replication.messages import Records
 from feedback.sync.replication.records import Record
-from feedback.sync.replication.replica import BACKUP_ID, MASTER_ID, Replica, Sender
+from feedback.sync.replication.replica import BACKUP_ID, BULK_BYTES, MASTER_ID, Replica, Sender
 
 SERVICE = ServiceKey.parse("tcp:10.0.0.100:80")
 DESTINATION = DestinationKey.parse("10.0.0.11:80")
 VIP, RIP = ip_address("10.0.0.100").packed, ip_address("10.0.0.11").packed
 LIMIT_SOCKET_BYTES = 256 * 1024 * 1024
 RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
+LEDGER = 1_000_000
 SMALL = 8  # connections in a datagram of a master that is pushed
 
 
-def connections(count: int) -> list[Record]:
+def connections(count: int, start: int = 0) -> list[Record]:
     return [
         Record(6, 0x83, 1, bytes((10, 2 + (n >> 16), n >> 8 & 255, n & 255)), 1024, VIP, 80, RIP, 80, 0, 900)
-        for n in range(count)
+        for n in range(start, start + count)
     ]
 
 
@@ -89,7 +91,8 @@ def resync(count: int) -> dict[str, float]:
     ledger.note(records.encode(connections(count), BACKUP_ID), time.monotonic())
     with standby() as s:
         began, used = time.perf_counter(), time.process_time()
-        datagrams = records.encode(ledger.table(time.monotonic()), BACKUP_ID)
+        bodies = [body for index in range(PARTS) for body in ledger.part(index, time.monotonic())]
+        datagrams = records.packed(bodies, BACKUP_ID, BULK_BYTES)
         encoded = time.perf_counter()
         while datagrams:
             done = s.replication.inject(datagrams)
@@ -101,6 +104,39 @@ def resync(count: int) -> dict[str, float]:
         assert s.held() == count, f"{s.held()} of {count} arrived"
         assert s.replication.drops() == 0
     return {"per_second": count / took, "encode_seconds": encoded - began, "cpu_us_per_connection": 1e6 * used / count}
+
+
+def ledger(count: int, at_once: int = 2000) -> dict[str, float]:
+    """CPU time, not the wall's: what holds the loop is what the process does itself."""
+    made, rest = Ledger(10.0), _resident_bytes()
+    noted, bulk, swept = [], [], []
+    for start in range(0, count, at_once):
+        datagrams = records.encode(connections(at_once, start), BACKUP_ID)
+        noted.append(_cpu(lambda datagrams=datagrams: made.note(datagrams, 100.0)))
+    size = _resident_bytes() - rest
+    for index in range(PARTS):
+        bulk.append(_cpu(lambda index=index: records.packed(made.part(index, 200.0), BACKUP_ID, BULK_BYTES)))
+        swept.append(_cpu(lambda: made.sweep(200.0)))
+    assert len(made) == count
+    return {
+        "connections": count,
+        "bytes_per_connection": size / count,
+        "note_us_per_connection": 1e6 * sum(noted) / count,
+        "bulk_us_per_connection": 1e6 * sum(bulk) / count,
+        "longest_note_ms": 1e3 * max(noted),
+        "longest_part_ms": 1e3 * max(bulk),
+        "longest_sweep_ms": 1e3 * max(swept),
+    }
+
+
+def _cpu(do: Callable[[], object]) -> float:
+    began = time.thread_time()
+    do()
+    return time.thread_time() - began
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def kernel_limit(count: int) -> float:
@@ -179,6 +215,7 @@ def push_cpu_percent(seconds: float = 2.0) -> float:
 
 
 def run(count: int) -> dict[str, float]:
+    kept = ledger(LEDGER)
     rounds = [resync(count) for _ in range(3)]
     limit = median(kernel_limit(count) for _ in range(3))
     per_second = median(r["per_second"] for r in rounds)
@@ -194,6 +231,7 @@ def run(count: int) -> dict[str, float]:
         "relay_connections_per_core_second": carried["connections_per_core_second"],
         "relay_us_per_captured_datagram": carried["us_per_captured_datagram"],
         "push_cpu_percent": push_cpu_percent(),
+        **{f"ledger_{name}": value for name, value in kept.items()},
     }
 
 

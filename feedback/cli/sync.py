@@ -184,6 +184,7 @@ def _status_lines(s: dict[str, Any]) -> list[str]:
         f"{s['name']}: {s['state']} for {_ago(s['since_seconds'])} (term {s['term']}): {s['reason']}",
         f"{peer['name']}: {heard}; replica there: {peer['replica']}",
         f"replica here: {s['replica']['text']}",
+        *_ledger_lines(s["replica"]["ledger"]),
         "",
     ]
     for link in s["links"]:
@@ -195,6 +196,13 @@ def _status_lines(s: dict[str, Any]) -> list[str]:
     lines.append("")
     lines += [f"{_ago(t['age_seconds']):>8} ago  {t['old']} -> {t['new']}: {t['reason']}" for t in s["transitions"]]
     return lines
+
+
+def _ledger_lines(ledger: dict[str, int] | None) -> list[str]:
+    if ledger is None or not ledger["lacking"]:
+        return []
+    more = f"at most {ledger['lacking']:,} more found no place: a standby that joins now would lack them"
+    return [f"ledger here: {ledger['connections']:,} of {ledger['limit']:,} connections; {more}"]
 
 
 def _ago(seconds: float) -> str:

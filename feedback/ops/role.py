@@ -20,12 +20,14 @@ class Role(StrEnum):
 
 
 class RoleSaid(msgspec.Struct, frozen=True):
-    """`peer` is the name of the other director, `term` the number of takeovers that led here."""
+    """`peer` is the name of the other director, `term` the number of takeovers that led here. At most `lacking`
+    connections are above the limit of what is replicated: for the master's metric."""
 
     role: Role
     reason: str = ""
     peer: str = ""
     term: int = 0
+    lacking: int = 0
 
 
 UNSAID = RoleSaid(

@@ -216,6 +216,7 @@ class Daemon:
             if at - looked >= LOOK_AROUND_SECONDS:
                 looked = at
                 self._look_around()
+                self._tenure.say_lacking(self._carrier.lacking(at))
                 self._follow()
             elif self._way.doubting:
                 self._follow()

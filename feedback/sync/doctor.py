@@ -76,13 +76,29 @@ def _replica(facts: Facts) -> list[Finding]:
     if not facts.replicates:
         what = "connections are not replicated: every one is cut at a takeover"
         return [Finding(Level.WARNING, what, 'set mode = "relay" in [replication]')]
-    where, state = "here", s["replica"]["text"]
-    if s["role"] == "active":
-        where, state = f"on {s['peer']['name']}", s["peer"]["replica"]
+    here = s["role"] != "active"
+    where, state, told = "here", s["replica"]["state"], s["replica"]["text"]
+    if not here:
+        where, state, told = f"on {s['peer']['name']}", s["peer"]["replica"], s["peer"]["replica"]
+    found = []
     if state != "complete" and s["peer"]["age_seconds"] is not None:
-        what = f"the replica {where} is not complete: {state}"
-        return [Finding(Level.ERROR, what, "wait; if it stays so: feedback sync resync on the standby")]
-    return []
+        what = f"the replica {where} is not complete: {told}"
+        found.append(Finding(Level.ERROR, what, "wait; if it stays so: feedback sync resync on the standby"))
+    elif here and s["replica"]["lacking"]:
+        what = f"the replica here is {told}: a takeover would cut them"
+        found.append(Finding(Level.ERROR, what, "feedback sync resync, when the active one's ledger has room again"))
+    return [*found, *_ledger(s["replica"]["ledger"])]
+
+
+def _ledger(ledger: dict[str, int] | None) -> list[Finding]:
+    if ledger is None or not ledger["lacking"]:
+        return []
+    lacking, limit = ledger["lacking"], ledger["limit"]
+    what = (
+        f"at most {lacking:,} connections found no place in the ledger here, which takes {limit:,}: "
+        "a standby that starts or falls behind now would lack them"
+    )
+    return [Finding(Level.WARNING, what, "wait until they expire; ipvsadm -Lc shows whose they are: a flood?")]
 
 
 def _host(facts: Facts) -> list[Finding]:

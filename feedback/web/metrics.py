@@ -88,6 +88,8 @@ def _of_master(document: Document, now: float) -> Iterator[Metric]:
         text = "When the kernel last answered and a decision was made."
         yield _gauge("last_decision_timestamp_seconds", text, now - age)
     yield _gauge("director_active", "Whether this director is the active one.", document.get("role") != "standby")
+    text = "Connections at most that a takeover would cut: above the limit of what is replicated."
+    yield _gauge("director_connections_lacking", text, document.get("connections_lacking", 0))
     reload = document.get("reload")
     if reload:
         yield _gauge("config_last_reload_successful", "Whether the last reload was taken.", reload["good"])

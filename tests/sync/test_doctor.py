@@ -12,8 +12,9 @@ from feedback.sync.doctor import Facts, Level, examine, verdict
 def status(**changes: Any) -> dict[str, Any]:
     peer = {"name": "d2", "alive": True, "age_seconds": 0.01, "role": "standby", "replica": "complete",
             "version": 1, "version_differs": False} | changes.pop("peer", {})  # fmt: skip
+    replica = {"state": "original", "text": "original", "lacking": 0, "ledger": None} | changes.pop("replica", {})
     links = [{"local": "1:1", "peer": "2:1", "up": True}, {"local": "1:2", "peer": "2:2", "up": True}]
-    return {"role": "active", "reason": "", "links": links, "replica": {"text": "original"}, "peer": peer} | changes
+    return {"role": "active", "reason": "", "links": links, "replica": replica, "peer": peer} | changes
 
 
 def test_a_sound_pair_has_no_finding() -> None:
@@ -21,6 +22,8 @@ def test_a_sound_pair_has_no_finding() -> None:
     assert verdict(()) == "a takeover would work now"
 
 
+LACKING = {"state": "complete", "text": "complete but for at most 7", "lacking": 7}
+FULL = {"ledger": {"connections": 2_000_000, "limit": 2_000_000, "lacking": 1200}}
 DOWN = {"local": "1:1", "peer": "2:1", "up": False}
 UP = {"local": "1:2", "peer": "2:2", "up": True}
 
@@ -37,10 +40,22 @@ UP = {"local": "1:2", "peer": "2:2", "up": True}
         (Facts(status=status(links=[UP])), Level.WARNING, "there is one link"),
         (Facts(status=status(peer={"replica": "behind"})), Level.ERROR, "the replica on d2 is not complete: behind"),
         (
-            Facts(status=status(role="standby", peer={"role": "active"}, replica={"text": "catching up 1 of 2"})),
+            Facts(
+                status=status(
+                    role="standby",
+                    peer={"role": "active"},
+                    replica={"state": "catching up", "text": "catching up 1 of 2"},
+                )
+            ),
             Level.ERROR,
             "the replica here is not complete: catching up 1 of 2",
         ),
+        (
+            Facts(status=status(role="standby", peer={"role": "active"}, replica=LACKING)),
+            Level.ERROR,
+            "the replica here is complete but for at most 7: a takeover would cut them",
+        ),
+        (Facts(status=status(replica=FULL)), Level.WARNING, "at most 1,200 connections found no place in the ledger"),
         (Facts(status=status(), replicates=False), Level.WARNING, "not replicated"),
         (Facts(status=status(), limitation="eth0 has no carrier"), Level.ERROR, "could not serve: eth0"),
         (Facts(status=status(), problems=["the backup thread does not run"]), Level.ERROR, "backup thread"),

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError, Kernel
 from feedback.master.claims.health import Outcome, Probe
@@ -148,7 +150,8 @@ class Daemon:
         less than a turn."""
         said = self._role_file.read() if self._role_file else self._role
         if said != self._role:
-            self._tell("role", role=str(said.role), reason=said.reason, peer=said.peer, term=said.term)
+            if said != structs.replace(self._role, lacking=said.lacking):
+                self._tell("role", role=str(said.role), reason=said.reason, peer=said.peer, term=said.term)
             if said.role is Role.ACTIVE and (self._role.role is not Role.ACTIVE or said.term != self._role.term):
                 self._controller, self._watcher = Controller(self._config), Watcher()
                 self._state.forget()
@@ -411,6 +414,7 @@ class Daemon:
             "director": os.uname().nodename,
             "role": str(self._role.role),
             "role_reason": self._role.reason,
+            "connections_lacking": self._role.lacking,
             "uptime_seconds": round(now - self._started, 1),
             "decision_age_seconds": self._decision_age(now),
             "orders": [commands.as_json(o, time.time()) for o in self._controller.orders.all()],

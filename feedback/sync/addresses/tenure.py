@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+import msgspec
+
 from feedback.ops.logs import Log
 from feedback.ops.role import Role, RoleFile, RoleSaid
 from feedback.sync.addresses.plan import Present, VirtualAddress, foreign, foreign_advice, held, next_announcement, plan
@@ -44,6 +46,7 @@ class Tenure:
         self._to_say: RoleSaid | None = None
         self._said: RoleSaid | None = None
         self._unwritten = ""  # why it could not be written, as it was told
+        self._lacking = 0  # connections, beside the role
 
     def begin(self, reason: str, term: int, now: float, *, resumed: bool = False) -> None:
         """Be active: addresses first, because clients wait; then everything else."""
@@ -102,8 +105,15 @@ class Tenure:
             self._tell(self._network.announce(wanted.add))
 
     def say(self, role: Role, reason: str, term: int) -> None:
-        self._to_say = RoleSaid(role, reason, self._peer, term)
+        self._to_say = RoleSaid(role, reason, self._peer, term, self._lacking)
         self.say_again()
+
+    def say_lacking(self, connections: int) -> None:
+        """Beside the role that was said last."""
+        self._lacking = connections
+        if self._to_say is not None and self._to_say.lacking != connections:
+            self._to_say = msgspec.structs.replace(self._to_say, lacking=connections)
+            self.say_again()
 
     def say_again(self) -> None:
         """The role, where it could not be written. A reason for that is told once."""

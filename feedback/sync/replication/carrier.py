@@ -131,6 +131,8 @@ class Carrier:
 
     def turn(self, now: float) -> None:
         """At least every TURN_SECONDS."""
+        if self._replication is not None:
+            self._replication.tend()
         self._out.turn(now)
         if not self._leading or self._lingers is not None:
             self._in.turn(now)
@@ -195,6 +197,14 @@ class Carrier:
         status = self._in.status(now)
         return status.condition, status.injected, status.total
 
+    def lacking(self, now: float) -> int:
+        """How many connections at most a takeover would cut, or a standby would lack that joins now."""
+        held = 0 if self._replication is None else self._replication.held().lacking
+        return max(held, 0 if self._leading else self._in.status(now).lacking)
+
+    def _ledger(self) -> dict[str, int] | None:
+        return None if self._replication is None else self._replication.held()._asdict()
+
     def status(self, now: float) -> dict[str, Any]:
         """The part of `sync status` that is replication; shapes as in docs/sync.md."""
         s, serving = self._in.status(now), self._out.status()
@@ -211,6 +221,8 @@ class Carrier:
             "dropped": s.dropped,
             "malformed": s.malformed,
             "connections": s.connections,
+            "lacking": s.lacking,
+            "ledger": self._ledger(),
             "services": self._in.services,
             "following": self.following,
             "serving": None

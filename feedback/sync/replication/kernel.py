@@ -22,12 +22,14 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
+from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 from feedback.ipvs import Client, IpvsError, Kernel, sysctl
 from feedback.ipvs.namespace import within
 from feedback.sync.replication import records, threads
-from feedback.sync.replication.ledger import Ledger
+from feedback.sync.replication.ledger import PARTS, Ledger
 from feedback.sync.replication.pace import Pacer, Queue, charge, parse_udp
 from feedback.sync.replication.push import (
     BACKUP_PORT,
@@ -41,14 +43,13 @@ from feedback.sync.replication.push import (
     without_push,
 )
 from feedback.sync.replication.records import DatagramError
-from feedback.sync.replication.replica import BACKUP_ID, MASTER_ID
+from feedback.sync.replication.replica import BACKUP_ID, MASTER_ID, Bulk
 from feedback.sync.replication.table import Book, Table, joined, lacking, missing, read_table
 from feedback.sync.replication.threads import REFRESH_SECONDS, ReplicationError, Threads
 
 __all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
 
 MUTE_PUSHES = 30
-FOLD_DATAGRAMS = 16
 LEARN_AT_ONCE = 10_000  # connections: some 50 ms
 PUSH_LEAST_SECONDS = 0.02  # between two pushes; the master itself sends no sooner
 CAPTURE_BYTES = 32 * 1024 * 1024
@@ -75,6 +76,14 @@ _CAPTURE_FILTER = (
     (0x06, 0, 0, 0x40000),
     (0x06, 0, 0, 0),
 )
+
+
+class Held(NamedTuple):
+    """Connections in the ledger, the most that it takes, and how many at most found no place in it."""
+
+    connections: int
+    limit: int
+    lacking: int
 
 
 class Replication:
@@ -275,9 +284,7 @@ class Replication:
                 raise ReplicationError(f"{self.interface} takes no datagrams: {error.strerror}") from None
             done += 1
         self._sent(done)
-        self.ledger.note_later(datagrams[:done], time.monotonic())
-        if done < FOLD_DATAGRAMS:  # no bulk is under way
-            self.unreadable += self.ledger.fold(FOLD_DATAGRAMS)
+        self.unreadable += self.ledger.note(datagrams[:done], time.monotonic())
         return done
 
     def drops(self) -> int:
@@ -312,17 +319,28 @@ class Replication:
             self.lost_on_the_way += self._in_flight
             self._in_flight = 0
 
+    def tend(self) -> None:
+        """A little of what is to be done again and again: let go of what has expired. To be called at each turn."""
+        self.ledger.sweep(time.monotonic())
+
+    def held(self) -> Held:
+        return Held(len(self.ledger), self.ledger.limit, self.ledger.lacking(time.monotonic()))
+
     # --- the table ---------------------------------------------------------------------------------------------------
 
-    def table(self) -> Table:
-        """Every connection of the namespace as a record: from the ledger, at once, if it has been learned and nothing
-        was lost since; else the kernel's table is read first. For a thread. Raises an IpvsError."""
+    def know(self) -> dict[str, int]:
+        """Have every connection of the namespace in the ledger. That is so if it has been learned and nothing was lost
+        since; else the kernel's table is read. For a thread. Returns what could not be read, by reason. Raises an
+        IpvsError."""
         if self._learning is not None:
             self._learning.join()
-        left_out: dict[str, int] = {}
-        if not self.ledger.whole:
-            left_out = self.learn()
-        return Table(self.ledger.table(time.monotonic()), left_out)
+        return {} if self.ledger.whole else self.learn()
+
+    def bulk(self) -> Bulk:
+        """The ledger, to be sent: each part as it is when it is taken."""
+        now = time.monotonic()
+        parts = (self.ledger.part(index, time.monotonic()) for index in range(PARTS))
+        return Bulk(parts, len(self.ledger), self.ledger.lacking(now), ceil(self.ledger.lacking_seconds(now)))
 
     def learn(self) -> dict[str, int]:
         """Read the kernel's table into the ledger: for a thread. Returns what could not be read, by reason."""

@@ -92,11 +92,14 @@ class Records(_Message, tag="records", frozen=True, array_like=True):
 
 
 class TableEnd(_Message, tag="end", frozen=True, array_like=True):
-    """The table has been sent: so many connections in fact. Numbered as records are."""
+    """The table has been sent: so many connections in fact. Numbered as records are. At most `lacking` more are not in
+    it, because they found no place in the ledger; the last of them expires in `lacking_seconds`."""
 
     session: Count
     sequence: Count
     total: Count
+    lacking: Count = 0
+    lacking_seconds: Count = 0
 
 
 class Alive(_Message, tag="alive", frozen=True, array_like=True):

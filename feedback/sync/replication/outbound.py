@@ -21,7 +21,7 @@ from feedback.sync.replication import messages
 from feedback.sync.replication.kernel import PUSH_SECONDS, Replication
 from feedback.sync.replication.messages import Ack, Changes, Hello, Message, Refused, Services, State
 from feedback.sync.replication.mirror import Original
-from feedback.sync.replication.replica import Sender, SenderStatus
+from feedback.sync.replication.replica import Bulk, Sender, SenderStatus
 
 SETTLE_SECONDS = 10.0  # that a planned handover waits for the last difference
 SETTLE_TURN_SECONDS = 0.005
@@ -167,16 +167,15 @@ class Outbound:
 
     async def _send_table(self, sender: Sender) -> None:
         if self._replication is None:
-            sender.table(())
+            sender.table(Bulk(iter(()), 0))
             return
-        sender.reading()
         try:
-            table = await asyncio.to_thread(self._replication.table)
+            left_out = await asyncio.to_thread(self._replication.know)
         except IpvsError as error:
             sender.end(str(error))
             return
-        self.counters["left_out"] += sum(table.left_out.values())
-        sender.table(table.records)
+        self.counters["left_out"] += sum(left_out.values())
+        sender.table(self._replication.bulk())
         self._pump(self._clock())
 
     def _send_state(self, sender: Sender) -> None:

@@ -220,13 +220,17 @@ _OPTION_BYTES = {
 
 def encode(records: Iterable[Record], sync_id: int, maxlen: int = DATAGRAM_BYTES) -> list[bytes]:
     """As few datagrams as hold them, in order. Raises RecordError."""
+    return packed(map(body, records), sync_id, maxlen)
+
+
+def packed(bodies: Iterable[bytes], sync_id: int, maxlen: int = DATAGRAM_BYTES) -> list[bytes]:
+    """The same of records that are bytes already, without padding. Raises RecordError."""
     room = min(maxlen, DATAGRAM_BYTES_MAX) - HEADER_BYTES
     datagrams: list[bytes] = []
     parts: list[bytes] = []
     filled = held = 0
-    for record in records:
-        body = _body(record)
-        length = len(body)
+    for record in bodies:
+        length = len(record)
         if length > room:
             raise RecordError(f"a record of {length} bytes does not fit into datagrams of {maxlen}")
         pad = -filled & 3
@@ -235,7 +239,7 @@ def encode(records: Iterable[Record], sync_id: int, maxlen: int = DATAGRAM_BYTES
             parts, filled, held, pad = [], 0, 0, 0
         if pad:
             parts.append(bytes(pad))
-        parts.append(body)
+        parts.append(record)
         filled += pad + length
         held += 1
     if held:
@@ -270,7 +274,8 @@ def _sealed(parts: Sequence[bytes], filled: int, held: int, sync_id: int) -> byt
     return _HEADER.pack(0, sync_id, HEADER_BYTES + filled, held, VERSION, 0) + b"".join(parts)
 
 
-def _body(record: Record) -> bytes:
+def body(record: Record) -> bytes:
+    """One record as it stands in a datagram, without padding. Raises RecordError."""
     four = len(record.client) == 4
     options = b""
     if record.sequence or record.pe_data or record.pe_name:
@@ -280,7 +285,7 @@ def _body(record: Record) -> bytes:
         raise RecordError(f"addresses of {len(record.client)}, {len(record.virtual)} and "
                                 f"{len(record.destination)} bytes")  # fmt: skip
     try:
-        body = (_FOUR if four else _SIX).pack(
+        fixed = (_FOUR if four else _SIX).pack(
             0 if four else IPV6,
             record.protocol,
             size,
@@ -297,7 +302,7 @@ def _body(record: Record) -> bytes:
         )
     except struct.error as error:
         raise RecordError(f"{record}: {error}") from None
-    return body + options if options else body
+    return fixed + options if options else fixed
 
 
 def _packed_options(record: Record) -> bytes:

@@ -8,8 +8,8 @@ Invariants.
 - *Complete* means: the table's end has come, everything before it is in the kernel, and since then there was no gap
   in the sequence, no drop by the kernel and no silence. Whatever breaks it begins a new session, which asks for
   everything again: nobody guesses what was lost.
-- Live goes before bulk, and a connection that was live since the reading of the table began is left out of the bulk:
-  an older word never overwrites a newer one.
+- Live goes before bulk, and the bulk is made when it is sent, of the latest word on each connection: an older word
+  never overwrites a newer one.
 - Memory is bounded at both ends: at most WINDOW messages are unacknowledged, at most LIVE_QUEUE live datagrams wait. A
   peer too slow for that is told so, and starts over.
 """
@@ -17,7 +17,7 @@ Invariants.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -37,15 +37,15 @@ from feedback.sync.replication.messages import (
     TableEnd,
     Welcome,
 )
-from feedback.sync.replication.records import DatagramError, Key, Record
+from feedback.sync.replication.records import DatagramError
 
 MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the kernel's threads on both directors: a backup never hears its own master
 
 WINDOW = 512  # messages of records without acknowledgement
-BULK_AT_ONCE = 16  # messages of the table in a turn: encoding them takes time that heartbeats have not
+BULK_AT_ONCE = 1000  # connections of the table in a turn, and what is left of a part: heartbeats must not wait
+BULK_BYTES = records.DATAGRAM_BYTES_MAX  # fewer and larger datagrams: each costs more than what is in it
 BULK_WINDOW = 384  # of them may be bulk: the rest is kept for the live stream
 LIVE_QUEUE = 8192  # live datagrams that wait for the window
-BULK_RECORDS = 40  # of the table are turned into datagrams and sent at a time: a datagram of plain IPv4 ones
 ALIVE_SECONDS = 0.2  # between words of a sender that has nothing to say
 SILENCE_SECONDS = 1.0  # without a word of the sender: behind
 RESTART_SECONDS = 3.0  # without a word of the sender: ask anew
@@ -65,7 +65,8 @@ class Condition(StrEnum):
 
 class Status(msgspec.Struct, frozen=True):
     """`since` is when the condition began (while catching up: since when we have not been complete), in the clock of
-    `now`; `injected` of `total` connections of the table are in the kernel; `reason` is why we are not complete."""
+    `now`; `injected` of `total` connections of the table are in the kernel; `reason` is why we are not complete.
+    `lacking`: at most so many connections were above the limit of the active one's ledger, and did not come."""
 
     condition: Condition
     since: float
@@ -77,6 +78,7 @@ class Status(msgspec.Struct, frozen=True):
     dropped: int
     malformed: int
     stale: int
+    lacking: int
     connections: int  # records injected altogether, live ones too
     datagrams: int
     heard_seconds: float | None  # since the sender's last word
@@ -90,6 +92,8 @@ class Status(msgspec.Struct, frozen=True):
             return f"catching up {self.injected} of {self.total}"
         if self.condition is Condition.BEHIND:
             return f"behind: {self.reason}"
+        if self.condition is Condition.COMPLETE and self.lacking:
+            return f"complete but for at most {self.lacking} connections above the active director's limit"
         return str(self.condition)
 
 
@@ -121,6 +125,7 @@ class Replica:
         self._sequence = self._done = self._acked = 0
         self._total = self._table_injected = self._session_injected = self._session_dropped = 0
         self._gaps = self._dropped = self._malformed = self._stale = self._connections = self._datagrams = 0
+        self._lacking, self._lacking_until = 0, now
         self._restart = "no session yet"
 
     def begin(self, now: float) -> Hello:
@@ -230,6 +235,7 @@ class Replica:
             dropped=self._dropped,
             malformed=self._malformed,
             stale=self._stale,
+            lacking=self._lacking if now < self._lacking_until else 0,
             connections=self._connections,
             datagrams=self._datagrams,
             heard_seconds=None if self._heard is None else now - self._heard,
@@ -261,6 +267,8 @@ class Replica:
         if len(self._waiting) >= 2 * WINDOW:
             self._fail(now, "the active director sends more than it may")
             return
+        if isinstance(message, TableEnd):
+            self._lacking, self._lacking_until = message.lacking, now + message.lacking_seconds
         self._waiting.append(_Waiting(message.sequence, message, datagram))
         self._pass_marks()
 
@@ -299,24 +307,33 @@ class SenderStatus(msgspec.Struct, frozen=True):
     live_waiting: int
     live_datagrams: int
     bulk_datagrams: int
-    superseded: int  # connections left out of the bulk because the live stream had a newer word
     ended: str
+
+
+@dataclass(slots=True)
+class Bulk:
+    """A table to be sent: parts of records as bytes, each made when it is taken, of about `total` connections. At most
+    `lacking` more are not in it, the last of which expires in `lacking_seconds`."""
+
+    parts: Iterator[Sequence[bytes]]
+    total: int
+    lacking: int = 0
+    lacking_seconds: int = 0
 
 
 @dataclass(slots=True)
 class _Table:
     """What is left of the table to be sent."""
 
-    records: Sequence[Record]
+    bulk: Bulk
     begun: bool = False
-    at: int = 0
     sent: int = 0
 
 
 class Sender:
-    """The active one's end of one session. The shell: send `greeting()` and then services and state; `reading()` before
-    the connection table is read, `table(...)` when it is there; captured datagrams to `live`, acknowledgements to
-    `receive`; send what `outgoing(now)` gives, at each of these and at least every ALIVE_SECONDS."""
+    """The active one's end of one session. The shell: send `greeting()` and then services and state; captured datagrams
+    to `live` from the beginning; `table(...)` when it is known; acknowledgements to `receive`; send what
+    `outgoing(now)` gives, at each of these and at least every ALIVE_SECONDS."""
 
     def __init__(self, hello: Hello, boot: str, now: float) -> None:
         """The hello has been decoded, so it is of our version."""
@@ -327,35 +344,24 @@ class Sender:
         self._told = False
         self._live: deque[bytes] = deque()
         self._table: _Table | None = None
-        self._newer: set[Key] | None = None
         self._sequence = self._acked = 0
         self._spoke = self._progressed = now
-        self._total = self._reached = self._superseded = self._live_sent = self._bulk_sent = 0
+        self._total = self._reached = self._live_sent = self._bulk_sent = 0
         self._table_sent = False
 
     def greeting(self) -> Welcome:
         return Welcome(PROTOCOL, self.boot, self.session)
 
-    def reading(self) -> None:
-        """The table is being read from now on: what is live after this is newer than what will be read."""
-        self._newer = set()
-
-    def table(self, table: Sequence[Record]) -> None:
-        """The whole table, or at a handover the difference to what was sent before; after `reading()`."""
-        self._table = _Table(table)
-        self._total, self._reached, self._table_sent = len(table), 0, False
+    def table(self, bulk: Bulk) -> None:
+        """The whole table. What `live` has been told by the time a part is taken is in that part."""
+        self._table = _Table(bulk)
+        self._total, self._reached, self._table_sent = bulk.total, 0, False
 
     def live(self, datagrams: Iterable[bytes]) -> None:
         """Datagrams of the kernel's master, addressed to the peer's backup."""
         if self.ended:
             return
-        for datagram in datagrams:
-            if self._newer is not None:
-                try:
-                    self._newer.update(record.key for record in records.decode(datagram).records)
-                except DatagramError:
-                    continue  # no kernel would take it either
-            self._live.append(datagram)
+        self._live.extend(datagrams)
         if len(self._live) > LIVE_QUEUE:
             self.end(f"the standby is too slow: {len(self._live)} datagrams wait for it")
 
@@ -372,7 +378,7 @@ class Sender:
         """No more of this session: the standby is told and asks anew. Everything that waited is dropped."""
         self.ended = self.ended or reason
         self._live.clear()
-        self._table, self._newer = None, None
+        self._table = None
 
     def outgoing(self, now: float) -> list[Message]:
         """What to send now, in this order."""
@@ -426,7 +432,6 @@ class Sender:
             live_waiting=len(self._live),
             live_datagrams=self._live_sent,
             bulk_datagrams=self._bulk_sent,
-            superseded=self._superseded,
             ended=self.ended,
         )
 
@@ -442,26 +447,21 @@ class Sender:
         return self._sequence
 
     def _add_bulk(self, table: _Table, messages: list[Message]) -> None:
-        last = len(messages) + BULK_AT_ONCE
-        while self._unacknowledged < BULK_WINDOW and len(messages) < last:
-            if not table.begun:
-                table.begun = True
-                messages.append(TableBegin(self.session, self._next(), len(table.records)))
-                continue
-            if table.at >= len(table.records):
-                messages.append(TableEnd(self.session, self._next(), table.sent))
-                self._table, self._newer, self._table_sent = None, None, True
-                return
-            for datagram in self._some_bulk(table):
-                self._reached += datagram[4]
-                self._bulk_sent += 1
-                messages.append(self._numbered(datagram, bulk=True))
-
-    def _some_bulk(self, table: _Table) -> list[bytes]:
-        """The next part of the table. Made when it is sent and all of it sent: what becomes live later comes later."""
-        part = table.records[table.at : table.at + BULK_RECORDS]
-        table.at += len(part)
-        kept = [r for r in part if r.key not in self._newer] if self._newer else part
-        self._superseded += len(part) - len(kept)
-        table.sent += len(kept)
-        return records.encode(kept, BACKUP_ID)
+        """Some of the table. What is taken of it is sent in the same turn, or it would be older than what is live."""
+        if not table.begun:
+            table.begun = True
+            messages.append(TableBegin(self.session, self._next(), table.bulk.total))
+        if self._unacknowledged >= BULK_WINDOW:
+            return
+        taken: list[bytes] = []
+        while len(taken) < BULK_AT_ONCE and (part := next(table.bulk.parts, None)) is not None:
+            taken += part
+        for datagram in records.packed(taken, BACKUP_ID, BULK_BYTES):
+            self._bulk_sent += 1
+            messages.append(self._numbered(datagram, bulk=True))
+        table.sent += len(taken)
+        self._reached += len(taken)
+        if len(taken) < BULK_AT_ONCE:
+            b = table.bulk
+            messages.append(TableEnd(self.session, self._next(), table.sent, b.lacking, b.lacking_seconds))
+            self._table, self._table_sent = None, True

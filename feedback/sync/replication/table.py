@@ -13,7 +13,7 @@ Source: net/netfilter/ipvs/ip_vs_conn.c (ip_vs_conn_sync_seq_show), ip_vs_proto.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -196,17 +196,6 @@ def read_line(line: str, book: Book) -> Record | str:
         destination_port,
         placement.fwmark,
         max(expires, EXPIRY_SECONDS_MIN),
-    )
-
-
-def difference(before: Sequence[Record], after: Sequence[Record]) -> tuple[Record, ...]:
-    """What of `after` a standby that has `before` does not know: new ones, and those that changed otherwise than by
-    growing older."""
-    known = {record.key: (record.flags, record.state, record.destination, record.destination_port) for record in before}
-    return tuple(
-        record
-        for record in after
-        if known.get(record.key) != (record.flags, record.state, record.destination, record.destination_port)
     )
 
 

@@ -127,3 +127,16 @@ def test_a_role_that_could_not_be_written_is_written_as_soon_as_it_can_be(
     assert role.read().role is Role.ACTIVE
     made.end("", 2)
     assert role.read().role is Role.STANDBY
+
+
+def test_what_is_above_the_limit_of_replication_stands_beside_the_role_and_stays_there(role: RoleFile) -> None:
+    made = tenure(None, role)
+    made.say_lacking(7)
+    assert role.read().lacking == 0  # no role was said yet
+    made.begin("d2 is dead", 3, 10.0)
+    made.say_lacking(1200)
+    assert (role.read().role, role.read().term, role.read().lacking) == (Role.ACTIVE, 3, 1200)
+    made.end("yielded", 3)
+    assert (role.read().role, role.read().lacking) == (Role.STANDBY, 1200)
+    made.say_lacking(0)
+    assert (role.read().reason, role.read().lacking) == ("yielded", 0)

@@ -37,6 +37,7 @@ from feedback.sync.replication import push, records, threads
 from feedback.sync.replication.kernel import Replication, ReplicationError
 from feedback.sync.replication.push import PUSH_RECORDS, PUSH_SECONDS
 from feedback.sync.replication.records import Record
+from feedback.sync.replication.replica import BULK_BYTES
 
 pytestmark = pytest.mark.lab
 
@@ -96,6 +97,15 @@ class Director:
             assert time.monotonic() - began < 20
             time.sleep(0.001)
         return time.monotonic() - began
+
+    def table(self, source: str) -> list[bytes]:
+        """All connections: of the ledger, or of the kernel's own table."""
+        if source == "kernel":
+            found = self.replication.kernel_table()
+            assert found.left_out == {}
+            return records.encode(found.records, 2)
+        assert self.replication.know() == {}
+        return [d for part in self.replication.bulk().parts for d in records.packed(part, 2, BULK_BYTES)]
 
     def hear(self, seconds: float = 2.5 * PUSH_SECONDS, *, push: bool = True) -> list[tuple[float, bytes]]:
         """What the master says, with the time of its coming."""
@@ -263,9 +273,7 @@ def test_the_bulk_alone_makes_the_standby_equal(
     standby, active = directors(), cluster.director
     cluster.fill()
     active.hear(0.5)  # into the ledger, and to nobody else
-    table = active.replication.table() if source == "ledger" else active.replication.kernel_table()
-    assert table.left_out == {}
-    standby.take(records.encode(table.records, 2))
+    standby.take(active.table(source))
     assert len(standby.connections()) == 18
     assert standby.connections() == active.connections()
     assert standby.counts() == active.counts()
@@ -317,8 +325,7 @@ def test_twenty_thousand_connections_come_over_in_about_a_second_without_a_drop(
     active, standby = directors(), directors()
     active.take(records.encode(crafted(20_000), 2))
     began = time.monotonic()
-    table = active.replication.table() if source == "ledger" else active.replication.kernel_table()
-    standby.take(records.encode(table.records, 2))
+    standby.take(active.table(source))
     seconds = time.monotonic() - began
     assert standby.counts()[str(ROUTED)] == (20_000, 0, 0)
     assert (active.replication.drops(), standby.replication.drops()) == (0, 0)
@@ -344,7 +351,8 @@ def test_a_restarted_daemon_learns_the_connections_that_were_there_before(names:
     director.replication.close()
     again = Replication(director.netns)
     again.open()
-    assert len(again.table().records) == 5000
+    assert again.know() == {}
+    assert len(again.ledger) == 5000
     again.close()
     director.kernel.close()
 
@@ -423,7 +431,8 @@ def test_the_push_leaves_the_services_alone_and_its_entries_do_not_grow(director
         seen.append(sum(c.virtual.packed == push.GROUP.packed for c in connections.read(director.netns)))
     assert seen == [PUSH_RECORDS] * 3
     assert director.kernel.snapshot() == before
-    assert director.replication.kernel_table().records == director.replication.table().records == ()
+    assert director.replication.kernel_table().records == ()
+    assert director.table("ledger") == []
     assert director.replication.mute <= 2
 
 

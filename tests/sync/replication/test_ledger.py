@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,18 +28,31 @@ def noted(*found: Record, at: float = 100.0) -> Ledger:
     return made
 
 
+def of(bodies: Iterable[bytes]) -> tuple[Record, ...]:
+    return tuple(r for d in records.packed(bodies, 2) for r in records.decode(d).records)
+
+
+def table(book: Ledger, now: float) -> tuple[Record, ...]:
+    return of(body for index in range(ledger.PARTS) for body in book.part(index, now))
+
+
+def sweep(book: Ledger, now: float) -> None:
+    for _ in range(ledger.PARTS):
+        book.sweep(now)
+
+
 def test_the_last_word_on_a_connection_is_what_is_kept() -> None:
     book = noted(connection(1), connection(2))
     book.note(records.encode([connection(1, FIN_WAIT, 120)], 2), 101.0)
-    assert {r.client[3]: r.state for r in book.table(102.0)} == {1: FIN_WAIT, 2: ESTABLISHED}
+    assert {r.client[3]: r.state for r in table(book, 102.0)} == {1: FIN_WAIT, 2: ESTABLISHED}
 
 
 def test_a_timer_runs_on_and_ends_never_earlier_than_the_kernels() -> None:
     book = noted(connection(1, timeout=60))
-    (record,) = book.table(130.0)
+    (record,) = table(book, 130.0)
     assert record.timeout_seconds >= 60 - 30
-    assert book.table(160.0)  # the kernel repeats a record only when its timer is off by the slack
-    assert not book.table(170.5)
+    assert table(book, 160.0)  # the kernel repeats a record only when its timer is off by the slack
+    assert not table(book, 170.5)
 
 
 def template(call: bytes, timeout: int = 300) -> Record:
@@ -49,16 +65,16 @@ def template(call: bytes, timeout: int = 300) -> Record:
 def test_a_template_keeps_its_services_timeout_however_old_it_is() -> None:
     """What is left of it would become its timeout for ever, whatever the client does."""
     book = noted(template(b""), at=100.0)
-    (record,) = book.table(380.0)
+    (record,) = table(book, 380.0)
     assert record.timeout_seconds == 300
-    assert not book.table(500.0)
+    assert not table(book, 500.0)
 
 
 def test_templates_of_one_client_differ_by_their_engines_data() -> None:
     calls = [b"call-%d@phone" % number for number in range(30)]
     book = noted(*map(template, calls))
-    assert sorted(record.pe_data for record in book.table(101.0)) == sorted(calls)
-    assert len({record.key for record in book.table(101.0)}) == 30
+    assert sorted(record.pe_data for record in table(book, 101.0)) == sorted(calls)
+    assert len({record.key for record in table(book, 101.0)}) == 30
 
 
 @given(st.lists(any_record(), min_size=1, max_size=4), st.integers(0, 400), st.integers(0, 255), st.floats(0, 1000))
@@ -70,7 +86,7 @@ def test_whatever_is_noted_a_table_can_be_made(found: list[Record], at: int, byt
         datagram = datagram[:place] + bytes((byte,)) + datagram[place + 1 :]
     book = noted(connection(1), at=100.0)
     malformed = book.note([datagram], 100.0)
-    book.table(100.0 + later)
+    table(book, 100.0 + later)
     assert malformed or len(book) > 1 or all(record.key == connection(1).key for record in found)
 
 
@@ -81,12 +97,13 @@ def test_a_good_first_record_lets_no_bad_second_one_in() -> None:
         book = noted(connection(7))
         broken = datagram[: at + place] + bytes((byte,)) + datagram[at + place + 1 :]
         assert book.note([broken], 100.0) == 1
-        assert [record.client[3] for record in book.table(101.0)] == [7]
+        assert [record.client[3] for record in table(book, 101.0)] == [7]
 
 
-def test_what_has_expired_is_swept_out_by_later_words() -> None:
+def test_what_has_expired_is_swept_out() -> None:
     book = noted(*(connection(number, timeout=10) for number in range(100)))
-    book.note(records.encode([connection(200)], 2), 100.0 + ledger.SWEEP_SECONDS + 1)
+    book.note(records.encode([connection(200)], 2), 130.0)
+    sweep(book, 130.0)
     assert len(book) == 1
 
 
@@ -94,7 +111,7 @@ def test_the_kernels_table_adds_what_was_there_before_and_removes_what_is_gone()
     book = noted(connection(1), connection(2))
     assert not book.whole
     book.absorb([connection(2), connection(3)], began=200.0, now=201.0)
-    assert sorted(r.client[3] for r in book.table(202.0)) == [2, 3]
+    assert sorted(r.client[3] for r in table(book, 202.0)) == [2, 3]
     assert book.whole
 
 
@@ -102,14 +119,14 @@ def test_what_was_said_while_the_table_was_read_is_newer_than_the_table() -> Non
     book = noted(connection(1), at=100.0)
     book.note(records.encode([connection(1, FIN_WAIT, 120), connection(4)], 2), 200.5)
     book.absorb([connection(1), connection(2)], began=200.0, now=201.0)
-    assert {r.client[3]: r.state for r in book.table(202.0)} == {1: FIN_WAIT, 2: ESTABLISHED, 4: ESTABLISHED}
+    assert {r.client[3]: r.state for r in table(book, 202.0)} == {1: FIN_WAIT, 2: ESTABLISHED, 4: ESTABLISHED}
 
 
 def test_the_table_corrects_what_was_missed() -> None:
     book = noted(connection(1), connection(2))
     moved = connection(2, destination=b"\x0a\1\0\2")
     book.absorb([connection(1, FIN_WAIT, 100), moved], began=200.0, now=201.0)
-    found = {r.client[3]: (r.state, r.destination) for r in book.table(202.0)}
+    found = {r.client[3]: (r.state, r.destination) for r in table(book, 202.0)}
     assert found == {1: (FIN_WAIT, b"\x0a\1\0\1"), 2: (ESTABLISHED, b"\x0a\1\0\2")}
 
 
@@ -120,38 +137,82 @@ def test_the_streams_record_is_kept_where_the_table_says_the_same_of_less() -> N
     seen = Record(6, 0x83, 1, b"\0\0\0\1", 5, b"\x0a\0\0\x64", 80, b"\x0a\1\0\1", 80, 0, 500)
     book = noted(whole)
     book.absorb([seen], began=200.0, now=201.0)
-    (record,) = book.table(202.0)
+    (record,) = table(book, 202.0)
     assert (record.sequence, record.pe_data, record.fwmark) == (whole.sequence, b"call", 9)
 
 
-def test_a_flood_does_not_take_the_memory() -> None:
-    book = noted(connection(1))
-    book.absorb([connection(1)], 100.0, 100.0)
-    before, ledger.ENTRIES_MAX = ledger.ENTRIES_MAX, 1000
-    try:
-        book.note(records.encode([connection(number) for number in range(2000)], 2), 101.0)
-    finally:
-        ledger.ENTRIES_MAX = before
-    assert len(book) <= 1000
-    assert not book.whole  # it has to be read again
+def flooded(limit: int, *later: Record, at: float = 101.0) -> Ledger:
+    """Full of connections that last 900 s and the slack, and then others that find no place."""
+    made = Ledger(slack_seconds=10, limit=limit)
+    made.absorb([], 99.0, 99.0)
+    made.note(records.encode([connection(number) for number in range(limit)], 2), 100.0)
+    made.note(records.encode(later, 2), at)
+    return made
 
 
-def test_what_is_left_for_later_is_in_the_table_and_never_overwrites_what_came_after() -> None:
+def test_above_the_limit_what_is_there_stays_and_goes_on_and_what_is_new_is_counted() -> None:
+    book = flooded(1000, *(connection(number) for number in range(1000, 1300)), connection(7, FIN_WAIT, 120))
+    assert len(book) == 1000
+    found = {int.from_bytes(r.client, "big"): r.state for r in table(book, 102.0)}
+    assert found.keys() == set(range(1000))
+    assert found[7] == FIN_WAIT
+    assert book.lacking(102.0) == 300
+    assert book.whole  # reading the kernel's table again would bring nothing that has a place
+
+
+def test_what_found_no_place_is_lacking_until_the_last_of_it_expires() -> None:
+    book = flooded(10, connection(10, timeout=60), connection(11, timeout=120))
+    assert book.lacking(101.0 + 129) == 2
+    assert book.lacking_seconds(101.0) == 130
+    assert book.lacking(101.0 + 130) == 0
+    book.note(records.encode([connection(12)], 2), 300.0)
+    assert book.lacking(301.0) == 1
+
+
+def test_what_expires_makes_room() -> None:
+    book = noted(*(connection(number, timeout=10) for number in range(100)))
+    book.limit = 100
+    sweep(book, 130.0)
+    book.note(records.encode([connection(number) for number in range(100, 200)], 2), 130.0)
+    assert (len(book), book.lacking(130.0)) == (100, 0)
+
+
+def test_the_kernels_table_finds_no_place_above_the_limit_either() -> None:
+    book = flooded(10)
+    book.absorb([connection(number) for number in range(30)], began=200.0, now=201.0)
+    assert (len(book), book.lacking(201.0)) == (10, 20)
+
+
+def test_a_sweep_takes_a_small_part_each_time_and_all_of_it_in_a_round() -> None:
+    """The loop sends heartbeats: the sweep of a million may not be one step."""
+    book = noted(*(connection(number, timeout=10) for number in range(50_000)))
+    lengths = [len(book)]
+    for _ in range(ledger.PARTS):
+        book.sweep(200.0)
+        lengths.append(len(book))
+    assert lengths[-1] == 0
+    assert max(before - after for before, after in pairwise(lengths)) < 50_000 / ledger.PARTS * 2.5
+
+
+def test_a_part_has_what_was_noted_until_it_is_taken() -> None:
+    """So the bulk that is made of it never says less than what went before it in the live stream."""
+    book = noted(*(connection(number) for number in range(1000)))
+    found = list(of(body for index in range(ledger.PARTS // 2) for body in book.part(index, 101.0)))
+    book.note(records.encode([connection(number, FIN_WAIT) for number in range(1000)], 2), 101.0)
+    later = of(body for index in range(ledger.PARTS // 2, ledger.PARTS) for body in book.part(index, 102.0))
+    assert {record.state for record in later} == {FIN_WAIT}
+    assert {record.client for record in (*found, *later)} == {connection(number).client for number in range(1000)}
+
+
+def test_parameters_that_no_kernel_knows_do_not_enter() -> None:
+    """One may be as long as a record can be: four kilobytes each would be another limit than the one that is stated."""
+    long = b"".join(bytes((0x60 | n, 200)) + bytes(200) for n in range(8))
+    size = records.RECORD_BYTES + len(long)
+    plain = records.body(connection(1))
+    (datagram,) = records.packed([plain[:2] + size.to_bytes(2, "big") + plain[4:] + long], 2, 9000)
     book = Ledger(10)
-    book.note_later(records.encode([connection(1), connection(2)], 2), 100.0)
-    book.note(records.encode([connection(2, FIN_WAIT, 120)], 2), 101.0)
-    assert len(book) == 1
-    assert {r.client[3]: r.state for r in book.table(102.0)} == {1: ESTABLISHED, 2: FIN_WAIT}
-
-
-def test_what_is_left_for_later_is_folded_bit_by_bit() -> None:
-    book = Ledger(10)
-    for number in range(10):
-        book.note_later(records.encode([connection(number)], 2), 100.0)
-    book.fold(4)
-    assert len(book) == 4
-    book.fold()
-    assert len(book) == 10
+    assert book.note([datagram], 100.0) == 0
+    assert [len(body) for index in range(ledger.PARTS) for body in book.part(index, 101.0)] == [records.RECORD_BYTES]
 
 
 def test_a_malformed_datagram_is_counted_and_leaves_the_others() -> None:
@@ -167,5 +228,5 @@ def test_every_record_comes_back_but_for_its_timer(found: list[Record]) -> None:
     book = noted(*found)
     expected = {r.key: (r.flags, r.state, r.destination, r.sequence, r.pe_data, r.pe_name, r.fwmark) for r in found}
     assert {
-        r.key: (r.flags, r.state, r.destination, r.sequence, r.pe_data, r.pe_name, r.fwmark) for r in book.table(100.0)
+        r.key: (r.flags, r.state, r.destination, r.sequence, r.pe_data, r.pe_name, r.fwmark) for r in table(book, 100.0)
     } == expected

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.sync.replication import records, replica
+from feedback.sync.replication import ledger, records, replica
+from feedback.sync.replication.ledger import Ledger
 from feedback.sync.replication.messages import (
     Ack,
     Alive,
@@ -21,11 +22,26 @@ from feedback.sync.replication.messages import (
     Welcome,
 )
 from feedback.sync.replication.records import Record
-from feedback.sync.replication.replica import BACKUP_ID, BULK_AT_ONCE, Condition, Replica, Sender
+from feedback.sync.replication.replica import BACKUP_ID, BULK_AT_ONCE, Bulk, Condition, Replica, Sender
 
 
 def connection(number: int, state: int = 1) -> Record:
     return Record(6, 0x83, state, number.to_bytes(4, "big"), 1024, b"\x0a\0\0\x64", 80, b"\x0a\1\0\1", 80, 0, 900)
+
+
+def latest(expected: dict[object, Record]) -> Bulk:
+    """A table that says what is expected when it is taken, as the ledger's parts do."""
+    return Bulk(([records.body(record) for record in expected.values()] for _ in range(1)), len(expected))
+
+
+PART = 500
+FULL = 255  # records in a datagram of the bulk
+
+
+def bulk(found: Iterable[Record]) -> Bulk:
+    """A table that is what it is; the ledger's parts say what is known when they are taken."""
+    bodies = [records.body(record) for record in found]
+    return Bulk(iter([bodies[at : at + PART] for at in range(0, len(bodies), PART)]), len(bodies))
 
 
 def live(*numbers: int, state: int = 1) -> list[bytes]:
@@ -70,8 +86,7 @@ class Pair:
         return messages
 
     def catch_up(self, connections: int) -> None:
-        self.sender.reading()
-        self.sender.table([connection(number) for number in range(connections)])
+        self.sender.table(bulk(map(connection, range(connections))))
         while not self.sender.settled:
             self.turn()
 
@@ -99,16 +114,14 @@ def test_an_empty_table_makes_complete_too(pair: Pair) -> None:
 
 
 def test_progress_is_counted_in_connections(pair: Pair) -> None:
-    pair.sender.reading()
-    pair.sender.table([connection(number) for number in range(400)])
+    pair.sender.table(bulk(map(connection, range(800))))
     pair.deliver(pair.sender.outgoing(pair.now))
     pair.inject(limit=3)
-    assert str(pair.status) == "catching up 120 of 400"
+    assert str(pair.status) == f"catching up {3 * FULL} of 800"
 
 
 def test_it_is_not_complete_before_the_kernel_has_read_its_queue(pair: Pair) -> None:
-    pair.sender.reading()
-    pair.sender.table([connection(1)])
+    pair.sender.table(bulk([connection(1)]))
     pair.deliver(pair.sender.outgoing(pair.now))
     pair.replica.observed(0, 0, pair.now)
     assert not pair.status.complete  # nothing was injected yet
@@ -120,11 +133,11 @@ def test_it_is_not_complete_before_the_kernel_has_read_its_queue(pair: Pair) -> 
 
 
 def test_the_live_stream_goes_before_the_bulk(pair: Pair) -> None:
-    pair.sender.reading()
-    pair.sender.table([connection(number) for number in range(100_000)])
+    pair.sender.table(bulk(map(connection, range(100_000))))
     turns = 0
     while pair.sender.more:  # until the bulk has filled its part of the window
-        assert 0 < len(pair.sender.outgoing(pair.now)) <= BULK_AT_ONCE
+        sent = sum(m.datagram[4] for m in pair.sender.outgoing(pair.now) if isinstance(m, Records))
+        assert 0 < sent < BULK_AT_ONCE + PART
         turns += 1
     assert turns > 1
     pair.sender.live(live(200_000))
@@ -133,28 +146,30 @@ def test_the_live_stream_goes_before_the_bulk(pair: Pair) -> None:
     assert not message.bulk
 
 
-def test_what_was_live_since_the_reading_is_left_out_of_the_bulk(pair: Pair) -> None:
-    pair.sender.reading()
-    pair.sender.live(live(7, state=4))  # closed while the table was read, which still had it as established
-    pair.turn()
-    pair.sender.table([connection(number) for number in range(10)])
-    while not pair.sender.settled:
-        pair.turn()
-    assert pair.kernel[connection(7).key].state == 4
-    assert pair.sender.status().superseded == 1
-    assert len(pair.kernel) == 10
-    assert pair.status.complete
-
-
 def test_what_becomes_live_while_the_bulk_is_under_way_is_never_overwritten_by_it(pair: Pair) -> None:
-    pair.sender.reading()
-    pair.sender.table([connection(number) for number in range(50_000)])
-    pair.turn()
-    reached = pair.sender.status().reached
-    pair.sender.live(live(*range(reached, reached + 5000), state=4))
+    book = Ledger(10)
+    book.note(live(*range(20_000)), pair.now)
+    pair.sender.table(Bulk((book.part(index, pair.now) for index in range(ledger.PARTS)), len(book)))
+    for start in range(0, 20_000, 1000):
+        closed = live(*range(start, start + 1000), state=4)
+        book.note(closed, pair.now)
+        pair.sender.live(closed)
+        pair.turn()
     while not pair.sender.settled:
         pair.turn()
-    assert {pair.kernel[connection(number).key].state for number in range(reached, reached + 5000)} == {4}
+    assert {pair.kernel[connection(number).key].state for number in range(20_000)} == {4}
+
+
+def test_what_the_ledger_had_no_place_for_is_said_until_it_has_expired(pair: Pair) -> None:
+    pair.sender.table(Bulk(iter(()), 0, lacking=77, lacking_seconds=60))
+    while not pair.sender.settled:
+        pair.turn()
+    assert pair.status.complete  # a takeover is better than none
+    assert pair.status.lacking == 77
+    assert "at most 77 connections" in str(pair.status)
+    for _ in range(70):
+        pair.turn(seconds=1.0)
+    assert (pair.status.lacking, str(pair.status)) == (0, "complete")
 
 
 def test_a_gap_needs_a_new_session_and_the_new_one_makes_complete_again(pair: Pair) -> None:
@@ -267,8 +282,7 @@ def test_an_unbounded_sender_is_cut_off(pair: Pair) -> None:
 
 
 def test_no_more_than_a_window_is_under_way(pair: Pair) -> None:
-    pair.sender.reading()
-    pair.sender.table([connection(number) for number in range(100_000)])
+    pair.sender.table(bulk(map(connection, range(100_000))))
     for _ in range(5):
         pair.sender.live(live(*range(100_000, 108_000)))
         pair.sender.outgoing(pair.now)
@@ -317,21 +331,8 @@ def test_acknowledgements_of_another_session_are_ignored(pair: Pair) -> None:
     assert pair.sender.ended == ""
 
 
-def test_at_a_handover_the_difference_is_sent_and_complete_stays_complete(pair: Pair) -> None:
-    pair.catch_up(100)
-    pair.sender.reading()
-    pair.sender.table([connection(100), connection(5, state=4)])
-    assert not pair.sender.settled
-    while not pair.sender.settled:
-        pair.turn()
-        assert pair.status.complete
-    assert len(pair.kernel) == 101
-    assert pair.kernel[connection(5).key].state == 4
-
-
 def test_messages_come_in_the_order_in_which_they_mean_something(pair: Pair) -> None:
-    pair.sender.reading()
-    pair.sender.table([connection(1)])
+    pair.sender.table(bulk([connection(1)]))
     assert [type(message) for message in pair.sender.outgoing(pair.now)] == [TableBegin, Records, TableEnd]
     assert isinstance(pair.sender.greeting(), Welcome)
     assert isinstance(pair.replica.begin(pair.now), Hello)
@@ -348,10 +349,9 @@ def test_whatever_the_network_does_complete_means_that_the_kernel_has_everything
     pair = Pair()
     expected: dict[object, Record] = {}
     fault = faults(data)
-    pair.sender.reading()
     table = [connection(number) for number in range(data.draw(st.integers(0, 120)))]
     expected.update({record.key: record for record in table})
-    pair.sender.table(table)
+    pair.sender.table(latest(expected))
     for step in range(data.draw(st.integers(1, 15))):
         pair.now += 0.05
         if data.draw(st.booleans()):
@@ -378,13 +378,11 @@ def test_whatever_the_network_does_complete_means_that_the_kernel_has_everything
             assert pair.kernel == expected
         if pair.replica.restart(pair.now):
             pair.connect()
-            pair.sender.reading()
-            pair.sender.table(list(expected.values()))
+            pair.sender.table(latest(expected))
     for _ in range(100):  # the network heals
         pair.turn(seconds=0.05)
         if pair.replica.restart(pair.now):
             pair.connect()
-            pair.sender.reading()
-            pair.sender.table(list(expected.values()))
+            pair.sender.table(latest(expected))
     assert pair.status.complete
     assert pair.kernel == expected

@@ -23,7 +23,6 @@ from feedback.sync.replication.table import (
     EXPIRY_SECONDS_MIN,
     Book,
     Table,
-    difference,
     joined,
     lacking,
     missing,
@@ -181,9 +180,3 @@ def connection(port: int, state: str, destination: str = RIP1, expires: int = 30
     record = read_line(line("TCP", f"{CLIENT} {port:04X}", f"{VIP} 0050", f"{destination} 0050", state, expires), BOOK)
     assert isinstance(record, Record)
     return record
-
-
-def test_the_difference_is_what_is_new_or_has_changed_but_not_what_has_aged() -> None:
-    before = [connection(1, "ESTABLISHED", expires=300), connection(2, "ESTABLISHED"), connection(4, "ESTABLISHED")]
-    after = [connection(1, "ESTABLISHED", expires=290), connection(2, "FIN_WAIT"), connection(3, "ESTABLISHED")]
-    assert difference(before, after) == (after[1], after[2])
