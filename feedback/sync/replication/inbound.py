@@ -97,7 +97,7 @@ class Inbound:
                     self._write_state(data)
         except (MirrorError, UnicodeDecodeError, IpvsError) as error:
             self._replica.lost(now, str(error))
-        self._pump(now)
+        self._pump_soon()
 
     def turn(self, now: float) -> None:
         self._pump(now)
@@ -112,33 +112,35 @@ class Inbound:
         """Into the kernel what it takes, and tell the sender."""
         if self._replication is None:
             self._replica.observed(0, 0, now)
-        elif not self._inject(self._replication, now) and not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().call_later(PUMP_SECONDS, self._pump_again)
+        elif not self._inject(self._replication, now):
+            self._pump_soon(PUMP_SECONDS)
         ack = self._replica.acknowledgement()
         if ack is not None:
             self._ask(messages.encode(ack))
+
+    def _pump_soon(self, seconds: float = 0.0) -> None:
+        """All messages that came together are one turn: each looks at the kernel's queue, which costs more than what
+        is in a message."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_later(seconds, self._pump_again)
 
     def _pump_again(self) -> None:
         self._pumping = False
         self._pump(self._clock())
 
     def _inject(self, replication: Replication, now: float) -> bool:
-        """As much as the kernel takes now, within bounds; whether that was all."""
-        if self._replica.waiting:
-            self._replica.injected(replication.inject(self._replica.take(INJECT_AT_ONCE)))
-        queued = 0
-        if self._replica.waiting or self._condition is not Condition.COMPLETE:
-            queue = replication.backlog()
-            if queue is None:
-                self._replica.lost(now, "the kernel's backup sync thread does not run")
-                return True
-            replication.pacer.observe(queue)
-            queued = queue.bytes
-        drops = replication.drops()
-        self._replica.observed(queued, drops - self._drops, now)
-        self._drops = drops
-        return not self._replica.waiting
+        """As much as the kernel takes now, within bounds; whether that was all and the kernel has read it."""
+        done = replication.inject(self._replica.take(INJECT_AT_ONCE))
+        queue = replication.queue
+        if queue is None:
+            self._replica.lost(now, "the kernel's backup sync thread does not run")
+            return True
+        self._replica.injected(done)
+        unread = queue.bytes + done  # what was injected just now has been seen by nobody
+        self._replica.observed(unread, replication.pacer.lost - self._drops, now)
+        self._drops = replication.pacer.lost
+        return not self._replica.waiting and (not unread or self._replica.complete)
 
     def _note_condition(self, now: float) -> None:
         status = self._replica.status(now)

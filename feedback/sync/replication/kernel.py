@@ -20,7 +20,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from math import ceil
 from pathlib import Path
@@ -43,7 +43,7 @@ from feedback.sync.replication.push import (
     without_push,
 )
 from feedback.sync.replication.records import DatagramError
-from feedback.sync.replication.replica import BACKUP_ID, MASTER_ID, Bulk
+from feedback.sync.replication.replica import BACKUP_ID, BULK_AT_ONCE, MASTER_ID, Bulk
 from feedback.sync.replication.table import Book, Table, joined, lacking, missing, read_table
 from feedback.sync.replication.threads import REFRESH_SECONDS, ReplicationError, Threads
 
@@ -107,6 +107,7 @@ class Replication:
         self.mute = 0  # pushes since the master was last heard
         self.lost_on_the_way = 0  # injected datagrams that reached no socket
         self.lost_captured = 0  # datagrams of the master that we were too slow to read
+        self.queue: Queue | None = None  # of the backup's thread, when something was injected last
         self.ledger = Ledger(REFRESH_SECONDS)
         self._learning: threading.Thread | None = None
         self._closed = threading.Event()
@@ -265,11 +266,14 @@ class Replication:
 
     def inject(self, datagrams: Sequence[bytes]) -> int:
         """Give the first of them to the kernel's backup, as many as it can take now; returns how many that were. None
-        is no error: try again in a millisecond."""
+        is no error: try again in a millisecond. What was seen of its queue before is in `queue` and `pacer.lost`."""
         assert self._inject is not None
-        if not datagrams or (queue := self.backlog()) is None:
+        self.queue = queue = self.backlog()
+        if queue is None:
             return 0
         self.pacer.observe(queue)
+        if not datagrams:
+            return 0
         self._longest = max(map(len, datagrams))
         allowed = min(self.pacer.allowance(queue, self._longest), IN_FLIGHT_MAX - self._in_flight, len(datagrams))
         done = 0
@@ -339,8 +343,13 @@ class Replication:
     def bulk(self) -> Bulk:
         """The ledger, to be sent: each part as it is when it is taken."""
         now = time.monotonic()
-        parts = (self.ledger.part(index, time.monotonic()) for index in range(PARTS))
-        return Bulk(parts, len(self.ledger), self.ledger.lacking(now), ceil(self.ledger.lacking_seconds(now)))
+        return Bulk(self._parts(), len(self.ledger), self.ledger.lacking(now), ceil(self.ledger.lacking_seconds(now)))
+
+    def _parts(self) -> Iterator[list[bytes]]:
+        at = 0
+        while at < PARTS:
+            taken, at = self.ledger.take(at, BULK_AT_ONCE, time.monotonic())
+            yield taken
 
     def learn(self) -> dict[str, int]:
         """Read the kernel's table into the ledger: for a thread. Returns what could not be read, by reason."""

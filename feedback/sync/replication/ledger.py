@@ -147,6 +147,14 @@ class Ledger:
             bodies.append(entry[_TIMEOUT] + seconds + entry[_AFTER_TIMEOUT:])
         return bodies
 
+    def take(self, first: int, least: int, now: float) -> tuple[list[bytes], int]:
+        """The records of the parts from `first` on, until there are `least`; and which part comes next."""
+        taken: list[bytes] = []
+        while first < PARTS and len(taken) < least:
+            taken += self.part(first, now)
+            first += 1
+        return taken, first
+
     def sweep(self, now: float) -> None:
         """Let go of what has expired in the next part. To be called often: each round is PARTS calls."""
         self._drop(self._next, _EXPIRES, _stamp(now))

@@ -42,7 +42,8 @@ from feedback.sync.replication.records import DatagramError
 MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the kernel's threads on both directors: a backup never hears its own master
 
 WINDOW = 512  # messages of records without acknowledgement
-BULK_AT_ONCE = 1000  # connections of the table in a turn, and what is left of a part: heartbeats must not wait
+BULK_AT_ONCE = 1000  # connections of the table in a turn, and the rest of a ledger's part: heartbeats must not wait
+TAKE_AT_ONCE = 1000  # connections given to the standby's kernel and ledger in a turn, and what is left of a datagram
 BULK_BYTES = records.DATAGRAM_BYTES_MAX  # fewer and larger datagrams: each costs more than what is in it
 BULK_WINDOW = 384  # of them may be bulk: the rest is kept for the live stream
 LIVE_QUEUE = 8192  # live datagrams that wait for the window
@@ -159,12 +160,15 @@ class Replica:
                 self._follows(message.sequence, now)
 
     def take(self, limit: int) -> list[bytes]:
-        """The next datagrams for the kernel, at most so many; they wait until `injected` says that they are in."""
-        taken = []
+        """The next datagrams for the kernel, at most so many and of TAKE_AT_ONCE connections; they wait until
+        `injected` says that they are in."""
+        taken: list[bytes] = []
+        held = 0
         for waiting in islice(self._waiting, limit):
-            if not waiting.datagram:
+            if not waiting.datagram or held >= TAKE_AT_ONCE:
                 break
             taken.append(waiting.datagram)
+            held += waiting.datagram[4]
         return taken
 
     def injected(self, datagrams: int) -> None:
@@ -240,6 +244,11 @@ class Replica:
             datagrams=self._datagrams,
             heard_seconds=None if self._heard is None else now - self._heard,
         )
+
+    @property
+    def complete(self) -> bool:
+        """But for a silence."""
+        return self._condition is Condition.COMPLETE
 
     @property
     def waiting(self) -> int:
@@ -453,15 +462,14 @@ class Sender:
             messages.append(TableBegin(self.session, self._next(), table.bulk.total))
         if self._unacknowledged >= BULK_WINDOW:
             return
-        taken: list[bytes] = []
-        while len(taken) < BULK_AT_ONCE and (part := next(table.bulk.parts, None)) is not None:
-            taken += part
-        for datagram in records.packed(taken, BACKUP_ID, BULK_BYTES):
-            self._bulk_sent += 1
-            messages.append(self._numbered(datagram, bulk=True))
-        table.sent += len(taken)
-        self._reached += len(taken)
-        if len(taken) < BULK_AT_ONCE:
+        part = next(table.bulk.parts, None)
+        if part is None:
             b = table.bulk
             messages.append(TableEnd(self.session, self._next(), table.sent, b.lacking, b.lacking_seconds))
             self._table, self._table_sent = None, True
+            return
+        for datagram in records.packed(part, BACKUP_ID, BULK_BYTES):
+            self._bulk_sent += 1
+            messages.append(self._numbered(datagram, bulk=True))
+        table.sent += len(part)
+        self._reached += len(part)

@@ -204,6 +204,16 @@ def test_a_part_has_what_was_noted_until_it_is_taken() -> None:
     assert {record.client for record in (*found, *later)} == {connection(number).client for number in range(1000)}
 
 
+def test_many_parts_of_few_connections_are_taken_together() -> None:
+    book = noted(*(connection(number) for number in range(3000)))
+    at, lengths = 0, []
+    while at < ledger.PARTS:
+        taken, at = book.take(at, 1000, 101.0)
+        lengths.append(len(taken))
+    assert sum(lengths) == 3000
+    assert all(1000 <= length < 1050 for length in lengths[:-1])
+
+
 def test_parameters_that_no_kernel_knows_do_not_enter() -> None:
     """One may be as long as a record can be: four kilobytes each would be another limit than the one that is stated."""
     long = b"".join(bytes((0x60 | n, 200)) + bytes(200) for n in range(8))
