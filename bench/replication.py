@@ -31,7 +31,7 @@ from feedback.sync.replication.kernel import PUSH_SECONDS, Replication
 from feedback.sync.replication.ledger import PARTS, Ledger
 from feedback.sync.replication.messages import Records
 from feedback.sync.replication.records import Record
-from feedback.sync.replication.replica import BACKUP_ID, BULK_BYTES, MASTER_ID, Replica, Sender
+from feedback.sync.replication.replica import BACKUP_ID, BULK_BYTES, MASTER_ID, TAKE_AT_ONCE, Replica, Sender
 
 SERVICE = ServiceKey.parse("tcp:10.0.0.100:80")
 DESTINATION = DestinationKey.parse("10.0.0.11:80")
@@ -106,7 +106,7 @@ def resync(count: int) -> dict[str, float]:
     return {"per_second": count / took, "encode_seconds": encoded - began, "cpu_us_per_connection": 1e6 * used / count}
 
 
-def ledger(count: int, at_once: int = 2000) -> dict[str, float]:
+def ledger(count: int, at_once: int = TAKE_AT_ONCE) -> dict[str, float]:
     """CPU time, not the wall's: what holds the loop is what the process does itself."""
     made, rest = Ledger(10.0), _resident_bytes()
     noted, bulk, swept = [], [], []

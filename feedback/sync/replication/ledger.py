@@ -72,12 +72,10 @@ class Ledger:
             bodies = _bodies(datagram)
         except DatagramError:
             return False
-        noted, stamps = _stamp(now), dict[bytes, bytes]()
+        noted, seconds, stamp = _stamp(now), b"", b""
         for body in bodies:
-            seconds = body[20:24]
-            stamp = stamps.get(seconds)
-            if stamp is None:  # nearly always the same: one number for all
-                stamp = stamps[seconds] = noted + self._expiry(body, now)
+            if body[20:24] != seconds:  # nearly always the same
+                seconds, stamp = body[20:24], noted + self._expiry(body, now)
             self._put(_key(body), stamp + body, now)
         return True
 
@@ -202,6 +200,8 @@ def _plain(datagram: bytes, count: int) -> bool:
 def _key(body: bytes) -> bytes:
     """Protocol, ports of client and service, and their addresses: what the kernel finds a connection by. Templates of
     one client may differ in a persistence engine's data alone (the Call-IDs of SIP)."""
+    if len(body) == RECORD_BYTES:  # nearly always
+        return body[1:2] + body[10:14] + body[24:32]
     size, there = (RECORD6_BYTES, 56) if body[0] else (RECORD_BYTES, 32)
     key = body[1:2] + body[10:14] + body[24:there]
     return key + records.engine_data(body[size:]) if len(body) > size and _template(body) else key
