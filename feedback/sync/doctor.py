@@ -98,7 +98,8 @@ def _ledger(ledger: dict[str, int] | None) -> list[Finding]:
         f"at most {lacking:,} connections found no place in the ledger here, which takes {limit:,}: "
         "a standby that starts or falls behind now would lack them"
     )
-    return [Finding(Level.WARNING, what, "wait until they expire; ipvsadm -Lc shows whose they are: a flood?")]
+    mend = "wait until they expire; ipvsadm -Ln shows which service has so many: a flood?"
+    return [Finding(Level.WARNING, what, mend)]
 
 
 def _host(facts: Facts) -> list[Finding]:
