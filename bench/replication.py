@@ -6,6 +6,8 @@ namespace, and the kernel is asked afterwards how many it has: what only looks f
 
 resync          records from the ledger, encoded, paced by the kernel's own queue, until its table has them
 ledger          a million connections noted, sent and swept: memory, CPU, and the longest that any of it holds the loop
+session         from a late standby's hello over a real relay until it is complete, both ends in one loop; how late that
+                loop's timers were, which heartbeats are
 kernel limit    datagrams made beforehand, sent without asking into a socket that holds them all
 relay           what a datagram costs on its way from the master's socket to the standby's, without the network
 """
@@ -13,6 +15,7 @@ relay           what a datagram costs on its way from the master's socket to the
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import subprocess
@@ -20,18 +23,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from statistics import median
 
 from feedback.ipvs import Client, IpvsError
 from feedback.model import AddDestination, AddService, Destination, DestinationKey, Edit, Service, ServiceKey
+from feedback.ops.pair import PairSecret
 from feedback.sync.replication import messages, records, threads
+from feedback.sync.replication.carrier import Carrier
 from feedback.sync.replication.kernel import PUSH_SECONDS, Replication
 from feedback.sync.replication.ledger import PARTS, Ledger
 from feedback.sync.replication.messages import Records
 from feedback.sync.replication.records import Record
-from feedback.sync.replication.replica import BACKUP_ID, BULK_BYTES, MASTER_ID, TAKE_AT_ONCE, Replica, Sender
+from feedback.sync.replication.relay import Relay
+from feedback.sync.replication.replica import BACKUP_ID, BULK_BYTES, MASTER_ID, TAKE_AT_ONCE, Condition, Replica, Sender
 
 SERVICE = ServiceKey.parse("tcp:10.0.0.100:80")
 DESTINATION = DestinationKey.parse("10.0.0.11:80")
@@ -39,6 +46,8 @@ VIP, RIP = ip_address("10.0.0.100").packed, ip_address("10.0.0.11").packed
 LIMIT_SOCKET_BYTES = 256 * 1024 * 1024
 RMEM_MAX = Path("/proc/sys/net/core/rmem_max")
 LEDGER = 1_000_000
+HEARTBEAT_SECONDS = 0.02
+SECRET = PairSecret(bytes(range(32)))
 SMALL = 8  # connections in a datagram of a master that is pushed
 
 
@@ -71,8 +80,8 @@ class Standby:
 
 
 @contextmanager
-def standby() -> Iterator[Standby]:
-    netns = f"bench-{os.getpid()}"
+def standby(name: str = "standby") -> Iterator[Standby]:
+    netns = f"bench-{name}-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", netns], check=True)
     try:
         subprocess.run(["ip", "-n", netns, "link", "set", "lo", "up"], check=True)
@@ -106,17 +115,58 @@ def resync(count: int) -> dict[str, float]:
     return {"per_second": count / took, "encode_seconds": encoded - began, "cpu_us_per_connection": 1e6 * used / count}
 
 
+def session(count: int) -> dict[str, float]:
+    return asyncio.run(_session(count))
+
+
+async def _session(count: int) -> dict[str, float]:
+    with standby("active") as active, standby("late") as late:
+        for start in range(0, count, TAKE_AT_ONCE):
+            active.replication.ledger.note(
+                records.encode(connections(min(TAKE_AT_ONCE, count - start), start), BACKUP_ID), time.monotonic()
+            )
+        carriers = [Carrier(name, d.kernel, d.replication, mirror=False, master_state=None)
+                    for name, d in (("d1", active), ("d2", late))]  # fmt: skip
+        relays = [
+            Relay(
+                ["tcp://127.0.0.1:0"], SECRET.director(here), SECRET.director(there).public, c.on_request, c.on_stream
+            )
+            for here, there, c in (("d1", "d2", carriers[0]), ("d2", "d1", carriers[1]))
+        ]
+        for relay, carrier in zip(relays, carriers, strict=True):
+            relay.open()
+            carrier.open(relay)
+        try:
+            carriers[0].lead()
+            began, used, turns = time.perf_counter(), time.process_time(), []
+            carriers[1].follow(relays[0].endpoints[0])
+            while carriers[1].replica(0)[0] is not Condition.COMPLETE:
+                due = time.monotonic() + HEARTBEAT_SECONDS
+                await asyncio.sleep(HEARTBEAT_SECONDS)
+                turns.append(time.monotonic() - due)
+                for carrier in carriers:
+                    carrier.turn(time.monotonic())
+            took, used = time.perf_counter() - began, time.process_time() - used
+            assert late.held() == count, f"{late.held()} of {count} arrived"
+        finally:
+            for relay, carrier in zip(relays, carriers, strict=True):
+                carrier.close()
+                relay.close()
+    return {"complete_seconds": took, "cpu_us_per_connection_both_ends": 1e6 * used / count,
+            "timer_late_ms_max": 1e3 * max(turns)}  # fmt: skip
+
+
 def ledger(count: int, at_once: int = TAKE_AT_ONCE) -> dict[str, float]:
     """CPU time, not the wall's: what holds the loop is what the process does itself."""
     made, rest = Ledger(10.0), _resident_bytes()
     noted, bulk, swept = [], [], []
     for start in range(0, count, at_once):
         datagrams = records.encode(connections(at_once, start), BACKUP_ID)
-        noted.append(_cpu(lambda datagrams=datagrams: made.note(datagrams, 100.0)))
+        noted.append(_cpu(partial(made.note, datagrams, 100.0)))
     size = _resident_bytes() - rest
     for index in range(PARTS):
-        bulk.append(_cpu(lambda index=index: records.packed(made.part(index, 200.0), BACKUP_ID, BULK_BYTES)))
-        swept.append(_cpu(lambda: made.sweep(200.0)))
+        bulk.append(_cpu(partial(_packed_part, made, index)))
+        swept.append(_cpu(partial(made.sweep, 200.0)))
     assert len(made) == count
     return {
         "connections": count,
@@ -127,6 +177,10 @@ def ledger(count: int, at_once: int = TAKE_AT_ONCE) -> dict[str, float]:
         "longest_part_ms": 1e3 * max(bulk),
         "longest_sweep_ms": 1e3 * max(swept),
     }
+
+
+def _packed_part(made: Ledger, index: int) -> list[bytes]:
+    return records.packed(made.part(index, 200.0), BACKUP_ID, BULK_BYTES)
 
 
 def _cpu(do: Callable[[], object]) -> float:
@@ -216,6 +270,7 @@ def push_cpu_percent(seconds: float = 2.0) -> float:
 
 def run(count: int) -> dict[str, float]:
     kept = ledger(LEDGER)
+    joined = session(count)
     rounds = [resync(count) for _ in range(3)]
     limit = median(kernel_limit(count) for _ in range(3))
     per_second = median(r["per_second"] for r in rounds)
@@ -231,6 +286,7 @@ def run(count: int) -> dict[str, float]:
         "relay_connections_per_core_second": carried["connections_per_core_second"],
         "relay_us_per_captured_datagram": carried["us_per_captured_datagram"],
         "push_cpu_percent": push_cpu_percent(),
+        **{f"session_{name}": value for name, value in joined.items()},
         **{f"ledger_{name}": value for name, value in kept.items()},
     }
 
