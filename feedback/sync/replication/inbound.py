@@ -127,7 +127,9 @@ class Inbound:
 
     def _pump_again(self) -> None:
         self._pumping = False
-        self._pump(self._clock())
+        now = self._clock()
+        self._pump(now)
+        self._note_condition(now)  # at once: who sees `complete` asks how long it took
 
     def _inject(self, replication: Replication, now: float) -> bool:
         """As much as the kernel takes now, within bounds; whether that was all and the kernel has read it."""

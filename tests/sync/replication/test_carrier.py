@@ -131,6 +131,14 @@ def test_the_standby_gets_services_and_state_and_follows_their_changes(tmp_path:
     run(tmp_path, scenario)
 
 
+def test_whoever_sees_complete_is_told_how_long_it_took(tmp_path: Path) -> None:
+    async def scenario(site: Site) -> None:
+        await site.replicated()
+        assert site.d2.status(site.now)["took_seconds"] is not None
+
+    run(tmp_path, scenario)
+
+
 def test_an_edit_on_the_standby_is_undone_and_counted(tmp_path: Path) -> None:
     async def scenario(site: Site) -> None:
         await site.replicated()
