@@ -54,10 +54,8 @@ class RoleFile:
             found = self._path.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)
             if seen != self._seen:
-                found_said = msgspec.json.decode(self._path.read_bytes(), type=RoleSaid)
-                self._said = RoleSaid(
-                    found_said.role, printable(found_said.reason), printable(found_said.peer), found_said.term
-                )
+                told = msgspec.json.decode(self._path.read_bytes(), type=RoleSaid)
+                self._said = msgspec.structs.replace(told, reason=printable(told.reason), peer=printable(told.peer))
                 self._seen = seen
         except FileNotFoundError:
             self._seen, self._said = None, UNSAID
