@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socket as tcp_socket
 from typing import Any
@@ -27,6 +31,7 @@ from feedback.ops import curve, keys
 from feedback.ops.curve import CurveError
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
+from feedback.ops.process import die_with_parent
 from feedback.ops.sessions import KEY_SESSIONS
 from tests.ops.exhausted import exhausted
 
@@ -648,3 +653,49 @@ def test_without_descriptors_who_is_connected_is_heard_and_who_comes_new_later(s
             assert link.counters["no_descriptors"] == 1
 
     run(scenario())
+
+
+def serve(directory: Path, said: Connection) -> None:
+    """A master's link in a process of its own, which counts until it is killed."""
+    die_with_parent()
+    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(0.5))
+
+    async def scenario() -> None:
+        site = Site(directory)
+        async with site.link() as link:
+            said.send((link.endpoints[0], site.master.public, site.rs1.public, site.rs1.secret))
+            while True:
+                await asyncio.sleep(0.01)
+                said.send(link.counters["accepted"])
+
+    run(scenario())
+
+
+def test_a_master_that_stood_still_goes_on_where_agents_have_left_meanwhile(tmp_path: Path) -> None:
+    """Their reports and pings wait in one piece, and then their connection has ended."""
+    here, there = multiprocessing.Pipe()
+    master = multiprocessing.get_context("spawn").Process(target=serve, args=(tmp_path, there))
+    master.start()
+    there.close()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as agent:
+        endpoint, server, public, secret = here.recv()
+        agent.curve_publickey, agent.curve_secretkey, agent.curve_serverkey = public.encode(), secret, server.encode()
+        agent.setsockopt(zmq.HEARTBEAT_IVL, 20)
+        agent.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10_000)
+        agent.connect(endpoint)
+        agent.send(report(0))
+        while not here.recv():
+            pass
+        os.kill(master.pid or 0, signal.SIGSTOP)
+        for sequence in range(1, 40):
+            agent.send(report(sequence))
+            time.sleep(0.02)
+        agent.close(linger=0)
+        time.sleep(0.2)
+        while here.poll(0.2):
+            here.recv()
+        os.kill(master.pid or 0, signal.SIGUSR1)  # libzmq's thread goes on first, and sees all of it
+        os.kill(master.pid or 0, signal.SIGCONT)
+        assert all(here.recv() for _ in range(50))  # EOFError where it died
+        master.kill()
+        master.join()

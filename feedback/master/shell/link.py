@@ -53,13 +53,14 @@ _EVENTS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DE
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
-    (zmq.RCVHWM, 8),  # of each connection: more than that is old
+    # Of each connection. Where one ends whose queue is full, the next ping, ours or one that waits in the same piece,
+    # aborts the whole process (libzmq 4.3.5, `Assertion failed: !_io_error`). So ended a director that had stood still
+    # for seven seconds. Hence no pings of ours, and more than an agent says before it gives up on us.
+    (zmq.RCVHWM, 64),
     (zmq.SNDHWM, 4),
     (zmq.RCVBUF, RECEIVE_BUFFER_BYTES),
     (zmq.BACKLOG, door.BACKLOG),
     (zmq.HANDSHAKE_IVL, 5000),
-    # No heartbeats of ours: where a connection ends whose queue is full, the next one aborts the whole process (libzmq
-    # 4.3.5, `Assertion failed: !_io_error`). An agent's own say how long to wait for more; TCP finds out about others.
     (zmq.TCP_KEEPALIVE, 1),
     (zmq.TCP_KEEPALIVE_IDLE, 10),
     (zmq.TCP_KEEPALIVE_INTVL, 5),
