@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
 from socket import socket as tcp_socket
 from typing import Any
 
@@ -374,6 +375,31 @@ def test_one_key_does_not_keep_an_honest_new_agent_out(
                 await asyncio.sleep(0.2)
             await until(lambda: len(site.got) == 3, "the honest one's reports, by its first connection")
             assert len(sessions) <= 10 + KEY_SESSIONS + 1
+
+    run(scenario())
+
+
+def test_tcp_gives_up_a_connection_that_is_cut(site: Site, peers: Peers) -> None:
+    """The master sends no heartbeats: nobody else would find out."""
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            assert link._door is not None
+            dealer(peers, site, link, site.rs1).send(report(0))
+            await until(lambda: site.got and len(link._door.sessions), "a report")  # type: ignore[union-attr]
+            (descriptor,) = link._door.sessions._all
+            connection = tcp_socket(fileno=os.dup(descriptor))
+            with connection:
+                found = [
+                    connection.getsockopt(level, option)
+                    for level, option in (
+                        (SOL_SOCKET, SO_KEEPALIVE),
+                        (IPPROTO_TCP, TCP_KEEPIDLE),
+                        (IPPROTO_TCP, TCP_KEEPINTVL),
+                        (IPPROTO_TCP, TCP_KEEPCNT),
+                    )
+                ]
+            assert found == [1, 10, 5, 3]
 
     run(scenario())
 
