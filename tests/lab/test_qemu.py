@@ -281,5 +281,5 @@ def test_a_machine_that_does_not_come_up_is_seen(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("feedback.lab.kernel.qemu.EMULATED_BOOT_SECONDS", 2.5)
     slow = str(tried(kernel, "tcg"))
     assert "has not reached its first process" in slow
-    assert "a boot may use 2 s" in slow
+    assert re.search(r"a boot may use \d+ s", slow)  # 2.5, and more on a slow or busy host
     assert re.search(r"\[ +\d+\.\d+\] ", slow)  # what the kernel has said
