@@ -78,7 +78,7 @@ class ServiceKey(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     @staticmethod
     def at(protocol: Protocol, address: Address | str, port: int) -> ServiceKey:
         """The key of an addressed service. Raises ValueError if the address or the port does not parse."""
-        parsed = ip_address(address) if isinstance(address, str) else address
+        parsed = parse_address(address) if isinstance(address, str) else address
         if not 0 <= port <= 65535:
             raise ValueError(f"port {port} is not in 0..65535")
         return ServiceKey(protocol, parsed, port, 0, Family.of(parsed))
@@ -125,13 +125,20 @@ class DestinationKey(msgspec.Struct, frozen=True, order=True, cache_hash=True):
         return format_endpoint(self.address, self.port)
 
 
+def parse_address(text: str) -> Address:
+    """Raises ValueError, also for a scope behind a `%`: that is any text at all, and IPVS knows none."""
+    if "%" in text:
+        raise ValueError(f"{text!r}: an address with a scope")
+    return ip_address(text)
+
+
 def parse_endpoint(text: str) -> tuple[Address, int]:
     """`10.0.0.1:80` or `[2001:db8::1]:80` -> (address, port). Raises ValueError with what was expected."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535 or (":" in host and not bracketed):
         raise ValueError(f"{text!r}: expected ADDRESS:PORT, for IPv6 [ADDRESS]:PORT, port 0..65535")
-    return ip_address(host.strip("[]") if bracketed else host), int(port)
+    return parse_address(host.strip("[]") if bracketed else host), int(port)
 
 
 def format_endpoint(address: Address, port: int) -> str:

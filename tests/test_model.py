@@ -47,6 +47,7 @@ def test_a_destination_key_is_read_as_it_is_written(address: IPv4Address | IPv6A
         "fwmark:7:ipv5",
         "tcp:[1.2.3.4:80",
         "tcp:1.2.3.4:-1",
+        "tcp:[fe80::1%\033]:80",
     ],
 )
 def test_what_is_not_a_service_is_refused(text: str) -> None:
@@ -54,7 +55,9 @@ def test_what_is_not_a_service_is_refused(text: str) -> None:
         ServiceKey.parse(text)
 
 
-@pytest.mark.parametrize("text", ["::1:80", "[::1]", "10.0.0.1", "10.0.0.1:", ":80", "10.0.0.1:\uff18\uff10"])
+@pytest.mark.parametrize(
+    "text", ["::1:80", "[::1]", "10.0.0.1", "10.0.0.1:", ":80", "10.0.0.1:\uff18\uff10", "[fe80::1%eth0]:80"]
+)
 def test_what_is_not_an_endpoint_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parse_endpoint(text)

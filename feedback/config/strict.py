@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
-from feedback.model import Address, parse_endpoint
+from feedback.model import Address, parse_address, parse_endpoint
 from feedback.wire import printable
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -89,9 +89,7 @@ def _readable(error: str) -> str:
 def check_address(text: str, where: str) -> Address:
     """No scope behind a `%`: it is any text at all, and IPVS knows none."""
     try:
-        if "%" in text:
-            raise ValueError
-        return ip_address(text)
+        return parse_address(text)
     except ValueError:
         raise ConfigError(f"{where}: {text!r} is not an IPv4 or IPv6 address") from None
 

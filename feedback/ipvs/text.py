@@ -10,7 +10,7 @@ scheduler's three. Addresses and ports are numbers; names are refused, not resol
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 
 from feedback.ipvs.rules import SERVICE_WORDS, RulesError, split
 from feedback.model import (
@@ -32,6 +32,7 @@ from feedback.model import (
     Snapshot,
     TunnelType,
     format_endpoint,
+    parse_address,
     parse_endpoint,
 )
 
@@ -177,7 +178,7 @@ def _service_key(options: dict[str, str]) -> ServiceKey:
     if word == "-f":
         return ServiceKey.marked(_number(options, "-f"), Family.IPV6 if "-6" in options else Family.IPV4)
     address, port = _endpoint(options[word], 0)
-    return ServiceKey.at(_PROTOCOL_WORDS[word], ip_address(address), port)
+    return ServiceKey.at(_PROTOCOL_WORDS[word], parse_address(address), port)
 
 
 def _service(key: ServiceKey, options: dict[str, str]) -> Service:
@@ -202,7 +203,7 @@ def _destination_edit(command: str, service: ServiceKey, options: dict[str, str]
     if "-r" not in options:
         raise RulesError(f"{command} needs -r ADDRESS:PORT")
     address, port = _endpoint(options["-r"], service.port)
-    key = DestinationKey(ip_address(address), port)
+    key = DestinationKey(parse_address(address), port)
     if command == "-d":
         return RemoveDestination(service, key)
     methods = [method for word, method in _FORWARD_WORDS.items() if word in options]

@@ -72,11 +72,12 @@ def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
 
 class Inlet:
     """The messages of one socket, of which `most` parts are taken. libzmq bounds the bytes of a part and no number of
-    parts: what comes beyond is thrown away, so many at a time and no more, for the loop has others to serve. `dropped`
-    is told each of these."""
+    parts: what comes beyond is thrown away, so many at a time and no more, for the loop has others to serve. `took`
+    is told each part that is read, kept or not, but the first: of a ROUTER that is the route, which nobody said.
+    """
 
-    def __init__(self, most: int, dropped: Callable[[zmq.Frame], None] = lambda part: None) -> None:
-        self._most, self._dropped = most, dropped
+    def __init__(self, most: int, took: Callable[[zmq.Frame], None] = lambda part: None) -> None:
+        self._most, self._took = most, took
         self._skipping = False
 
     def take(self, socket: Socket) -> tuple[list[zmq.Frame], bool] | None:
@@ -90,6 +91,7 @@ class Inlet:
                 self._skipping = True
                 break
             frames.append(socket.recv(zmq.NOBLOCK, copy=False))
+            self._took(frames[-1])
         return frames, not self._skipping
 
     def _skip(self, socket: Socket) -> None:
@@ -97,7 +99,7 @@ class Inlet:
             if not socket.getsockopt(zmq.RCVMORE):
                 self._skipping = False
                 return
-            self._dropped(socket.recv(zmq.NOBLOCK, copy=False))
+            self._took(socket.recv(zmq.NOBLOCK, copy=False))
 
 
 class Edges:

@@ -17,7 +17,6 @@ import struct
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, NewType, TypeVar
 
@@ -27,7 +26,7 @@ import zmq.auth
 from zmq.utils import z85
 
 from feedback.config.strict import ConfigError, convert
-from feedback.model import Address
+from feedback.model import Address, parse_address
 from feedback.ops import files, systemd
 from feedback.wire import Name, printable
 
@@ -330,17 +329,10 @@ def _enrolment(raw: _EnrolmentFile, where: str) -> Enrolment:
         raise error if str(error).startswith(where) else KeyFileError(f"{where}: public_key: {error}") from None
 
 
-def _unscoped(text: str) -> str:
-    """Raises ValueError. A scope behind a `%` is any text at all, and IPVS knows none."""
-    if "%" in text:
-        raise ValueError(f"{text!r} has a scope")
-    return text
-
-
 def rips(addresses: Iterable[str], where: str) -> frozenset[Address]:
     """Raises KeyFileError."""
     try:
-        return frozenset(ip_address(_unscoped(text)) for text in addresses)
+        return frozenset(parse_address(text) for text in addresses)
     except ValueError as error:
         raise KeyFileError(f"{where}: addresses: {printable(str(error))}") from None
 

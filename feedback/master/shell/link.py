@@ -206,7 +206,6 @@ class Link:
         if message is None:
             return
         (address, frame), whole = message  # a ROUTER puts the peer's address before what it said
-        self._took(frame)
         route = address.bytes
         now = self._clock()
         key = str(frame.get("User-Id"))

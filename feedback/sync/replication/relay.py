@@ -151,8 +151,6 @@ class Relay:
         if message is None:
             return
         parts, whole = message
-        for part in parts[1:]:
-            self._took(part)
         if not whole or len(parts) != 2:
             self._count("malformed")
             return

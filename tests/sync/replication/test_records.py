@@ -113,7 +113,6 @@ def any_record(draw: st.DrawFn) -> Record:
 any_records = st.lists(any_record(), max_size=60)
 
 
-@settings(deadline=None)
 @given(any_records, st.integers(400, 20_000), u(8))
 def test_whatever_is_encoded_is_decoded_in_order_within_the_bounds(
     records: list[Record], maxlen: int, sync_id: int
@@ -126,7 +125,6 @@ def test_whatever_is_encoded_is_decoded_in_order_within_the_bounds(
         assert decode(datagram).sync_id == sync_id
 
 
-@settings(deadline=None)
 @given(any_records, u(8), u(8))
 def test_readdressing_and_joining_change_the_id_and_nothing_else(records: list[Record], one: int, other: int) -> None:
     small = encode(records, one, 400)
