@@ -69,7 +69,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist worksteal -m 'not lab'
+	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'not lab' # one more than cores: many tests wait
 
 format: setup
 	$(BIN)/ruff format .

@@ -241,6 +241,7 @@ except OSError as error:
     [("newest", 1), pytest.param("6.1", 2, marks=pytest.mark.kernels)],
 )
 @pytest.mark.lab(on="host")
+@pytest.mark.long
 def test_a_debian_kernel_boots_and_writes_into_its_output_directory_only(
     name: str, processors: int, tmp_path: Path
 ) -> None:

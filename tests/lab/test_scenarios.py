@@ -147,6 +147,7 @@ def test_silence_counts_each_kind_of_wrong_change(
 
 
 @pytest.mark.lab(on="host")
+@pytest.mark.long
 def test_hog_runs_on_a_real_kernel_with_every_part_real(tmp_path: Path) -> None:
     options = Options(seconds=30, seed=2)
     progress = Progress(hog.SCENARIO, options)
