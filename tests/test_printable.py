@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from feedback.cli.screen import Screen
 from feedback.config import AgentConfig, ConfigError, MasterConfig, parse
 from feedback.config.probe import AgentSource, Check
 from feedback.master import state
-from feedback.master.claims.health import Outcome, Probe
+from feedback.master.claims.asking import Probe, Target
+from feedback.master.claims.health import Outcome
 from feedback.master.controller import Controller
 from feedback.master.shell import commands
 from feedback.master.shell.admission import Admission, Refused
 from feedback.master.shell.probes import Probes
 from feedback.master.shell.status import of_master
-from feedback.model import DestinationKey
 from feedback.ops import joining, keys, logs
 from feedback.ops.keys import Enrolment, KeyFileError, PublicKey
 from feedback.ops.logs import Log
@@ -35,7 +36,7 @@ from feedback.sync.election import heartbeat
 from feedback.sync.election.heartbeat import HeartbeatError
 from feedback.sync.replication import messages
 from feedback.web import metrics, page
-from tests.master.builders import VIRTUAL, Table, config, report
+from tests.master.builders import Table, config, report
 from tests.ports import free_port
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\r\nlevel=error event=forged \x9b31m\u202e"
@@ -187,7 +188,7 @@ def asked(check: Check | AgentSource, port: int) -> Outcome | bytes | None:
 
         server = await asyncio.start_server(speak, "127.0.0.1", port)
         probes = Probes(lambda probe, result, now: answer.set_result(result))
-        probes.start([Probe(VIRTUAL, DestinationKey.parse(f"127.0.0.1:{port}"), check)])
+        probes.start([Probe(Target(ip_address("127.0.0.1"), port), check)])
         try:
             return await asyncio.wait_for(answer, 30)
         finally:

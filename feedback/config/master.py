@@ -35,6 +35,7 @@ MASTER_PATH = Path("/etc/feedback/master.toml")
 
 Weight = Annotated[int, msgspec.Meta(ge=0, le=WEIGHT_MAX)]
 Threshold = Annotated[int, msgspec.Meta(ge=0, le=THRESHOLD_MAX)]
+CheckName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 FORWARD_WORDS = {"route": Forward.ROUTE, "masquerade": Forward.MASQUERADE, "tunnel": Forward.TUNNEL}
@@ -80,7 +81,7 @@ class ServiceConfig(Strict, frozen=True):
     flags: tuple[str, ...] = ()
     thresholds: str | None = None  # static | learned | off; the law's own default
     latency_seconds: Positive = 0.25  # what a connection may take at full load: sizes learned thresholds
-    check: Check | None = None
+    check: Check | str | None = None  # its own, or the name of a [check.NAME]
     agent_check: AgentSource | None = None
 
 
@@ -119,6 +120,9 @@ class MasterConfig(File, frozen=True):
     netns: str | None = None
     law: str = "capacity"
     service: tuple[ServiceConfig, ...] = ()
+    checks: dict[CheckName, Check] = msgspec.field(
+        default_factory=dict, name="check"
+    )  # [check.NAME], for services to name
     guards: Guards = Guards()
     http: Http = Http()
 
@@ -133,6 +137,8 @@ class MasterConfig(File, frozen=True):
             raise ConfigError(f"{source}: guards.lost_seconds: must be more than guards.stale_seconds")
         if self.ownership == "table" and not self.service:
             raise ConfigError(f'{source}: service: ownership "table" needs at least one [[service]]')
+        for name, shared in self.checks.items():
+            shared.check(f"{source}: check.{name}")
         seen: set[ServiceKey] = set()
         for i, service in enumerate(self.service):
             where = f"{source}: service[{i}]"
@@ -141,16 +147,28 @@ class MasterConfig(File, frozen=True):
                 raise ConfigError(f"{where}.virtual: {key} is there twice")
             seen.add(key)
             to_service(service, where)
+            self._check_check(service, where)
             _check_destinations(service, where)
+
+    def _check_check(self, service: ServiceConfig, where: str) -> None:
+        if isinstance(service.check, str):
+            if service.check not in self.checks:
+                have = f"have {', '.join(sorted(self.checks))}" if self.checks else "there is none"
+                raise ConfigError(f"{where}.check: {service.check!r}: no such [check.NAME]: {have}")
+        elif service.check is not None:
+            service.check.check(f"{where}.check")
+        check = self.check_of(service)
+        if check is not None and not check.port and not service_key(service).port:
+            raise ConfigError(f"{where}.check: needs a port: a service without one does not tell it")
+
+    def check_of(self, service: ServiceConfig) -> Check | None:
+        """The check of a service, whether its own or named."""
+        return self.checks[service.check] if isinstance(service.check, str) else service.check
 
 
 def _check_destinations(service: ServiceConfig, where: str) -> None:
     if service.thresholds is not None:
         check_word(service.thresholds, {"static", "learned", "off"}, f"{where}.thresholds")
-    if service.check is not None:
-        service.check.check(f"{where}.check")
-        if not service.check.port and not service_key(service).port:
-            raise ConfigError(f"{where}.check.port: needed: a service without a port does not tell it")
     seen: set[DestinationKey] = set()
     for j, destination in enumerate(service.destination):
         here = f"{where}.destination[{j}]"

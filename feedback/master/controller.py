@@ -19,7 +19,8 @@ import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
 from feedback.faults import said
-from feedback.master.claims.health import Outcome, Probe
+from feedback.master.claims.asking import Asking, Probe
+from feedback.master.claims.health import Outcome
 from feedback.master.claims.orders import Orders
 from feedback.master.claims.owner import ForeignEdit
 from feedback.master.laws import load
@@ -69,6 +70,7 @@ class Controller:
 
     def __init__(self, config: MasterConfig) -> None:
         self._fleet = Fleet(config.guards.stale_seconds, config.guards.lost_seconds)
+        self._asking = Asking()
         self._pipelines: dict[ServiceKey, Pipeline] = {}
         self._indexed: dict[ServiceKey, list[Row]] = {}
         self._behind: dict[str, list[tuple[Pipeline, Row]]] = {}
@@ -92,6 +94,7 @@ class Controller:
         same = config.guards == self._config.guards and config.ownership == self._config.ownership
         now = {service_key(s): s for s in config.service}
         kept = {k for k in before if now.get(k) == named.get(k) and (k in now or config.law == law)}
+        kept -= {k for k, s in now.items() if k in named and config.check_of(s) != self._config.check_of(named[k])}
         if config.ownership == "table":
             kept &= now.keys()
         self._pipelines = {k: pipeline for k, pipeline in before.items() if same and k in kept}
@@ -118,7 +121,9 @@ class Controller:
 
     def _owned(self, service: ServiceConfig, config: MasterConfig) -> Pipeline:
         destinations = [to_destination(d, service) for d in service.destination]
-        return Pipeline(to_service(service), config, service.law, {d.key: d for d in destinations}, service)
+        return Pipeline(
+            to_service(service), config, self._asking, service.law, {d.key: d for d in destinations}, service
+        )
 
     def receive_report(self, report: Report, now: float) -> Refused | None:
         """Take a report. Returns why it was refused, or None."""
@@ -150,17 +155,13 @@ class Controller:
 
     def probes(self, now: float) -> list[Probe]:
         """What to ask about destinations now: health checks, and agents that speak agent-check."""
-        return [
-            probe
-            for pipeline in self._pipelines.values()
-            for probe in pipeline.watch.probes(tuple(row.key for row in pipeline.rows), now)
-        ]
+        watched = [p for p in self._pipelines.values() if not p.watch.idle]
+        return self._asking.probes([(p.watch, tuple(row.key for row in p.rows)) for p in watched], now)
 
     def receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> str:
         """Take what came of a probe: an answer, an agent's line, or None where it was silent. Returns what was wrong
         with the line, or ''."""
-        pipeline = self._pipelines.get(probe.service)
-        return pipeline.watch.receive(probe, result, now) if pipeline is not None else ""
+        return self._asking.receive(probe, result, now)
 
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
@@ -190,7 +191,8 @@ class Controller:
 
     def _adopted(self, service: Service) -> Pipeline:
         named = self._named.get(service.key)
-        pipeline = Pipeline(service, self._config, named.law if named else self._config.law, None, named)
+        law = named.law if named else self._config.law
+        pipeline = Pipeline(service, self._config, self._asking, law, None, named)
         pipeline.restore(self._restored.pop(service.key, ServiceState()))
         return pipeline
 

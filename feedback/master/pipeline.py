@@ -21,11 +21,12 @@ from feedback.master.bounds import limits
 from feedback.master.bounds.eject import Failures
 from feedback.master.bounds.guard import NO_REPORT_YET, Guard
 from feedback.master.bounds.limits import Limits
+from feedback.master.claims.asking import Asking
 from feedback.master.claims.claim import Claim
 from feedback.master.claims.claims import Claims, proportional
-from feedback.master.claims.health import Watch
 from feedback.master.claims.orders import NONE, Standing
 from feedback.master.claims.owner import ForeignEdit
+from feedback.master.claims.watch import Watch
 from feedback.master.laws import Law, load
 from feedback.master.outcome import Chain, Status
 from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisation
@@ -68,6 +69,7 @@ class Pipeline:
         self,
         service: Service,
         config: MasterConfig,
+        asking: Asking,
         law: str,
         owned: dict[DestinationKey, Destination] | None,
         named: ServiceConfig | None = None,
@@ -76,7 +78,7 @@ class Pipeline:
         self.law_name = law
         self.law: Law = load(law, named.law_options if named else None)
         self.orders: Standing = NONE  # the operator's, for this service
-        self.watch = Watch(service.key, named.check if named else None, named.agent_check if named else None)
+        self.watch = Watch(asking, config.check_of(named) if named else None, named.agent_check if named else None)
         self.pool = Pool(service)
         self._prior = Prior()
         self._roles = _roles(named) if named else {}

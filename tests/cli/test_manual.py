@@ -59,7 +59,7 @@ def test_every_command_and_option_is_on_its_page_with_words(path: tuple[str, ...
 
 def keys(kind: type, seen: tuple[type, ...] = ()) -> Iterator[str]:
     for field in msgspec.structs.fields(kind):
-        yield field.name
+        yield field.encode_name
         for inner in _structs(field.type):
             if inner not in seen:
                 yield from keys(inner, (*seen, inner))

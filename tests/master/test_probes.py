@@ -17,11 +17,10 @@ import pytest
 
 from feedback.config import ConfigError, MasterConfig, parse
 from feedback.config.probe import AgentSource, Check
-from feedback.master.claims.health import Outcome, Probe
+from feedback.master.claims.asking import Probe, Target
+from feedback.master.claims.health import Outcome
 from feedback.master.shell.probes import Probes
 from feedback.master.shell.programs import Gone, Programs
-from feedback.model import DestinationKey
-from tests.master.builders import VIRTUAL
 from tests.ops.exhausted import exhausted
 from tests.ports import free_port
 
@@ -58,7 +57,7 @@ async def answering(answer: bytes | None, tls: ssl.SSLContext | None = None) -> 
 async def came_of(what: Check | AgentSource, port: int, times: int = 1) -> list[Any]:
     results: list[Any] = []
     probes = Probes(lambda probe, result, now: results.append(result))
-    probes.start([Probe(VIRTUAL, DestinationKey(LOOPBACK, port), what) for _ in range(times)])
+    probes.start([Probe(Target(LOOPBACK, port), what) for _ in range(times)])
     deadline = time.monotonic() + 20
     while len(results) < times:
         assert time.monotonic() < deadline
@@ -248,14 +247,14 @@ def test_a_program_that_is_not_there_is_said() -> None:
 def test_an_agents_line_is_handed_over_and_its_silence_too(answer: bytes | None, expected: bytes | None) -> None:
     async def scenario() -> Any:
         async with answering(answer) as port:
-            return (await came_of(AgentSource(port=port, timeout_seconds=0.3, send="80\n"), 80))[0]
+            return (await came_of(AgentSource(port=port, timeout_seconds=0.3, send="80\n"), port))[0]
 
     made = asyncio.run(scenario())
     assert made == expected if answer != b"75%" else made in (b"75%", None)
 
 
 def test_an_agent_that_is_not_there_is_silent() -> None:
-    assert asyncio.run(came_of(AgentSource(port=free_port()), 80)) == [None]
+    assert asyncio.run(came_of(AgentSource(), free_port())) == [None]
 
 
 def test_a_thousand_at_once_end_and_leave_nothing_behind() -> None:
@@ -292,9 +291,25 @@ def test_a_check_is_checked(keys: str, error: str) -> None:
 
 
 def test_a_mark_has_no_port_to_check() -> None:
-    with pytest.raises(ConfigError, match=r"check.port: needed"):
+    with pytest.raises(ConfigError, match="check: needs a port"):
         parse(OWNED.format("fwmark:7"), MasterConfig)
     assert parse(OWNED.format("fwmark:7") + "port = 80", MasterConfig).service[0].check == Check(port=80)
+
+
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        ('check = "alive"', r"service\[0\].check: 'alive': no such \[check.NAME\]: there is none"),
+        ('check = "alive"\n[check.live]\n', r"service\[0\].check: 'alive': no such \[check.NAME\]: have live"),
+        ('check = "alive"\n[check.alive]\ntype = "icmp"', "check.alive.type: 'icmp': expected one of"),
+        ('[check."a b"]\n', "check"),
+        ("check = 7", "check: Expected"),
+    ],
+)
+def test_a_check_that_is_named_is_checked(text: str, error: str) -> None:
+    with pytest.raises(ConfigError, match=error) as caught:
+        parse(f'[[service]]\nvirtual = "tcp:10.0.0.100:80"\n{text}', MasterConfig)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +329,7 @@ def test_want_of_descriptors_here_says_nothing_of_the_server(kind: str) -> None:
         results: asyncio.Queue[Any] = asyncio.Queue()
         probes = Probes(lambda probe, result, now: results.put_nowait(result))
         with exhausted():
-            probes.start([Probe(VIRTUAL, DestinationKey(LOOPBACK, port), Check(type=kind, **words))])
+            probes.start([Probe(Target(LOOPBACK, port), Check(type=kind, **words))])
             found = await asyncio.wait_for(results.get(), 10)
         await probes.close()
         return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from feedback.config import MasterConfig, parse
+from feedback.config.probe import Check
 from feedback.master.claims.health import Outcome
 from feedback.master.controller import Controller
 from feedback.model import Destination, SetDestination
@@ -31,7 +33,7 @@ class Site:
                 )
                 self.controller.receive_report(given, self.now)
             for probe in self.controller.probes(self.now):
-                i = next(i for i in range(1, self.servers + 1) if rip(i) == probe.destination)
+                i = next(i for i in range(1, self.servers + 1) if rip(i).address == probe.target.address)
                 self.controller.receive_probe(probe, self.answers.get(i), self.now)
             self.controller.receive_kernel(self.table.snapshot(), self.now)
             self.table.apply(self.controller.decide(self.now).edits)
@@ -173,3 +175,61 @@ def test_a_weight_that_changes_while_its_check_fails_is_the_files_when_it_passes
     assert site.run(3) == [100, 0, 100]
     site.controller.reconfigure(msgspec.structs.replace(other, service=(msgspec.structs.replace(changed, check=None),)))
     assert site.run(3) == [100, 5, 100]
+
+
+SHARED = """
+[check.alive]
+port = 8080
+rise = 1
+fall = 1
+{}
+[[service]]
+virtual = "tcp:10.0.0.100:80"
+check = "alive"
+[[service.destination]]
+address = "10.0.0.11"
+[[service.destination]]
+address = "10.0.0.12"
+[[service]]
+virtual = "udp:10.0.0.100:53"
+check = "alive"
+[[service.destination]]
+address = "10.0.0.11"
+[[service.destination]]
+address = "10.0.0.12"
+"""
+
+
+def down(controller: Controller, now: float) -> list[str]:
+    return [
+        f"{service.service.key.port} {d.key.address}"
+        for service in controller.decide(now).services
+        for d in service.destinations
+        if d.checked is not None and d.checked.up is False
+    ]
+
+
+def test_one_probe_of_a_shared_check_counts_for_every_service_that_names_it_and_outlives_a_reload() -> None:
+    controller = Controller(parse(SHARED.format(""), MasterConfig))
+    controller.probes(0.0)
+    probes = controller.probes(1.0)
+    assert sorted(str(p.target) for p in probes) == ["10.0.0.11:8080", "10.0.0.12:8080"]
+    for probe in probes:
+        controller.receive_probe(probe, BAD if str(probe.target).startswith("10.0.0.12") else GOOD, 1.1)
+    assert down(controller, 1.2) == ["80 10.0.0.12", "53 10.0.0.12"]
+    moved = SHARED.format("").replace("udp:10.0.0.100:53", "udp:10.0.0.100:5353")
+    controller.reconfigure(parse(moved, MasterConfig))
+    controller.probes(1.3)
+    assert down(controller, 1.4) == ["80 10.0.0.12", "5353 10.0.0.12"]
+
+
+def test_a_shared_check_that_changes_at_a_reload_changes_for_all_that_name_it() -> None:
+    controller = Controller(parse(SHARED.format(""), MasterConfig))
+    controller.probes(0.0)
+    for probe in controller.probes(1.0):
+        controller.receive_probe(probe, BAD, 1.1)
+    controller.reconfigure(parse(SHARED.format('type = "http"'), MasterConfig))
+    controller.probes(2.0)
+    probes = controller.probes(3.0)
+    assert [p.what.type for p in probes if isinstance(p.what, Check)] == ["http", "http"]
+    assert down(controller, 3.1) == []

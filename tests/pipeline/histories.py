@@ -97,7 +97,7 @@ class History:
         return parse(text, MasterConfig)
 
     def _answer(self, probe: Any) -> Any:
-        good = int(str(probe.destination.address).rpartition(".")[2]) - 1 not in self.bad
+        good = int(str(probe.target.address).rpartition(".")[2]) - 1 not in self.bad
         return room("health").Outcome(good, "answers" if good else "refused")
 
     # --- what happens ------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ class Stage:
         return self.flows[0].service
 
     def _answer(self, probe: Any) -> Any:
-        said = self.verdicts.get(probe.destination, True)
+        said = self.verdicts.get(DestinationKey(probe.target.address, probe.target.port), True)
         return room("health").Outcome(said, "answers" if said else "refused") if isinstance(said, bool) else said
 
     def run(self, seconds: float) -> None:

@@ -88,7 +88,7 @@ class Storm:
         return parse(f'{head}{text}[guards]\nlost_policy = "{self.policy}"\n', MasterConfig)
 
     def _answer(self, probe: Any) -> Any:
-        good, _ = self.good[probe.destination]
+        good, _ = self.good[DestinationKey(probe.target.address, probe.target.port)]
         return room("health").Outcome(good, "answers" if good else "refused")
 
     def run(self) -> Iterator[Broken]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from feedback.master.claims.claim import Cap, Claim, Ordered, Remembered
-from feedback.master.claims.health import Watch
 from feedback.master.claims.orders import Kind, Order, Standing
 from feedback.master.claims.owner import SIGNATURE, Disputes, ForeignEdit, What
+from feedback.master.claims.watch import Watch
 from feedback.master.outcome import By, Fact, Zero
 from feedback.master.pool import Pool, Row
 from feedback.master.servers.fleet import Trust

@@ -21,7 +21,8 @@ from msgspec import structs
 
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError, Kernel
-from feedback.master.claims.health import Outcome, Probe
+from feedback.master.claims.asking import Probe
+from feedback.master.claims.health import Outcome
 from feedback.master.claims.orders import Order
 from feedback.master.controller import Controller, Decision
 from feedback.master.laws import UnknownLawError
@@ -257,7 +258,7 @@ class Daemon:
     def _receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> None:
         problem = self._controller.receive_probe(probe, result, now)
         if problem:
-            self._complain("agent-check", f"{probe.destination}: {problem}")
+            self._complain("agent-check", f"{probe.target}: {problem}")
 
     def _receive(self, report: Report, received_at: float) -> Refused | None:
         self._record(report, received_at)

@@ -23,7 +23,8 @@ import h11
 from feedback.config.probe import AgentSource, Check
 from feedback.faults import said
 from feedback.master.claims.advice import LINE_BYTES_MAX
-from feedback.master.claims.health import Outcome, Probe
+from feedback.master.claims.asking import Probe
+from feedback.master.claims.health import Outcome
 from feedback.master.shell.programs import Gone, Programs
 from feedback.ops.descriptors import NONE_LEFT
 from feedback.ops.logs import Log
@@ -65,7 +66,7 @@ class Probes:
 
     def _start(self, probes: list[Probe]) -> None:
         for probe in probes:
-            self._tasks.start(self._run(probe), f"check of {probe.destination}")
+            self._tasks.start(self._run(probe), f"check of {probe.target}")
 
     async def _end(self) -> None:
         await self._tasks.close()
@@ -82,7 +83,7 @@ class Probes:
                 else:
                     result = await _asked(what, probe)
             except Exception as error:
-                LOG.error("fault", check=kind, destination=str(probe.destination), reason=said(error))
+                LOG.error("fault", check=kind, target=str(probe.target), reason=said(error))
                 result = None
         with contextlib.suppress(RuntimeError):  # the master stopped meanwhile
             self._home.call_soon_threadsafe(self._receive, probe, result, time.monotonic())
@@ -97,7 +98,7 @@ async def _asked(source: AgentSource, probe: Probe) -> bytes | None:
     """The agent's line, None where it cannot be reached or says none."""
     try:
         async with asyncio.timeout(source.timeout_seconds):
-            reader, writer = await asyncio.open_connection(str(probe.destination.address), source.port)
+            reader, writer = await asyncio.open_connection(str(probe.target.address), source.port)
             with contextlib.closing(writer.transport):
                 if source.send:
                     writer.write(source.send.encode())
@@ -118,7 +119,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 
 async def _checked(check: Check, probe: Probe, programs: Programs) -> Outcome | None:
     """None where it could not be asked for want of descriptors or memory here: that says nothing of the server."""
-    address, port = str(probe.destination.address), check.port or probe.destination.port
+    address, port = str(probe.target.address), probe.target.port
     began = time.monotonic()
     try:
         if check.type == "exec":

@@ -1,0 +1,161 @@
+"""Asking: what is asked of real servers, and when. Pure: outcomes in, probes out.
+
+A question is a check and whom it is put to. Each is asked once, however many services want it, and all of them read
+the one answer: fifty ports of a server that share a check cost one probe. Checks are spread over the interval by a
+number made from their target, the same at each start, and drift, so that thousands never fall together.
+
+Invariant: from a fault to the verdict it takes at most `fall` times the interval, the last deadline included, where
+`fall` is at least 2 and the timeout at most half of the interval. So drift only shortens an interval, and after an
+outcome against the verdict the next probe goes out sooner by the timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from feedback.config.probe import AgentSource, Check
+from feedback.master.claims.advice import Advice, AdviceError
+from feedback.master.claims.health import Health, Outcome
+from feedback.model import Address, DestinationKey, format_endpoint
+
+if TYPE_CHECKING:
+    from feedback.master.claims.watch import Watch
+
+DRIFT = 0.1  # of the interval
+FIRST_SECONDS = 1.0  # within this each target is asked for the first time
+
+What: TypeAlias = Check | AgentSource
+
+
+class Target(msgspec.Struct, frozen=True, cache_hash=True):
+    """Who is asked."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return format_endpoint(self.address, self.port)
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Something to ask now: the shell does, and hands back an Outcome, a line, or None where an agent was silent."""
+
+    target: Target
+    what: What
+
+
+class Subject:
+    """A target of one question, and what came of it."""
+
+    __slots__ = ("advice", "asked", "due", "health", "rounds", "target")
+
+    def __init__(self, target: Target, what: What, due: float) -> None:
+        self.target, self.due = target, due
+        self.asked, self.rounds = False, 0
+        self.health = Health(what.rise, what.fall) if isinstance(what, Check) else None
+        self.advice = Advice() if isinstance(what, AgentSource) else None
+
+
+class Series:
+    """One question, put to all its targets. It lives as long as a watch has it."""
+
+    def __init__(self, what: What) -> None:
+        self.what = what
+        self._subjects: dict[Target, Subject] = {}
+
+    def keep(self, targets: Iterable[Target], now: float) -> None:
+        """These are asked from now on, and no others."""
+        first, before = min(FIRST_SECONDS, self.what.interval_seconds), self._subjects
+        self._subjects = {
+            target: before.get(target) or Subject(target, self.what, now + first * _part(target, 0))
+            for target in targets
+        }
+
+    def subject(self, target: Target) -> Subject | None:
+        return self._subjects.get(target)
+
+    def take(self, now: float) -> list[Probe]:
+        """Who is due, each once, and again only when its answer is here. After a pause nobody is asked several times
+        to catch up."""
+        found, late = [], now - self.what.interval_seconds
+        for subject in self._subjects.values():
+            if subject.due < late:
+                subject.due = now
+            if subject.due <= now and not subject.asked:
+                subject.asked = True
+                found.append(Probe(subject.target, self.what))
+        return found
+
+    def receive(self, target: Target, result: Outcome | bytes | None, now: float) -> str:
+        """Take what came of a probe. Returns what was wrong with an agent's line, or ''."""
+        subject = self._subjects.get(target)
+        if subject is None:
+            return ""  # asked before a reload
+        problem = _take(subject, result, now)
+        self._again(subject)
+        return problem
+
+    def _again(self, subject: Subject) -> None:
+        """The interval counts from when it was due, so that a slow answer does not make checks rarer."""
+        subject.asked = False
+        subject.rounds += 1
+        subject.due += self.what.interval_seconds * (1 - DRIFT * _part(subject.target, subject.rounds))
+        if subject.health is not None and subject.health.disputed:
+            subject.due -= self.what.timeout_seconds
+
+
+def _take(subject: Subject, result: Outcome | bytes | None, now: float) -> str:
+    if isinstance(result, Outcome) and subject.health is not None:
+        subject.health.observe(result)
+    elif isinstance(result, bytes) and subject.advice is not None:
+        try:
+            subject.advice.observe(result, now)
+        except AdviceError as error:
+            return str(error)
+    return ""
+
+
+def _part(target: Target, number: int) -> float:
+    """0..1, the same for the same target and number. (A CRC is linear: it would move all of them together.)"""
+    return int.from_bytes(blake2b(f"{target} {number}".encode(), digest_size=4).digest()) / 2**32
+
+
+Wanted: TypeAlias = Sequence[tuple["Watch", tuple[DestinationKey, ...]]]
+
+
+class Asking:
+    """Of all services."""
+
+    def __init__(self) -> None:
+        self._series: WeakValueDictionary[What, Series] = WeakValueDictionary()
+        self._wanted: Wanted = ()
+
+    def series(self, what: What) -> Series:
+        """The one of this question."""
+        found = self._series.get(what)
+        if found is None:
+            self._series[what] = found = Series(what)
+        return found
+
+    def probes(self, wanted: Wanted, now: float) -> list[Probe]:
+        """What to ask now, for these services and their destinations."""
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._rearrange(now)
+        return [probe for series in self._series.values() for probe in series.take(now)]
+
+    def _rearrange(self, now: float) -> None:
+        for series in list(self._series.values()):
+            series.keep((t for watch, keys in self._wanted for t in watch.targets(series, keys)), now)
+        for watch, keys in self._wanted:
+            watch.follow(keys)
+
+    def receive(self, probe: Probe, result: Outcome | bytes | None, now: float) -> str:
+        """Take what came of a probe. Returns what was wrong with an agent's line, or ''."""
+        series = self._series.get(probe.what)
+        return series.receive(probe.target, result, now) if series is not None else ""
