@@ -24,6 +24,7 @@ def examine(facts: Facts) -> Iterator[Finding]:
             yield Finding(Level.ERROR, "sync", facts.sync_problem, "systemctl enable --now feedback-sync")
     if facts.status is not None:
         yield from _agents(facts, facts.status)
+        yield from _checks(facts.status)
         yield from _orders(facts, facts.status)
 
 
@@ -91,6 +92,19 @@ def _agent(facts: Facts, address: str, d: dict[str, Any]) -> Finding | None:
     what = f"the agent of {address} has not reported since the master started"
     mend = f"on {address}: systemctl enable --now feedback-agent; port 7433 open to here?"
     return Finding(Level.WARNING, "agents", what, mend)
+
+
+def _checks(status: dict[str, Any]) -> Iterator[Finding]:
+    """What checks warn of, once for a real server."""
+    warned = {
+        (d["address"].rpartition(":")[0].strip("[]"), d["check"]["warning"]): d["address"]
+        for service in status["services"]
+        for d in service["destinations"]
+        if d.get("check") and d["check"].get("warning")
+    }
+    for (address, warning), destination in sorted(warned.items()):
+        mend = f"on {address}: renew it, and reload what serves it; feedback explain {destination} shows the check"
+        yield Finding(Level.WARNING, "check", f"{address}: {warning}", mend)
 
 
 def _orders(facts: Facts, status: dict[str, Any]) -> Iterator[Finding]:

@@ -126,14 +126,18 @@ def _of_servers(servers: list[tuple[list[str], dict[str, Any]]], now: float) -> 
     reported = _family("real_server_last_report_timestamp_seconds", "When its load was last sampled.", SERVER_LABELS)
     state = _family("real_server_state", "1 for the state that it is in.", (*SERVER_LABELS, "state"))
     checked = _family("real_server_check_up", "Whether its health check passes.", SERVER_LABELS)
+    expiry = _family("real_server_certificate_expiry_timestamp_seconds", "When its certificate expires.", SERVER_LABELS)
     for labels, d in servers:
-        if d.get("check") and d["check"]["up"] is not None:
-            checked.add_metric(labels, d["check"]["up"])
+        check = d.get("check") or {}
+        if check.get("up") is not None:
+            checked.add_metric(labels, check["up"])
+        if check.get("certificate_expires_at") is not None:
+            expiry.add_metric(labels, check["certificate_expires_at"])
         if d.get("age_seconds") is not None:
             reported.add_metric(labels, now - d["age_seconds"])
         for word in STATES if d["state"] in STATES else (*STATES, d["state"]):
             state.add_metric([*labels, word], d["state"] == word)
-    yield from (reported, state, checked)
+    yield from (reported, state, checked, expiry)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -119,6 +119,8 @@ def _server(virtual: str, d: dict[str, Any], why: str) -> Iterator[str]:
     yield f"<dt>open</dt><dd>{_t(d['active'])} active, {_t(d['inactive'])} inactive{_threshold(d)}</dd>"
     if d.get("check"):
         yield f"<dt>check</dt><dd>{_t(d['check']['text'])}</dd>"
+        if d["check"].get("warning"):
+            yield f"<dt>warning</dt><dd>{_t(d['check']['warning'])}</dd>"
     yield "</dl>"
     yield from _reasons(d, name, anchor, name == why)
     yield "</article>"

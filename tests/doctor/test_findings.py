@@ -60,6 +60,9 @@ def destination(i: int = 1, state: str = "fresh", age: float | None = 0.1) -> di
     return {"address": f"10.0.0.{10 + i}:80", "state": state, "age_seconds": age}
 
 
+EXPIRING = {"check": {"up": True, "text": "tls: connected", "warning": "the certificate expires on 2027-01-24"}}
+
+
 def status(*destinations: dict[str, Any], **fields: Any) -> dict[str, Any]:
     found = destinations or (destination(1), destination(2))
     return {"services": [{"virtual": WEB, "destinations": list(found)}], "orders": []} | fields
@@ -148,6 +151,12 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         Level.WARNING,
         f"{WEB}: no destination has an agent",
         "feedback-agent",
+    ),
+    "certificate": (
+        facts(status=status(destination(1) | EXPIRING, destination(1) | EXPIRING, destination(2))),
+        Level.WARNING,
+        "10.0.0.11: the certificate expires on 2027-01-24",
+        "on 10.0.0.11: renew it",
     ),
     "forgotten drain": (
         facts(status=status(orders=[order()])),

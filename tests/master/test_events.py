@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from feedback.config import MasterConfig, parse
+from feedback.master.claims.health import Outcome
+from feedback.master.controller import Controller, Decision
 from feedback.master.shell.events import Ring, Watcher
 from tests.master.builders import rip
 from tests.master.test_controller import Bench, config
@@ -79,6 +82,35 @@ def test_a_fleet_that_falls_silent_is_told_as_held_and_released() -> None:
     bench.silent = set()
     bench.run(5)
     assert bench.kinds() == ["released"]
+
+
+def test_a_warning_of_a_check_is_told_once_for_a_server_and_again_when_it_changes() -> None:
+    def decided(*warnings: str) -> Decision:
+        """Two services with the same servers."""
+        controller = Controller(parse(TWO_SERVICES, MasterConfig))
+        controller.probes(0.0)
+        for probe in controller.probes(1.0):
+            i = int(str(probe.target.address)[-1]) - 1
+            controller.receive_probe(probe, Outcome(True, "tls: connected", warnings[i]), 1.0)
+        controller.probes(1.1)
+        return controller.decide(1.2)
+
+    watcher = Watcher()
+    for warnings, told in (
+        (("", ""), []),
+        (("in 3 days", ""), [("10.0.0.11", "in 3 days")]),
+        (("in 3 days", "in 9 days"), [("10.0.0.12", "in 9 days")]),
+        (("in 2 days", "in 9 days"), [("10.0.0.11", "in 2 days")]),
+    ):
+        found = [fields for kind, fields in watcher.observe(decided(*warnings)) if kind == "check-warning"]
+        assert [(f["address"], f["reason"]) for f in found] == told
+
+
+TWO_SERVICES = "".join(
+    f'[[service]]\nvirtual = "tcp:10.0.0.100:{port}"\n[service.check]\ntype = "tls"\nport = 443\n'
+    '[[service.destination]]\naddress = "10.0.0.11"\n[[service.destination]]\naddress = "10.0.0.12"\n'
+    for port in (443, 993)
+)
 
 
 def test_the_first_reports_are_heard_and_rest_tells_nothing() -> None:

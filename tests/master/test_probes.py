@@ -273,14 +273,14 @@ OWNED = '[[service]]\nvirtual = "{}"\n[service.check]\n'
 @pytest.mark.parametrize(
     "keys, error",
     [
-        ('type = "icmp"', r"service\[0\].check.type: 'icmp': expected one of exec, http, https, tcp"),
+        ('type = "icmp"', r"service\[0\].check.type: 'icmp': expected one of dns, exec, http, https, tcp, tls, udp"),
         ('type = "exec"', "command: exec needs one, with an absolute path first"),
         ('type = "exec"\ncommand = ["check.sh"]', "absolute path"),
         ('command = ["/bin/true"]', 'is for type = "exec"'),
         ('type = "http"\npath = "health"', "must begin with /"),
         ('type = "http"\npath = "/a b"', "printable ASCII"),
         ('type = "http"\nhost = "a\\r\\nX: y"', "printable ASCII"),
-        ('type = "https"\nverify = true', "needs type https, and host"),
+        ('type = "https"\nverify = true', "needs type https or tls, and host"),
         ("rise = 0", "check.rise: Expected `int` >= 1"),
         ("interval_seconds = 0.01", "interval_seconds"),
     ],

@@ -36,6 +36,12 @@ def destination(address: str, **given: Any) -> dict[str, Any]:
     } | given
 
 
+EXPIRING = {
+    "up": True,
+    "text": "200 in 3 ms",
+    "warning": "the certificate expires on 2027-01-24, in 9 days",
+    "certificate_expires_at": NOW + 9.5 * 86400,
+}
 UNKNOWN = dict.fromkeys(
     ("utilisation", "available", "capacity_per_second", "deviation", "rate_per_second", "cores", "memory_available")
 )
@@ -75,7 +81,7 @@ def troubled() -> dict[str, Any]:
     return document(
         service(
             "tcp:10.0.0.100:80",
-            destination("10.0.0.11:80", check={"up": True, "text": "200 in 3 ms"}),
+            destination("10.0.0.11:80", check=EXPIRING),
             destination("10.0.0.12:80", state="lost", age_seconds=42.0, check={"up": None, "text": "not yet"}),
             destination("10.0.0.13:80", weight=0, target_weight=0, share=0.0, reasons=zero),
             destination("10.0.0.14:80", state="quiesced", weight=0, target_weight=0, share=0.0),

@@ -20,10 +20,13 @@ class Verdict(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Of one check: `text` says what was seen, for people."""
+    """Of one check: `text` says what was seen, for people. `expires_at` is when the server's certificate does, in
+    seconds since 1970. `warning` never counts against the server."""
 
     good: bool
     text: str
+    warning: str = ""
+    expires_at: float | None = None
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -31,6 +34,8 @@ class Checked(msgspec.Struct, frozen=True):
 
     up: bool | None
     text: str
+    warning: str = ""
+    expires_at: float | None = None
 
 
 class Health:

@@ -42,7 +42,8 @@ class Watch:
         health = self._health(key)
         if health is None or health.last is None:
             return Checked(None, "not checked yet")
-        return Checked(health.verdict is Verdict.UP, health.last.text)
+        last = health.last
+        return Checked(health.verdict is Verdict.UP, last.text, last.warning, last.expires_at)
 
     def _health(self, key: DestinationKey) -> Health | None:
         subject = self._checked.get(key)

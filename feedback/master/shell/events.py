@@ -32,6 +32,7 @@ KINDS = (
     "readmitted",
     "barred",
     "unbarred",
+    "check-warning",
     "held",
     "released",
     "agent-heard",
@@ -89,9 +90,22 @@ class Watcher:
         self._agents: dict[Address, Trust] = {}  # by RIP, as last told
         self._known: dict[ServiceKey, dict[DestinationKey, tuple[Trust, Standing]]] = {}
         self._held: dict[ServiceKey, str] = {}
+        self._warnings: set[tuple[Address, str]] = set()
 
     def observe(self, decision: Decision) -> list[Change]:
-        return [c for s in decision.services for c in self._service(s)]
+        return [c for s in decision.services for c in self._service(s)] + self._warned(decision)
+
+    def _warned(self, decision: Decision) -> list[Change]:
+        """What checks warn of, once for a real server however many services it is in."""
+        before = self._warnings
+        self._warnings = {
+            (d.key.address, d.checked.warning)
+            for s in decision.services
+            for d in s.destinations
+            if d.checked is not None and d.checked.warning
+        }
+        new = sorted(self._warnings - before, key=str)
+        return [("check-warning", {"address": str(address), "reason": text}) for address, text in new]
 
     def _service(self, of: ServiceStatus) -> Iterator[Change]:
         key = of.service.key

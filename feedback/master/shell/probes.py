@@ -1,9 +1,8 @@
-"""The shell of the checks: asks destinations, and hands what came of it to the controller. It decides nothing.
+"""The shell of the checks: asks real servers, and hands what came of it to the controller. It decides nothing.
 
-TCP: a connection is made. HTTP and HTTPS: one GET, by h11, status and text compared. exec: a program's exit status, run
-elsewhere and without capabilities (programs.py), all of it killed at the deadline. agent-check: one line. Every probe
-has a deadline and an end; so many go at once and no more, the rest waits its turn, and a destination is never asked
-twice at the same time.
+What is said to a server and what answer is good is in kinds.py; exec is a program's exit status, run elsewhere and
+without capabilities (programs.py), all of it killed at the deadline; agent-check is one line. Every probe has a
+deadline and an end; so many go at once and no more, the rest waits its turn.
 """
 
 from __future__ import annotations
@@ -11,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 
-import h11
+from msgspec import structs
 
 from feedback.config.probe import AgentSource, Check
 from feedback.faults import said
 from feedback.master.claims.advice import LINE_BYTES_MAX
-from feedback.master.claims.asking import Probe
+from feedback.master.claims.asking import Probe, Target
 from feedback.master.claims.health import Outcome
+from feedback.master.shell.kinds import KINDS, Nonsense
 from feedback.master.shell.programs import Gone, Programs
 from feedback.ops.descriptors import NONE_LEFT
 from feedback.ops.logs import Log
@@ -35,7 +34,6 @@ LOG = Log("probes")
 
 CONNECTIONS_MAX = 512
 PROGRAMS_MAX = 16
-BODY_BYTES_MAX = 64 * 1024
 OUTPUT_BYTES_MAX = 200
 
 Receive = Callable[[Probe, Outcome | bytes | None, float], None]
@@ -79,7 +77,7 @@ class Probes:
             result: Outcome | bytes | None
             try:
                 if isinstance(what, Check):
-                    result = _printable(await _checked(what, probe, self._programs))
+                    result = _printable(await _checked(what, probe.target, self._programs))
                 else:
                     result = await _asked(what, probe)
             except Exception as error:
@@ -91,7 +89,7 @@ class Probes:
 
 def _printable(outcome: Outcome | None) -> Outcome | None:
     """What a server or a program said is repeated in it."""
-    return None if outcome is None else Outcome(outcome.good, printable(outcome.text))
+    return None if outcome is None else structs.replace(outcome, text=printable(outcome.text))
 
 
 async def _asked(source: AgentSource, probe: Probe) -> bytes | None:
@@ -117,28 +115,22 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return data
 
 
-async def _checked(check: Check, probe: Probe, programs: Programs) -> Outcome | None:
+async def _checked(check: Check, target: Target, programs: Programs) -> Outcome | None:
     """None where it could not be asked for want of descriptors or memory here: that says nothing of the server."""
-    address, port = str(probe.target.address), probe.target.port
     began = time.monotonic()
     try:
         if check.type == "exec":
             await programs.start()
             began = time.monotonic()
         async with asyncio.timeout(check.timeout_seconds):
-            if check.type == "exec":
-                words = [w.replace("{address}", address).replace("{port}", str(port)) for w in check.command]
-                status, said = await programs.run(words)
-                outcome = Outcome(status == 0, f"exit status {status}" + (f": {said}" if said else ""))
-            elif check.type == "tcp":
-                outcome = await _connection(address, port)
-            else:
-                outcome = await _http(check, address, port)
+            ask = partial(_program, programs) if check.type == "exec" else KINDS[check.type]
+            outcome = await ask(check, target)
     except Gone as gone:
         LOG.error("check-not-run", program=check.command[0], reason=str(gone))
         return None
     except TimeoutError:
-        return Outcome(False, f"{check.type}: no answer within {check.timeout_seconds:g} s")
+        missing = f"{check.expect!r} did not come" if check.expect else "no answer"
+        return Outcome(False, f"{check.type}: {missing} within {check.timeout_seconds:g} s")
     except ssl.SSLError as error:
         return Outcome(False, f"{check.type}: {error.reason or 'TLS fails'}")
     except OSError as error:
@@ -146,64 +138,14 @@ async def _checked(check: Check, probe: Probe, programs: Programs) -> Outcome | 
             return None
         reason = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own strerror hides it
         return Outcome(False, f"{check.type}: {reason.lower()}")
-    except (h11.ProtocolError, ValueError) as error:  # and names that cannot be sent
-        return Outcome(False, f"{check.type}: not HTTP: {error}"[:OUTPUT_BYTES_MAX])
-    return Outcome(outcome.good, f"{check.type}: {outcome.text}, {1000 * (time.monotonic() - began):.0f} ms")
+    except (Nonsense, ValueError) as error:  # and names that cannot be sent
+        return Outcome(False, f"{check.type}: {error}"[:OUTPUT_BYTES_MAX])
+    took = 1000 * (time.monotonic() - began)
+    return structs.replace(outcome, text=f"{check.type}: {outcome.text}, {took:.0f} ms")
 
 
-async def _connection(address: str, port: int) -> Outcome:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:  # a third of a stream's cost
-        await asyncio.get_running_loop().sock_connect(client, (address, port))
-    return Outcome(True, "connected")
-
-
-async def _http(check: Check, address: str, port: int) -> Outcome:
-    tls = _tls(check.verify) if check.type == "https" else None
-    name = (check.host or address) if tls is not None else None
-    reader, writer = await asyncio.open_connection(address, port, ssl=tls, server_hostname=name)
-    # abort, not close: a peer that does not end its TLS must not hold our end
-    try:
-        return await _get(check, check.host or _host(address, port), reader, writer)
-    finally:
-        writer.transport.abort()
-
-
-async def _get(check: Check, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Outcome:
-    connection = h11.Connection(h11.CLIENT)
-    headers = [("Host", host), ("User-Agent", "feedback-check"), ("Connection", "close")]
-    writer.write(connection.send(h11.Request(method="GET", target=check.path, headers=headers)) or b"")
-    writer.write(connection.send(h11.EndOfMessage()) or b"")
-    status, body = 0, b""
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(BODY_BYTES_MAX))
-        elif isinstance(event, h11.Response):
-            status = event.status_code
-            if status not in check.status:
-                return Outcome(False, f"status {status}")
-            if not check.body:
-                return Outcome(True, f"status {status}")
-        elif isinstance(event, h11.Data):
-            body += bytes(event.data)
-            if check.body.encode() in body:
-                return Outcome(True, f"status {status} with the text")
-            if len(body) > BODY_BYTES_MAX:
-                return Outcome(False, f"status {status}, and the text is not in its first 64 KiB")
-        elif not isinstance(event, h11.InformationalResponse):
-            return Outcome(False, f"status {status} without the text")
-
-
-def _host(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-@cache
-def _tls(verify: bool) -> ssl.SSLContext:
-    """Real servers are asked by address and often have certificates for their own use."""
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+async def _program(programs: Programs, check: Check, target: Target) -> Outcome:
+    place = {"{address}": str(target.address), "{port}": str(target.port)}
+    words = [w.replace("{address}", place["{address}"]).replace("{port}", place["{port}"]) for w in check.command]
+    status, said = await programs.run(words)
+    return Outcome(status == 0, f"exit status {status}" + (f": {said}" if said else ""))

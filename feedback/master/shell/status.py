@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from feedback.master.claims.health import Checked
 from feedback.master.controller import Decision
 from feedback.master.outcome import Status
 from feedback.master.pipeline import ServiceStatus
@@ -64,9 +65,18 @@ def _destination(of: Status) -> dict[str, Any]:
         "rate_per_second": round(estimate.rate, 2) if estimate else None,
         "cores": estimate.cores if estimate else None,
         "memory_available": round(estimate.memory_available, 4) if estimate else None,
-        "check": {"up": of.checked.up, "text": of.checked.text} if of.checked else None,
+        "check": _check(of.checked) if of.checked else None,
         "order": {"kind": str(of.order.kind), "text": str(of.order)} if of.order else None,
         "reasons": [{"stage": s.stage, "text": str(s.fact), "value": s.value} for s in of.steps],
+    }
+
+
+def _check(checked: Checked) -> dict[str, Any]:
+    return {
+        "up": checked.up,
+        "text": checked.text,
+        "warning": checked.warning,
+        "certificate_expires_at": checked.expires_at,
     }
 
 

@@ -1,0 +1,219 @@
+"""The kinds of checks: what is said to a server, and what answer is good. A shell: it decides nothing about servers.
+
+TCP and TLS: a connection, and, where wanted, words there and back. UDP: a datagram. DNS: one question, by dnspython.
+HTTP and HTTPS: one GET, by h11. The caller sets the deadline. What a server says is hostile: so many bytes are taken
+and no more, and nothing is believed but what was asked for.
+
+Every function raises OSError and ssl.SSLError as they come, and Nonsense where the answer is not of the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import cache
+
+import h11
+
+from feedback.config.probe import Check
+from feedback.master.claims.asking import Target
+from feedback.master.claims.health import Outcome
+from feedback.master.shell import certificate
+
+BODY_BYTES_MAX = 64 * 1024
+ANSWER_BYTES_MAX = 4096  # of words, and of a datagram
+DNS_BYTES_MAX = 4096
+RECORDS_MAX = 32  # of the answer: dnspython takes 5 ms for a record that is made to be slow
+SHOWN_BYTES_MAX = 60
+SILENCE_PART = 0.9  # of the timeout, before a silence that counts as good is taken for one
+
+Ask = Callable[[Check, Target], Awaitable[Outcome]]
+
+
+class Nonsense(Exception):  # noqa: N818 - an outcome, not a fault
+    """The answer is not of the protocol: what was wrong."""
+
+
+async def dial(target: Target, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """A connected socket, which is the caller's to close."""
+    family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
+    client = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(client, (str(target.address), target.port))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+async def tcp(check: Check, target: Target) -> Outcome:
+    client = await dial(target)
+    if not check.send and not check.expect:
+        client.close()  # a third of a stream's cost
+        return Outcome(True, "connected")
+    reader, writer = await asyncio.open_connection(sock=client)
+    try:
+        return await _talk(check, reader, writer)
+    finally:
+        writer.transport.close()
+
+
+async def tls(check: Check, target: Target) -> Outcome:
+    reader, writer = await _secured(check, target)
+    # abort, not close: a peer that does not end its TLS must not hold our end
+    try:
+        return certificate.noted(await _talk(check, reader, writer), writer, check.expiry_days)
+    finally:
+        writer.transport.abort()
+
+
+async def _secured(check: Check, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    name = check.host or str(target.address)
+    return await asyncio.open_connection(sock=await dial(target), ssl=_context(check.verify), server_hostname=name)
+
+
+async def _talk(check: Check, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Outcome:
+    """What is sent, and whether the expected comes back: anywhere in the first bytes."""
+    writer.write(check.sent)
+    expected, heard = check.expected, b""
+    while expected not in heard:
+        more = await reader.read(ANSWER_BYTES_MAX)
+        if not more:
+            return Outcome(False, f"closed without {_shown(expected)}: {_shown(heard)}")
+        heard += more
+        if len(heard) > ANSWER_BYTES_MAX:
+            return Outcome(False, f"{_shown(expected)} is not in its first 4 KiB: {_shown(heard)}")
+    writer.write(check.parting)
+    return Outcome(True, f"said {_shown(expected)}" if expected else "connected")
+
+
+def _shown(data: bytes) -> str:
+    return repr(data[:SHOWN_BYTES_MAX].decode("latin-1"))
+
+
+async def udp(check: Check, target: Target) -> Outcome:
+    """A refusal comes as ICMP, and as an OSError here."""
+    loop = asyncio.get_running_loop()
+    with await dial(target, socket.SOCK_DGRAM) as client:
+        await loop.sock_sendall(client, check.sent)
+        if not check.reply:
+            try:
+                async with asyncio.timeout(check.timeout_seconds * SILENCE_PART):
+                    await loop.sock_recv(client, ANSWER_BYTES_MAX)
+            except TimeoutError:
+                return Outcome(True, "not refused")
+            return Outcome(True, "answered")
+        heard = await loop.sock_recv(client, ANSWER_BYTES_MAX)
+    if check.expected not in heard:
+        return Outcome(False, f"answered {_shown(heard)}, without {_shown(check.expected)}")
+    return Outcome(True, f"said {_shown(check.expected)}" if check.expected else "answered")
+
+
+async def dns(check: Check, target: Target) -> Outcome:
+    """Good is NOERROR with at least one record of what was asked."""
+    from dns import message, rcode
+    from dns.exception import DNSException
+
+    question = message.make_query(check.name, check.record)
+    ask = _dns_over_tcp if check.transport == "tcp" else _dns_over_udp
+    try:
+        answer = message.from_wire(_answers(await ask(question.to_wire(), target)), ignore_trailing=True)
+    except (DNSException, ValueError) as error:  # ValueError: a label that is no text
+        raise Nonsense(f"not DNS: {error or type(error).__name__}") from None
+    if not question.is_response(answer):
+        raise Nonsense("not the answer to what was asked")
+    if answer.rcode() != rcode.NOERROR:
+        return Outcome(False, f"{check.name} {check.record}: {rcode.to_text(answer.rcode())}")
+    kind = question.question[0].rdtype
+    records = [record.to_text() for found in answer.answer if found.rdtype == kind for record in found]
+    if not records or check.answer not in ("", *records):
+        told = ", ".join(records)[:SHOWN_BYTES_MAX] or "without a record"
+        return Outcome(False, f"{check.name} {check.record}: {told}" + (f", not {check.answer}" if records else ""))
+    return Outcome(True, f"{check.name} {check.record}: {(check.answer or records[0])[:SHOWN_BYTES_MAX]}")
+
+
+def _answers(wire: bytes) -> bytes:
+    """The message without its further sections, which nobody asked for."""
+    count = int.from_bytes(wire[6:8])
+    if count > RECORDS_MAX:
+        raise Nonsense(f"an answer of {count} records: {RECORDS_MAX} are taken")
+    return wire[:8] + bytes(4) + wire[12:] if len(wire) >= 12 else wire
+
+
+async def _dns_over_udp(question: bytes, target: Target) -> bytes:
+    """The first datagram with the question's number: the socket takes them from that server only."""
+    loop = asyncio.get_running_loop()
+    with await dial(target, socket.SOCK_DGRAM) as client:
+        await loop.sock_sendall(client, question)
+        while (heard := await loop.sock_recv(client, DNS_BYTES_MAX))[:2] != question[:2]:
+            pass
+    return heard
+
+
+async def _dns_over_tcp(question: bytes, target: Target) -> bytes:
+    reader, writer = await asyncio.open_connection(sock=await dial(target))
+    try:
+        writer.write(len(question).to_bytes(2) + question)
+        size = int.from_bytes(await reader.readexactly(2))
+        if size > DNS_BYTES_MAX:
+            raise Nonsense(f"an answer of {size} bytes: {DNS_BYTES_MAX} are taken")
+        return await reader.readexactly(size)
+    except asyncio.IncompleteReadError:
+        raise Nonsense("closed without an answer") from None
+    finally:
+        writer.transport.abort()
+
+
+async def http(check: Check, target: Target) -> Outcome:
+    if check.type == "https":
+        reader, writer = await _secured(check, target)
+    else:
+        reader, writer = await asyncio.open_connection(sock=await dial(target))
+    try:
+        outcome = await _get(check, check.host or str(target), reader, writer)
+        return certificate.noted(outcome, writer, check.expiry_days) if check.type == "https" else outcome
+    except h11.ProtocolError as error:
+        raise Nonsense(f"not HTTP: {error}") from None
+    finally:
+        writer.transport.abort()
+
+
+async def _get(check: Check, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Outcome:
+    connection = h11.Connection(h11.CLIENT)
+    headers = [("Host", host), ("User-Agent", "feedback-check"), ("Connection", "close")]
+    writer.write(connection.send(h11.Request(method="GET", target=check.path, headers=headers)) or b"")
+    writer.write(connection.send(h11.EndOfMessage()) or b"")
+    status, body = 0, b""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(BODY_BYTES_MAX))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+            if status not in check.status:
+                return Outcome(False, f"status {status}")
+            if not check.body:
+                return Outcome(True, f"status {status}")
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+            if check.body.encode() in body:
+                return Outcome(True, f"status {status} with the text")
+            if len(body) > BODY_BYTES_MAX:
+                return Outcome(False, f"status {status}, and the text is not in its first 64 KiB")
+        elif not isinstance(event, h11.InformationalResponse):
+            return Outcome(False, f"status {status} without the text")
+
+
+@cache
+def _context(verify: bool) -> ssl.SSLContext:
+    """Real servers are asked by address and often have certificates for their own use."""
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+KINDS: dict[str, Ask] = {"tcp": tcp, "tls": tls, "udp": udp, "dns": dns, "http": http, "https": http}
