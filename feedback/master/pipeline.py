@@ -11,7 +11,10 @@ reconcile the smallest plan of edits
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from math import inf
+from weakref import ref
 
 import msgspec
 
@@ -28,7 +31,7 @@ from feedback.master.claims.orders import NONE, Standing
 from feedback.master.claims.owner import ForeignEdit
 from feedback.master.claims.watch import Watch
 from feedback.master.laws import Law, load
-from feedback.master.outcome import Chain, Status
+from feedback.master.outcome import Chain, Status, Step
 from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisation
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.servers.arrivals import Arrivals, flow
@@ -44,14 +47,50 @@ FLOW_SECONDS = 2.0
 NOBODY_ELSE = "nobody else can serve"
 
 
-class ServiceStatus(msgspec.Struct, frozen=True):
-    """One service in one decision. `held` says why everything stays as it is, '' if it does not."""
+class ServiceStatus:
+    """One service in one decision. `held` says why everything stays as it is, '' if it does not.
 
-    service: Service
-    law: str
-    flow: float
-    held: str
-    destinations: tuple[Status, ...]
+    What is said of each destination is made when somebody asks, in the thread of the decisions, or before the next look
+    if somebody still has this then: so it never changes, and costs nothing where nobody reads it. Who hands this to
+    another thread calls `keep` before."""
+
+    __slots__ = ("__weakref__", "_made", "_moved", "_news", "_rows", "flow", "held", "law", "service")
+
+    def __init__(self, service: Service, law: str, pool: Pool, held: str, moved: list[Row]) -> None:
+        self.service, self.law, self.flow, self.held = service, law, pool.flow, held
+        self._rows, self._moved = pool.rows, moved
+        self._made: tuple[Status, ...] | None = None
+        self._news: tuple[Status, ...] | None = None
+
+    @property
+    def destinations(self) -> tuple[Status, ...]:
+        """All of them."""
+        if self._made is None:
+            self._made = self._statuses(self._rows)
+        return self._made
+
+    @property
+    def news(self) -> tuple[Status, ...]:
+        """Those whose weight changes, and those of which something else is decided than before."""
+        if self._news is None:
+            self._news = self._statuses(self._moved)
+        return self._news
+
+    @property
+    def trusts(self) -> Counter[Trust]:
+        """How many destinations are trusted how far."""
+        return Counter(of.trust for of in self._made or self._rows)
+
+    def keep(self) -> None:
+        """Make all of it now: the rows are about to change."""
+        self._made, self._news = self.destinations, self.news
+
+    def __len__(self) -> int:
+        """How many destinations there are."""
+        return len(self._rows)
+
+    def _statuses(self, rows: list[Row]) -> tuple[Status, ...]:
+        return tuple(_status(row, self.service) for row in rows)
 
 
 class Advised(msgspec.Struct, frozen=True, gc=False):
@@ -77,6 +116,7 @@ class Pipeline:
         guards = config.guards
         self.law_name = law
         self.law: Law = load(law, named.law_options if named else None)
+        self._put = getattr(self.law, "put", None)  # one of ours writes into the rows itself
         self.orders: Standing = NONE  # the operator's, for this service
         self.watch = Watch(asking, config.check_of(named) if named else None, named.agent_check if named else None)
         self.pool = Pool(service)
@@ -93,7 +133,7 @@ class Pipeline:
         self._decided_at: float | None = None
         self._fleet_version = -1
         self._rows: list[Row] = []  # as of the last decision
-        self._last: ServiceStatus | None = None
+        self._last: Callable[[], ServiceStatus | None] = _nobody  # the last decision, if anybody still has it
 
     def _row(self, base: Destination) -> Row:
         key = base.key
@@ -189,6 +229,7 @@ class Pipeline:
 
     def look(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
         """Take a look at the kernel. Returns what somebody else did since the last one."""
+        self._begin()
         first = self.claims.entry is None and entry is not None
         foreign = self.claims.look(entry, now)
         rows = self.pool.rows
@@ -196,13 +237,27 @@ class Pipeline:
         if first:
             self._continue()
             self._learned, self._limited = {}, frozenset()
-        opened = 0
+        opened, heard = 0, bool(rows)
+        said: list[float] = []
+        counted: list[float | None] = []
         for row in rows:
-            if row.kernel is not None:
-                opened += row.active
-                row.arrivals.look(row.kernel.counters.connections, now)
-                row.capacity.observe_kernel(row.active, row.kernel.counters.connections, now)
-        self._measure_flow(entry, now)
+            kernel, capacity = row.kernel, row.capacity
+            if kernel is None:
+                counted.append(row.arrivals.now(now))
+            else:
+                connections = kernel.counters.connections
+                counted.append(row.arrivals.look(connections, now))
+                capacity.active = active = row.active
+                opened += active
+                if capacity.blind:
+                    capacity.observe_kernel(active, connections, now)
+            said.append(capacity.rate)
+            if row.window is None:
+                heard = False
+        if heard:
+            self.pool.flow = flow(said, counted)
+        else:
+            self._measure_flow(entry, now)
         self._prior.residence(opened / self.pool.flow if self.pool.flow > 0 else 0.0, now)
         return foreign
 
@@ -217,11 +272,7 @@ class Pipeline:
             self._prior.seed(row for row in there if row.weight)
 
     def _measure_flow(self, entry: ServiceEntry | None, now: float) -> None:
-        """New connections per second by the kernel's counters, which move every 2 s; with the agents', livelier."""
-        rows = self.pool.rows
-        if rows and all(row.window is not None for row in rows):
-            self.pool.flow = flow(rows, now)
-            return
+        """New connections per second by the kernel's counters alone, which move every 2 s."""
         total = sum(e.counters.connections for e in entry.destinations) if entry else 0
         if self._counted is None or total < self._counted[1]:
             self._counted = (now, total)
@@ -243,15 +294,19 @@ class Pipeline:
         self.claims.untouched()
         for row in self.pool.rows:
             row.windows = []
-        last = self._last or ServiceStatus(self.service, self.law_name, self.pool.flow, why, ())
-        return msgspec.structs.replace(last, held=why)
+            row.aim, row.aimed, row.why, row.told = row.weight, None, None, None
+            row.said = [Step("guard", why, row.aim)]
+            if row.kernel is not None:
+                row.upper, row.lower = row.kernel.destination.upper, row.kernel.destination.lower
+        return self._say(why, [])
 
     def decide(self, fleet: Fleet, now: float) -> tuple[ServiceStatus, list[Edit]]:
+        self._begin()
         self._turn(fleet, now)
         self.claims.ask(self.orders, now)
         self._ask_law(now)
-        self._bound()
-        self._actuate()
+        trials = self._bound()
+        self._actuate(trials)
         self.claims.settle(self.orders, now)
         return self._outcome(now), self._reconcile()
 
@@ -265,6 +320,7 @@ class Pipeline:
             self._fleet_version, self._rows = fleet.version, rows
             for row in rows:
                 row.server = fleet.server(row.address)
+        known, fresh = [], Trust.FRESH
         for row in rows:
             server = row.server
             if server is None:
@@ -272,23 +328,31 @@ class Pipeline:
             else:
                 age = now - server.mapped_at
                 row.age_seconds = age = age if age > 0.0 else 0.0
-                row.trust = Trust.FRESH if age <= server.patience else server.trust(age)
-            row.estimate = row.capacity.estimate()
-        pool.utilisation = used = utilisation(rows)
-        pool.crowding = max(used, crowding(rows))
+                row.trust = fresh if age <= server.patience else server.trust(age)
+            row.estimate = estimate = row.capacity.estimate()
+            if estimate is not None:
+                known.append(estimate)
+        pool.utilisation = used = utilisation(known)
+        pool.crowding = max(used, crowding(known))
 
     def _ask_law(self, now: float) -> None:
-        shares = self.law.shares(self.pool, now)
-        for row in self.pool.rows:
-            share = shares[row.key]
-            row.wanted = value = share.value
-            row.tier, row.why, row.of = share.tier, share.why, value if share.of is None else share.of
-            row.said, row.told = list(share.more) if share.more else None, None
+        rows = self.pool.rows
+        if self._put is not None:
+            self._put(self.pool, now)
+        else:
+            shares = self.law.shares(self.pool, now)
+            for row in rows:
+                share = shares[row.key]
+                row.wanted = value = share.value
+                row.tier, row.why, row.of = share.tier, share.why, value if share.of is None else share.of
+                row.said = list(share.more) if share.more else None
+        for row in () if self.watch.idle else rows:
             if row.advised is not None:  # a part of what its server would get, as HAProxy takes it of the usual weight
                 row.wanted *= row.advised
                 row.say("advice", Advised(row.advised), row.wanted)
 
-    def _bound(self) -> None:
+    def _bound(self) -> bool:
+        """Whether trials may go on."""
         pool, claims = self.pool, self.claims
         rows = pool.rows
         tiered = any(row.tier for row in rows)
@@ -303,14 +367,17 @@ class Pipeline:
                 if row.zero is not None:
                     row.share = 0.0
                     row.say("guard", row.zero.why, 0.0)
-        limits.try_out(rows, trials=trials)
+        return trials
 
-    def _actuate(self) -> None:
+    def _actuate(self, trials: bool) -> None:
         """What each row gets, before somebody's word changes it."""
         pool = self.pool
         held = pool.held
         for row in pool.rows:
-            row.part, row.note, row.stands = row.share, None, None
+            failures, row.tried = row.failures, False
+            if row.claim.cap is not None or (failures is not None and failures.trial is not None):
+                limits.try_out(row, trials=trials)
+            row.part, row.note, row.stands, row.told = row.share, None, None, None
             limit = row.limit
             row.upper, row.lower = limit.upper, limit.lower
             if limit.why:
@@ -319,9 +386,10 @@ class Pipeline:
             self._actuator.aim(pool)
             most = traits(self.service.scheduler).weight_max
             for row in pool.rows:
-                if row.aim > most:
-                    row.aim = most
-                row.aimed = row.aim
+                aim = row.aim
+                if aim > most:
+                    row.aim = aim = most
+                row.aimed = aim
             return
         owned = self.claims.owned is not None
         for row in pool.rows:
@@ -340,39 +408,59 @@ class Pipeline:
                     row.say("guard", NOBODY_ELSE, row.aim)
 
     def _outcome(self, now: float) -> ServiceStatus:
-        key, scheduler, outcomes = self.service.key, self.service.scheduler, []
+        moved = []
         for row in self.pool.rows:
-            outcomes.append(
-                Status(
-                    key,
-                    row.key,
-                    row.aim,
-                    row.share if row.stands is None else row.stands,
-                    row.upper,
-                    row.lower,
-                    Chain(row.why, row.of, row.said, scheduler, row.aimed, row.note, row.share, row.told),
-                    row.base,
-                    row.kernel,
-                    row.trust,
-                    row.age_seconds,
-                    row.estimate,
-                    row.zero,
-                    row.out,
-                    row.checked,
-                    row.order,
-                )
-            )
             if row.windows:
                 row.windows = []
+            trust, zero, out = row.standing
+            if row.aim != row.weight or row.trust is not trust or row.zero is not zero or row.out is not out:
+                row.standing = row.trust, row.zero, row.out
+                moved.append(row)
         why = self.orders.paused or self.claims.standing(now) or self.pool.held or ""
-        self._last = ServiceStatus(self.service, self.law_name, self.pool.flow, str(why), tuple(outcomes))
-        return self._last
+        return self._say(str(why), moved)
+
+    def _say(self, held: str, moved: list[Row]) -> ServiceStatus:
+        status = ServiceStatus(self.service, self.law_name, self.pool, held, moved)
+        self._last = ref(status)
+        return status
+
+    def _begin(self) -> None:
+        """The rows are about to change: who still has the last decision is to have it as it was."""
+        last = self._last()
+        if last is not None:
+            last.keep()
 
     def _reconcile(self) -> list[Edit]:
         owned, entry = self.claims.owned, self.claims.entry
         if owned is not None and self.orders.paused is None:
             return reconcile_owned(self.service, self.claims.rows, entry)
         return reconcile_weights(self.service.key, self.pool.rows) if entry is not None else []
+
+
+def _nobody() -> None:
+    """Has any decision."""
+
+
+def _status(row: Row, service: Service) -> Status:
+    chain = Chain(row.why, row.of, row.said, service.scheduler, row.aimed, row.note, row.share, row.told)
+    return Status(
+        service.key,
+        row.key,
+        row.aim,
+        row.share if row.stands is None else row.stands,
+        row.upper,
+        row.lower,
+        chain,
+        row.base,
+        row.kernel,
+        row.trust,
+        row.age_seconds,
+        row.estimate,
+        row.zero,
+        row.out,
+        row.checked,
+        row.order,
+    )
 
 
 def _roles(named: ServiceConfig) -> dict[DestinationKey, Role]:

@@ -6,7 +6,7 @@ fields and reads the others'. The length of a turn, the flow and the pool's util
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -103,6 +103,7 @@ class Row:
     lower: int = 0
     said: list[Step] | None = None  # by the stages between the law and the actuator
     told: list[Step] | None = None  # by claims, after the plan
+    standing: tuple[Trust | None, Zero | None, Out | None] = (None, None, None)  # at the last decision
 
     def follow(self, old: Row) -> None:
         """Its destination was removed and is there again before anything was decided: an owner's reload. What the
@@ -178,19 +179,23 @@ class Share(msgspec.Struct, frozen=True, gc=False):
 Shares: TypeAlias = Mapping[DestinationKey, Share]
 
 
-def utilisation(rows: Iterable[Row]) -> float:
-    """What is used of what these can have, weighted by capacity."""
-    known = [row.estimate for row in rows if row.estimate is not None]
-    most = COUNTS_MOST * median_low(e.capacity for e in known) if known else 0.0
-    total = used = 0.0
-    for estimate in known:
-        weight = min(most, estimate.capacity)
-        total += weight
-        used += weight * estimate.utilisation
+def utilisation(estimates: Sequence[Estimate]) -> float:
+    """What is used of what these servers can have, weighted by capacity."""
+    capacities = [of.capacity for of in estimates]
+    most = COUNTS_MOST * median_low(capacities) if capacities else 0.0
+    if capacities and max(capacities) > most:
+        capacities = [capacity if capacity < most else most for capacity in capacities]
+    total = sum(capacities)
+    used = sum([of.utilisation * capacity for of, capacity in zip(estimates, capacities, strict=True)])
     return used / total if total else 0.0
 
 
-def crowding(rows: Iterable[Row]) -> float:
-    """How far most servers are used, whatever their capacity: what a single one says of its own changes little here."""
-    known = [row.estimate.utilisation for row in rows if row.estimate is not None]
-    return median_low(known) if known else 0.0
+def crowding(estimates: Sequence[Estimate]) -> float:
+    """How far most of these servers are used, whatever their capacity: what a single one says of its own changes little
+    here."""
+    return median_low([of.utilisation for of in estimates]) if estimates else 0.0
+
+
+def estimates(rows: Iterable[Row]) -> list[Estimate]:
+    """Of those of which something is known."""
+    return [row.estimate for row in rows if row.estimate is not None]

@@ -43,12 +43,16 @@ def reconcile_owned(service: Service, rows: Mapping[DestinationKey, Row], entry:
         edits.append(AddService(service))
     elif differs(service, entry.service):
         edits.append(SetService(service))
+    there = 0
     for row in rows.values():
-        if row.kernel is None:
-            edits.append(AddDestination(service.key, wanted(row, row.base)))
-        elif not _stands(row, row.base):
-            edits.append(SetDestination(service.key, wanted(row, row.base)))
-    if entry is not None:
+        base, kernel = row.base, row.kernel
+        if kernel is None:
+            edits.append(AddDestination(service.key, wanted(row, base)))
+            continue
+        there += 1
+        if not (_stands(row, kernel.destination) and same_way(base, kernel.destination)):
+            edits.append(SetDestination(service.key, wanted(row, base)))
+    if entry is not None and len(entry.destinations) > there:
         edits.extend(
             RemoveDestination(service.key, e.destination.key)
             for e in entry.destinations
@@ -66,13 +70,6 @@ def reconcile_weights(service: ServiceKey, rows: Iterable[Row]) -> list[Edit]:
     ]
 
 
-def _stands(row: Row, base: Destination) -> bool:
-    """Whether the kernel has what the row should have, by way of `base`."""
-    assert row.kernel is not None
-    have = row.kernel.destination
-    return (
-        row.aim == have.weight
-        and row.upper == have.upper
-        and row.lower == have.lower
-        and (base is have or same_way(base, have))
-    )
+def _stands(row: Row, have: Destination) -> bool:
+    """Whether the kernel has the weight and the thresholds that the row should have."""
+    return row.aim == have.weight and row.upper == have.upper and row.lower == have.lower

@@ -13,7 +13,7 @@ from feedback.config import MasterConfig, parse
 from feedback.master.bounds.limits import NONE
 from feedback.master.claims.claim import Claim
 from feedback.master.outcome import By, Zero
-from feedback.master.pool import Pool, Role, Row, Share, utilisation
+from feedback.master.pool import Pool, Role, Row, Share, estimates, utilisation
 from feedback.master.servers.capacity import Capacity, Estimate
 from feedback.master.servers.fleet import Trust
 from feedback.master.servers.prior import Prior
@@ -145,7 +145,7 @@ def replace(of: Any, **changes: Any) -> Any:
 
 
 def pool(*rows: Row, flow: float = 100.0, scheduler: str = "sed", service: Service | None = None) -> Pool:
-    used = utilisation(rows)
+    used = utilisation(estimates(rows))
     return Pool(service or Service(VIRTUAL, scheduler), list(rows), flow, utilisation=used, crowding=used)
 
 

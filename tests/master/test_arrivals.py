@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from feedback.master.pool import Row
-from feedback.master.servers.arrivals import Arrivals, flow
+from feedback.master.servers import arrivals as counting
+from feedback.master.servers.arrivals import Arrivals
 from tests.master.builders import member
 
 SERVERS, RATE = 4, 50.0
@@ -22,6 +23,10 @@ def counted(*said: float, kernel: float = RATE, refreshes: int = 3) -> list[Row]
             row.arrivals.look(round(kernel * 2 * k), 2.0 * k)
         rows.append(row)
     return rows
+
+
+def flow(rows: list[Row], now: float) -> float:
+    return counting.flow([row.capacity.rate for row in rows], [row.arrivals.now(now) for row in rows])
 
 
 def test_what_all_agents_see_counts_at_once() -> None:

@@ -10,7 +10,7 @@ from feedback.master import Controller
 from feedback.master.claims.orders import Kind, Order
 from feedback.master.laws import UnknownLawError
 from feedback.master.state import decode, encode
-from feedback.model import AddDestination, AddService, Destination, Service, SetDestination
+from feedback.model import AddDestination, AddService, Destination, DestinationKey, Service, SetDestination
 from feedback.wire import Connections
 from tests.master.builders import VIRTUAL, Table, config, report, rip
 
@@ -68,6 +68,54 @@ def test_at_rest_hardly_anything_is_written() -> None:
 def test_the_same_calls_give_the_same_decisions() -> None:
     one, two = Bench(config(4), [50, 100, 200, 400]), Bench(config(4), [50, 100, 200, 400])
     assert one.run(7) == two.run(7)
+
+
+def test_a_decision_that_is_kept_says_the_same_after_later_turns() -> None:
+    """What it says of each destination is made on demand, from rows that move on."""
+    read, kept = Bench(config(3), [50, 100, 200]), Bench(config(3), [50, 100, 200])
+    decisions = []
+    for bench in (read, kept):
+        bench.run(3, load=0.6)
+        decisions.append(bench.controller.decide(bench.now))
+    (at_once,) = decisions[0].services
+    said = at_once.destinations, at_once.news, at_once.trusts
+    for bench in (read, kept):
+        bench.run(5, load=0.9)
+        bench.silent = {0}
+        bench.run(30, load=0.2)
+    (later,) = decisions[1].services
+    assert (
+        (later.destinations, later.news, later.trusts) == said == (at_once.destinations, at_once.news, at_once.trusts)
+    )
+    assert [d.reasons for d in later.destinations] == [d.reasons for d in said[0]]
+
+
+class Newsed(Bench):
+    """Keeps the news of each turn, and whose weights its edits changed."""
+
+    def __init__(self, speeds: list[float]) -> None:
+        super().__init__(config(len(speeds)), speeds)
+        self.news: list[set[DestinationKey]] = []
+        self.changed: list[set[DestinationKey]] = []
+
+    def turn(self) -> None:
+        self.controller.receive_kernel(self.table.snapshot(), self.now)
+        decision = self.controller.decide(self.now)
+        self.news.append({d.key for d in decision.services[0].news})
+        self.changed.append({e.destination.key for e in decision.edits if isinstance(e, SetDestination)})
+        self.table.apply(decision.edits)
+
+
+def test_news_are_of_whom_something_else_is_decided_and_of_nobody_else() -> None:
+    bench = Newsed([50, 100, 200])
+    bench.run(20)
+    bench.news.clear()
+    bench.changed.clear()
+    bench.silent = {1}
+    bench.run(6)
+    silent = rip(2)
+    assert sum(silent in news for news in bench.news) >= 1  # it is stale
+    assert [news - {silent} for news in bench.news] == [changed - {silent} for changed in bench.changed]
 
 
 def test_a_restarted_master_continues_from_what_the_kernel_has() -> None:

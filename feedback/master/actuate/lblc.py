@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from statistics import median_low
 
-from feedback.master.actuate.weight import band, rest, scaled, switched
+from feedback.master.actuate.weight import banded, rest, scaled, switched
 from feedback.master.pool import Pool
 
 
@@ -25,8 +25,7 @@ class Locality:
     def aim(self, pool: Pool) -> None:
         rows = pool.rows
         parts = scaled(rows, [row.part for row in rows], self._mean(pool), self.LIMIT, keep=True)
-        for row, part in zip(rows, parts, strict=True):
-            band(row, part, self.DEAD_BAND, self.LIMIT)
+        banded(rows, parts, self.DEAD_BAND, self.LIMIT)
         rested = self._written_at is None or pool.now - self._written_at >= self.SECONDS_MIN
         if not rested and not switched(rows):
             rest(rows, "resting: a weight is also a limit")

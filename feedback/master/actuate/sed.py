@@ -11,7 +11,7 @@ from math import ceil, sqrt
 
 import msgspec
 
-from feedback.master.actuate.weight import CATCH_UP, band, scaled, surviving
+from feedback.master.actuate.weight import CATCH_UP, banded, scaled, surviving
 from feedback.master.pool import Pool, Row
 
 UDP = "this scheduler counts active connections, and UDP has none: the largest weight takes all (use wrr or mh)"
@@ -40,8 +40,7 @@ class Stock:
         tick = 0.2 if self._at is None else min(1.0, max(0.05, now - self._at))
         self._at = now
         parts = scaled(rows, [row.part for row in rows], self.MEAN, self.LIMIT, keep=True)
-        for row, part in zip(rows, parts, strict=True):
-            band(row, part, self._dead_band, self.LIMIT)
+        banded(rows, parts, self._dead_band, self.LIMIT)
         if pool.udp:
             for row in rows:
                 row.note = UDP if row.aim else row.note

@@ -9,7 +9,7 @@ connections are open that the product would pass 2**31. Source: ip_vs_twos.c, ip
 
 from __future__ import annotations
 
-from feedback.master.actuate.weight import band, scaled
+from feedback.master.actuate.weight import banded, scaled
 from feedback.master.pool import Pool
 
 ACTIVE = 256
@@ -27,5 +27,4 @@ class Draw:
         overhead = max((row.active * ACTIVE + row.inactive for row in rows), default=0)
         limit = max(1, min(self.LIMIT, (2**31 - 1) // (self.HEADROOM * overhead + 1)))
         parts = scaled(rows, [row.part for row in rows], self.MEAN, limit, keep=True)
-        for row, part in zip(rows, parts, strict=True):
-            band(row, part, self._dead_band, limit)
+        banded(rows, parts, self._dead_band, limit)

@@ -49,7 +49,7 @@ class WithinPart(msgspec.Struct, frozen=True, gc=False):
 
 def surviving(pool: Pool, seconds: float) -> float:
     """The part of the open connections that is still open after so many seconds (residence by Little's law)."""
-    opened = sum(row.active for row in pool.rows)
+    opened = sum([row.active for row in pool.rows])
     residence = opened / pool.flow if pool.flow > 0 else 0.0
     return max(0.0, 1 - seconds / residence) if residence > 0 else 0.0
 
@@ -57,10 +57,10 @@ def surviving(pool: Pool, seconds: float) -> float:
 def scaled(rows: Sequence[Row], parts: Sequence[float], mean: float, limit: int, *, keep: bool) -> list[float]:
     """Parts times a scale. With `keep` it is that of the weights in force while it fits, so that one server's change
     is one write."""
-    serving = [part for part in parts if part > 0]
-    if not serving:
+    largest = max(parts, default=0.0)
+    if largest <= 0:
         return list(parts)
-    scale, largest = mean * len(serving), max(serving)
+    scale = mean * len([part for part in parts if part > 0])
     if keep:
         ratios = [row.weight / part for row, part in zip(rows, parts, strict=True) if row.weight and part > 0]
         if ratios:
@@ -82,6 +82,17 @@ def band(row: Row, value: float, dead_band: float, limit: int) -> None:
         row.note = Within(value, have)
     else:
         row.aim = min(limit, max(1, round(value)))
+
+
+def banded(rows: Sequence[Row], values: Sequence[float], dead_band: float, limit: int) -> None:
+    """`band` for each row and its value."""
+    for row, value in zip(rows, values, strict=True):
+        have = row.weight
+        slack = dead_band * have
+        if have and value > 0 and -slack <= value - have <= slack:
+            row.aim, row.note = have, Within(value, have)
+        else:
+            band(row, value, dead_band, limit)
 
 
 def switched(rows: Sequence[Row]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import exp, sqrt
 from statistics import median_low
 
-from feedback.master.actuate.weight import LOOK_SECONDS, band, scaled
+from feedback.master.actuate.weight import LOOK_SECONDS, banded, scaled
 from feedback.master.pool import Pool, Row
 
 TINY = 1e-9  # a share that is not 0 stays so
@@ -43,8 +43,7 @@ class Flow:
     def aim(self, pool: Pool) -> None:
         rows = pool.rows
         parts = scaled(rows, self._corrected(pool), self.MEAN, self.LIMIT, keep=False)
-        for row, part in zip(rows, parts, strict=True):
-            band(row, part, self._dead_band, self.LIMIT)
+        banded(rows, parts, self._dead_band, self.LIMIT)
         changed = [row for row in rows if row.kernel is None or row.weight != row.aim]
         if not changed:
             return

@@ -54,13 +54,16 @@ class Doubt:
     def doubted(self, pool: Pool) -> dict[DestinationKey, Doubted]:
         """Who is doubted now. Call it at each decision."""
         now, total_active, total_rate = pool.now, 0, 0.0
-        rows = [row for row in pool.rows if row.kernel is not None]
-        for row in rows:
-            if row.arrivals.rate is not None:
+        suspects = [r for r in pool.rows if r.kernel is not None and (r.active >= ACTIVE_MIN or r.doubt is not None)]
+        if not suspects:
+            return {}
+        for row in pool.rows:
+            rate = row.arrivals.rate
+            if rate is not None and row.kernel is not None:
                 total_active += row.active
-                total_rate += row.arrivals.rate
+                total_rate += rate
         found = {}
-        for row in rows:
+        for row in suspects:
             known, rate = row.doubt, row.arrivals.rate
             if known is None:
                 known = row.doubt = Known()

@@ -21,7 +21,7 @@ from feedback.config import Guards
 from feedback.master.bounds.doubt import Doubt
 from feedback.master.bounds.eject import TRIAL_CONNECTIONS, Ejector
 from feedback.master.outcome import Fact, Out
-from feedback.master.pool import SATURATED, Pool, Row, utilisation
+from feedback.master.pool import SATURATED, Pool, Row, estimates, utilisation
 from feedback.master.servers.fleet import Trust
 from feedback.model import DestinationKey
 
@@ -100,6 +100,7 @@ class Guard:
         self._longest = 300 / max(1e-3, log(self._change))  # seconds: after that a share may be anything
         self._started = False
         self._any = False  # whether anybody was in service at the last decision
+        self._well: list[Row] = []  # all, where all were heard at the last decision
 
     def apply(self, pool: Pool, restated: Callable[[Row], int | None]) -> None:
         """Turn what is `wanted` of each row into its `share`. `restated`, at the first call: what a weight in force
@@ -120,15 +121,25 @@ class Guard:
         serving = [row for row in rows if row.zero is None and row.out is None]
         self._start_ramps(serving)
         self._let_through(serving, pool, self._doubt.doubted(pool))
-        self._any = False
-        for row in rows:
-            if row.zero is None and row.out is None:
-                row.before, self._any = row.share, True
-            else:
-                row.before, row.ramp = None, None
+        self._any = bool(serving)
+        if len(serving) < len(rows):
+            for row in rows:
+                row.before = None
+                if row.zero is not None or row.out is not None:
+                    row.ramp = None
+        for row in serving:
+            row.before = row.share
 
-    def _panic(self, rows: Sequence[Row]) -> Fact | None:
+    def _panic(self, rows: list[Row]) -> Fact | None:
         """Why everything is held. Silence counts against those who were heard when all was well."""
+        trusts = [row.trust for row in rows]
+        if rows and self._config.panic and trusts.count(Trust.FRESH) == len(rows):
+            if rows != self._well:
+                self._well = list(rows)
+                for row in rows:
+                    row.heard = True
+            return None
+        self._well = []
         known = speaking = never = moved = 0
         for row in rows:
             trust, heard = row.trust, row.heard
@@ -153,28 +164,28 @@ class Guard:
 
     def _take_out(self, rows: Sequence[Row]) -> None:
         """Who is out by a bound: ejected, unless nobody would be left; and the lost ones where the policy says so."""
-        ejected, zeros = [], 0
+        ejected: list[tuple[Row, Fact]] = []
+        zeros = []
         for row in rows:
             row.out = None
-            if row.failures is not None and row.failures.ejected is not None:
-                ejected.append(row)
-            elif row.zero is not None:
-                zeros += 1
-        zeros += sum(row.zero is not None for row in ejected)
-        free = [row for row in ejected if row.zero is None]
-        if free and zeros + len(free) < len(rows):
-            zeros += len(free)
-            for row in free:
-                assert row.failures is not None
+            failures = row.failures
+            if row.zero is not None:
+                zeros.append(row)
+            elif failures is not None and failures.ejected is not None:
+                ejected.append((row, failures.ejected))
+        out = len(zeros)
+        if out + len(ejected) < len(rows):
+            out += len(ejected)
+            for row, why in ejected:
                 row.out = Out.EJECTED
-                _zero(row, row.failures.ejected or "")
+                _zero(row, why)
         if self._config.lost_policy == "quiesce":
-            room = int(len(rows) * (1 - IN_SERVICE_MIN)) - zeros
+            room = int(len(rows) * (1 - IN_SERVICE_MIN)) - out
             lost = [r for r in rows if r.trust is Trust.LOST and r.zero is None and r.out is None]
             for row in lost[: max(0, room)]:
                 row.out = Out.LOST
                 _zero(row, LOST_QUIESCED)
-        for row in rows:
+        for row in zeros:
             if row.zero is not None:
                 _zero(row, row.zero.why)
 
@@ -192,68 +203,87 @@ class Guard:
         """Those whose part does not follow the law now are pinned, and the others fill up around them; a free share
         moves by a bounded factor and not under the floor. No agent talks its server's share up past `most`; that comes
         first, or what a lie wants would be taken from the others before it is cut."""
-        wanted = [row.wanted for row in serving]
-        total = sum(wanted)
-        if total <= 0:  # no answer: a pool of stale servers would be left with none
-            for row in serving:
-                row.say("guard", NOBODY_WANTED, 1.0)
-            wanted, total = [1.0] * len(serving), float(len(serving))
-        self._limit(serving, doubted)
-        for row, value in zip(serving, wanted, strict=True):
-            row.share = value / total
-        over = [row for row in serving if row.share > row.most + SAME]
-        self._beside_others(serving)
+        over = self._limit(serving, doubted)
         _fill(serving, 1.0)
-        static = sum(row.base.weight for row in pool.rows) or 1
+        static = sum([row.base.weight for row in pool.rows]) or 1
         ramps = self._ramp_step(serving, pool.seconds)
         free: list[Row] = []
         held = 0.0
         for row in serving:
-            trial = row.failures is not None and row.failures.trial is not None
-            if trial:
+            if row.failures is not None and row.failures.trial is not None:
                 row.say("guard", ON_TRIAL, row.share)
-            if not trial and self._pin(row, static, pool.seconds, ramps):
+                free.append(row)
+            elif row.ramp is None and row.estimate is not None and row.trust is Trust.FRESH:
+                free.append(row)
+            elif self._pin(row, static, pool.seconds, ramps):
                 held += row.share
             else:
                 free.append(row)
-        _fill(free, 1 - held)
-        self._bound_change(free, pool.seconds, self._config.floor / max(1, len(serving)))
-        _fill(free, 1 - held)
-        _fill(serving, 1.0)
+        pinned = len(free) < len(serving)
+        if pinned:
+            _fill(free, 1 - held)
+        if self._bound_change(free, pool.seconds, self._config.floor / max(1, len(serving))) or pinned:
+            _fill(free, 1 - held)
+            _fill(serving, 1.0)
         for row in over:
             if row.share >= row.most - SAME:
                 row.say("guard", doubted.get(row.key) or Ceiled(self._config.ceiling), row.share)
 
-    def _beside_others(self, serving: Sequence[Row]) -> None:
+    def _limit(self, serving: Sequence[Row], doubted: Mapping[DestinationKey, Fact]) -> list[Row]:
+        """Set what each of them wants of the whole, and the most that it can have. Returns who wants more. The base
+        weight of an adopted server may be anything, so each is owed an equal part at least."""
+        wanted, weights = sum([row.wanted for row in serving]), sum([row.base.weight for row in serving]) or 1
+        if wanted <= 0:  # no answer: a pool of stale servers would be left with none
+            for row in serving:
+                row.say("guard", NOBODY_WANTED, 1.0)
+                row.wanted = 1.0
+            wanted = float(len(serving))
+        equal, ceiling = 1 / max(1, len(serving)), self._config.ceiling
+        over: list[Row] = []
+        largest: Row | None = None
+        greatest = total = 0.0
+        for row in serving:
+            owed = row.base.weight / weights
+            row.owed = owed = owed if owed > equal else equal
+            row.most = most = owed if doubted and row.key in doubted else owed * ceiling
+            row.share = share = row.wanted / wanted
+            total += share
+            if share > most + SAME:
+                over.append(row)
+            if share > greatest:
+                greatest, largest = share, row
+        if largest is not None:
+            self._beside_others(largest, total - greatest)
+        return over
+
+    def _beside_others(self, largest: Row, others: float) -> None:
         """In a pool of `ceiling` servers or fewer, so many shares are everything. So nobody counts for more beside the
-        others than it would in the least pool where that is a bound, of one server more: there it has `ceiling` shares
-        and they have one, which is the square times what it has beside them by its static weight."""
-        largest = max(serving, key=lambda row: row.share, default=None)
-        if largest is None or not largest.share:
-            return
-        others, owed = sum(row.share for row in serving) - largest.share, largest.owed
+        others, who have so much together, than it would in the least pool where that is a bound, of one server more:
+        there it has `ceiling` shares and they have one, which is the square times what it has beside them by its static
+        weight."""
+        owed = largest.owed
         if others > NOTHING and owed < 1:
             largest.share = min(largest.share, self._config.ceiling**2 * owed / (1 - owed) * others)
 
-    def _limit(self, serving: Sequence[Row], doubted: Mapping[DestinationKey, Fact]) -> None:
-        """The base weight of an adopted server may be anything, so each is owed an equal part at least."""
-        equal, total = 1 / max(1, len(serving)), sum(row.base.weight for row in serving) or 1
-        for row in serving:
-            row.owed = max(row.base.weight / total, equal)
-            row.most = row.owed * (1.0 if row.key in doubted else self._config.ceiling)
-
-    def _bound_change(self, free: Sequence[Row], seconds: float, floor: float) -> None:
+    def _bound_change(self, free: Sequence[Row], seconds: float, floor: float) -> bool:
+        """Whether any share was bounded."""
         factor = self._change**seconds if seconds < self._longest else inf
+        bounded = False
         for row in free:
             share, before = row.share, row.before
             if before:
-                value = min(max(share, before / factor), before * factor)
+                value = before / factor
+                if share > value:
+                    value = before * factor
+                    value = share if share < value else value
                 if abs(value - share) >= SAME:
-                    row.share = share = value
+                    row.share, bounded = value, True
                     row.say("guard", Bounded(self._config.change_per_second), value)
+                    share = value
             if share < floor:
-                row.share = floor
+                row.share, bounded = floor, True
                 row.say("guard", Floored(self._config.floor), floor)
+        return bounded
 
     def _pin(self, row: Row, static: int, seconds: float, ramps: float) -> bool:
         """Whether the row's part does not follow the law now; its share then is what it gets."""
@@ -288,7 +318,7 @@ class Guard:
             return 0.0
         step = seconds / self._config.slow_start_seconds
         starting = any(row.ramp is not None for row in serving)
-        if starting and utilisation(row for row in serving if row.ramp is None) > SATURATED:
+        if starting and utilisation(estimates(row for row in serving if row.ramp is None)) > SATURATED:
             return step * YIELDS  # cold caches are better than a queue
         return step
 
@@ -313,13 +343,14 @@ def _zero(row: Row, why: Fact) -> None:
 
 def _fill(rows: Sequence[Row], whole: float) -> None:
     """Scale these to the whole, none over its `most` while another can take what that frees."""
-    total = sum(row.share for row in rows)
+    total = sum([row.share for row in rows])
     if total <= NOTHING:
         return
     scale, over = max(0.0, whole) / total, False
     for row in rows:
         row.share = share = row.share * scale
-        over = over or share > row.most + SAME
+        if share > row.most + SAME:
+            over = True
     if not over:
         return
     # Whoever is furthest over goes first: what that frees can only bring the next ones over.

@@ -38,7 +38,7 @@ import msgspec
 
 from feedback.master.bounds.sizing import Room, Sizing
 from feedback.master.outcome import Fact
-from feedback.master.pool import SATURATED, Pool, Row, crowding, utilisation
+from feedback.master.pool import SATURATED, Pool, Row, crowding, estimates, utilisation
 from feedback.master.servers.capacity import Estimate
 from feedback.master.servers.fleet import Trust
 from feedback.model import THRESHOLD_MAX
@@ -274,7 +274,8 @@ class Limits:
         held = _held(open_ones, needed)
         if (exact and open_ones) or held >= max(needed, 1):
             return
-        if max(utilisation(serving), crowding(serving)) > SATURATED:
+        seen = estimates(serving)
+        if max(utilisation(seen), crowding(seen)) > SATURATED:
             change = _without_hysteresis if exact else None
         else:
             factor = max(1.0, needed / (held or _held(uppers, needed) or 1))
@@ -292,18 +293,17 @@ def resume(row: Row) -> None:
     _known(row).resumed = True
 
 
-def try_out(rows: Sequence[Row], *, trials: bool) -> None:
+def try_out(row: Row, *, trials: bool) -> None:
     """A trial's threshold stands instead of the usual one, which comes back after. What its owner has taken out
     meanwhile is not tried."""
-    for row in rows:
-        limit, cap, failures = row.limit, row.claim.cap, row.failures
-        if cap is not None and limit.upper == cap.our_upper and limit.lower == cap.our_lower:
-            row.limit = Limit(cap.upper, cap.lower, limit.room, AS_BEFORE_THE_TRIAL)
-        trial = failures.trial if failures is not None and trials and not row.claim.theirs else None
-        row.tried = trial is not None
-        if trial is not None:
-            upper = min(trial.upper, limit.upper or trial.upper)
-            row.limit = Limit(upper, min(trial.lower, upper), limit.room, Tried(upper))
+    limit, cap, failures = row.limit, row.claim.cap, row.failures
+    if cap is not None and limit.upper == cap.our_upper and limit.lower == cap.our_lower:
+        row.limit = Limit(cap.upper, cap.lower, limit.room, AS_BEFORE_THE_TRIAL)
+    trial = failures.trial if failures is not None and trials and not row.claim.theirs else None
+    row.tried = trial is not None
+    if trial is not None:
+        upper = min(trial.upper, limit.upper or trial.upper)
+        row.limit = Limit(upper, min(trial.lower, upper), limit.room, Tried(upper))
 
 
 def _known(row: Row) -> Thresholds:

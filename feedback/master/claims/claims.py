@@ -11,7 +11,7 @@ but weights and thresholds is written, and while its owner disputes them (owner.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CONFIGURED = Zero(By.CONFIGURATION, "weight 0 in the configuration: quiesced by the operator")
 THEIRS = Zero(By.OWNER, "somebody else set the weight to 0: theirs to raise")
+Changed: TypeAlias = list[tuple[Row, DestinationEntry]]
 TIER_RATIO = 1000  # between weights: more is what holds a tier back and no capacity
 
 
@@ -64,6 +65,7 @@ class Claims:
     ) -> None:
         self.owned = owned
         self.entry: ServiceEntry | None = None  # as of the last look
+        self._there = 0  # rows that the kernel had then
         self.rows: dict[DestinationKey, Row] = {}
         self._pool, self._make, self._watch, self._patience = pool, make, watch, patience
         self._left: dict[DestinationKey, Row] = {}  # whom its owner has removed since the last decision
@@ -161,62 +163,80 @@ class Claims:
 
     def look(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
         """Take a look at the kernel. Returns what somebody else did since the last one."""
+        there: list[Row] = []
         if entry is None:
             found = [] if self.entry is None else [self.leave()]
-            pairs: list[tuple[Row, DestinationEntry]] = []
             self._forget(list(self.rows.values()))
             self._strays = set()
         else:
             found, self._noticed = self._noticed, []
-            pairs = self._matched(entry, found)
-            self._compare(entry, pairs, found, now)
+            there, changed = self._matched(entry, found)
+            self._compare(entry, there, changed, found, now)
             self._away = False
-        self.entry, self._restored, self._scale = entry, None, None
-        for row, e in pairs:
-            self._see(row, e)
+            for row, e in changed:
+                self._see(row, e)
+        self.entry, self._restored, self._scale, self._there = entry, None, None, len(there)
         if self._first_look_at is None and entry is not None:
             self._first_look_at = now
-            self._as_file = self._as_file or all(row.weight in (0, row.base.weight) for row, _ in pairs)
+            self._as_file = self._as_file or all(row.weight in (0, row.base.weight) for row in there)
         if self.owned is None:
-            self._pool.rows = [row for row, _ in pairs]
+            self._pool.rows = there
         if self._restates:
             self._restate()
         return found
 
-    def _matched(self, entry: ServiceEntry, found: list[ForeignEdit]) -> list[tuple[Row, DestinationEntry]]:
-        """Each destination with its row. What nobody configured is no row of ours, and is said once."""
-        pairs, strays, rows = [], set(), self.rows
+    def _matched(self, entry: ServiceEntry, found: list[ForeignEdit]) -> tuple[list[Row], Changed]:
+        """The row of each destination, and those that are not just as we left them, which are to be seen yet. What
+        nobody configured is no row of ours, and is said once."""
+        there: list[Row] = []
+        changed: Changed = []
+        strays, rows, signature = set(), self.rows, SIGNATURE[0]
         for e in entry.destinations:
-            key = e.destination.key
-            row = rows.get(key)
+            have = e.destination
+            row = rows.get(have.key)
             if row is None:
+                key = have.key
                 if self.owned is not None:
                     strays.add(key)
                     if self.entry is not None and key not in self._strays:
-                        found.append(ForeignEdit(entry.service.key, key, None, e.destination.weight, What.ADDED))
+                        found.append(ForeignEdit(entry.service.key, key, None, have.weight, What.ADDED))
                     continue
-                row = self._add(e.destination)
-            pairs.append((row, e))
+                row = self._add(have)
+            there.append(row)
+            claim, weight = row.claim, have.weight
+            if (
+                weight
+                and weight == claim.written
+                and row.kernel is not None
+                and have.upper != signature
+                and claim.cap is None
+                and not claim.theirs
+                and not claim.signed
+            ):
+                claim.edited = None
+                row.kernel, row.weight, row.active, row.inactive = e, weight, e.active, e.inactive
+            else:
+                changed.append((row, e))
         self._strays = strays
-        return pairs
+        return there, changed
 
     def _compare(
         self,
         entry: ServiceEntry,
-        pairs: list[tuple[Row, DestinationEntry]],
+        there: list[Row],
+        changed: Changed,
         found: list[ForeignEdit],
         now: float,
     ) -> None:
-        """What somebody else did since the last look. Takes their weights for the owner's. The rows are still those of
-        the last look."""
+        """What somebody else did since the last look. Takes their weights for the owner's. The rows that changed are
+        still those of the last look."""
         service, first, rewritten = entry.service.key, self.entry is None, []
-        anew = self._made_anew(pairs)
-        staying = 0
-        for row, e in pairs:
+        staying = len(there) - sum(row.kernel is None for row, _ in changed)
+        anew = self._made_anew(staying)
+        for row, e in changed:
             have, claim = e.destination, row.claim
             weight, ours = have.weight, claim.written
             claim.edited = None
-            staying += row.kernel is not None
             if ours is None:
                 if not first and row.kernel is None:
                     found.append(ForeignEdit(service, row.key, None, weight, What.ADDED))
@@ -233,14 +253,14 @@ class Claims:
                     claim.owners = weight
                 claim.written = None
         if first:
-            _remember(pairs, {edit.destination for edit in found})
-        found += self._removed(pairs, staying)
+            _remember(there, {edit.destination for edit in found})
+        found += self._removed(there, staying)
         whole = bool(rewritten) and len(rewritten) == len(entry.destinations)
         self._disputes.rewritten(rewritten, whole=anew or whole, now=now)
 
-    def _made_anew(self, pairs: list[tuple[Row, DestinationEntry]]) -> bool:
+    def _made_anew(self, staying: int) -> bool:
         """Whether its owner has wiped out weights of ours by removing the service, or all that was in it."""
-        if not self._away and any(row.kernel is not None for row, _ in pairs):
+        if not self._away and staying:
             return False
         return any(
             r.claim.written is not None and r.claim.written != r.claim.owners
@@ -248,11 +268,10 @@ class Claims:
             if r.kernel is not None
         )
 
-    def _removed(self, pairs: list[tuple[Row, DestinationEntry]], staying: int) -> list[ForeignEdit]:
-        there = sum(row.kernel is not None for row in self._pool.rows)
-        if there == staying:
+    def _removed(self, there: list[Row], staying: int) -> list[ForeignEdit]:
+        if staying == self._there:
             return []
-        present = {row.key for row, _ in pairs}
+        present = {row.key for row in there}
         gone = sorted((r for r in self._pool.rows if r.kernel is not None and r.key not in present), key=_by_key)
         found = [ForeignEdit(self._pool.service.key, r.key, r.claim.written, None, What.REMOVED) for r in gone]
         self._forget(gone)
@@ -421,7 +440,13 @@ class Claims:
                     self._obey(row, row.order, total - row.aim)
         if self._left and self._pool.held is None:
             self._left.clear()
+        touched = self._ordered or orders.paused is not None
         for row in rows:
+            if row.aim and not touched and row.zero is None and row.out is None and not row.tried:
+                claim = row.claim
+                if claim.forced is None and claim.ordered is None:
+                    claim.signed, claim.written, claim.barred = False, row.aim, False
+                    continue
             if row.tried and row.kernel is not None:
                 self._keep_in_mind(row.claim, row.kernel.destination, row.limit)
             # A person's zero in a table of ours stays unsigned: it must outlive a state that is lost.
@@ -527,9 +552,9 @@ def same_way(a: Destination, b: Destination) -> bool:
     )
 
 
-def _remember(pairs: list[tuple[Row, DestinationEntry]], edited: set[DestinationKey | None]) -> None:
+def _remember(rows: list[Row], edited: set[DestinationKey | None]) -> None:
     """At the first look the weights found are most likely ours, and the owner's are those of the state."""
-    for row, _ in pairs:
+    for row in rows:
         if row.claim.remembered is not None and row.key not in edited:
             row.claim.owners = row.claim.remembered
         row.claim.remembered = None

@@ -16,9 +16,8 @@ import msgspec
 
 from feedback.master.laws.options import Options
 from feedback.master.laws.strain import Strain
-from feedback.master.pool import SATURATED, Pool, Row, Share, Shares
+from feedback.master.pool import SATURATED, Pool, Row, Share, Shares, estimates
 from feedback.master.servers.capacity import SETTLED_SAMPLES
-from feedback.model import DestinationKey
 
 
 class Frozen(msgspec.Struct, frozen=True, gc=False):
@@ -41,13 +40,13 @@ class CapacityOptions(Options, frozen=True):
 DEFAULTS = CapacityOptions()
 
 
-class Known:
+class Known(Strain):
     """What the law remembers of one row: its strain, and its share before the pool was hot."""
 
-    __slots__ = ("share", "strain")
+    __slots__ = ("share",)
 
     def __init__(self) -> None:
-        self.strain = Strain()
+        super().__init__()
         self.share: float | None = None
 
 
@@ -59,37 +58,44 @@ class Capacity:
         self._count = 0  # rows at the last decision
 
     def shares(self, pool: Pool, now: float) -> Shares:
+        self.put(pool, now)
+        rows = pool.rows
+        return {row.key: Share(row.wanted, row.why or "", 0, row.of, tuple(row.said or ())) for row in rows}
+
+    def put(self, pool: Pool, now: float) -> None:
+        """As `shares`, but straight into the rows."""
         rows = pool.rows
         hot = pool.utilisation > self._hot
         average = _average(rows)
         frozen = hot and self._count == len(rows)
         self._count = len(rows)
-        shares: dict[DestinationKey, Share] = {}
         for row in rows:
             known, estimate = row.law, row.estimate
             if known is None:
                 known = row.law = Known()
-            share = Share(estimate.capacity, estimate) if estimate is not None else _unknown(row, average)
+            row.said, row.tier = None, 0
+            if estimate is None:
+                row.wanted, row.why = _unknown(row, average)
+            else:
+                row.wanted, row.why = estimate.capacity, estimate
+            row.of = row.wanted
             if frozen and known.share is not None:
-                share = share.because("law", Frozen(self._hot), known.share)
+                row.wanted = known.share
+                row.say("law", Frozen(self._hot), row.wanted)
             elif estimate is not None and estimate.samples >= SETTLED_SAMPLES:  # a first guess is not frozen
-                known.share = share.value
-            strain = known.strain
-            if row.windows or strain.unseen:
-                strain.follow(row, now, hot)
-            if strain.why is not None:
-                share = share.because("law", strain.why, share.value * strain.factor)
-            shares[row.key] = share
-        return shares
+                known.share = row.wanted
+            if row.windows or known.unseen:
+                known.follow(row, now, hot)
+            if known.why is not None:
+                row.wanted *= known.factor
+                row.say("law", known.why, row.wanted)
 
 
-def _unknown(row: Row, average: float | None) -> Share:
-    if average is None:
-        return Share(float(row.base.weight), NO_REPORT)
-    return Share(average, AVERAGE)
+def _unknown(row: Row, average: float | None) -> tuple[float, str]:
+    return (float(row.base.weight), NO_REPORT) if average is None else (average, AVERAGE)
 
 
 def _average(rows: Sequence[Row]) -> float | None:
     """The capacity of the usual one of those that are known: of a mean, one agent could make anything."""
-    known = [row.estimate.capacity for row in rows if row.estimate is not None]
-    return median_low(known) if known else None
+    known = [of.capacity for of in estimates(rows)]
+    return median_low(known) if known and len(known) < len(rows) else None

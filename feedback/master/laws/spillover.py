@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from feedback.master.laws.capacity import Capacity
-from feedback.master.pool import Pool, Shares, utilisation
+from feedback.master.pool import Pool, Shares, estimates, utilisation
 
 
 class Spillover:
@@ -27,7 +27,8 @@ class Spillover:
             if not rows:
                 continue
             text = "spill pool: only what the service pool cannot take" if spill else "service pool"
-            part = law.shares(Pool(pool.service, rows, pool.flow, now, utilisation=utilisation(rows)), now)
+            used = utilisation(estimates(rows))
+            part = law.shares(Pool(pool.service, rows, pool.flow, now, utilisation=used), now)
             total = sum(s.value for s in part.values()) or 1.0
             for key, share in part.items():
                 # Halves, so that the guard's bounds, which see one pool, weigh both alike.

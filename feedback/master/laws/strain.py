@@ -60,6 +60,8 @@ class Strained(msgspec.Struct, frozen=True, gc=False):
 class Strain:
     """One server's. `factor` is what is left of its share, `why` None while that is all of it."""
 
+    __slots__ = ("_cut", "_cut_at", "_memory", "_seen", "_strained_at", "_trend", "factor", "why")
+
     def __init__(self) -> None:
         self.factor = 1.0
         self.why: Strained | None = None
@@ -75,13 +77,17 @@ class Strain:
 
     def follow(self, row: Row, now: float, pool_is_hot: bool) -> None:
         for window in row.windows or row.latest:
-            if window is not self._seen:
+            before, free, pressure = self._seen, window.memory_available, window.pressure
+            if window is before:
+                continue
+            self._seen = window
+            if before is not None and (self._trend or free != before.memory_available):
+                self._follow_memory(before, window)
+            drowning = window.swap_in_pages or window.overflows or (pressure is not None and pressure.memory_full > 0)
+            if drowning or free < TREND_BELOW or self.why is not None:
                 self._take(window, now, pool_is_hot)
 
     def _take(self, window: Window, now: float, pool_is_hot: bool) -> None:
-        before, self._seen = self._seen, window
-        if before is not None:
-            self._follow_memory(before, window)
         sign = _drowning(window)
         if sign:
             self._strained_at = now
@@ -102,8 +108,7 @@ class Strain:
     def _follow_memory(self, before: Window, window: Window) -> None:
         seconds = window.end - window.start
         change = (window.memory_available - before.memory_available) / seconds
-        if change or self._trend:
-            self._trend += (1 - exp(-seconds / TREND_SECONDS)) * (change - self._trend)
+        self._trend += (1 - exp(-seconds / TREND_SECONDS)) * (change - self._trend)
 
 
 class Waits(msgspec.Struct, frozen=True, gc=False):

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median_low
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from feedback.master.pool import Row
 
 REFRESH_SECONDS = 2.5  # without a change for so long, the kernel has counted nothing new (ip_vs_est.c: every 2 s)
 BORNE_OUT = 2.0  # times what is expected, either way
@@ -30,10 +26,11 @@ class Arrivals:
         self._counted, self._at, self._moves = -1, 0.0, 0
         self.rate: float | None = None
 
-    def look(self, connections: int, now: float) -> None:
+    def look(self, connections: int, now: float) -> float | None:
+        """Take a count. Returns the rate of `now`."""
         before = self._counted
         if connections == before:
-            return
+            return self.now(now)
         if connections < before or before < 0:
             self._moves, self.rate = 0, None
         elif now > self._at:
@@ -41,25 +38,23 @@ class Arrivals:
             if self._moves > 1:  # the first one came so soon as it happened to
                 self.rate = (connections - before) / (now - self._at)
         self._counted, self._at = connections, now
+        return self.rate
 
     def now(self, now: float) -> float | None:
         """The rate; of one that gets nothing any more, what it can be at most."""
-        quiet = now - self._at
-        return self.rate if self.rate is None or quiet < REFRESH_SECONDS else min(self.rate, 1 / quiet)
+        rate, quiet = self.rate, now - self._at
+        return rate if quiet < REFRESH_SECONDS or rate is None else min(rate, 1 / quiet)
 
 
-def flow(rows: Sequence[Row], now: float) -> float:
-    """New connections a second of all these, each of which has an agent that was heard."""
-    said = [row.capacity.rate for row in rows]
-    counted = [row.arrivals.now(now) for row in rows]
-    grown = [a / k for a, k in zip(said, counted, strict=True) if k]
+def flow(said: Sequence[float], counted: Sequence[float | None]) -> float:
+    """New connections a second of all servers, each of which has an agent that was heard: `said` by that, and
+    `counted` by the kernel, None where it has not yet."""
+    both = list(zip(said, counted, strict=True))
+    grown = [a / k for a, k in both if k]
     change = min(CHANGED_MOST, max(CHANGED_LEAST, median_low(grown))) if grown else 1.0
-    most = UNCOUNTED * median_low(said)
-    total = 0.0
-    for a, k in zip(said, counted, strict=True):
-        if k is None:
-            total += min(a, most)
-        else:
-            expected = k * change
-            total += min(expected * BORNE_OUT, max(expected / BORNE_OUT, a))
+    most, least = change * BORNE_OUT, change / BORNE_OUT
+    total = sum([min(k * most, max(k * least, a)) for a, k in both if k is not None])
+    if len(grown) < len(both) and None in counted:
+        uncounted = UNCOUNTED * median_low(said)
+        total += sum(min(a, uncounted) for a, k in both if k is None)
     return total

@@ -88,7 +88,6 @@ class Capacity:
     pool believes of a server like this one, and how connections are counted there."""
 
     __slots__ = (
-        "_active",
         "_allotment",
         "_available",
         "_busy_seconds",
@@ -106,6 +105,8 @@ class Capacity:
         "_spans",
         "_usual_filter",
         "_utilisation",
+        "active",
+        "blind",
         "filter",
         "held",
         "kept",
@@ -126,7 +127,8 @@ class Capacity:
         self.placed: float | None = None  # the prior's: where it stands among the others
         self.seed: float | None = None  # the weight that the kernel had, until it tells an offset
         self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
-        self._active = 0
+        self.active = 0  # open connections, by the director's count
+        self.blind = True  # whether the director's counters are what completions are known from
         self._first_active: int | None = None  # of this sample
         self._last: Window | None = None
         self._neighbour = Neighbour()
@@ -172,8 +174,8 @@ class Capacity:
         self._follow(window, used, seconds)
         if self.held:
             if self._first_active is None:
-                self._first_active = self._active
-            self._accumulate(window, seconds, used, self._active * seconds, 0.0)
+                self._first_active = self.active
+            self._accumulate(window, seconds, used, self.active * seconds, 0.0)
         elif window.completions is not None:
             self._accumulate(window, seconds, used, window.completions, (window.opened or 0.0) - window.completions)
         else:
@@ -182,13 +184,13 @@ class Capacity:
         if self._last is None and self.seed is not None:
             self._last = window
             self._prior.sized()
-        self._last = window
+        self._last, self.blind = window, window.completions is None
 
     def observe_kernel(self, active: int, connections: int, now: float) -> None:
-        """Take the director's counters: open connections, and the total that moves every 2 s."""
-        self._active = active
-        last = self._last
-        if last is None or last.completions is None:
+        """Take the director's counters: open connections, and the total that moves every 2 s. `active` alone is
+        enough for one that is not `blind`."""
+        self.active = active
+        if self.blind:
             self._spans.look(connections, active, now)
 
     def _settle(self, window: Window) -> None:
@@ -271,7 +273,7 @@ class Capacity:
     def _growth(self, n: float) -> float:
         """Open connections that become more or fewer are not yet those that go with the present load."""
         mean = n / self._seconds
-        return ((self._active - (self._first_active or 0)) / mean) ** 2 if mean > 0 else 0.0
+        return ((self.active - (self._first_active or 0)) / mean) ** 2 if mean > 0 else 0.0
 
     def _variance(self, n: float, busy: float, grain: float) -> float:
         """Of ln(completions / busy): counting (costs vary: CV 1.5), ticks of the CPU counters, sampling jitter."""
@@ -357,7 +359,9 @@ class Capacity:
         if not of.samples:
             prior = self._prior.of(self)
             level = DEFAULT_LEVEL if prior is None else prior
-        available = self._available * (1 - self._neighbour.part if self._infers() else 1.0)
+        available = self._available
+        if self._neighbour.part and self._infers():
+            available *= 1 - self._neighbour.part
         estimate = Estimate(
             last.cores * exp(level) * available,
             sqrt(of.variance),

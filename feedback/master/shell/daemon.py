@@ -191,6 +191,7 @@ class Daemon:
     def _look(self) -> None:
         snapshot, now = self._kernel.snapshot(), time.monotonic()
         self._record(snapshot, now)
+        self._decision = None  # nobody reads it any more: what it says of each destination need not be made
         self._controller.receive_kernel(snapshot, now)
 
     def _record(self, what: Report | Snapshot, now: float) -> None:
@@ -212,7 +213,9 @@ class Daemon:
         try:
             self._look()
             self._expire_orders()
-            decision = self._controller.decide(time.monotonic())
+            self._decision = decision = self._controller.decide(time.monotonic())
+            for kind, fields in self._watcher.observe(decision):
+                self._tell(kind, **fields)
             edits = self._confirmed(decision)
             failed = self._kernel.apply(edits) if edits else ()
         except IpvsError as error:
@@ -224,9 +227,7 @@ class Daemon:
         self._note_faults()
         self._note_changes(decision)
         self._note_foreign()
-        for kind, fields in self._watcher.observe(decision):
-            self._tell(kind, **fields)
-        self._decision, self._decided_at = decision, time.monotonic()
+        self._decided_at = time.monotonic()
         self._state.save(self._controller.state(), self._decided_at)
         self._note_state()
 
@@ -282,8 +283,8 @@ class Daemon:
     def _note_changes(self, decision: Decision) -> None:
         """One line for a weight that changed what its server gets; under wlc weights move all the time by design."""
         for status in decision.services:
-            threshold = LOG_SHARE / max(1, len(status.destinations))
-            for d in status.destinations:
+            threshold = LOG_SHARE / max(1, len(status))
+            for d in status.news:
                 old = d.kernel.destination.weight if d.kernel else 0
                 if d.weight != old:
                     self._note_change(d, old, threshold)
@@ -364,9 +365,9 @@ class Daemon:
     def _status(self) -> str:
         if self._role.role is not Role.ACTIVE:
             return f"standby: {self._role.reason}"
-        states = Counter(
-            str(d.trust) for s in (self._decision.services if self._decision else ()) for d in s.destinations
-        )
+        states: Counter[str] = Counter()
+        for service in self._decision.services if self._decision else ():
+            states.update(service.trusts)
         return ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "no destination yet"
 
     def _answer(self, request: dict[str, Any]) -> Answer:
@@ -423,6 +424,8 @@ class Daemon:
         }
         if self._reloaded is not None:
             facts["reload"] = {"good": self._reloaded[1], "age_seconds": round(now - self._reloaded[0], 1)}
+        for service in self._decision.services if self._decision else ():
+            service.keep()
         return partial(of_master, self._decision, facts)
 
 

@@ -115,7 +115,7 @@ class Watcher:
             yield ("held", {"service": str(key), "reason": of.held}) if of.held else ("released", {"service": str(key)})
         first, known = known is None, known or {}
         self._known[key] = known
-        for destination in of.destinations:
+        for destination in of.news:
             now = destination.trust, _standing(destination)
             was = known.get(destination.key)
             if was is not None and was[0] is now[0] and was[1] is now[1]:
@@ -125,7 +125,7 @@ class Watcher:
                 yield from self._agent(destination)
             if not first:
                 yield from _moved(destination, Standing.IN if was is None else was[1], now[1])
-        if len(known) > len(of.destinations):
+        if len(known) > len(of):
             there = {d.key for d in of.destinations}
             self._known[key] = {k: v for k, v in known.items() if k in there}
 

@@ -21,7 +21,7 @@ def of_decision(decision: Decision) -> dict[str, Any]:
 
 
 def of_master(decision: Decision | None, facts: dict[str, Any]) -> dict[str, Any]:
-    """A decision and what the master says of itself. For any thread: a decision is frozen."""
+    """A decision and what the master says of itself. For any thread, once the decision's services are kept."""
     return of_decision(decision or Decision()) | facts
 
 
