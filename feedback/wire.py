@@ -8,6 +8,7 @@ the path of what is wrong.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 import msgpack
@@ -15,15 +16,20 @@ import msgspec
 
 PROTOCOL = 1
 REPORT_BYTES_MAX = 16 * 1024
+NAMES_MAX = 32_768  # of agents and their boots, remembered for sound
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Place = Annotated[str, msgspec.Meta(min_length=2, max_length=45, pattern=r"^[0-9A-Fa-f:.]+\Z")]  # no scope: it is text
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+Boot = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[ -~]+\Z")]
+Places = Annotated[tuple[Place, ...], msgspec.Meta(min_length=1, max_length=64)]
+# A pattern costs a decoder more than all the rest of a report: these are looked at once (`named`).
+Short = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
-class Cpu(msgspec.Struct, frozen=True):
+class Cpu(msgspec.Struct, frozen=True, gc=False):
     """CPU of what the agent watches: the host, or the cgroup that holds the real server.
 
     `cores` is what may be used: the host's, or the least of quota and cpuset. `busy_seconds` is cumulative time used of
@@ -43,7 +49,7 @@ class Cpu(msgspec.Struct, frozen=True):
     runnable: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
 
 
-class Memory(msgspec.Struct, frozen=True):
+class Memory(msgspec.Struct, frozen=True, gc=False):
     """Bytes: `total` is the host's or the cgroup's limit, `available` what can still be had without swapping."""
 
     total: Count
@@ -52,7 +58,7 @@ class Memory(msgspec.Struct, frozen=True):
     oom_kills: Count | None = None
 
 
-class Pressure(msgspec.Struct, frozen=True):
+class Pressure(msgspec.Struct, frozen=True, gc=False):
     """PSI `total` counters in seconds, cumulative. None of this exists on kernels without PSI."""
 
     cpu_some: Seconds
@@ -62,7 +68,7 @@ class Pressure(msgspec.Struct, frozen=True):
     io_full: Seconds
 
 
-class Connections(msgspec.Struct, frozen=True):
+class Connections(msgspec.Struct, frozen=True, gc=False):
     """TCP of the agent's network namespace (/proc/net/snmp, /proc/net/netstat): `opened` is PassiveOpens, cumulative;
     `established` is CurrEstab, a level; `overflows` is ListenOverflows and `resets` OutRsts, both cumulative."""
 
@@ -72,7 +78,7 @@ class Connections(msgspec.Struct, frozen=True):
     resets: Count = 0
 
 
-class Listener(msgspec.Struct, frozen=True):
+class Listener(msgspec.Struct, frozen=True, gc=False):
     """One listening TCP port: connections waiting for accept(), the queue's limit (0: the kernel does not tell), and
     connections established (absent: counting them would cost a walk over every connection of the host)."""
 
@@ -82,7 +88,7 @@ class Listener(msgspec.Struct, frozen=True):
     established: Count | None = None
 
 
-class Application(msgspec.Struct, frozen=True):
+class Application(msgspec.Struct, frozen=True, gc=False):
     """What an application says of itself by datagram. `port` tells for which service (0: all); `completions` are all
     answers since it started, `errors` those among them that were failures of its own."""
 
@@ -95,24 +101,48 @@ class Application(msgspec.Struct, frozen=True):
     drain: bool = False
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, gc=False):
     """One sample of one real server. `addresses` are the RIPs it speaks for; `boot` changes whenever the counters
     start anew (reboot or restart of the agent); `sequence` counts reports since then; `sampled_at` is the agent's
-    monotonic time of the sample, in seconds; `interval_seconds` is when to expect the next one."""
+    monotonic time of the sample, in seconds; `interval_seconds` is when to expect the next one. Names are those of
+    `Names`: a decoder of this type alone does not see to that, `named` does."""
 
     version: int
-    agent: Name
-    boot: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[ -~]+\Z")]
+    agent: Short
+    boot: Short
     sequence: Count
     sampled_at: Seconds
     interval_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)]
-    addresses: Annotated[tuple[Place, ...], msgspec.Meta(min_length=1, max_length=64)]
+    addresses: Annotated[tuple[Short, ...], msgspec.Meta(min_length=1, max_length=64)]
     cpu: Cpu
     memory: Memory
     pressure: Pressure | None = None
     connections: Connections | None = None
     listeners: Annotated[tuple[Listener, ...], msgspec.Meta(max_length=64)] = ()
     applications: Annotated[tuple[Application, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class Names(msgspec.Struct, frozen=True):
+    """What a report says in words."""
+
+    agent: Name
+    boot: Boot
+    addresses: Places
+
+
+@lru_cache(NAMES_MAX)
+def _sound(agent: str, boot: str, addresses: tuple[str, ...]) -> str:
+    """What is wrong with them, or ''."""
+    try:
+        msgspec.convert({"agent": agent, "boot": boot, "addresses": addresses}, Names)
+    except msgspec.ValidationError as error:
+        return str(error)
+    return ""
+
+
+def named(report: Report) -> str:
+    """What is wrong with its names, or ''."""
+    return _sound(report.agent, report.boot, report.addresses)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -160,6 +190,7 @@ def encode(message: Report | Reply | Join | Joined) -> bytes:
 
 
 T = TypeVar("T", Report, Reply, Join, Joined)
+R = TypeVar("R", Reply, Joined)
 
 
 # From the bytes straight to the type: no message is made twice.
@@ -184,7 +215,11 @@ def _decode(data: bytes, kind: type[T]) -> T:
         raise _refused(data, error) from None
     if found.version != PROTOCOL:
         raise _of_version(found.version)
-    if isinstance(found, Reply | Joined) and not found.reason.isprintable():
+    return found
+
+
+def _with_reason(found: R) -> R:
+    if not found.reason.isprintable():
         raise WireError("malformed", f"a reason that cannot be printed: {printable(found.reason[:100])}")
     return found
 
@@ -206,12 +241,16 @@ def _of_version(version: int) -> WireError:
 
 def decode_report(data: bytes) -> Report:
     """Raises WireError."""
-    return _decode(data, Report)
+    found = _decode(data, Report)
+    wrong = named(found)
+    if wrong:
+        raise WireError("malformed", printable(wrong))
+    return found
 
 
 def decode_reply(data: bytes) -> Reply:
     """Raises WireError."""
-    return _decode(data, Reply)
+    return _with_reason(_decode(data, Reply))
 
 
 def decode_join(data: bytes) -> Join:
@@ -221,4 +260,4 @@ def decode_join(data: bytes) -> Join:
 
 def decode_joined(data: bytes) -> Joined:
     """Raises WireError."""
-    return _decode(data, Joined)
+    return _with_reason(_decode(data, Joined))

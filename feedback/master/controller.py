@@ -133,11 +133,8 @@ class Controller:
         if result is not None:
             for address in report.addresses:
                 for pipeline, row in self._behind.get(address, ()):
-                    seen = result
-                    if pipeline.pool.udp:  # the agent counts TCP only
-                        seen = msgspec.structs.replace(result, opened=None, completions=None)
                     try:
-                        pipeline.observe(row, seen)
+                        pipeline.observe(row, result)
                     except Exception as error:
                         pipeline.forget(row)
                         self.faults.append(Fault(f"{report.agent} for {row.key}", said(error)))

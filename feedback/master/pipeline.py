@@ -120,6 +120,7 @@ class Pipeline:
         self.orders: Standing = NONE  # the operator's, for this service
         self.watch = Watch(asking, config.check_of(named) if named else None, named.agent_check if named else None)
         self.pool = Pool(service)
+        self._udp = self.pool.udp
         self._prior = Prior()
         self._roles = _roles(named) if named else {}
         self._learned: dict[str, Learned] = {}  # what a master before had, until the first look
@@ -216,11 +217,13 @@ class Pipeline:
 
     def observe(self, row: Row, window: Window) -> None:
         """Take each window of the agent's stream: several may come between two decisions."""
+        if self._udp:  # the agent counts TCP only
+            window = msgspec.structs.replace(window, opened=None, completions=None)
         row.capacity.observe(window)
         failures = row.failures
         if failures is None:
             failures = row.failures = Failures()
-        failures.count(window, row.key.port, udp=self.pool.udp)
+        failures.count(window, row.key.port, udp=self._udp)
         windows = row.windows
         if len(windows) >= WINDOWS_MAX:
             del windows[0]

@@ -95,7 +95,8 @@ class Failures:
         """Take each window of the agent's stream: several may come between two decisions, above all when late."""
         answers, failed = _outcomes(window, port, udp)
         seconds = window.end - window.start
-        keep = exp(-max(min(seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS), seconds / MEMORY_SECONDS_MAX))
+        fades, least = min(seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS), seconds / MEMORY_SECONDS_MAX
+        keep = exp(-(fades if fades > least else least))
         self.answers, self.failed = self.answers * keep + answers, self.failed * keep + failed
         if answers:
             self.last.append((answers, failed))
@@ -174,12 +175,13 @@ def _surprise(answers: float, failed: float, usual: float) -> float:
 def _outcomes(window: Window, port: int, udp: bool) -> tuple[float, float]:
     """(answers, failures among them) in a window. Where no application speaks, completed connections are answers."""
     answers = failed = 0.0
-    for application in window.applications:
-        if application.port in (0, port) and application.errors is not None:
-            answers += max(application.completions or 0, application.errors)
-            failed += application.errors
-    if not window.applications:
-        answers = max(0.0, window.completions or 0.0)
+    if window.applications:
+        for application in window.applications:
+            if application.port in (0, port) and application.errors is not None:
+                answers += max(application.completions or 0, application.errors)
+                failed += application.errors
+    elif window.completions is not None and window.completions > 0:
+        answers = window.completions
     if window.resets and not udp and window.resets > RESETS_PER_OPENED * (window.opened or 0.0):
         answers += window.resets
         failed += window.resets

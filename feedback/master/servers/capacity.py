@@ -204,7 +204,7 @@ class Capacity:
     def _follow(self, window: Window, used: float, seconds: float) -> None:
         """Levels that need no counting: available and utilisation, smoothed over half a second."""
         blend = 1 - exp(-seconds / AVAILABLE_SECONDS)
-        left = self._left(window, seconds)
+        left = self._left(window, seconds) if window.stolen or window.own is not None else 1.0
         if window.pressure is not None:
             waits, usual = window.pressure.cpu_some, self._prior.usual
             self.starved.observe(waits, used / left, window.cores * left, seconds, usual)
@@ -229,7 +229,7 @@ class Capacity:
         hypervisor that steals gives a part of what is asked for, and of what will be.
         """
         if window.own is None:
-            return max(0.01, 1 - window.stolen / max(window.busy, STEAL_FROM)) if window.stolen else 1.0
+            return max(0.01, 1 - window.stolen / max(window.busy, STEAL_FROM))
         idle = max(0.0, 1 - window.busy) * min(1.0, max(0.0, (FULL - window.busy) / (FULL - NEARLY_FULL)))
         had = window.own + idle
         self._had += (1 - exp(-seconds / HAD_SECONDS)) * (had - self._had)
@@ -239,19 +239,23 @@ class Capacity:
 
     def _accumulate(self, window: Window, seconds: float, used: float, count: float, grown: float) -> None:
         allotment = window.cores * seconds
-        self._seconds += seconds
+        self._seconds = taken = self._seconds + seconds
         self._allotment += allotment
         self._counted += count  # that of a single window may be negative: opened before it, closed in it
         self._grown += grown
         self._busy_seconds += used * allotment
-        if self._seconds < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
+        if taken < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
             return
         n, busy = self._counted, self._busy_seconds
-        variance = self._variance(n, busy, window.grain_seconds) + (self._growth(n) if self.held else 0.0)
-        if variance > SAMPLE_VARIANCE_MAX and self._seconds < SAMPLE_SECONDS_MAX:
+        variance = self._variance(n, busy, window.grain_seconds)
+        if self.held:
+            variance += self._growth(n)
+        if variance > SAMPLE_VARIANCE_MAX and taken < SAMPLE_SECONDS_MAX:
             return
-        worked, doubt = self._worked()
-        self._sample(worked, busy, variance + doubt, building=doubt > KEPT_VARIANCE_MAX)
+        doubt = 0.0
+        if self.kept and not self.held:
+            n, doubt = self._worked()
+        self._sample(n, busy, variance + doubt, building=doubt > KEPT_VARIANCE_MAX)
         self._begin_sample()
 
     def _begin_sample(self) -> None:
@@ -259,15 +263,13 @@ class Capacity:
         self._first_active = None
 
     def _worked(self) -> tuple[float, float]:
-        """For how many connections the CPU has worked in this sample, and the variance of that number's logarithm.
+        """For how many connections the CPU has worked in this sample where clients keep them, and the variance of that
+        number's logarithm.
 
-        Those that ended, since who waits was not worked for. But where clients keep connections, those that came and
-        are still open were, at their beginning or all along: half way between both then, and the difference is doubt.
+        Elsewhere those that ended, since who waits was not worked for. But those that came and are still open were, at
+        their beginning or all along: half way between both here, and the difference is doubt.
         """
-        ended = self._counted
-        if self.held or not self.kept:
-            return ended, 0.0
-        between = ended + self._grown / 2
+        between = self._counted + self._grown / 2
         return between, (self._grown / 2 / max(1.0, between)) ** 2
 
     def _growth(self, n: float) -> float:
@@ -285,9 +287,9 @@ class Capacity:
 
     def _sample(self, n: float, busy: float, variance: float, *, building: bool) -> None:
         """`building`: so many more are open than before, or fewer, that the number teaches nothing."""
-        if self._infers():
-            busy = self._without_neighbour(max(0.0, n), busy, variance)
         of = self.filter
+        if of.samples >= SETTLED_SAMPLES and self._infers():
+            busy = self._without_neighbour(max(0.0, n), busy, variance)
         if n >= 3 and busy / self._allotment > IDLE:
             sample = log(n / busy)
             if self.held and of.samples and busy > SATURATED * self._allotment and sample > of.level:

@@ -13,6 +13,7 @@ FORGET_SECONDS = 60.0  # without evidence, the level goes back to the prior
 DRIFT_PER_SECOND = 0.0004  # variance: 2 % in a second
 STEP_SLACK, STEP_LIMIT = 1.0, 6.0  # CUSUM, in standard deviations
 FADE_STEP = 0.05
+VARIANCE_MIN = 1e-4
 CLIP = 1.2  # one sample moves the estimate by at most a factor of 3.3
 
 
@@ -36,19 +37,23 @@ class Filter:
 
     def update(self, sample: float, variance: float, seconds: float) -> None:
         """`variance` is what counting noise alone would give the sample; `seconds` the time since the last one."""
+        noise = variance
         if self.samples:
-            self._noise += 0.06 * (min(1.0, (sample - self._last) ** 2 / 2) - self._noise)
-        noise = max(variance, self._noise if self.samples > 3 else 0.0)
-        self.variance += DRIFT_PER_SECOND * seconds
-        score = (sample - self.level) / sqrt(self.variance + noise)
+            jump = (sample - self._last) ** 2 / 2
+            self._noise = seen = self._noise + 0.06 * ((jump if jump < 1.0 else 1.0) - self._noise)
+            if self.samples > 3 and seen > noise:
+                noise = seen
+        off, prior = sample - self.level, self.variance + DRIFT_PER_SECOND * seconds
+        score = off / sqrt(prior + noise)
         up, down = self._up + score - STEP_SLACK, self._down - score - STEP_SLACK
         self._up, self._down = up if up > 0.0 else 0.0, down if down > 0.0 else 0.0
         if up > STEP_LIMIT or down > STEP_LIMIT:
-            self.variance += (sample - self.level) ** 2
+            prior += off**2
             self._up = self._down = 0.0
-        gain = self.variance / (self.variance + noise)
-        self.level += gain * max(-CLIP, min(CLIP, sample - self.level))
-        self.variance = max(1e-4, (1 - gain) * self.variance)
+        gain = prior / (prior + noise)
+        self.level += gain * (-CLIP if off < -CLIP else CLIP if off > CLIP else off)
+        left = (1 - gain) * prior
+        self.variance = left if left > VARIANCE_MIN else VARIANCE_MIN
         self._last = sample
         self.samples += 1
 

@@ -47,13 +47,16 @@ class Starved:
         """A window: the part of the time that somebody waited, and the part in use of the processors it seems to have.
         `usual` is the pool's ratio."""
         blend = 1 - exp(-seconds / BLEND_SECONDS)
-        self._waits += blend * (waits - self._waits)
-        self._used += blend * (used - self._used)
-        if self._waits < WAITS_MIN or self._used < USED_MIN:
-            self.ratio += blend * (1 - self.ratio)
-        else:
-            self.ratio = min(1.0, self._used / used_of_all(self._waits, self._used * cores))
-        left = self.ratio / usual
+        self._waits = waits = self._waits + blend * (waits - self._waits)
+        self._used = used = self._used + blend * (used - self._used)
+        ratio = self.ratio
+        if waits >= WAITS_MIN and used >= USED_MIN:
+            self.ratio = ratio = min(1.0, used / used_of_all(waits, used * cores))
+        elif ratio < 1:
+            self.ratio = ratio = ratio + blend * (1 - ratio)
+        if ratio == usual == self.left == 1:
+            return
+        left = ratio / usual
         self.left = max(LEAST, left) if left < (UNTIL if self.left < 1 else BELIEVED_BELOW) else 1.0
 
 

@@ -108,19 +108,22 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
             return Impossible(f"{established} connections open")
         if before is not None:
             overflows, resets = now.overflows - before.overflows, now.resets - before.resets
-            overflows, resets = overflows if overflows > 0 else 0, resets if resets > 0 else 0
-            if overflows > events or resets > events:
-                return Impossible(f"{max(overflows, resets)} connections refused or reset in {seconds:g} s")
-            if now.opened >= before.opened:
-                if now.opened - before.opened > CONNECTIONS_PER_SECOND_MAX * (seconds + BURST_SECONDS):
-                    return Impossible(f"{now.opened - before.opened} connections opened in {seconds:g} s")
-                opened = float(now.opened - before.opened)
-                completions = opened - (now.established - before.established)
+            if overflows or resets:
+                overflows, resets = max(0, overflows), max(0, resets)
+                if overflows > events or resets > events:
+                    return Impossible(f"{max(overflows, resets)} connections refused or reset in {seconds:g} s")
+            more = now.opened - before.opened
+            if more >= 0:
+                if more > CONNECTIONS_PER_SECOND_MAX * (seconds + BURST_SECONDS):
+                    return Impossible(f"{more} connections opened in {seconds:g} s")
+                opened = float(more)
+                completions = opened - (established - before.established)
     memory = b.memory
-    pages = (memory.swap_in_pages or 0) - (a.memory.swap_in_pages or 0)
-    pages = pages if pages > 0 else 0
-    applications = tuple(_application(a, said) for said in b.applications) if b.applications else ()
-    if pages > events or any(_most(said) > events for said in applications):
+    pages = 0
+    if memory.swap_in_pages:
+        pages = max(0, memory.swap_in_pages - (a.memory.swap_in_pages or 0))
+    applications = tuple([_application(a, said) for said in b.applications]) if b.applications else ()
+    if pages > events or (applications and max(map(_most, applications)) > events):
         return Impossible(f"more than {events:g} pages or answers in {seconds:g} s")
     return Window(
         start,
@@ -150,12 +153,14 @@ def _pressure(a: Pressure | None, b: Pressure, seconds: float) -> Pressure | Non
     if a is None:
         return None
 
-    return Pressure(
-        _part(b.cpu_some - a.cpu_some, seconds),
-        _part(b.memory_some - a.memory_some, seconds),
-        _part(b.memory_full - a.memory_full, seconds),
-        _part(b.io_some - a.io_some, seconds),
-        _part(b.io_full - a.io_full, seconds),
+    cpu, memory, io = b.cpu_some - a.cpu_some, b.memory_some - a.memory_some, b.io_some - a.io_some
+    all_memory, all_io = b.memory_full - a.memory_full, b.io_full - a.io_full
+    return Pressure(  # most of it is 0 most of the time
+        _part(cpu, seconds) if cpu else 0.0,
+        _part(memory, seconds) if memory else 0.0,
+        _part(all_memory, seconds) if all_memory else 0.0,
+        _part(io, seconds) if io else 0.0,
+        _part(all_io, seconds) if all_io else 0.0,
     )
 
 

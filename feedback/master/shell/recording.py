@@ -23,7 +23,7 @@ from feedback.model import (
     ServiceKey,
     Snapshot,
 )
-from feedback.wire import Report
+from feedback.wire import Report, named
 
 
 class RecordingError(ValueError):
@@ -106,6 +106,9 @@ def _plain(entry: ServiceEntry) -> _Service:
 
 def _entry(found: _Line) -> Entry:
     if found.report is not None and found.kernel is None:
+        wrong = named(found.report)
+        if wrong:
+            raise ValueError(wrong)
         return Entry(found.at, found.report)
     if found.kernel is None or found.report is not None:
         raise ValueError("expected one of report and kernel")
