@@ -234,6 +234,21 @@ def test_a_saturated_pool_sheds() -> None:
     assert [v.upper for v in learned().limits(pool(*full, flow=1000.0), 0.0).values()] == [30, 30]
 
 
+def test_one_look_that_shows_no_queue_neither_opens_a_saturated_pool_nor_teaches_what_connections_last() -> None:
+    """One agent's word may be all that makes it look so. A queue that is over for some seconds is over."""
+    limits = learned()
+
+    def uppers(utilisation: float, now: float) -> list[int]:
+        full = [having(member(i, capacity=100, active=400, utilisation=utilisation), 30, 27) for i in (1, 2)]
+        return [v.upper for v in limits.limits(pool(*full, flow=50.0), now).values()]
+
+    for k in range(50):
+        assert uppers(0.87 if k == 25 else 0.89, k / 5) == [30, 30]
+    assert limits.sizing.room(member(1, capacity=100)).connections == 25  # type: ignore[union-attr]
+    assert uppers(0.6, 10.0) == [30, 30]
+    assert min(uppers(0.6, 9.8 + 5.0)) >= 400  # not saturated, and full
+
+
 def test_memory_bounds_the_room_by_what_a_connection_costs() -> None:
     sizing = Sizing(0.25)
     m = member(1, capacity=4000)

@@ -19,7 +19,7 @@ A scheduler that itself counts active connections (`counted`: ovf, whose weight 
 where order and capacity disagree, for its weights are both.
 
 Invariants: lower <= upper; a destination that the kernel holds for full is not opened by a rewrite while it is full; a
-pool that is not saturated never refuses by our thresholds.
+pool that is not saturated, nor was some seconds ago, never refuses by our thresholds.
 
 Kernels differ (facts: ip_vs_conn.c, ip_vs_ctl.c). Until 6.1.176 any raise of `upper` opens a destination, however full
 it is; one that lowers it closes nothing until the next connection has leaked through. Since 6.1.192 an edit that
@@ -262,8 +262,8 @@ class Limits:
         return _aim(row, room, exact=exact, by_load=not why, tight=tight)
 
     def _fail_open(self, pool: Pool, *, exact: bool) -> None:
-        """Unless the pool is saturated, those that are not full can hold a third more open connections than they have.
-        What memory allows is not crossed."""
+        """Unless the pool is saturated, or just was, those that are not full can hold a third more open connections than
+        they have: one look that shows it unsaturated may be one agent's word. What memory allows is not crossed."""
         serving = [row for row in pool.rows if row.zero is None]
         aims = [known for row in pool.rows if (known := _known(row)).aim is not None]
         if not aims:
@@ -275,7 +275,7 @@ class Limits:
         if (exact and open_ones) or held >= max(needed, 1):
             return
         seen = estimates(serving)
-        if max(utilisation(seen), crowding(seen)) > SATURATED:
+        if self._sizing.queues or max(utilisation(seen), crowding(seen)) > SATURATED:
             change = _without_hysteresis if exact else None
         else:
             factor = max(1.0, needed / (held or _held(uppers, needed) or 1))

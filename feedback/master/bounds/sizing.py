@@ -17,13 +17,14 @@ number by its effect on latency; the agents tell the capacity, so it needs no se
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil, exp
+from math import ceil, exp, inf
 
 import msgspec
 
 from feedback.master.outcome import Fact
 from feedback.master.pool import SATURATED, Pool, Row
 from feedback.master.servers.capacity import Estimate
+from feedback.master.servers.prior import QUEUE_SECONDS
 from feedback.master.servers.window import Window
 
 CALM = 0.7  # utilisation of the pool below which connections last as long as they would anyhow
@@ -138,13 +139,18 @@ class Sizing:
         self._latency = latency_seconds
         self._stood = self._opened = 0.0  # connection seconds, and connections, fading over ten seconds
         self._at: float | None = None
+        self._queued_at = -inf
+        self.queues = False  # whether the pool is saturated, or just was: its queues do not end with one report
         self._measured = False
         self._flow = 0.0
 
     def observe(self, pool: Pool) -> None:
         seconds = 0.0 if self._at is None else max(0.0, pool.now - self._at)
         self._at, self._flow = pool.now, pool.flow
-        if pool.flow > 0 and pool.crowding < SATURATED:
+        if pool.crowding >= SATURATED:
+            self._queued_at = pool.now
+        self.queues = pool.now - self._queued_at < QUEUE_SECONDS
+        if pool.flow > 0 and not self.queues:
             weight = seconds if pool.crowding < CALM else BUSY_WEIGHT * seconds
             keep = exp(-weight / RESIDENCE_SECONDS)
             self._stood = self._stood * keep + weight * sum(row.active for row in pool.rows)
