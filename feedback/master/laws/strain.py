@@ -60,7 +60,7 @@ class Strained(msgspec.Struct, frozen=True, gc=False):
 class Strain:
     """One server's. `factor` is what is left of its share, `why` None while that is all of it."""
 
-    __slots__ = ("_cut", "_cut_at", "_memory", "_seen", "_strained_at", "_trend", "factor", "why")
+    __slots__ = ("_cut", "_cut_at", "_free", "_memory", "_seen", "_strained_at", "_trend", "factor", "why")
 
     def __init__(self) -> None:
         self.factor = 1.0
@@ -69,6 +69,7 @@ class Strain:
         self._cut, self._cut_at, self._strained_at = 1.0, float("-inf"), float("-inf")
         self._trend = 0.0
         self._seen: Window | None = None
+        self._free: float | None = None  # of memory, at its end
 
     @property
     def unseen(self) -> bool:
@@ -77,12 +78,12 @@ class Strain:
 
     def follow(self, row: Row, now: float, pool_is_hot: bool) -> None:
         for window in row.windows or row.latest:
-            before, free, pressure = self._seen, window.memory_available, window.pressure
-            if window is before:
+            if window is self._seen:
                 continue
-            self._seen = window
-            if before is not None and (self._trend or free != before.memory_available):
-                self._follow_memory(before, window)
+            before, free, pressure = self._free, window.memory_available, window.pressure
+            self._seen, self._free = window, free
+            if before is not None and (self._trend or free != before):
+                self._follow_memory(free - before, window.end - window.start)
             drowning = window.swap_in_pages or window.overflows or (pressure is not None and pressure.memory_full > 0)
             if drowning or free < TREND_BELOW or self.why is not None:
                 self._take(window, now, pool_is_hot)
@@ -105,10 +106,8 @@ class Strain:
         strained = self._memory < 1 or self._cut < 1
         self.why = Strained(window.memory_available, left, self._memory, self._cut, sign) if strained else None
 
-    def _follow_memory(self, before: Window, window: Window) -> None:
-        seconds = window.end - window.start
-        change = (window.memory_available - before.memory_available) / seconds
-        self._trend += (1 - exp(-seconds / TREND_SECONDS)) * (change - self._trend)
+    def _follow_memory(self, change: float, seconds: float) -> None:
+        self._trend += (1 - exp(-seconds / TREND_SECONDS)) * (change / seconds - self._trend)
 
 
 class Waits(msgspec.Struct, frozen=True, gc=False):

@@ -53,7 +53,11 @@ def flow(said: Sequence[float], counted: Sequence[float | None]) -> float:
     grown = [a / k for a, k in both if k]
     change = min(CHANGED_MOST, max(CHANGED_LEAST, median_low(grown))) if grown else 1.0
     most, least = change * BORNE_OUT, change / BORNE_OUT
-    total = sum([min(k * most, max(k * least, a)) for a, k in both if k is not None])
+    total = 0.0
+    for a, k in both:
+        if k is not None:
+            low, high = k * least, k * most
+            total += low if a < low else high if a > high else a
     if len(grown) < len(both) and None in counted:
         uncounted = UNCOUNTED * median_low(said)
         total += sum(min(a, uncounted) for a, k in both if k is None)
