@@ -41,7 +41,7 @@ from feedback.master.servers.prior import Prior
 from feedback.master.servers.window import Window
 from feedback.master.state import ServiceState
 from feedback.master.traits import closer_look, traits
-from feedback.model import Destination, DestinationKey, Edit, Service, ServiceEntry
+from feedback.model import Address, Destination, DestinationKey, Edit, Service, ServiceEntry
 
 FLOW_SECONDS = 2.0
 NOBODY_ELSE = "nobody else can serve"
@@ -80,6 +80,12 @@ class ServiceStatus:
     def trusts(self) -> Counter[Trust]:
         """How many destinations are trusted how far."""
         return Counter(of.trust for of in self._made or self._rows)
+
+    @property
+    def warnings(self) -> set[tuple[Address, str]]:
+        """What checks warn of, and of which server."""
+        checked = [(of.key.address, of.checked) for of in self._made or self._rows if of.checked is not None]
+        return {(address, check.warning) for address, check in checked if check.warning}
 
     def keep(self) -> None:
         """Make all of it now: the rows are about to change."""

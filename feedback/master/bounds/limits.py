@@ -262,8 +262,8 @@ class Limits:
         return _aim(row, room, exact=exact, by_load=not why, tight=tight)
 
     def _fail_open(self, pool: Pool, *, exact: bool) -> None:
-        """Unless the pool is saturated, or just was, those that are not full can hold a third more open connections than
-        they have: one look that shows it unsaturated may be one agent's word. What memory allows is not crossed."""
+        """Unless the pool is saturated, or just was, those that are not full can hold a third more open connections
+        than they have: a single look that shows no queue may be one agent's word. What memory allows is not crossed."""
         serving = [row for row in pool.rows if row.zero is None]
         aims = [known for row in pool.rows if (known := _known(row)).aim is not None]
         if not aims:

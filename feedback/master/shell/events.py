@@ -98,12 +98,7 @@ class Watcher:
     def _warned(self, decision: Decision) -> list[Change]:
         """What checks warn of, once for a real server however many services it is in."""
         before = self._warnings
-        self._warnings = {
-            (d.key.address, d.checked.warning)
-            for s in decision.services
-            for d in s.destinations
-            if d.checked is not None and d.checked.warning
-        }
+        self._warnings = {warning for service in decision.services for warning in service.warnings}
         new = sorted(self._warnings - before, key=str)
         return [("check-warning", {"address": str(address), "reason": text}) for address, text in new]
 
