@@ -296,7 +296,7 @@ class Pipeline:
         row.capacity = Capacity(self._prior)
         self._prior.adopt(row.capacity)
         self._prior.recount()
-        row.failures = None
+        row.failures = row.trial = None
 
     def stand_still(self, why: str) -> ServiceStatus:
         """After a fault: nothing is decided, what the kernel has is ours as far as it was."""
@@ -383,8 +383,8 @@ class Pipeline:
         pool = self.pool
         held = pool.held
         for row in pool.rows:
-            failures, row.tried = row.failures, False
-            if row.claim.cap is not None or (failures is not None and failures.trial is not None):
+            row.tried = False
+            if row.trial is not None or not row.ours:
                 limits.try_out(row, trials=trials)
             row.part, row.note, row.stands, row.told = row.share, None, None, None
             limit = row.limit

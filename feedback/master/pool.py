@@ -17,7 +17,7 @@ from feedback.master.outcome import Fact, Out, Step, Zero
 from feedback.model import Destination, DestinationEntry, DestinationKey, Protocol, Service
 
 if TYPE_CHECKING:
-    from feedback.master.bounds.eject import Failures
+    from feedback.master.bounds.eject import Failures, Trial
     from feedback.master.bounds.limits import Limit, Thresholds
     from feedback.master.bounds.sizing import Size
     from feedback.master.claims.claim import Claim
@@ -67,6 +67,7 @@ class Row:
     arrivals: Arrivals = None  # type: ignore[assignment]  # set by the pipeline that makes the row
     # claims/: whose word holds it
     claim: Claim = None  # type: ignore[assignment]  # set by the claims that make the row
+    ours: int = 0  # the weight that we left there, where nothing else is to be known of it; 0: look closer
     zero: Zero | None = None
     order: Order | None = None
     checked: Checked | None = None
@@ -86,6 +87,7 @@ class Row:
     heard: bool = False  # its agent was when the fleet was last well
     out: Out | None = None
     failures: Failures | None = None
+    trial: Trial | None = None
     doubt: Any = None
     size: Size | None = None
     thresholds: Thresholds | None = None

@@ -201,6 +201,7 @@ class Ejector:
                 continue
             if failures.times:
                 _try(failures, row.active + row.inactive, now)
+                row.trial = failures.trial
                 away += failures.pending
                 failures.tell(now)
             if failures.failed:

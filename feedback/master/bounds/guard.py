@@ -205,20 +205,22 @@ class Guard:
         first, or what a lie wants would be taken from the others before it is cut."""
         over = self._limit(serving, doubted)
         _fill(serving, 1.0)
-        static = sum([row.base.weight for row in pool.rows]) or 1
         ramps = self._ramp_step(serving, pool.seconds)
+        static = 0  # what all are owed, added up where somebody is pinned
         free: list[Row] = []
         held = 0.0
         for row in serving:
-            if row.failures is not None and row.failures.trial is not None:
+            if row.trial is not None:
                 row.say("guard", ON_TRIAL, row.share)
                 free.append(row)
             elif row.ramp is None and row.estimate is not None and row.trust is Trust.FRESH:
                 free.append(row)
-            elif self._pin(row, static, pool.seconds, ramps):
-                held += row.share
             else:
-                free.append(row)
+                static = static or sum([r.base.weight for r in pool.rows]) or 1
+                if self._pin(row, static, pool.seconds, ramps):
+                    held += row.share
+                else:
+                    free.append(row)
         pinned = len(free) < len(serving)
         if pinned:
             _fill(free, 1 - held)

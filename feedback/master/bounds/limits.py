@@ -296,10 +296,10 @@ def resume(row: Row) -> None:
 def try_out(row: Row, *, trials: bool) -> None:
     """A trial's threshold stands instead of the usual one, which comes back after. What its owner has taken out
     meanwhile is not tried."""
-    limit, cap, failures = row.limit, row.claim.cap, row.failures
+    limit, cap = row.limit, row.claim.cap
     if cap is not None and limit.upper == cap.our_upper and limit.lower == cap.our_lower:
         row.limit = Limit(cap.upper, cap.lower, limit.room, AS_BEFORE_THE_TRIAL)
-    trial = failures.trial if failures is not None and trials and not row.claim.theirs else None
+    trial = row.trial if trials and not row.claim.theirs else None
     row.tried = trial is not None
     if trial is not None:
         upper = min(trial.upper, limit.upper or trial.upper)

@@ -203,19 +203,11 @@ class Claims:
                     continue
                 row = self._add(have)
             there.append(row)
-            claim, weight = row.claim, have.weight
-            if (
-                weight
-                and weight == claim.written
-                and row.kernel is not None
-                and have.upper != signature
-                and claim.cap is None
-                and not claim.theirs
-                and not claim.signed
-            ):
-                claim.edited = None
+            weight = have.weight
+            if weight and weight == row.ours and have.upper != signature:
                 row.kernel, row.weight, row.active, row.inactive = e, weight, e.active, e.inactive
             else:
+                row.ours = 0
                 changed.append((row, e))
         self._strays = strays
         return there, changed
@@ -284,7 +276,7 @@ class Claims:
     def _forget(self, rows: list[Row]) -> None:
         """They are not in the kernel."""
         for row in rows:
-            row.kernel, row.weight, row.active, row.inactive, row.claim.cap = None, 0, 0, 0, None
+            row.kernel, row.weight, row.active, row.inactive, row.claim.cap, row.ours = None, 0, 0, 0, None, 0
 
     def _see(self, row: Row, e: DestinationEntry) -> None:
         """Take what is in force, and whose a zero is: by its signature, or by what we wrote last."""
@@ -333,14 +325,15 @@ class Claims:
         rows, adopts, idle = self._pool.rows, self.owned is None, self._watch.idle
         self._scale = self._our_scale = None
         for row in rows:
-            claim = row.claim
             if adopts:
-                self._follow_owner(row, claim)
-                row.zero = THEIRS if claim.theirs else None
+                self._follow_owner(row, row.claim)
+                row.zero = THEIRS if row.claim.theirs else None
             elif row.base.weight == 0:
                 row.zero = CONFIGURED
+            elif row.ours:
+                row.zero = None
             else:
-                row.zero = THEIRS if claim.theirs and row.kernel is not None else None
+                row.zero = THEIRS if row.claim.theirs and row.kernel is not None else None
             if not idle:
                 self._look_after(row, now)
         if standing.destinations or self._ordered:
@@ -442,11 +435,17 @@ class Claims:
             self._left.clear()
         touched = self._ordered or orders.paused is not None
         for row in rows:
-            if row.aim and not touched and row.zero is None and row.out is None and not row.tried:
+            aim = row.aim
+            if aim and not touched and row.zero is None and row.out is None and not row.tried:
+                if aim == row.ours:
+                    continue
                 claim = row.claim
                 if claim.forced is None and claim.ordered is None:
-                    claim.signed, claim.written, claim.barred = False, row.aim, False
+                    claim.signed, claim.written, claim.barred = False, aim, False
+                    plain = claim.cap is None and claim.edited is None and not claim.theirs and row.kernel is not None
+                    row.ours = aim if plain else 0
                     continue
+            row.ours = 0
             if row.tried and row.kernel is not None:
                 self._keep_in_mind(row.claim, row.kernel.destination, row.limit)
             # A person's zero in a table of ours stays unsigned: it must outlive a state that is lost.
@@ -522,6 +521,7 @@ class Claims:
     def untouched(self) -> None:
         """A decision broke off: what the kernel has stays, and is no foreign edit at the next look."""
         for row in self._pool.rows:
+            row.ours = 0
             if row.kernel is not None and not (row.claim.theirs and not row.weight):
                 row.claim.written = row.weight
 
@@ -529,7 +529,7 @@ class Claims:
         """The kernel refused it: what is there then is not somebody else's work."""
         row = self.rows.get(key)
         if row is not None:
-            row.claim.written = None
+            row.claim.written, row.ours = None, 0
 
 
 def proportional(scheduler: str, weights: list[int]) -> bool:
@@ -545,8 +545,8 @@ def _by_key(row: Row) -> DestinationKey:
 def same_way(a: Destination, b: Destination) -> bool:
     """How the kernel brings packets there."""
     return (
-        a.forward == b.forward
-        and a.tunnel_type == b.tunnel_type
+        (a.forward is b.forward or a.forward == b.forward)
+        and (a.tunnel_type is b.tunnel_type or a.tunnel_type == b.tunnel_type)
         and a.tunnel_port == b.tunnel_port
         and a.tunnel_flags == b.tunnel_flags
     )

@@ -49,16 +49,14 @@ class Arrivals:
 def flow(said: Sequence[float], counted: Sequence[float | None]) -> float:
     """New connections a second of all servers, each of which has an agent that was heard: `said` by that, and
     `counted` by the kernel, None where it has not yet."""
-    both = list(zip(said, counted, strict=True))
-    grown = [a / k for a, k in both if k]
+    grown = sorted([a / k for a, k in zip(said, counted, strict=True) if k])
     change = min(CHANGED_MOST, max(CHANGED_LEAST, median_low(grown))) if grown else 1.0
     most, least = change * BORNE_OUT, change / BORNE_OUT
+    if len(grown) == len(said) and least <= grown[0] and grown[-1] <= most:
+        return sum(said)
+    uncounted = UNCOUNTED * median_low(said)
     total = 0.0
-    for a, k in both:
-        if k is not None:
-            low, high = k * least, k * most
-            total += low if a < low else high if a > high else a
-    if len(grown) < len(both) and None in counted:
-        uncounted = UNCOUNTED * median_low(said)
-        total += sum(min(a, uncounted) for a, k in both if k is None)
+    for a, k in zip(said, counted, strict=True):
+        low, high = (0.0, uncounted) if k is None else (k * least, k * most)
+        total += low if a < low else high if a > high else a
     return total
