@@ -20,8 +20,7 @@ import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, to_destination
 from feedback.master.actuate import LOOK_SECONDS, Actuator, for_scheduler
-from feedback.master.bounds import limits
-from feedback.master.bounds.eject import Failures
+from feedback.master.bounds import eject, limits
 from feedback.master.bounds.guard import NO_REPORT_YET, Guard
 from feedback.master.bounds.limits import Limits
 from feedback.master.claims.asking import Asking
@@ -123,6 +122,7 @@ class Pipeline:
         self.law_name = law
         self.law: Law = load(law, named.law_options if named else None)
         self._put = getattr(self.law, "put", None)  # one of ours writes into the rows itself
+        self._follow = getattr(self.law, "observe", None)
         self.orders: Standing = NONE  # the operator's, for this service
         self.watch = Watch(asking, config.check_of(named) if named else None, named.agent_check if named else None)
         self.pool = Pool(service)
@@ -226,10 +226,9 @@ class Pipeline:
         if self._udp:  # the agent counts TCP only
             window = msgspec.structs.replace(window, opened=None, completions=None)
         row.capacity.observe(window)
-        failures = row.failures
-        if failures is None:
-            failures = row.failures = Failures()
-        failures.count(window, row.key.port, udp=self._udp)
+        if self._follow is not None:
+            self._follow(row, window)
+        eject.count(row, window, udp=self._udp)
         windows = row.windows
         if len(windows) >= WINDOWS_MAX:
             del windows[0]

@@ -87,6 +87,7 @@ class Row:
     heard: bool = False  # its agent was when the fleet was last well
     out: Out | None = None
     failures: Failures | None = None
+    suspect: bool = False  # there were some
     trial: Trial | None = None
     doubt: Any = None
     size: Size | None = None
@@ -111,7 +112,7 @@ class Row:
         """Its destination was removed and is there again before anything was decided: an owner's reload. What the
         bounds let through goes on."""
         self.before, self.ramp, self.heard = old.before, old.ramp, old.heard
-        self.failures, self.doubt = old.failures, old.doubt
+        self.failures, self.suspect, self.doubt = old.failures, old.suspect, old.doubt
 
     def say(self, stage: str, fact: Fact, value: float | None) -> None:
         """Of a stage between the law and the actuator."""

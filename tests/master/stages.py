@@ -17,9 +17,10 @@ from feedback.master.actuate.sed import Stock as RealStock
 from feedback.master.actuate.wlc import Memory as RealMemory
 from feedback.master.actuate.wrr import Flow as RealFlow
 from feedback.master.actuate.zero import Presence as RealPresence
+from feedback.master.bounds import eject
 from feedback.master.bounds.doubt import Doubt as RealDoubt
 from feedback.master.bounds.eject import Ejector as RealEjector
-from feedback.master.bounds.eject import Failures, Trial
+from feedback.master.bounds.eject import Trial
 from feedback.master.bounds.guard import Guard as RealGuard
 from feedback.master.bounds.limits import Limit
 from feedback.master.bounds.limits import Limits as RealLimits
@@ -34,7 +35,7 @@ from feedback.master.servers.window import Window
 from feedback.model import DestinationEntry, DestinationKey, Protocol
 from tests.master.builders import member
 
-REMEMBERED = ("before", "ramp", "heard", "failures", "doubt", "law", "size", "thresholds", "actuator", "out")
+REMEMBERED = ("before", "ramp", "heard", "failures", "suspect", "doubt", "law", "size", "thresholds", "actuator", "out")
 
 
 class Turns:
@@ -82,8 +83,7 @@ class _Failing(Turns):
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = member(1)
-        row.failures = row.failures or Failures()
-        row.failures.count(window, key.port, udp=protocol is Protocol.UDP)
+        eject.count(row, window, udp=protocol is Protocol.UDP)
 
 
 class Guard(_Failing):
@@ -266,5 +266,7 @@ class Ruled(Turns):
         self.law = law
 
     def shares(self, pool: Pool, now: float) -> Shares:
-        self.begin(pool, now)
+        for row in self.begin(pool, now):
+            for window in row.latest if hasattr(self.law, "observe") else ():
+                self.law.observe(row, window)
         return self.law.shares(pool, now)

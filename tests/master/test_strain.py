@@ -6,20 +6,20 @@ import pytest
 
 from feedback.master.laws.capacity import Capacity
 from feedback.master.laws.strain import CUT_MIN, Strain, memory_factor
-from feedback.master.pool import Row
+from feedback.master.servers.window import Window
 from feedback.wire import Pressure
 from tests.master.builders import member, pool, replace, rip
 from tests.master.stages import Ruled
 from tests.master.test_eject import window
 
 
-def seen(now: float, **changes: object) -> Row:
-    return replace(member(1), window=replace(window(now), **changes))
+def seen(now: float, **changes: object) -> Window:
+    return replace(window(now), **changes)
 
 
 def follow(strain: Strain, start: float, seconds: float, *, hot: bool = False, **changes: object) -> float:
     for k in range(1, round(seconds / 0.2)):
-        strain.follow(seen(start + k / 5, **changes), start + k / 5, hot)
+        strain.follow(seen(start + k / 5, **changes), hot)
     return strain.factor
 
 
@@ -31,23 +31,23 @@ def test_memory_takes_nothing_until_little_is_left(available: float, factor: flo
 def test_memory_that_falls_fast_counts_before_it_is_gone() -> None:
     strain = Strain()
     for k in range(1, 40):
-        strain.follow(seen(k / 5, memory_available=0.6 - 0.01 * k), k / 5, False)
+        strain.follow(seen(k / 5, memory_available=0.6 - 0.01 * k), False)
     assert strain.factor < 0.3  # 21 % left, and 5 % less each second
     assert "at this trend" in str(strain.why or "")
 
 
 def test_what_memory_takes_it_gives_back_slowly() -> None:
     strain = Strain()
-    strain.follow(seen(0.2, memory_available=0.10), 0.2, False)
-    strain.follow(seen(0.4, memory_available=0.10), 0.4, False)
+    strain.follow(seen(0.2, memory_available=0.10), False)
+    strain.follow(seen(0.4, memory_available=0.10), False)
     assert strain.factor == pytest.approx(0.5)
-    strain.follow(seen(0.6, memory_available=0.16), 0.6, False)
+    strain.follow(seen(0.6, memory_available=0.16), False)
     assert strain.factor == pytest.approx(0.52)
     assert "recovering" in str(strain.why or "")
-    strain.follow(seen(0.8, memory_available=0.07), 0.8, False)
+    strain.follow(seen(0.8, memory_available=0.07), False)
     assert strain.factor < 0.25
     for k in range(5, 60):
-        strain.follow(seen(k / 5, memory_available=0.5), k / 5, False)
+        strain.follow(seen(k / 5, memory_available=0.5), False)
     assert strain.factor == 1.0
     assert not str(strain.why or "")
 
@@ -55,7 +55,7 @@ def test_what_memory_takes_it_gives_back_slowly() -> None:
 def test_a_pool_that_fills_up_is_no_leak_while_much_is_left() -> None:
     strain = Strain()
     for k in range(1, 20):
-        strain.follow(seen(k / 5, memory_available=0.9 - 0.03 * k), k / 5, False)
+        strain.follow(seen(k / 5, memory_available=0.9 - 0.03 * k), False)
     assert strain.factor == 1.0
 
 

@@ -92,7 +92,7 @@ class Failures:
         self.used_at: float | None = None
 
     def count(self, window: Window, port: int, *, udp: bool) -> None:
-        """Take each window of the agent's stream: several may come between two decisions, above all when late."""
+        """Take a window."""
         answers, failed = _outcomes(window, port, udp)
         seconds = window.end - window.start
         fades, least = min(seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS), seconds / MEMORY_SECONDS_MAX
@@ -188,6 +188,16 @@ def _outcomes(window: Window, port: int, udp: bool) -> tuple[float, float]:
     return answers, failed
 
 
+def count(row: Row, window: Window, *, udp: bool) -> None:
+    """Take each window of the agent's stream: several may come between two decisions, above all when late."""
+    failures = row.failures
+    if failures is None:
+        failures = row.failures = Failures()
+    failures.count(window, row.key.port, udp=udp)
+    if failures.failed:
+        row.suspect = True
+
+
 class Ejector:
     """Who is out of one service's pool or on trial."""
 
@@ -196,9 +206,9 @@ class Ejector:
         away = 0
         suspects: list[tuple[Row, Failures]] = []
         for row in rows:
-            failures = row.failures
-            if failures is None or not (failures.times or failures.failed):
+            if not row.suspect or row.failures is None:
                 continue
+            failures = row.failures
             if failures.times:
                 _try(failures, row.active + row.inactive, now)
                 row.trial = failures.trial
@@ -206,6 +216,8 @@ class Ejector:
                 failures.tell(now)
             if failures.failed:
                 suspects.append((row, failures))
+            else:
+                row.suspect = failures.times > 0
         if suspects:
             self._eject(rows, suspects, away, now)
 

@@ -24,7 +24,7 @@ class Law(Protocol):
 
     def shares(self, pool: Pool, now: float) -> Shares:
         """A share for every row of the pool, each with its reason. They need not sum to 1. What a law remembers
-        of a row it keeps in the row's `law`."""
+        of a row it keeps in the row's `law`. One that has `observe(row, window)` is handed each window as it comes."""
         ...
 
 

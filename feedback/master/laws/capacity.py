@@ -18,6 +18,7 @@ from feedback.master.laws.options import Options
 from feedback.master.laws.strain import Strain
 from feedback.master.pool import SATURATED, Pool, Row, Share, Shares, estimates
 from feedback.master.servers.capacity import SETTLED_SAMPLES
+from feedback.master.servers.window import Window
 
 
 class Frozen(msgspec.Struct, frozen=True, gc=False):
@@ -56,6 +57,13 @@ class Capacity:
     def __init__(self, options: CapacityOptions = DEFAULTS) -> None:
         self._hot = options.hot_utilisation
         self._count = 0  # rows at the last decision
+        self._is_hot = False
+
+    def observe(self, row: Row, window: Window) -> None:
+        known = row.law
+        if known is None:
+            known = row.law = Known()
+        known.follow(window, self._is_hot)
 
     def shares(self, pool: Pool, now: float) -> Shares:
         self.put(pool, now)
@@ -65,7 +73,7 @@ class Capacity:
     def put(self, pool: Pool, now: float) -> None:
         """As `shares`, but straight into the rows."""
         rows = pool.rows
-        hot = pool.utilisation > self._hot
+        self._is_hot = hot = pool.utilisation > self._hot
         average = _average(rows)
         frozen = hot and self._count == len(rows)
         self._count = len(rows)
@@ -84,8 +92,6 @@ class Capacity:
                 row.say("law", Frozen(self._hot), row.wanted)
             elif estimate is not None and estimate.samples >= SETTLED_SAMPLES:  # a first guess is not frozen
                 known.share = row.wanted
-            if row.windows or known.unseen:
-                known.follow(row, now, hot)
             if known.why is not None:
                 row.wanted *= known.factor
                 row.say("law", known.why, row.wanted)

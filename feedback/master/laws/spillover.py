@@ -11,7 +11,8 @@ from __future__ import annotations
 import msgspec
 
 from feedback.master.laws.capacity import Capacity
-from feedback.master.pool import Pool, Shares, estimates, utilisation
+from feedback.master.pool import Pool, Row, Shares, estimates, utilisation
+from feedback.master.servers.window import Window
 
 
 class Spillover:
@@ -19,6 +20,9 @@ class Spillover:
 
     def __init__(self) -> None:
         self._within = {False: Capacity(), True: Capacity()}
+
+    def observe(self, row: Row, window: Window) -> None:
+        self._within[row.role.spill].observe(row, window)
 
     def shares(self, pool: Pool, now: float) -> Shares:
         out = {}

@@ -17,7 +17,6 @@ from math import exp
 import msgspec
 
 from feedback.master.outcome import Fact
-from feedback.master.pool import Row
 from feedback.master.servers.window import Window
 
 MEMORY_FREE, MEMORY_LOW = 0.15, 0.05  # available memory: no effect above, almost nothing left below
@@ -60,7 +59,7 @@ class Strained(msgspec.Struct, frozen=True, gc=False):
 class Strain:
     """One server's. `factor` is what is left of its share, `why` None while that is all of it."""
 
-    __slots__ = ("_cut", "_cut_at", "_free", "_memory", "_seen", "_strained_at", "_trend", "factor", "why")
+    __slots__ = ("_cut", "_cut_at", "_free", "_memory", "_strained_at", "_trend", "factor", "why")
 
     def __init__(self) -> None:
         self.factor = 1.0
@@ -68,28 +67,20 @@ class Strain:
         self._memory = 1.0
         self._cut, self._cut_at, self._strained_at = 1.0, float("-inf"), float("-inf")
         self._trend = 0.0
-        self._seen: Window | None = None
-        self._free: float | None = None  # of memory, at its end
+        self._free: float | None = None  # of memory, at the end of the last window
 
-    @property
-    def unseen(self) -> bool:
-        """Whether no window was taken yet."""
-        return self._seen is None
+    def follow(self, window: Window, pool_is_hot: bool) -> None:
+        """Take each window, in their order."""
+        before, free, pressure = self._free, window.memory_available, window.pressure
+        self._free = free
+        if before is not None and (self._trend or free != before):
+            self._follow_memory(free - before, window.end - window.start)
+        drowning = window.swap_in_pages or window.overflows or (pressure is not None and pressure.memory_full > 0)
+        if drowning or free < TREND_BELOW or self.why is not None:
+            self._take(window, pool_is_hot)
 
-    def follow(self, row: Row, now: float, pool_is_hot: bool) -> None:
-        for window in row.windows or row.latest:
-            if window is self._seen:
-                continue
-            before, free, pressure = self._free, window.memory_available, window.pressure
-            self._seen, self._free = window, free
-            if before is not None and (self._trend or free != before):
-                self._follow_memory(free - before, window.end - window.start)
-            drowning = window.swap_in_pages or window.overflows or (pressure is not None and pressure.memory_full > 0)
-            if drowning or free < TREND_BELOW or self.why is not None:
-                self._take(window, now, pool_is_hot)
-
-    def _take(self, window: Window, now: float, pool_is_hot: bool) -> None:
-        sign = _drowning(window)
+    def _take(self, window: Window, pool_is_hot: bool) -> None:
+        sign, now = _drowning(window), window.end
         if sign:
             self._strained_at = now
         if sign and not pool_is_hot and now - self._cut_at >= CUT_EVERY_SECONDS:

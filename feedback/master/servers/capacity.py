@@ -185,6 +185,8 @@ class Capacity:
             self._last = window
             self._prior.sized()
         self._last, self.blind = window, window.completions is None
+        if self.filter.samples:  # else it moves with the pool's
+            self._estimate = self._estimated(window)
 
     def observe_kernel(self, active: int, connections: int, now: float) -> None:
         """Take the director's counters: open connections, and the total that moves every 2 s. `active` alone is
@@ -351,20 +353,23 @@ class Capacity:
 
     def estimate(self) -> Estimate | None:
         """None before the first window."""
-        if self._estimate is not None:
+        if self._estimate is not None or self._last is None:
             return self._estimate
-        last = self._last
-        if last is None or self._available is None:
-            return None
+        estimate = self._estimated(self._last)
+        if self.filter.samples:
+            self._estimate = estimate
+        return estimate
+
+    def _estimated(self, last: Window) -> Estimate:
         of = self.filter
         level = of.level
         if not of.samples:
             prior = self._prior.of(self)
             level = DEFAULT_LEVEL if prior is None else prior
-        available = self._available
+        available = self._available or 0.0
         if self._neighbour.part and self._infers():
             available *= 1 - self._neighbour.part
-        estimate = Estimate(
+        return Estimate(
             last.cores * exp(level) * available,
             sqrt(of.variance),
             available,
@@ -376,9 +381,6 @@ class Capacity:
             self.held,
             1 - self.starved.left,
         )
-        if of.samples:  # else it moves with the pool's
-            self._estimate = estimate
-        return estimate
 
 
 def _used(window: Window) -> float:
