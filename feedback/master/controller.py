@@ -158,7 +158,10 @@ class Controller:
     def receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> str:
         """Take what came of a probe: an answer, an agent's line, or None where it was silent. Returns what was wrong
         with the line, or ''."""
-        return self._asking.receive(probe, result, now)
+        taken = self._asking.receive(probe, result, now)
+        if taken.turned:
+            self._timer = now  # what fails must not wait for the next turn
+        return taken.problem
 
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""

@@ -129,7 +129,7 @@ class Watched:
     def hear(self, result: Outcome | bytes | None, now: float, what: Check | AgentSource | None = None) -> str:
         """What came of the first destination's probe."""
         what = what or CHECK
-        return self.asking.receive(Probe(Target(rip(1).address, what.port or 80), what), result, now)
+        return self.asking.receive(Probe(Target(rip(1).address, what.port or 80), what), result, now).problem
 
     def said(self) -> str:
         zero = self.watches[0].barred(rip(1), serves=True)

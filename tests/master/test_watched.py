@@ -233,3 +233,19 @@ def test_a_shared_check_that_changes_at_a_reload_changes_for_all_that_name_it() 
     probes = controller.probes(3.0)
     assert [p.what.type for p in probes if isinstance(p.what, Check)] == ["http", "http"]
     assert down(controller, 3.1) == []
+
+
+def test_a_verdict_that_changes_asks_for_a_decision_at_once() -> None:
+    controller = Controller(config(2, guards="[service.check]\nrise = 1\nfall = 2\n"))
+    controller.probes(0.0)
+    first, second = controller.probes(1.0)
+    for probe, outcome, now, at_once in (
+        (first, GOOD, 1.1, True),
+        (second, GOOD, 1.2, True),
+        (first, BAD, 1.3, False),
+        (first, BAD, 1.4, True),
+        (first, BAD, 1.5, False),
+    ):
+        controller.decide(now)
+        controller.receive_probe(probe, outcome, now)
+        assert (controller.next_timer() <= now) is at_once

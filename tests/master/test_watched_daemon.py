@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -65,6 +67,26 @@ def test_a_port_that_closes_is_taken_out_and_comes_back(site: Site) -> None:
             assert "tcp: connection refused" in told["check"]["text"]
             with socket.create_server(("127.0.0.12", port)):
                 until(lambda: weights(site) == [100, 100])
+
+    run(site, work)
+
+
+def test_a_failure_waits_for_no_turn(site: Site) -> None:
+    port = free_port()
+    written(site, f"[service.check]\nport = {port}\n{FAST}")
+    slow = re.sub("^interval_seconds = .*", "interval_seconds = 30.0", site.config.read_text(), count=1, flags=re.M)
+    site.config.write_text(slow)
+
+    def work() -> None:
+        with socket.create_server(("127.0.0.11", port)):
+            with socket.create_server(("127.0.0.12", port)):
+                until(lambda: checked() == [True, True])
+            closed = time.monotonic()
+            until(lambda: weights(site) == [100, 0])
+            assert time.monotonic() - closed < 5  # 0.4 s; two turns would be a minute
+
+    def checked() -> list[bool]:
+        return [d["check"]["up"] for s in site.status()["services"] for d in s["destinations"]]
 
     run(site, work)
 

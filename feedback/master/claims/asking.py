@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import Advice, AdviceError
-from feedback.master.claims.health import Health, Outcome
+from feedback.master.claims.health import Health, Outcome, Verdict
 from feedback.model import Address, DestinationKey, format_endpoint
 
 if TYPE_CHECKING:
@@ -60,6 +60,17 @@ class Subject:
         self.health = Health(what.rise, what.fall) if isinstance(what, Check) else None
         self.advice = Advice() if isinstance(what, AgentSource) else None
 
+    @property
+    def verdict(self) -> Verdict:
+        return self.health.verdict if self.health is not None else Verdict.UNKNOWN
+
+
+class Taken(NamedTuple):
+    """What a result came to: what was wrong with an agent's line, and whether a verdict changed."""
+
+    problem: str = ""
+    turned: bool = False
+
 
 class Series:
     """One question, put to all its targets. It lives as long as a watch has it."""
@@ -91,21 +102,22 @@ class Series:
                 found.append(Probe(subject.target, self.what))
         return found
 
-    def receive(self, target: Target, result: Outcome | bytes | None, now: float) -> str:
-        """Take what came of a probe. Returns what was wrong with an agent's line, or ''."""
+    def receive(self, target: Target, result: Outcome | bytes | None, now: float) -> Taken:
+        """Take what came of a probe."""
         subject = self._subjects.get(target)
         if subject is None:
-            return ""  # asked before a reload
+            return Taken()  # asked before a reload
+        before = subject.verdict
         problem = _take(subject, result, now)
         self._again(subject)
-        return problem
+        return Taken(problem, subject.verdict is not before)
 
     def _again(self, subject: Subject) -> None:
         """The interval counts from when it was due, so that a slow answer does not make checks rarer."""
         subject.asked = False
         subject.rounds += 1
         subject.due += self.what.interval_seconds * (1 - DRIFT * _part(subject.target, subject.rounds))
-        if subject.health is not None and subject.health.disputed:
+        if subject.health is not None and subject.health.wavers:
             subject.due -= self.what.timeout_seconds
 
 
@@ -155,7 +167,7 @@ class Asking:
         for watch, keys in self._wanted:
             watch.follow(keys)
 
-    def receive(self, probe: Probe, result: Outcome | bytes | None, now: float) -> str:
-        """Take what came of a probe. Returns what was wrong with an agent's line, or ''."""
+    def receive(self, probe: Probe, result: Outcome | bytes | None, now: float) -> Taken:
+        """Take what came of a probe."""
         series = self._series.get(probe.what)
-        return series.receive(probe.target, result, now) if series is not None else ""
+        return series.receive(probe.target, result, now) if series is not None else Taken()

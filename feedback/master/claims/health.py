@@ -57,6 +57,6 @@ class Health:
             self.verdict, self._row = new, 0
 
     @property
-    def disputed(self) -> bool:
-        """Whether the last outcome speaks against the verdict, which still stands."""
+    def wavers(self) -> bool:
+        """Whether the last outcome speaks against the verdict."""
         return self._row > 0

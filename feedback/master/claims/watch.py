@@ -49,6 +49,16 @@ class Watch:
         subject = self._checked.get(key)
         return subject.health if subject is not None else None
 
+    def failing(self, key: DestinationKey) -> bool | None:
+        """Whether its check says that it is down; None before the first outcome."""
+        health = self._health(key)
+        return None if health is None or health.last is None else health.verdict is Verdict.DOWN
+
+    def wavers(self, key: DestinationKey) -> bool:
+        """Whether the last outcome of its check speaks against the verdict."""
+        health = self._health(key)
+        return health is not None and health.wavers
+
     def advice(self, key: DestinationKey) -> Advice | None:
         """What its agent said, if it ever did."""
         subject = self._advised.get(key)
@@ -65,7 +75,7 @@ class Watch:
         health, advice = self._health(key), self.advice(key)
         if self._check is not None and not (health and health.last):
             return None if serves else NOT_CHECKED
-        if health is not None and health.last is not None and health.verdict is Verdict.DOWN:
+        if health is not None and health.last is not None and self.failing(key):
             failed = not health.last.good
             return Zero(By.CHECK, f"check fails: {health.last.text}" if failed else "check failed, and is not back yet")
         said = advice.bar() if advice is not None else ""

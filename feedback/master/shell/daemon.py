@@ -52,6 +52,8 @@ if TYPE_CHECKING:  # imported when the first probe is due
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
 ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 RECORDERS_MAX = 4
+TURN_SECONDS_LEAST = 0.02  # from one turn to the next, however many checks change their verdict
+PROBE_SECONDS = 0.05  # so late a check may go out
 NOT_SAVED = "it could not be written to the disk, which is tried again: a master that restarts before does not know it"
 
 
@@ -77,12 +79,18 @@ class Daemon:
         self._role_file = RoleFile(self._config.role) if self._config.role else None
         self._role = RoleSaid(Role.ACTIVE)
         self._events, self._watcher = Ring(f"{time.time():.3f}"), Watcher()
+        self._stir = asyncio.Event()  # ends the sleep between two turns
 
     async def run(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            stop.set()
+            self._stir.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         quiet(loop, partial(self._complain, "accept"))
         with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
@@ -132,6 +140,7 @@ class Daemon:
     async def _work(self, stop: asyncio.Event) -> None:
         watchdog, fed = systemd.watchdog_interval_seconds(), 0.0
         while not stop.is_set():
+            self._stir.clear()
             active = self._active()
             if active:
                 self._turn()
@@ -142,8 +151,17 @@ class Daemon:
                 systemd.status(self._status())
                 fed = now
             turn = self._controller.next_timer() - now if active else self._config.interval_seconds
+            await self._pause(now + max(TURN_SECONDS_LEAST, turn), active)
+
+    async def _pause(self, until: float, active: bool) -> None:
+        """Until then or until something stirs, but TURN_SECONDS_LEAST in any case. Checks go out when they are due, not
+        only when a turn is: a failure would be found later by a turn for each outcome."""
+        await asyncio.sleep(TURN_SECONDS_LEAST)
+        while (left := until - time.monotonic()) > 0 and not self._stir.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), max(0.01, turn))
+                await asyncio.wait_for(self._stir.wait(), min(left, PROBE_SECONDS) if active else left)
+            if active and not self._stir.is_set():
+                self._probe()
 
     def _active(self) -> bool:
         """Whether this director is the active one. A new active one begins as after a restart: with the state and the
@@ -260,6 +278,8 @@ class Daemon:
         problem = self._controller.receive_probe(probe, result, now)
         if problem:
             self._complain("agent-check", f"{probe.target}: {problem}")
+        if self._controller.next_timer() <= now:
+            self._stir.set()
 
     def _receive(self, report: Report, received_at: float) -> Refused | None:
         self._record(report, received_at)
