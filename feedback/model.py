@@ -18,6 +18,9 @@ import msgspec
 Address: TypeAlias = IPv4Address | IPv6Address
 
 WEIGHT_MAX = 2**31 - 1  # the kernel keeps a weight in an int
+# Firewall marks of services that carry the master's own checks (feedback/master/passages.py): a mark is what belongs to
+# us, so all who look at the kernel's table know these services by it. "LV" in its upper half.
+CHECK_MARKS = range(0x4C560000, 0x4C570000)
 THRESHOLD_MAX = 2**31 - 1  # kernels since 6.1.192 refuse more
 
 
@@ -217,6 +220,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     def entry(self, key: ServiceKey) -> ServiceEntry | None:
         return next((s for s in self.services if s.service.key == key), None)
+
+    def without_checks(self) -> Snapshot:
+        """Clients' services only."""
+        return Snapshot(tuple(s for s in self.services if s.service.key.fwmark not in CHECK_MARKS))
 
 
 # Edits: decisions as data, absolute targets, never deltas. The core returns them, the client performs them.

@@ -19,6 +19,7 @@ from feedback.config.strict import (
     check_word,
 )
 from feedback.model import (
+    CHECK_MARKS,
     THRESHOLD_MAX,
     WEIGHT_MAX,
     Destination,
@@ -146,6 +147,9 @@ class MasterConfig(File, frozen=True):
             if key in seen:
                 raise ConfigError(f"{where}.virtual: {key} is there twice")
             seen.add(key)
+            if key.fwmark in CHECK_MARKS:
+                marks = f"{CHECK_MARKS.start:#x} to {CHECK_MARKS.stop - 1:#x}"
+                raise ConfigError(f"{where}.virtual: {key}: the marks {marks} are for our own checks")
             to_service(service, where)
             self._check_check(service, where)
             _check_destinations(service, where)
@@ -160,6 +164,15 @@ class MasterConfig(File, frozen=True):
         check = self.check_of(service)
         if check is not None and not check.port and not service_key(service).port:
             raise ConfigError(f"{where}.check: needs a port: a service without one does not tell it")
+        if check is not None and check.through == "service":
+            self._check_through(service, where)
+
+    def _check_through(self, service: ServiceConfig, where: str) -> None:
+        key = service_key(service)
+        if key.address is None:
+            raise ConfigError(f'{where}.check: through = "service" needs a VIP: a firewall mark has none')
+        if self.netns is not None:
+            raise ConfigError(f'{where}.check: through = "service": with netns, checks go out in another namespace')
 
     def check_of(self, service: ServiceConfig) -> Check | None:
         """The check of a service, whether its own or named."""

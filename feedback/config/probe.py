@@ -30,7 +30,8 @@ OWN = {  # keys that say something to these kinds only
 
 
 class Check(Strict, frozen=True):
-    """Whether the service answers. `port` is the destination's own if absent. For tcp, tls and udp: `send` and
+    """Whether the service answers. `through` says by which way it is asked: at its `rip`, or as a client's packet
+    travels, by the `service`. `port` is the destination's own if absent. For tcp, tls and udp: `send` and
     `expect`, a character a byte (U+0000 to U+00FF), the expected anywhere in the first 4 KiB, and `quit`, said before
     closing; for udp `reply` false: silence is good, a refusal is not. For dns: the `name` and `record` that is asked,
     over `transport`, and `answer`, one of the records as text. For http and https: `path`, `host` (the Host header, and
@@ -40,6 +41,7 @@ class Check(Strict, frozen=True):
     good."""
 
     type: str = "tcp"
+    through: str = "rip"
     port: Port | None = None
     interval_seconds: Interval = 2.0
     timeout_seconds: Timeout = 1.0
@@ -76,6 +78,9 @@ class Check(Strict, frozen=True):
     def check(self, where: str) -> None:
         """Raises ConfigError."""
         check_word(self.type, KINDS, f"{where}.type")
+        check_word(self.through, {"rip", "service"}, f"{where}.through")
+        if self.through == "service" and self.type == "exec":
+            raise ConfigError(f"{where}.through: a program of exec sends its own packets: it cannot go by the service")
         for key, kinds in OWN.items():
             if self.type not in kinds and getattr(self, key) != _DEFAULTS[key]:
                 told = " or ".join(f'"{kind}"' for kind in sorted(kinds))

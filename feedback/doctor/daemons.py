@@ -95,7 +95,14 @@ def _agent(facts: Facts, address: str, d: dict[str, Any]) -> Finding | None:
 
 
 def _checks(status: dict[str, Any]) -> Iterator[Finding]:
-    """What checks warn of, once for a real server."""
+    """What checks warn of, once for a real server; and what keeps them from being made, once."""
+    unasked: dict[str, tuple[str, str]] = {}
+    for service in status["services"]:
+        for d in service["destinations"]:
+            if d.get("check") and (found := d["check"].get("unasked")):
+                unasked.setdefault(found["mend"], (found["reason"], d["address"]))
+    for mend, (reason, destination) in unasked.items():
+        yield Finding(Level.ERROR, "check", f"the check of {destination} is not made: {reason}", mend)
     warned = {
         (d["address"].rpartition(":")[0].strip("[]"), d["check"]["warning"]): d["address"]
         for service in status["services"]

@@ -161,6 +161,18 @@ class Product:
             time.sleep(0.1)
         raise LabError(f"the master has no fresh report of each server in {READY_SECONDS:.0f} s: {ages}")
 
+    def wait_until_checked(self, seconds: float) -> None:
+        """Until each destination has passed its health check. Raises LabError."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.stand.processes.check()
+            services = (self.status() or {"services": []})["services"]
+            found = {d["address"]: d["check"] for service in services for d in service["destinations"]}
+            if len(found) == len(self.servers) and all(check and check["up"] for check in found.values()):
+                return
+            time.sleep(0.1)
+        raise LabError(f"not every server passes its check in {seconds:.0f} s: {found}")
+
     # What can happen to them.
 
     def cut(self, server: RealServer) -> float:

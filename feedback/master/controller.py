@@ -19,11 +19,11 @@ import msgspec
 
 from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
 from feedback.faults import said
-from feedback.master.claims.asking import Asking, Probe
-from feedback.master.claims.health import Outcome
+from feedback.master.claims.asking import Asking, Passage, Probe, Result
 from feedback.master.claims.orders import Orders
 from feedback.master.claims.owner import ForeignEdit
 from feedback.master.laws import load
+from feedback.master.passages import Passages
 from feedback.master.pipeline import Pipeline, ServiceStatus
 from feedback.master.pool import Row
 from feedback.master.servers.fleet import Fleet, Refused
@@ -70,7 +70,7 @@ class Controller:
 
     def __init__(self, config: MasterConfig) -> None:
         self._fleet = Fleet(config.guards.stale_seconds, config.guards.lost_seconds)
-        self._asking = Asking()
+        self._asking, self._passages = Asking(), Passages()
         self._pipelines: dict[ServiceKey, Pipeline] = {}
         self._indexed: dict[ServiceKey, list[Row]] = {}
         self._behind: dict[str, list[tuple[Pipeline, Row]]] = {}
@@ -152,10 +152,25 @@ class Controller:
 
     def probes(self, now: float) -> list[Probe]:
         """What to ask about destinations now: health checks, and agents that speak agent-check."""
-        watched = [p for p in self._pipelines.values() if not p.watch.idle]
-        return self._asking.probes([(p.watch, tuple(row.key for row in p.rows)) for p in watched], now)
+        wanted = [
+            (p.watch, tuple(row.key for row in p.rows), _passages(p))
+            for p in self._pipelines.values()
+            if not p.watch.idle
+        ]
+        return [probe for found in self._asking.probes(wanted, now) if (probe := self._marked(found)) is not None]
 
-    def receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> str:
+    def _marked(self, probe: Probe) -> Probe | None:
+        """With the mark by which the kernel brings it to its server; None where it cannot yet."""
+        through = probe.target.through
+        if through is None:
+            return probe
+        mark = self._passages.mark(through.passage)
+        if mark is None:
+            self._asking.put_off(probe)
+            return None
+        return msgspec.structs.replace(probe, mark=mark)
+
+    def receive_probe(self, probe: Probe, result: Result, now: float) -> str:
         """Take what came of a probe: an answer, an agent's line, or None where it was silent. Returns what was wrong
         with the line, or ''."""
         taken = self._asking.receive(probe, result, now)
@@ -165,6 +180,8 @@ class Controller:
 
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
+        self._passages.look(snapshot)
+        snapshot = snapshot.without_checks()
         if self._adopts:
             self._adopt(snapshot, now)
         entries = {s.service.key: s for s in snapshot.services}
@@ -212,7 +229,13 @@ class Controller:
                 status, plan = self._fail(pipeline, error), []
             statuses.append(status)
             edits += plan
+        edits += self._passages.edits(p for each in self._pipelines.values() for p in _passages(each) if p is not None)
         return Decision(tuple(edits), tuple(statuses))
+
+    def withdrawal(self, snapshot: Snapshot) -> list[Edit]:
+        """What takes from the kernel what is there for our own checks only: when the master stops or stands by."""
+        self._passages.look(snapshot)
+        return self._passages.edits(())
 
     def _fail(self, pipeline: Pipeline, error: Exception) -> ServiceStatus:
         """What goes wrong in one service holds that service, and no other."""
@@ -269,6 +292,12 @@ class Controller:
     def next_timer(self) -> float:
         """When `decide` wants to be called again, in the caller's `now`."""
         return self._timer
+
+
+def _passages(pipeline: Pipeline) -> tuple[Passage | None, ...]:
+    """How its rows are reached, where its check goes that way."""
+    watch = pipeline.watch
+    return tuple(watch.passage(row.base) for row in pipeline.rows) if watch.through else ()
 
 
 def _check_laws(config: MasterConfig) -> None:

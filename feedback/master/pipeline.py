@@ -124,7 +124,9 @@ class Pipeline:
         self._put = getattr(self.law, "put", None)  # one of ours writes into the rows itself
         self._follow = getattr(self.law, "observe", None)
         self.orders: Standing = NONE  # the operator's, for this service
-        self.watch = Watch(asking, config.check_of(named) if named else None, named.agent_check if named else None)
+        self.watch = Watch(
+            service.key, asking, config.check_of(named) if named else None, named.agent_check if named else None
+        )
         self.pool = Pool(service)
         self._udp = self.pool.udp
         self._prior = Prior()

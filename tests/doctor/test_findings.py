@@ -63,6 +63,10 @@ def destination(i: int = 1, state: str = "fresh", age: float | None = 0.1) -> di
 EXPIRING = {"check": {"up": True, "text": "tls: connected", "warning": "the certificate expires on 2027-01-24"}}
 
 
+SETTING = "net.ipv4.conf.eth0.accept_local"
+UNASKED = {"check": {"up": None, "unasked": {"reason": f"{SETTING} is 0: dropped", "mend": f"sysctl -w {SETTING}=1"}}}
+
+
 def status(*destinations: dict[str, Any], **fields: Any) -> dict[str, Any]:
     found = destinations or (destination(1), destination(2))
     return {"services": [{"virtual": WEB, "destinations": list(found)}], "orders": []} | fields
@@ -157,6 +161,12 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         Level.WARNING,
         "10.0.0.11: the certificate expires on 2027-01-24",
         "on 10.0.0.11: renew it",
+    ),
+    "check that is not made": (
+        facts(status=status(*(destination(i) | UNASKED for i in (1, 2)))),
+        Level.ERROR,
+        "the check of 10.0.0.11:80 is not made: net.ipv4.conf.eth0.accept_local is 0",
+        "sysctl -w net.ipv4.conf.eth0.accept_local=1",
     ),
     "forgotten drain": (
         facts(status=status(orders=[order()])),

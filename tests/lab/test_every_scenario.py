@@ -67,6 +67,7 @@ def events() -> list[Event]:
     made.append(Event("visits", now(), {"found": {"10.77.1.1": "r1"}}))
     made.append(Event("replica", now(), {"took_seconds": 1.0}))
     made.append(Event("join", now(), {}))
+    made += [Event("lost", now(), {}), Event("restored", now(), {})]
     made.append(Event("complete", now(), {"seconds": 1.0}))
     made += [Event("death", now(), {}), Event("handover", now(), {})]
     made.append(Event("transition", now(), {"new": "active"}))

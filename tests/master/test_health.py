@@ -15,7 +15,7 @@ from feedback.master.claims.watch import Watch
 from feedback.master.outcome import By, Zero
 from feedback.master.servers.fleet import Trust
 from feedback.model import DestinationKey
-from tests.master.builders import rip
+from tests.master.builders import VIRTUAL, rip
 
 GOOD, BAD = Outcome(True, "status 200"), Outcome(False, "connection refused")
 CHECK = Check(rise=1, fall=2)
@@ -120,11 +120,11 @@ class Watched:
 
     def __init__(self, check: Check | None = CHECK, source: AgentSource | None = None, services: int = 1) -> None:
         self.asking = Asking()
-        self.watches = [Watch(self.asking, check, source) for _ in range(services)]
+        self.watches = [Watch(VIRTUAL, self.asking, check, source) for _ in range(services)]
         self.ask((rip(1), rip(2)), 0.0)
 
     def ask(self, keys: tuple[DestinationKey, ...], now: float) -> list[Probe]:
-        return self.asking.probes([(watch, keys) for watch in self.watches], now)
+        return self.asking.probes([(watch, keys, ()) for watch in self.watches], now)
 
     def hear(self, result: Outcome | bytes | None, now: float, what: Check | AgentSource | None = None) -> str:
         """What came of the first destination's probe."""
@@ -195,8 +195,8 @@ def test_services_that_share_a_check_ask_once_and_all_read_the_answer() -> None:
 
 def test_fifty_ports_of_a_server_cost_one_probe_where_the_check_has_a_port() -> None:
     asking, check = Asking(), Check(port=8080)
-    ports = {port: Watch(asking, check, None) for port in range(8000, 8050)}
-    wanted = [(watch, (DestinationKey(rip(1).address, port),)) for port, watch in ports.items()]
+    ports = {port: Watch(VIRTUAL, asking, check, None) for port in range(8000, 8050)}
+    wanted = [(watch, (DestinationKey(rip(1).address, port),), ()) for port, watch in ports.items()]
     asking.probes(wanted, 0.0)
     assert asking.probes(wanted, FIRST_SECONDS) == [Probe(Target(rip(1).address, 8080), check)]
 
@@ -204,7 +204,10 @@ def test_fifty_ports_of_a_server_cost_one_probe_where_the_check_has_a_port() -> 
 def test_a_question_that_nobody_asks_any_more_is_forgotten_and_one_that_stays_goes_on() -> None:
     made = Watched(Check(rise=1, fall=1), services=2)
     made.hear(BAD, 1.0, Check(rise=1, fall=1))
-    made.watches = [made.watches[1], Watch(made.asking, Check(rise=1, fall=1), None)]  # as a reload makes one anew
+    made.watches = [
+        made.watches[1],
+        Watch(VIRTUAL, made.asking, Check(rise=1, fall=1), None),
+    ]  # as a reload makes one anew
     made.ask((rip(1), rip(2)), 2.0)
     assert all(watch.barred(rip(1), serves=True) for watch in made.watches)
     made.ask((), 3.0)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from feedback.model import CHECK_MARKS
+from feedback.ops.role import Role, RoleFile, RoleSaid
 from tests.master.test_daemon import Site, run, site, until
 from tests.ports import free_port
 
@@ -87,6 +89,39 @@ def test_a_failure_waits_for_no_turn(site: Site) -> None:
 
     def checked() -> list[bool]:
         return [d["check"]["up"] for s in site.status()["services"] for d in s["destinations"]]
+
+    run(site, work)
+
+
+def test_what_checks_need_in_the_kernel_is_there_while_the_master_runs(site: Site) -> None:
+    written(site, f'[service.check]\nthrough = "service"\nport = {free_port()}\n{FAST}')
+    site.config.write_text(site.config.read_text().replace("10.0.0.100", "127.0.0.100"))
+
+    def marks() -> list[int]:
+        return [s.service.key.fwmark for s in site.kernel.snapshot().services if s.service.key.fwmark in CHECK_MARKS]
+
+    def work() -> None:
+        until(lambda: len(marks()) == 2)
+
+    run(site, work)
+    assert marks() == [] and len(site.kernel.snapshot().services) == 1
+
+
+def test_a_director_that_stands_by_takes_away_what_its_checks_needed(site: Site) -> None:
+    role = RoleFile(site.directory / "role.json")
+    role.write(RoleSaid(Role.ACTIVE, "alone", "d2", 1))
+    written(site, f'[service.check]\nthrough = "service"\nport = {free_port()}\n{FAST}')
+    text = site.config.read_text().replace("10.0.0.100", "127.0.0.100")
+    site.config.write_text(f'role = "{site.directory}/role.json"\n{text}')
+
+    def marked() -> int:
+        return sum(s.service.key.fwmark in CHECK_MARKS for s in site.kernel.snapshot().services)
+
+    def work() -> None:
+        until(lambda: marked() == 2)
+        role.write(RoleSaid(Role.STANDBY, "yielded", "d2", 2))
+        until(lambda: marked() == 0)
+        assert len(site.kernel.snapshot().services) == 1
 
     run(site, work)
 

@@ -15,7 +15,7 @@ import feedback
 MODULES = (
     *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sed", "ip_vs_nq", "ip_vs_fo", "ip_vs_ovf"),
     *("ip_vs_sh", "ip_vs_mh", "ip_vs_lblc", "ip_vs_lblcr", "ip_vs_dh", "veth", "bridge", "dummy", "sch_netem"),
-    *("sch_prio", "sch_ingress", "cls_flower", "act_gact", "tun"),
+    *("sch_prio", "sch_ingress", "cls_flower", "act_gact", "tun", "ipip"),
 )
 
 

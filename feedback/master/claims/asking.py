@@ -20,8 +20,8 @@ import msgspec
 
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import Advice, AdviceError
-from feedback.master.claims.health import Health, Outcome, Verdict
-from feedback.model import Address, DestinationKey, format_endpoint
+from feedback.master.claims.health import Health, Outcome, Unasked, Verdict
+from feedback.model import Address, Destination, DestinationKey, Family, Forward, TunnelType, format_endpoint
 
 if TYPE_CHECKING:
     from feedback.master.claims.watch import Watch
@@ -32,31 +32,67 @@ FIRST_SECONDS = 1.0  # within this each target is asked for the first time
 What: TypeAlias = Check | AgentSource
 
 
+# What comes of a probe; None where an agent was silent, or nothing could be asked for want of memory.
+Result: TypeAlias = Outcome | Unasked | bytes | None
+
+
+class Passage(msgspec.Struct, frozen=True, order=True, cache_hash=True):
+    """How a packet for a VIP reaches a real server unchanged: what the kernel looks at of a destination for it.
+    `family` is the VIP's."""
+
+    family: Family
+    address: Address
+    forward: Forward
+    tunnel_type: TunnelType
+    tunnel_port: int
+    tunnel_flags: int
+
+    @staticmethod
+    def of(family: Family, to: Destination) -> Passage:
+        return Passage(family, to.key.address, to.forward, to.tunnel_type, to.tunnel_port, to.tunnel_flags)
+
+
+class Through(msgspec.Struct, frozen=True, cache_hash=True):
+    """The way of a client's packet: to this VIP, and on by this passage."""
+
+    vip: Address
+    passage: Passage
+
+
 class Target(msgspec.Struct, frozen=True, cache_hash=True):
-    """Who is asked."""
+    """Who is asked: at its own address, or `through` a service."""
 
     address: Address
     port: int
+    through: Through | None = None
+
+    @property
+    def connect_to(self) -> tuple[Address, int]:
+        return (self.address if self.through is None else self.through.vip), self.port
 
     def __str__(self) -> str:
-        return format_endpoint(self.address, self.port)
+        own = format_endpoint(self.address, self.port)
+        return own if self.through is None else f"{own} through {self.through.vip}"
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """Something to ask now: the shell does, and hands back an Outcome, a line, or None where an agent was silent."""
+    """Something to ask now: the shell does, and hands back an Outcome, Unasked, a line, or None where an agent was
+    silent. `mark` is the firewall mark to send with, 0 for none."""
 
     target: Target
     what: What
+    mark: int = 0
 
 
 class Subject:
     """A target of one question, and what came of it."""
 
-    __slots__ = ("advice", "asked", "due", "health", "rounds", "target")
+    __slots__ = ("advice", "asked", "due", "health", "rounds", "target", "unasked")
 
     def __init__(self, target: Target, what: What, due: float) -> None:
         self.target, self.due = target, due
         self.asked, self.rounds = False, 0
+        self.unasked: Unasked | None = None  # the last time
         self.health = Health(what.rise, what.fall) if isinstance(what, Check) else None
         self.advice = Advice() if isinstance(what, AgentSource) else None
 
@@ -102,7 +138,13 @@ class Series:
                 found.append(Probe(subject.target, self.what))
         return found
 
-    def receive(self, target: Target, result: Outcome | bytes | None, now: float) -> Taken:
+    def put_off(self, target: Target) -> None:
+        """It could not be asked yet: at the next turn."""
+        subject = self._subjects.get(target)
+        if subject is not None:
+            subject.asked = False
+
+    def receive(self, target: Target, result: Result, now: float) -> Taken:
         """Take what came of a probe."""
         subject = self._subjects.get(target)
         if subject is None:
@@ -121,7 +163,8 @@ class Series:
             subject.due -= self.what.timeout_seconds
 
 
-def _take(subject: Subject, result: Outcome | bytes | None, now: float) -> str:
+def _take(subject: Subject, result: Result, now: float) -> str:
+    subject.unasked = result if isinstance(result, Unasked) else None
     if isinstance(result, Outcome) and subject.health is not None:
         subject.health.observe(result)
     elif isinstance(result, bytes) and subject.advice is not None:
@@ -137,7 +180,8 @@ def _part(target: Target, number: int) -> float:
     return int.from_bytes(blake2b(f"{target} {number}".encode(), digest_size=4).digest()) / 2**32
 
 
-Wanted: TypeAlias = Sequence[tuple["Watch", tuple[DestinationKey, ...]]]
+# A watch, its destinations, and how each is reached where its check goes through the service.
+Wanted: TypeAlias = Sequence[tuple["Watch", tuple[DestinationKey, ...], tuple[Passage | None, ...]]]
 
 
 class Asking:
@@ -163,11 +207,17 @@ class Asking:
 
     def _rearrange(self, now: float) -> None:
         for series in list(self._series.values()):
-            series.keep((t for watch, keys in self._wanted for t in watch.targets(series, keys)), now)
-        for watch, keys in self._wanted:
-            watch.follow(keys)
+            series.keep((t for watch, keys, ways in self._wanted for t in watch.targets(series, keys, ways)), now)
+        for watch, keys, ways in self._wanted:
+            watch.follow(keys, ways)
 
-    def receive(self, probe: Probe, result: Outcome | bytes | None, now: float) -> Taken:
+    def put_off(self, probe: Probe) -> None:
+        """It could not be asked yet."""
+        series = self._series.get(probe.what)
+        if series is not None:
+            series.put_off(probe.target)
+
+    def receive(self, probe: Probe, result: Result, now: float) -> Taken:
         """Take what came of a probe."""
         series = self._series.get(probe.what)
         return series.receive(probe.target, result, now) if series is not None else Taken()

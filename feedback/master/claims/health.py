@@ -29,6 +29,13 @@ class Outcome(msgspec.Struct, frozen=True):
     expires_at: float | None = None
 
 
+class Unasked(msgspec.Struct, frozen=True):
+    """Something here kept a check from being made, and says nothing of the server. `mend` is the command against it."""
+
+    reason: str
+    mend: str
+
+
 class Checked(msgspec.Struct, frozen=True):
     """How a health check stands, for people: `up` is None before the first outcome."""
 
@@ -36,6 +43,7 @@ class Checked(msgspec.Struct, frozen=True):
     text: str
     warning: str = ""
     expires_at: float | None = None
+    unasked: Unasked | None = None
 
 
 class Health:

@@ -6,44 +6,85 @@ agent and a healthy service are two things: either can keep a server out, neithe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import Advice
-from feedback.master.claims.asking import Asking, Series, Subject, Target
+from feedback.master.claims.asking import Asking, Passage, Series, Subject, Target, Through
 from feedback.master.claims.health import Checked, Health, Verdict
 from feedback.master.outcome import By, Zero
 from feedback.master.servers.fleet import Trust
-from feedback.model import DestinationKey
+from feedback.model import Destination, DestinationKey, Forward, ServiceKey
 
 NOT_CHECKED = Zero(By.CHECK, "not checked yet")
 
 
 class Watch:
-    def __init__(self, asking: Asking, check: Check | None, source: AgentSource | None) -> None:
+    def __init__(self, service: ServiceKey, asking: Asking, check: Check | None, source: AgentSource | None) -> None:
+        self._service = service
+        self.through = check is not None and check.through == "service"
         self._check = asking.series(check) if check is not None else None
         self._source = asking.series(source) if source is not None else None
         self._checked: dict[DestinationKey, Subject] = {}
         self._advised: dict[DestinationKey, Subject] = {}
+        self._ways: dict[DestinationKey, tuple[Destination, Passage | None]] = {}
 
-    def targets(self, series: Series, keys: Iterable[DestinationKey]) -> Iterator[Target]:
+    def passage(self, to: Destination) -> Passage | None:
+        """How a client's packet reaches this destination; None where that is a packet to the RIP."""
+        known, passage = self._ways.get(to.key, (None, None))
+        if known is not to:  # asked many times a second, and hardly ever another one
+            passage = self._passage(to)
+            self._ways[to.key] = to, passage
+        return passage
+
+    def _passage(self, to: Destination) -> Passage | None:
+        vip = self._service.address
+        if vip is None or to.forward not in (Forward.ROUTE, Forward.TUNNEL) or vip.version != to.key.address.version:
+            return None
+        return Passage.of(self._service.family, to)
+
+    def targets(
+        self, series: Series, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]
+    ) -> Iterator[Target]:
         """Whom this question is put to for these destinations."""
         if series is self._check or series is self._source:
-            yield from (_target(series, key) for key in keys)
+            yield from self._targets(series, keys, passages)
 
-    def follow(self, keys: Iterable[DestinationKey]) -> None:
+    def _targets(
+        self, series: Series, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]
+    ) -> Iterator[Target]:
+        ways = passages if series is self._check and passages else [None] * len(keys)
+        vip = self._service.address
+        for key, passage in zip(keys, ways, strict=True):
+            through = Through(vip, passage) if vip is not None and passage is not None else None
+            yield Target(key.address, series.what.port or key.port, through)
+
+    def follow(self, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]) -> None:
         """From now on these are its destinations, and they are asked."""
-        self._checked, self._advised = _subjects(self._check, keys), _subjects(self._source, keys)
+        self._ways = {key: self._ways[key] for key in keys if key in self._ways}
+        self._checked = self._subjects(self._check, keys, passages)
+        self._advised = self._subjects(self._source, keys, passages)
+
+    def _subjects(
+        self, series: Series | None, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]
+    ) -> dict[DestinationKey, Subject]:
+        if series is None:
+            return {}
+        found = zip(keys, map(series.subject, self._targets(series, keys, passages)), strict=True)
+        return {key: subject for key, subject in found if subject is not None}
 
     def checked(self, key: DestinationKey) -> Checked | None:
         """None where nothing is checked."""
         if self._check is None:
             return None
-        health = self._health(key)
-        if health is None or health.last is None:
+        subject, health = self._checked.get(key), self._health(key)
+        last = health.last if health is not None else None
+        up = health.verdict is Verdict.UP if health is not None and last is not None else None
+        if subject is not None and subject.unasked is not None:
+            return Checked(up, f"not asked: {subject.unasked.reason}", unasked=subject.unasked)
+        if last is None:
             return Checked(None, "not checked yet")
-        last = health.last
-        return Checked(health.verdict is Verdict.UP, last.text, last.warning, last.expires_at)
+        return Checked(up, last.text, last.warning, last.expires_at)
 
     def _health(self, key: DestinationKey) -> Health | None:
         subject = self._checked.get(key)
@@ -91,14 +132,3 @@ class Watch:
         if age <= patience:
             return Trust.FRESH, age
         return (Trust.STALE if age <= max(lost, patience) else Trust.LOST), age
-
-
-def _target(series: Series, key: DestinationKey) -> Target:
-    return Target(key.address, series.what.port or key.port)
-
-
-def _subjects(series: Series | None, keys: Iterable[DestinationKey]) -> dict[DestinationKey, Subject]:
-    if series is None:
-        return {}
-    found = {key: series.subject(_target(series, key)) for key in keys}
-    return {key: subject for key, subject in found.items() if subject is not None}

@@ -21,8 +21,8 @@ from msgspec import structs
 
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError, Kernel
-from feedback.master.claims.asking import Probe
-from feedback.master.claims.health import Outcome
+from feedback.master.claims.asking import Probe, Result
+from feedback.master.claims.health import Unasked
 from feedback.master.claims.orders import Order
 from feedback.master.controller import Controller, Decision
 from feedback.master.laws import UnknownLawError
@@ -110,6 +110,7 @@ class Daemon:
                 await self._work(stop)
                 if self._probes is not None:
                     await self._probes.close()
+                self._withdraw()
         systemd.stopping("the weights stay as they are")
         self._log.info("stopped", note="the weights stay as they are")
 
@@ -175,10 +176,22 @@ class Daemon:
                 self._controller, self._watcher = Controller(self._config), Watcher()
                 self._state.forget()
                 self._restore()
+            if self._role.role is Role.ACTIVE and said.role is not Role.ACTIVE:
+                self._withdraw()
             self._role = said
         if said.role is not Role.ACTIVE:
             self._decision = None
         return said.role is Role.ACTIVE
+
+    def _withdraw(self) -> None:
+        """What is in the kernel for our own checks only."""
+        try:
+            edits = self._controller.withdrawal(self._kernel.snapshot())
+            failed = self._kernel.apply(edits) if edits else ()
+        except IpvsError as error:
+            self._log.error("withdrawal-failed", reason=str(error))
+        else:
+            self._note_failures(failed)
 
     def _restore(self) -> None:
         """A state that cannot be read is put aside, not overwritten. What does not fit in it is dropped and named."""
@@ -274,8 +287,10 @@ class Daemon:
             for probe in due:  # it was not asked: its turn comes again
                 self._controller.receive_probe(probe, None, now)
 
-    def _receive_probe(self, probe: Probe, result: Outcome | bytes | None, now: float) -> None:
+    def _receive_probe(self, probe: Probe, result: Result, now: float) -> None:
         problem = self._controller.receive_probe(probe, result, now)
+        if isinstance(result, Unasked):
+            self._complain("check", f"{probe.target}: {result.reason}")
         if problem:
             self._complain("agent-check", f"{probe.target}: {problem}")
         if self._controller.next_timer() <= now:

@@ -4,7 +4,8 @@ TCP and TLS: a connection, and, where wanted, words there and back. UDP: a datag
 HTTP and HTTPS: one GET, by h11. The caller sets the deadline. What a server says is hostile: so many bytes are taken
 and no more, and nothing is believed but what was asked for.
 
-Every function raises OSError and ssl.SSLError as they come, and Nonsense where the answer is not of the protocol.
+Every function raises OSError and ssl.SSLError as they come, Blocked where it could not ask, and Nonsense where the
+answer is not of the protocol.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable
 from functools import cache
 
 import h11
 
 from feedback.config.probe import Check
-from feedback.master.claims.asking import Target
-from feedback.master.claims.health import Outcome
+from feedback.master.claims.asking import Probe
+from feedback.master.claims.health import Outcome, Unasked
 from feedback.master.shell import certificate
+from feedback.master.shell.way import Ports, Ways
+from feedback.model import Address, format_endpoint
 
 BODY_BYTES_MAX = 64 * 1024
 ANSWER_BYTES_MAX = 4096  # of words, and of a datagram
@@ -29,27 +33,54 @@ RECORDS_MAX = 32  # of the answer: dnspython takes 5 ms for a record that is mad
 SHOWN_BYTES_MAX = 60
 SILENCE_PART = 0.9  # of the timeout, before a silence that counts as good is taken for one
 
-Ask = Callable[[Check, Target], Awaitable[Outcome]]
+WAYS, PORTS = Ways(), Ports.of_host()
+UNIT = "systemctl cat feedback-master: AmbientCapabilities=CAP_NET_ADMIN"
+Ask = Callable[[Check, Probe], Awaitable[Outcome]]
 
 
 class Nonsense(Exception):  # noqa: N818 - an outcome, not a fault
     """The answer is not of the protocol: what was wrong."""
 
 
-async def dial(target: Target, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """A connected socket, which is the caller's to close."""
-    family = socket.AF_INET6 if target.address.version == 6 else socket.AF_INET
-    client = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+class Blocked(Exception):  # noqa: N818 - an outcome, not a fault
+    """Something on this host keeps the check from being made."""
+
+    def __init__(self, why: Unasked) -> None:
+        super().__init__(why.reason)
+        self.why = why
+
+
+async def dial(to: Probe, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    """A connected socket, which is the caller's to close. Raises Blocked."""
+    address, port = to.target.connect_to
+    client = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
     try:
-        await asyncio.get_running_loop().sock_connect(client, (str(target.address), target.port))
+        if to.target.through is not None:
+            _send_through(client, to, to.target.through.vip)
+        await asyncio.get_running_loop().sock_connect(client, (str(address), port))
     except BaseException:
         client.close()
         raise
     return client
 
 
-async def tcp(check: Check, target: Target) -> Outcome:
-    client = await dial(target)
+def _send_through(client: socket.socket, to: Probe, vip: Address) -> None:
+    """By the mark that IPVS forwards to this server, and from an address to which it can answer: by itself the kernel
+    would take the VIP, which the server has too. At the end a reset: after a FIN the director would remember each check
+    for two minutes, after a reset for ten seconds."""
+    way = WAYS.to(to.target.address, vip)
+    if way.obstacle is not None:
+        raise Blocked(way.obstacle)
+    try:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, to.mark)
+    except PermissionError:
+        raise Blocked(Unasked("a packet can be marked with CAP_NET_ADMIN only", UNIT)) from None
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    PORTS.bind(client, way.source)
+
+
+async def tcp(check: Check, to: Probe) -> Outcome:
+    client = await dial(to)
     if not check.send and not check.expect:
         client.close()  # a third of a stream's cost
         return Outcome(True, "connected")
@@ -60,8 +91,8 @@ async def tcp(check: Check, target: Target) -> Outcome:
         writer.transport.close()
 
 
-async def tls(check: Check, target: Target) -> Outcome:
-    reader, writer = await _secured(check, target)
+async def tls(check: Check, to: Probe) -> Outcome:
+    reader, writer = await _secured(check, to)
     # abort, not close: a peer that does not end its TLS must not hold our end
     try:
         return certificate.noted(await _talk(check, reader, writer), writer, check.expiry_days)
@@ -69,9 +100,9 @@ async def tls(check: Check, target: Target) -> Outcome:
         writer.transport.abort()
 
 
-async def _secured(check: Check, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    name = check.host or str(target.address)
-    return await asyncio.open_connection(sock=await dial(target), ssl=_context(check.verify), server_hostname=name)
+async def _secured(check: Check, to: Probe) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    name = check.host or str(to.target.connect_to[0])
+    return await asyncio.open_connection(sock=await dial(to), ssl=_context(check.verify), server_hostname=name)
 
 
 async def _talk(check: Check, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Outcome:
@@ -93,10 +124,10 @@ def _shown(data: bytes) -> str:
     return repr(data[:SHOWN_BYTES_MAX].decode("latin-1"))
 
 
-async def udp(check: Check, target: Target) -> Outcome:
+async def udp(check: Check, to: Probe) -> Outcome:
     """A refusal comes as ICMP, and as an OSError here."""
     loop = asyncio.get_running_loop()
-    with await dial(target, socket.SOCK_DGRAM) as client:
+    with await dial(to, socket.SOCK_DGRAM) as client:
         await loop.sock_sendall(client, check.sent)
         if not check.reply:
             try:
@@ -111,7 +142,7 @@ async def udp(check: Check, target: Target) -> Outcome:
     return Outcome(True, f"said {_shown(check.expected)}" if check.expected else "answered")
 
 
-async def dns(check: Check, target: Target) -> Outcome:
+async def dns(check: Check, to: Probe) -> Outcome:
     """Good is NOERROR with at least one record of what was asked."""
     from dns import message, rcode
     from dns.exception import DNSException
@@ -119,7 +150,7 @@ async def dns(check: Check, target: Target) -> Outcome:
     question = message.make_query(check.name, check.record)
     ask = _dns_over_tcp if check.transport == "tcp" else _dns_over_udp
     try:
-        answer = message.from_wire(_answers(await ask(question.to_wire(), target)), ignore_trailing=True)
+        answer = message.from_wire(_answers(await ask(question.to_wire(), to)), ignore_trailing=True)
     except (DNSException, ValueError) as error:  # ValueError: a label that is no text
         raise Nonsense(f"not DNS: {error or type(error).__name__}") from None
     if not question.is_response(answer):
@@ -142,18 +173,18 @@ def _answers(wire: bytes) -> bytes:
     return wire[:8] + bytes(4) + wire[12:] if len(wire) >= 12 else wire
 
 
-async def _dns_over_udp(question: bytes, target: Target) -> bytes:
+async def _dns_over_udp(question: bytes, to: Probe) -> bytes:
     """The first datagram with the question's number: the socket takes them from that server only."""
     loop = asyncio.get_running_loop()
-    with await dial(target, socket.SOCK_DGRAM) as client:
+    with await dial(to, socket.SOCK_DGRAM) as client:
         await loop.sock_sendall(client, question)
         while (heard := await loop.sock_recv(client, DNS_BYTES_MAX))[:2] != question[:2]:
             pass
     return heard
 
 
-async def _dns_over_tcp(question: bytes, target: Target) -> bytes:
-    reader, writer = await asyncio.open_connection(sock=await dial(target))
+async def _dns_over_tcp(question: bytes, to: Probe) -> bytes:
+    reader, writer = await asyncio.open_connection(sock=await dial(to))
     try:
         writer.write(len(question).to_bytes(2) + question)
         size = int.from_bytes(await reader.readexactly(2))
@@ -166,13 +197,13 @@ async def _dns_over_tcp(question: bytes, target: Target) -> bytes:
         writer.transport.abort()
 
 
-async def http(check: Check, target: Target) -> Outcome:
+async def http(check: Check, to: Probe) -> Outcome:
     if check.type == "https":
-        reader, writer = await _secured(check, target)
+        reader, writer = await _secured(check, to)
     else:
-        reader, writer = await asyncio.open_connection(sock=await dial(target))
+        reader, writer = await asyncio.open_connection(sock=await dial(to))
     try:
-        outcome = await _get(check, check.host or str(target), reader, writer)
+        outcome = await _get(check, check.host or format_endpoint(*to.target.connect_to), reader, writer)
         return certificate.noted(outcome, writer, check.expiry_days) if check.type == "https" else outcome
     except h11.ProtocolError as error:
         raise Nonsense(f"not HTTP: {error}") from None

@@ -21,9 +21,9 @@ from msgspec import structs
 from feedback.config.probe import AgentSource, Check
 from feedback.faults import said
 from feedback.master.claims.advice import LINE_BYTES_MAX
-from feedback.master.claims.asking import Probe, Target
-from feedback.master.claims.health import Outcome
-from feedback.master.shell.kinds import KINDS, Nonsense
+from feedback.master.claims.asking import Probe, Result
+from feedback.master.claims.health import Outcome, Unasked
+from feedback.master.shell.kinds import KINDS, Blocked, Nonsense
 from feedback.master.shell.programs import Gone, Programs
 from feedback.ops.descriptors import NONE_LEFT
 from feedback.ops.logs import Log
@@ -36,7 +36,7 @@ CONNECTIONS_MAX = 512
 PROGRAMS_MAX = 16
 OUTPUT_BYTES_MAX = 200
 
-Receive = Callable[[Probe, Outcome | bytes | None, float], None]
+Receive = Callable[[Probe, Result, float], None]
 
 
 class Probes:
@@ -74,10 +74,10 @@ class Probes:
         what = probe.what
         kind = what.type if isinstance(what, Check) else "agent"
         async with self._places.get(kind, self._usual):
-            result: Outcome | bytes | None
+            result: Result
             try:
                 if isinstance(what, Check):
-                    result = _printable(await _checked(what, probe.target, self._programs))
+                    result = _printable(await _checked(what, probe, self._programs))
                 else:
                     result = await _asked(what, probe)
             except Exception as error:
@@ -87,9 +87,9 @@ class Probes:
             self._home.call_soon_threadsafe(self._receive, probe, result, time.monotonic())
 
 
-def _printable(outcome: Outcome | None) -> Outcome | None:
+def _printable(outcome: Outcome | Unasked | None) -> Outcome | Unasked | None:
     """What a server or a program said is repeated in it."""
-    return None if outcome is None else structs.replace(outcome, text=printable(outcome.text))
+    return outcome if not isinstance(outcome, Outcome) else structs.replace(outcome, text=printable(outcome.text))
 
 
 async def _asked(source: AgentSource, probe: Probe) -> bytes | None:
@@ -115,7 +115,7 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return data
 
 
-async def _checked(check: Check, target: Target, programs: Programs) -> Outcome | None:
+async def _checked(check: Check, probe: Probe, programs: Programs) -> Outcome | Unasked | None:
     """None where it could not be asked for want of descriptors or memory here: that says nothing of the server."""
     began = time.monotonic()
     try:
@@ -124,10 +124,12 @@ async def _checked(check: Check, target: Target, programs: Programs) -> Outcome 
             began = time.monotonic()
         async with asyncio.timeout(check.timeout_seconds):
             ask = partial(_program, programs) if check.type == "exec" else KINDS[check.type]
-            outcome = await ask(check, target)
+            outcome = await ask(check, probe)
     except Gone as gone:
         LOG.error("check-not-run", program=check.command[0], reason=str(gone))
         return None
+    except Blocked as blocked:
+        return blocked.why
     except TimeoutError:
         missing = f"{check.expect!r} did not come" if check.expect else "no answer"
         return Outcome(False, f"{check.type}: {missing} within {check.timeout_seconds:g} s")
@@ -144,8 +146,8 @@ async def _checked(check: Check, target: Target, programs: Programs) -> Outcome 
     return structs.replace(outcome, text=f"{check.type}: {outcome.text}, {took:.0f} ms")
 
 
-async def _program(programs: Programs, check: Check, target: Target) -> Outcome:
-    place = {"{address}": str(target.address), "{port}": str(target.port)}
+async def _program(programs: Programs, check: Check, to: Probe) -> Outcome:
+    place = {"{address}": str(to.target.address), "{port}": str(to.target.port)}
     words = [w.replace("{address}", place["{address}"]).replace("{port}", place["{port}"]) for w in check.command]
     status, said = await programs.run(words)
     return Outcome(status == 0, f"exit status {status}" + (f": {said}" if said else ""))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from feedback.master.claims.health import Checked
 from feedback.master.controller import Decision
 from feedback.master.outcome import Status
@@ -77,6 +79,7 @@ def _check(checked: Checked) -> dict[str, Any]:
         "text": checked.text,
         "warning": checked.warning,
         "certificate_expires_at": checked.expires_at,
+        "unasked": msgspec.structs.asdict(checked.unasked) if checked.unasked else None,
     }
 
 

@@ -2,7 +2,8 @@
 
 Pure. `Original` says what to send after each look at the active kernel; `Copy` holds what was received and says what
 the standby's kernel lacks, so that an edit of somebody else there lasts until the next look. Rules are text because
-that is what every LVS operator reads, and because feedback.ipvs.text already refuses what is malformed.
+that is what every LVS operator reads, and because feedback.ipvs.text already refuses what is malformed. Services that
+carry a master's own checks are that director's and not mirrored.
 Invariant: after a table and all changes in order, the copy is the original.
 """
 
@@ -25,6 +26,7 @@ class Original:
 
     def start(self, snapshot: Snapshot) -> str:
         """The whole table, for a new session."""
+        snapshot = snapshot.without_checks()
         self._sent = of_snapshot(snapshot)
         return text.format_table(snapshot)
 
@@ -32,7 +34,7 @@ class Original:
         """What changed since the last call; empty if nothing did, or nobody was sent the whole table."""
         if self._sent is None:
             return ""
-        now = of_snapshot(snapshot)
+        now = of_snapshot(snapshot.without_checks())
         edits = difference(now, self._sent)
         self._sent = now
         return "".join(text.format_edit(edit) + "\n" for edit in edits)
@@ -64,7 +66,7 @@ class Copy:
 
     def edits(self, have: Snapshot) -> tuple[Edit, ...]:
         """What makes the standby's kernel like the active one's."""
-        return () if self._table is None else difference(self._table, of_snapshot(have))
+        return () if self._table is None else difference(self._table, of_snapshot(have.without_checks()))
 
     @property
     def services(self) -> int:

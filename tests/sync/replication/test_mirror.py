@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from feedback.ipvs import FakeKernel, text
 from feedback.ipvs.difference import of_snapshot
+from feedback.model import CHECK_MARKS
 from feedback.sync.replication.mirror import Copy, MirrorError, Original
 
 WEB = "-A -t 10.0.0.100:80 -s sed\n"
@@ -35,6 +36,20 @@ def test_a_whole_table_is_copied_in_its_order() -> None:
     copy.take_table(Original().start(active.snapshot()))
     follow(copy, standby)
     assert of_snapshot(standby.snapshot()) == of_snapshot(active.snapshot())
+
+
+def test_services_of_a_masters_own_checks_stay_where_they_are() -> None:
+    def checks(i: int) -> str:
+        mark = CHECK_MARKS[i]
+        return f"-A -f {mark} -s rr -o\n-a -f {mark} -r 10.0.0.11:0 -g -w 1\n"
+
+    original, copy = Original(), Copy()
+    active, standby = kernel(RULES + checks(0)), kernel(checks(1))
+    copy.take_table(original.start(active.snapshot()))
+    follow(copy, standby)
+    active.apply(text.parse(checks(2)))
+    assert original.changes(active.snapshot()) == ""
+    assert of_snapshot(standby.snapshot()) == of_snapshot(kernel(checks(1) + RULES).snapshot())
 
 
 @pytest.mark.parametrize(
