@@ -103,9 +103,19 @@ def _chains(found: list[dict[str, Any]]) -> str:
     blocks = []
     for d in found:
         lines = [f"{d['address']} in {d['virtual']} ({d['scheduler']}, law {d['law']}): weight {d['weight']}"]
+        lines += _checked(d.get("check"))
         lines += [f"  {r['stage']:<8} {_value(r['value']):>10}  {r['text']}" for r in d["reasons"]]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _checked(check: dict[str, Any] | None) -> list[str]:
+    """How its health check stands, and what it warns of."""
+    if not check:
+        return []
+    stands = {True: "up", False: "down", None: ""}[check["up"]]
+    lines = [f"  {'check':<8} {stands:>10}  {check['text']}"]
+    return lines + ([f"  {'':<8} {'':>10}  {check['warning']}"] if check.get("warning") else [])
 
 
 def _value(value: float | None) -> str:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from feedback.cli.main import COMMANDS, main
+from feedback.cli.show import _chains
 from feedback.master.shell.status import of_decision
 from feedback.ops.control import serve
 from tests.master.test_controller import Bench, config
@@ -74,6 +75,26 @@ def test_explain_prints_each_stage_with_its_value(control: Path, destination: st
     assert result.exit_code == 0
     assert "10.0.0.11:80 in tcp:10.0.0.100:80 (sed, law capacity): weight" in result.output
     assert "law" in result.output and "actuate" in result.output and "capacity 10" in result.output
+
+
+@pytest.mark.parametrize(
+    "check, expected",
+    [
+        ({"up": True, "text": "tls: connected, 3 ms", "warning": ""}, ["check up tls: connected, 3 ms"]),
+        (
+            {"up": False, "text": "tcp: refused", "warning": "expires in 2 days"},
+            ["check down tcp: refused", "expires in 2 days"],
+        ),
+        ({"up": None, "text": "not asked: why"}, ["check not asked: why"]),
+        (None, []),
+    ],
+)
+def test_explain_says_how_the_check_stands(check: dict[str, Any] | None, expected: list[str]) -> None:
+    (destination, *_) = status()["services"][0]["destinations"]
+    found = {"virtual": "tcp:10.0.0.100:80", "scheduler": "sed", "law": "capacity"} | destination | {"check": check}
+    lines = [" ".join(line.split()) for line in _chains([found]).splitlines()]
+    assert lines[1 : 1 + len(expected)] == expected
+    assert lines[1 + len(expected)].startswith("law ")
 
 
 def test_an_unknown_destination_is_an_error_that_names_the_known(control: Path) -> None:
