@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -352,3 +353,15 @@ def test_what_does_not_belong_to_a_kind_is_refused_in_one_line(keys: str, error:
     with pytest.raises(ConfigError, match=error) as caught:
         parse(f'[[service]]\nvirtual = "tcp:10.0.0.100:80"\n[service.check]\n{keys}', MasterConfig)
     assert "\n" not in str(caught.value)
+
+
+def test_without_the_libraries_dns_is_refused_and_expiry_is_not_known(
+    keys: Callable[[int], ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dns", None)
+    monkeypatch.setattr(certificate, "reads", lambda: False)
+    made = outcome(Check(type="tls"), None, keys(5))
+    assert (made.good, made.warning, made.expires_at) == (True, "", None)
+    text = '[[service]]\nvirtual = "udp:10.0.0.100:53"\n[service.check]\ntype = "dns"\nname = "web.example"\n'
+    with pytest.raises(ConfigError, match=r"check.type: dns needs dnspython: pip install 'lvs-feedback\[director\]'"):
+        parse(text, MasterConfig)

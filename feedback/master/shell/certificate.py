@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
+from importlib.util import find_spec
 
 import msgspec
 
@@ -13,15 +15,22 @@ DAY_SECONDS = 86400
 
 
 def noted(outcome: Outcome, writer: asyncio.StreamWriter, days: int) -> Outcome:
-    """With the moment at which the peer's certificate expires, and a warning where that is within so many days; 0: as
-    it is."""
-    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) if days else None
+    """With the moment at which the peer's certificate expires, and a warning where that is within so many days; as it
+    is with 0 days, and where there is no library that reads certificates."""
+    wanted = days and reads()
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) if wanted else None
     if not shown:
         return outcome
     expires_at = expiry(shown)
     if expires_at is None:
         return msgspec.structs.replace(outcome, warning="the certificate cannot be read")
     return msgspec.structs.replace(outcome, expires_at=expires_at, warning=warning(expires_at, time.time(), days))
+
+
+@cache
+def reads() -> bool:
+    """Whether there is a library for it."""
+    return find_spec("cryptography") is not None
 
 
 def warning(expires_at: float, now: float, days: int) -> str:
@@ -36,12 +45,10 @@ def warning(expires_at: float, now: float, days: int) -> str:
 
 
 def expiry(der: bytes) -> float | None:
-    """Seconds since 1970; None where it cannot be read, or there is no library for it. The standard library decodes the
-    certificates that it has verified, and no others."""
-    try:
-        from cryptography.x509 import load_der_x509_certificate
-    except ImportError:
-        return None
+    """Seconds since 1970; None where it cannot be read. The standard library decodes the certificates that it has
+    verified, and no others."""
+    from cryptography.x509 import load_der_x509_certificate
+
     try:
         return load_der_x509_certificate(der).not_valid_after_utc.timestamp()
     except (ValueError, OverflowError):
