@@ -43,7 +43,7 @@ VIRTUAL = ServiceKey.at(Protocol.TCP, "10.0.0.100", 80)
 
 @cache  # a run of minutes asks for each a hundred thousand times
 def rip(i: int) -> DestinationKey:
-    return DestinationKey(ip_address(f"10.0.0.{10 + i}"), 80)
+    return DestinationKey(ip_address(f"10.0.{(10 + i) // 256}.{(10 + i) % 256}"), 80)
 
 
 def report(

@@ -418,15 +418,15 @@ def test_configuration_errors_name_the_key() -> None:
         (4, "sed", 0.5, 0.05),
         (4, "wlc", 0.5, 0.2),  # each look is a write
         (4, "wrr", 0.0, 0.2),  # nothing comes
-        (200, "wrr", 0.5, 0.1),  # a look would cost more than it is worth
-        (240, "wrr", 0.5, 0.12),
+        (1000, "wrr", 0.5, 0.05),
+        (1200, "wrr", 0.5, 0.06),  # a look would cost more than it is worth
     ],
 )
 def test_the_master_looks_more_often_where_that_is_of_use(
     servers: int, scheduler: str, load: float, seconds: float
 ) -> None:
     bench = Bench(config(servers, scheduler), [100.0] * servers)
-    bench.run(3, load)
+    bench.run(3 if servers < 100 else 1, load)
     assert bench.controller.next_timer() - bench.now == pytest.approx(seconds)
 
 
