@@ -104,6 +104,8 @@ class Claims:
         zeros, owners, capped, forced, ordered = [], {}, {}, {}, {}
         adopts = self.owned is None
         for row in self.rows.values():
+            if row.ours and not adopts:
+                continue
             claim, name = row.claim, row.name
             if claim.written == 0 and not claim.theirs:
                 zeros.append(name)

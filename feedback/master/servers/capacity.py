@@ -160,8 +160,10 @@ class Capacity:
         """None of one that was not sampled often enough to say anything."""
         if self.filter.samples < LEARNED_SAMPLES:
             return None
-        level = max(-LEVEL_MAX, min(LEVEL_MAX, round(self.filter.level / LEARNED_STEP) * LEARNED_STEP))
-        known = self._learned
+        known, level = self._learned, self.filter.level
+        if known is not None and known.held is self.held and abs(level - known.level) < LEARNED_STEP / 2:
+            return known
+        level = max(-LEVEL_MAX, min(LEVEL_MAX, round(level / LEARNED_STEP) * LEARNED_STEP))
         if known is None or known.level != level or known.held is not self.held:
             known = self._learned = Learned(level, self.held)
         return known
