@@ -135,6 +135,7 @@ class Pipeline:
         self._limited: frozenset[str] = frozenset()
         self.claims = Claims(self.pool, owned, self._row, self.watch, (guards.stale_seconds, guards.lost_seconds))
         self._limits = _limits(self.law, service, named)
+        self._keeps = self._put is None or self._limits.sizes  # whether a decision sees each window since the last one
         self._guard = Guard(guards)
         self._dead_band = guards.dead_band
         self._actuator: Actuator = for_scheduler(service.scheduler, guards.dead_band)
@@ -218,6 +219,7 @@ class Pipeline:
         if entry.service.scheduler != self.service.scheduler:
             self._actuator = for_scheduler(entry.service.scheduler, self._dead_band)
             self._limits.counts = traits(entry.service.scheduler).counts
+            self._keeps = self._put is None or self._limits.sizes
             for row in self.rows:
                 row.actuator = None
         self.claims.follow(changed=entry.service != self.service)
@@ -231,11 +233,12 @@ class Pipeline:
         if self._follow is not None:
             self._follow(row, window)
         eject.count(row, window, udp=self._udp)
-        windows = row.windows
-        if len(windows) >= WINDOWS_MAX:
-            del windows[0]
-        windows.append(window)
         row.window = window
+        if self._keeps:
+            windows = row.windows
+            if len(windows) >= WINDOWS_MAX:
+                del windows[0]
+            windows.append(window)
 
     def look(self, entry: ServiceEntry | None, now: float) -> list[ForeignEdit]:
         """Take a look at the kernel. Returns what somebody else did since the last one."""
@@ -418,9 +421,9 @@ class Pipeline:
                     row.say("guard", NOBODY_ELSE, row.aim)
 
     def _outcome(self, now: float) -> ServiceStatus:
-        moved = []
+        moved, keeps = [], self._keeps
         for row in self.pool.rows:
-            if row.windows:
+            if keeps:
                 row.windows = []
             trust, zero, out = row.standing
             if row.aim != row.weight or row.trust is not trust or row.zero is not zero or row.out is not out:

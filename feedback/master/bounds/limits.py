@@ -184,11 +184,16 @@ class Limits:
         """Whether thresholds are decided here, with room for what comes until the next decision."""
         return self._mode == "learned"
 
+    @property
+    def sizes(self) -> bool:
+        """Whether the size of each server is learned from its windows."""
+        return self.learns or self.counts
+
     def limit(self, pool: Pool, *, exact: bool = False, by_weight: bool = False) -> None:
         """Set each row's `limit`. `exact`: tiers rest on them, and behind those of the last tier there is none, so that
         only memory may make them refuse. `by_weight`: the scheduler itself counts active connections."""
         rows = pool.rows
-        if not self.learns and not self.counts:
+        if not self.sizes:
             for row in rows:
                 base = row.base
                 row.limit = NONE if not (base.upper or base.lower) else self._given(row, None)
