@@ -28,11 +28,11 @@ TICK_SECONDS = 1.0
 TAKEN_AT_ONCE = 64  # events and replies: a master says one a second
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
+    # Both ways, and no queue is ever full: with a full one the pings below would abort the agent where a master that
+    # said much has left (libzmq 4.3.5, `Assertion failed: !_io_error`).
     (zmq.CONFLATE, 1),
     (zmq.IMMEDIATE, 1),
     (zmq.LINGER, 0),
-    (zmq.SNDHWM, 1),
-    (zmq.RCVHWM, 4),
     (zmq.CONNECT_TIMEOUT, 1000),  # else the kernel's own: SYNs ever rarer, minutes in all
     (zmq.HANDSHAKE_IVL, 3000),
     (zmq.RECONNECT_IVL, 100),

@@ -96,6 +96,7 @@ def _socket(token: Token, endpoint: str) -> Iterator[tuple[zmq.Socket[bytes], zm
     socket = context.socket(zmq.DEALER)
     try:
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.CONFLATE, 1)  # one answer, and no queue that whoever listens there could fill
         socket.setsockopt(zmq.MAXMSGSIZE, wire.REPORT_BYTES_MAX)
         socket.ipv6 = "[" in endpoint
         socket.curve_publickey, socket.curve_secretkey = token.pair.public.encode(), token.pair.secret

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import zmq
 
 from feedback import wire
+from feedback.agent import uplink as module
 from feedback.agent.uplink import RETRY_SECONDS, TAKEN_AT_ONCE, TICK_SECONDS, State, Uplink
 from feedback.config import MasterLink
 from feedback.ops import keys
 from feedback.ops.logs import Log
+from feedback.ops.process import die_with_parent
 from feedback.wire import Reply
 from tests.ops.exhausted import exhausted
 
@@ -54,3 +58,39 @@ def test_a_master_that_never_stops_talking_has_so_many_replies_a_tick_and_no_mor
                 assert len(taken) == min(ticks, 2) * TAKEN_AT_ONCE
         finally:
             uplink.close()
+
+
+def held_up(endpoint: str, master: keys.PublicKey, secret: Path, said: Connection) -> None:
+    """An agent's link that nobody looks at for a while, in a process of its own."""
+    die_with_parent()
+    module._OPTIONS += ((zmq.HEARTBEAT_IVL, 100),)
+    uplink = Uplink(zmq.Context(), MasterLink(endpoint, master), keys.load_secret(secret), Log("test"))
+    while not uplink.send(b"report"):
+        uplink.tick(time.monotonic())
+        time.sleep(0.01)
+    time.sleep(1.0)
+    uplink.tick(time.monotonic())
+    said.send("lives")
+
+
+def test_an_agent_that_was_held_up_goes_on_where_a_master_said_much_and_has_left(tmp_path: Path) -> None:
+    """libzmq aborts where a connection ends whose queue is full, and then pings: this one keeps one message."""
+    _, secret, _ = keys.create(tmp_path / "agent")
+    public, own = zmq.curve_keypair()
+    here, there = multiprocessing.Pipe()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as master:
+        master.curve_server, master.curve_publickey, master.curve_secretkey = True, public, own
+        master.sndhwm = 0
+        endpoint = f"tcp://127.0.0.1:{master.bind_to_random_port('tcp://127.0.0.1')}"
+        agent = multiprocessing.get_context("spawn").Process(
+            target=held_up, args=(endpoint, keys.PublicKey(public.decode()), secret, there)
+        )
+        agent.start()
+        there.close()
+        route, _ = master.recv_multipart()
+        for _ in range(1000):
+            master.send_multipart([route, b"much"])
+        time.sleep(0.3)
+        master.close(linger=0)
+        assert here.recv() == "lives"  # EOFError where it died
+        agent.join()

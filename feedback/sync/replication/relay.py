@@ -3,6 +3,7 @@
 Owns the sockets and nothing of what the messages mean (messages.py, replica.py). Each director listens on all links;
 the standby connects to the active one over the link that `follow` names. Only the peer's key gets in. A message that
 cannot be queued is refused to the caller (False), never dropped in silence; one that is too large cuts its sender off.
+A link that is cut says nothing here: the session's own silence tells (replica.py), and `follow` begins afresh.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from feedback.ops.keys import KeyPair, PublicKey
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # a table of some 50,000 destinations
 REQUEST_BYTES_MAX = 8 * 1024  # a follower says little: messages.SMALL_BYTES_MAX, and what CURVE puts around it
 QUEUE_MESSAGES = 4096
+GIVEN_UP_MILLISECONDS = 5000  # by the kernel, of a connection that is cut: a session is over by then (STALL_SECONDS)
 BATCH = 8  # messages before the loop gets its turn: each goes into the kernel, and heartbeats must not wait
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.SNDHWM, QUEUE_MESSAGES),
-    (zmq.RCVHWM, QUEUE_MESSAGES),
+    # No bound and no pings of ours: where a connection ends whose queue is full, the next ping aborts the whole process
+    # (libzmq 4.3.5, `Assertion failed: !_io_error`). A session bounds what waits here: replica.WINDOW messages.
+    (zmq.RCVHWM, 0),
     (zmq.BACKLOG, door.BACKLOG),
     (zmq.HANDSHAKE_IVL, 2000),
-    (zmq.HEARTBEAT_IVL, 500),
-    (zmq.HEARTBEAT_TIMEOUT, 2000),
+    (zmq.TCP_MAXRT, GIVEN_UP_MILLISECONDS),
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 1),
+    (zmq.TCP_KEEPALIVE_INTVL, 1),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
 )
 _EVENTS = (

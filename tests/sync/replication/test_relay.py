@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
+import signal
+import time
 from collections.abc import Callable, Coroutine
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
 import zmq
 
 from feedback.ops.pair import PairSecret
+from feedback.ops.process import die_with_parent
 from feedback.sync.replication.messages import SMALL_BYTES_MAX
 from feedback.sync.replication.relay import MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX, Relay
 
 SECRET = PairSecret(bytes(range(32)))
 DEADLINE_SECONDS = 60.0
+HELD_SECONDS = 2.5
+SENT = 6000  # messages, more than a standby ever lets wait
 
 
 class Director:
@@ -177,5 +185,52 @@ def test_following_again_begins_afresh() -> None:
             await until(lambda: standby.stream == [b"yes"])
             standby.relay.follow(None)
             assert not standby.relay.ask(b"nobody")
+
+    run(scenario())
+
+
+def stand_by(endpoint: str, said: Connection) -> None:
+    """A standby's relay in a process of its own, which tells how much it has taken until it is killed."""
+    die_with_parent()
+    signal.signal(signal.SIGUSR1, lambda *_: time.sleep(HELD_SECONDS))
+
+    async def scenario() -> None:
+        with Director("d2", "d1") as standby:
+            standby.relay.follow(endpoint)
+            standby.relay.ask(b"hello")
+            while True:
+                await asyncio.sleep(0.01)
+                said.send(len(standby.stream))
+
+    run(scenario())
+
+
+def test_a_standby_that_was_held_up_goes_on_where_the_active_one_has_left_meanwhile() -> None:
+    """All that it was sent waits, in its queue and in the kernel's, and then the connection has ended."""
+    here, there = multiprocessing.Pipe()
+
+    async def scenario() -> None:
+        with Director("d1", "d2") as active:
+            standby = multiprocessing.get_context("spawn").Process(
+                target=stand_by, args=(active.relay.endpoints[0], there)
+            )
+            standby.start()
+            there.close()
+            await until(lambda: active.requests)
+            route = active.requests[0][0]
+            active.relay.answer(route, b"first")
+            while not here.recv():
+                pass
+            os.kill(standby.pid or 0, signal.SIGUSR1)
+            for sequence in range(SENT):
+                assert active.relay.answer(route, b"%d" % sequence)
+                if sequence % 500 == 0:
+                    await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
+        heard = [0]
+        while heard[-1] < SENT // 2 or len(heard) < 100:
+            heard.append(here.recv())  # EOFError where it died
+        standby.kill()
+        standby.join()
 
     run(scenario())
