@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import signal
@@ -153,6 +154,8 @@ class Daemon:
             stack.callback(server.close)
             self._look_around()
             self._advance()
+            await asyncio.to_thread(gc.collect)  # which makes the first thread: a takeover need not
+            gc.freeze()  # what start-up made stays for ever: walking it again would hold up heartbeats
             systemd.ready(self._summary())
             self._log.info("started", name=c.name, peer=c.peer, links=len(c.link), addresses=len(c.address))
             await self._work(stop)

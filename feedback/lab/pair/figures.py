@@ -16,6 +16,7 @@ from feedback.lab.pair.looks import D2, Look
 from feedback.lab.pair.topology import FLOATING
 from feedback.lab.trace import Trace
 from feedback.lab.workload import streams
+from feedback.lab.workload.records import Record
 from feedback.lab.workload.streams import Stream
 
 
@@ -47,6 +48,12 @@ def of_streams(found: Sequence[Stream]) -> Figures:
         figures["udp_lost"] = sum(s.sent - s.received for s in kinds["udp"])
         figures["udp_moved"] = sum(not s.survived for s in kinds["udp"])
     return figures
+
+
+def delay_max_ms(records: Iterable[Record], begin: float) -> float:
+    """The longest time from a record's sending to its echo, of those sent from then on; of one that was lost, until it
+    was given up."""
+    return 1000 * max((record.latency_seconds for record in records if record.intended >= begin), default=math.nan)
 
 
 def of_ways(found: Iterable[Stream]) -> Figures:
