@@ -1,4 +1,5 @@
-"""`make bench`: every benchmark, one after the other, so that none disturbs another: `python -m bench [--json]`.
+"""`make bench`: every benchmark, one after the other, so that none disturbs another, or those of these names:
+`python -m bench [NAME...] [--json]`.
 
 agent_cost      on this host: CPU and memory of a real agent, and reports a second through the link
 pipeline        on this host: reports through decode, fleet and estimate; a look and a decision for 4 to 10,000
@@ -8,6 +9,7 @@ hostile         on this host: attacks on what a daemon can be made to hold, then
                 messages to a master; somebody honest beside each
 weight_updates  on the lab's kernel: ours, pyroute2's, `ipvsadm -R` by a pipe, and one `ipvsadm -e` a change
 replication     on the lab's kernel: connections a second into a standby, beside what its kernel takes at most
+million         on the lab's kernel, with as many chains as connections: a late standby's session of a million
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from feedback.lab.kernel import Guest, choose
 
 HERE = Path(__file__).parent
 GUEST_SECONDS = 180.0
+MILLION_BITS = 20  # conn_tab_bits: 2^20 chains
 
 
 def on_host(script: str) -> dict[str, Any]:
@@ -37,24 +42,28 @@ def on_host(script: str) -> dict[str, Any]:
     return figures
 
 
-def on_kernel(script: str) -> dict[str, Any]:
+def on_kernel(script: str, *arguments: str, conn_tab_bits: int = 0, memory_mb: int = 1024) -> dict[str, Any]:
     """Raises LabError."""
     with tempfile.TemporaryDirectory(prefix="feedback-bench-") as name:
-        job = Job(task="script", output=name, run="bench", arguments=(str(HERE / script), "--json"))
+        job = Job(
+            task="script",
+            output=name,
+            run="bench",
+            arguments=(str(HERE / script), "--json", *arguments),
+            conn_tab_bits=conn_tab_bits,
+            memory_mb=memory_mb,
+        )
         with Guest(choose(), job, cpu=0) as guest:
             guest.wait(GUEST_SECONDS)
         environment = json.loads((Path(name) / "environment.json").read_text(encoding="utf-8"))
         return last_object((Path(name) / "stdout").read_bytes()) | {"kernel": environment["kernel_release"]}
 
 
-BENCHMARKS = (
-    ("agent_cost", on_host),
-    ("pipeline", on_host),
-    ("fleet", on_host),
-    ("hostile", on_host),
-    ("weight_updates", on_kernel),
-    ("replication", on_kernel),
-)
+BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
+    **{name: partial(on_host, f"{name}.py") for name in ("agent_cost", "pipeline", "fleet", "hostile")},
+    **{name: partial(on_kernel, f"{name}.py") for name in ("weight_updates", "replication")},
+    "million": partial(on_kernel, "replication.py", "--session", conn_tab_bits=MILLION_BITS, memory_mb=4096),
+}
 
 
 def last_object(output: bytes) -> dict[str, Any]:
@@ -64,19 +73,20 @@ def last_object(output: bytes) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help="only these")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
+    options = parser.parse_args()
     results: dict[str, Any] = {
         "host": f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
     }
     try:
-        for name, run in BENCHMARKS:
+        for name in options.names or BENCHMARKS:
             print(f"{name} ...", file=sys.stderr)
-            results[name] = run(f"{name}.py")
+            results[name] = BENCHMARKS[name]()
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(results) if as_json else "\n".join(lines(results)))
+    print(json.dumps(results) if options.json else "\n".join(lines(results)))
     return 0
 
 

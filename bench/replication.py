@@ -268,6 +268,14 @@ def push_cpu_percent(seconds: float = 2.0) -> float:
         return 100 * (time.process_time() - used) / (time.perf_counter() - began)
 
 
+def run_session(count: int) -> dict[str, float]:
+    return {
+        "connections": count,
+        **session(count),
+        **{f"ledger_{name}": value for name, value in ledger(count).items()},
+    }
+
+
 def run(count: int) -> dict[str, float]:
     kept = ledger(LEDGER)
     joined = session(count)
@@ -300,10 +308,11 @@ def show(figures: dict[str, float]) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object of numbers")
-    parser.add_argument("--connections", type=int, default=100_000)
+    parser.add_argument("--connections", type=int, help="100,000; of a session alone a million")
+    parser.add_argument("--session", action="store_true", help="a late standby's session and the ledger alone")
     options = parser.parse_args(arguments)
     try:
-        figures = run(options.connections)
+        figures = run_session(options.connections or LEDGER) if options.session else run(options.connections or 100_000)
     except IpvsError as error:
         print(f"replication: {error}", file=sys.stderr)
         return 1

@@ -28,7 +28,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """`task` is "scenario", "pytest" or "script"; `output` the only directory that the guest may write to; `run` a
     short name that all namespaces and cgroups of this run begin with. `scenario`, `variant` and `options` are for the
-    first of the tasks, `arguments` for the others. `directory` is that of a project whose tests are run."""
+    first of the tasks, `arguments` for the others. `directory` is that of a project whose tests are run.
+    `conn_tab_bits` is the size of the kernel's table of connections, 0 the usual one; a native kernel keeps its own.
+    `memory_mb` is of a user-mode guest."""
 
     task: str
     output: str
@@ -38,6 +40,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     options: Options = Options()
     arguments: tuple[str, ...] = ()
     directory: str = ""
+    conn_tab_bits: int = 0
+    memory_mb: int = 1024
 
     def encode(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self))

@@ -157,6 +157,7 @@ def _job(name: str, variant: str, output: Path, options: Options, number: int) -
         scenario=name,
         variant=variant,
         options=options,
+        conn_tab_bits=scenarios.named(name).conn_tab_bits,
     )
 
 

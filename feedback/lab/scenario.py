@@ -27,6 +27,7 @@ class Scenario(ABC):
     law: str  # of the policy feedback, unless the options say otherwise
     scheduler: str
     bounds: tuple[Bound, ...]
+    conn_tab_bits = 0  # of the kernel's table of connections; 0: as it comes
 
     @abstractmethod
     def run(self, job: Job, output: Path) -> None:

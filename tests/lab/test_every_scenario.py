@@ -69,6 +69,8 @@ def events() -> list[Event]:
     made.append(Event("join", now(), {}))
     made += [Event("lost", now(), {}), Event("restored", now(), {})]
     made.append(Event("complete", now(), {"seconds": 1.0}))
+    made.append(Event("tables", now(), {"first": 200_000, "second": 200_000, "templates": 20_000}))
+    made.append(Event("templates", now(), {"shortest_seconds": 299}))
     made += [Event("death", now(), {}), Event("handover", now(), {})]
     made.append(Event("transition", now(), {"new": "active"}))
     made += [Event("low", now(), {}), Event("back", now(), {}), Event("mended", now(), {})]

@@ -11,16 +11,18 @@ import sys
 from pathlib import Path
 
 import feedback
+from feedback.lab.job import Job
 
 MODULES = (
     *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sed", "ip_vs_nq", "ip_vs_fo", "ip_vs_ovf"),
     *("ip_vs_sh", "ip_vs_mh", "ip_vs_lblc", "ip_vs_lblcr", "ip_vs_dh", "veth", "bridge", "dummy", "sch_netem"),
-    *("sch_prio", "sch_ingress", "cls_flower", "act_gact", "tun", "ipip"),
+    *("sch_prio", "sch_ingress", "cls_flower", "act_gact", "tun", "ipip", "ip_vs_pe_sip"),
 )
 
 
 def environment(job: Path, output: Path, scratch: Path, *, modules: Path, shipped: bool = False) -> str:
     """`modules` has a directory for each release; with `shipped` the output is written in memory and carried over."""
+    bits = Job.read(job).conn_tab_bits
     values = {
         "PYTHON": sys.executable,
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
@@ -31,6 +33,7 @@ def environment(job: Path, output: Path, scratch: Path, *, modules: Path, shippe
         "OUTPUT": output,
         "JOB": job,
         "MODULES": " ".join(MODULES),
+        "IPVS_OPTIONS": f"conn_tab_bits={bits}" if bits else "",
         "MODULES_DIRECTORY": modules,
         "SHIPPED": "yes" if shipped else "",
     }

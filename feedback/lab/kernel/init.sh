@@ -32,6 +32,7 @@ umount -l /run/host
 # /lib/modules need not exist on the host; modprobe looks for DIRECTORY/lib/modules/RELEASE.
 mkdir -p /run/modules/lib
 ln -s "$MODULES_DIRECTORY" /run/modules/lib/modules
+[ -z "$IPVS_OPTIONS" ] || modprobe -d /run/modules ip_vs $IPVS_OPTIONS
 modprobe -d /run/modules -a $MODULES
 mkdir -p /run/cgroup
 mount -t cgroup2 cgroup /sys/fs/cgroup

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feedback.lab.error import LabError
+from feedback.lab.job import Job
 from feedback.lab.kernel import preload, speed
 from feedback.lab.kernel.environment import environment
 from feedback.lab.kernel.launch import Launch, Processor
 
-MEMORY = "1G"
 WHOLE = 1024  # of the library's parts
 INIT = Path(__file__).with_name("init.sh")
 MODULES = Path("/usr/lib/uml/modules")
@@ -52,7 +52,7 @@ class Uml:
         shutil.copy(INIT, scratch / "init.sh")
         command = [
             KERNEL,
-            f"mem={MEMORY}",
+            f"mem={Job.read(job).memory_mb}M",
             "rootfstype=hostfs",
             "root=/dev/root",
             "rw",
