@@ -51,6 +51,7 @@ class ReplicationConfig(Strict, frozen=True):
     mode: str = "relay"
     interface: Annotated[str, msgspec.Meta(min_length=1, max_length=15)] = "lo"
     mirror: bool | None = None  # services, weights and thresholds too; absent: unless keepalived makes them on both
+    connections_max: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 2_000_000  # in the ledger, some 200 bytes each
 
 
 class KeepalivedConfig(Strict, frozen=True):

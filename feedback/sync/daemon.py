@@ -203,7 +203,8 @@ class Daemon:
                 self._log.info("replication", change=change)
         if r.mode != "relay":
             return None
-        replication = Replication(interface=r.interface, memory=self._config.state.with_suffix(".before"))
+        memory = self._config.state.with_suffix(".before")
+        replication = Replication(interface=r.interface, memory=memory, connections_max=r.connections_max)
         replication.open()
         for change in replication.changes:
             self._log.info("replication", change=change)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,8 @@ import pytest
 
 from feedback.ipvs import Client, text
 from feedback.ipvs.difference import of_snapshot
-from feedback.ops import pair
+from feedback.ipvs.namespace import within
+from feedback.ops import keys, pair
 from feedback.ops.control import ControlError, ask
 from feedback.ops.role import RoleFile
 
@@ -90,28 +94,45 @@ class Site:
         self.directors = (self.d1, self.d2)
 
     def build(self) -> None:
-        lines = [f"netns add {self.run}-{name}" for name in ("switch", "d1", "d2")]
-        lines += [
-            f"link add {d.name} netns {self.run}-switch type veth peer name eth0 netns {d.netns}"
-            for d in self.directors
-        ]
-        for link in (1, 2):
-            lines.append(
-                f"link add link{link} netns {self.d1.netns} type veth peer name link{link} netns {self.d2.netns}"
-            )
-        self.ip(None, *lines)
-        self.ip(
-            f"{self.run}-switch",
-            "link add bridge type bridge mcast_snooping 0",
-            "link set bridge up",
-            *(f"link set {d.name} master bridge up" for d in self.directors),
-        )
+        self.ip(None, *(f"netns add {self.run}-{name}" for name in ("switch", "d1", "d2")))
+        self.ip(f"{self.run}-switch", "link add bridge type bridge mcast_snooping 0", "link set bridge up")
         for d in self.directors:
-            commands = ["link set lo up", "link set eth0 up", f"address add 10.0.0.{d.number}/24 dev eth0"]
-            for link in (1, 2):
-                commands += [f"link set link{link} up", f"address add 10.9.{link}.{d.number}/24 dev link{link}"]
-            self.ip(d.netns, *commands)
+            self.cable(d)
             d.configure()
+        self.connect()
+
+    def cable(self, d: Director) -> None:
+        switch = f"{self.run}-switch"
+        self.ip(None, f"link add {d.name} netns {switch} type veth peer name eth0 netns {d.netns}")
+        self.ip(switch, f"link set {d.name} master bridge up")
+        self.ip(d.netns, "link set lo up", "link set eth0 up", f"address add 10.0.0.{d.number}/24 dev eth0")
+
+    def connect(self) -> None:
+        """The links between the two."""
+        one, two = (d.netns for d in self.directors)
+        self.ip(None, *(f"link add link{n} netns {one} type veth peer name link{n} netns {two}" for n in (1, 2)))
+        for d in self.directors:
+            for n in (1, 2):
+                self.ip(d.netns, f"link set link{n} up", f"address add 10.9.{n}.{d.number}/24 dev link{n}")
+
+    def renew(self, d: Director) -> None:
+        """Its machine dies, and a new one starts in its place: nothing is left but its files."""
+        d.kill()
+        self.ip(None, f"netns delete {d.netns}")
+        other = next(each for each in self.directors if each is not d)
+        gone = {f"{self.run}-switch": d.name, other.netns: "link1"}
+        self.until(
+            lambda: not any(name in self.links(netns) for netns, name in gone.items()), "its links are still there"
+        )
+        self.ip(None, f"netns add {d.netns}")
+        self.cable(d)
+        self.connect()
+        d.start()
+        self.until(lambda: d.status()["replica"]["state"] == "complete", f"{d.name} is not complete")
+
+    def links(self, netns: str) -> set[str]:
+        shown = subprocess.run(["ip", "-n", netns, "-j", "link"], capture_output=True, text=True, check=True).stdout
+        return {link["ifname"] for link in json.loads(shown)}
 
     def remove(self) -> None:
         for d in self.directors:
@@ -128,10 +149,10 @@ class Site:
     def logs(self) -> str:
         return "\n".join((self.directory / f"{d.name}.log").read_text() for d in self.directors)
 
-    def both(self) -> None:
+    def both(self, rules: str = RULES) -> None:
         """d1 active with a service, d2 its complete standby."""
         with Client(self.d1.netns) as kernel:
-            assert kernel.apply(text.parse(RULES)) == ()
+            assert kernel.apply(text.parse(rules)) == ()
         self.d1.start()
         self.until(lambda: self.d1.status()["role"] == "active", "d1 is not active")
         self.d2.start()
@@ -223,6 +244,131 @@ def test_stopping_leaves_everything_as_it_is(site: Site) -> None:
     with Client(site.d2.netns) as kernel:
         assert len(kernel.snapshot().services) == 1
         assert len(kernel.daemons()) == 2
+
+
+SIP = (
+    f"-A -u {VIP}:5060 -s rr -p 300 --pe sip\n"
+    f"-a -u {VIP}:5060 -r 10.0.0.11:5060 -g\n-a -u {VIP}:5060 -r 10.0.0.12:5060 -g\n"
+)
+CALLS = 30
+
+
+def call(d: Director) -> None:
+    """Thirty Call-IDs of one phone, each from a port of its own: the kernel looks at no Call-ID where it knows the
+    ports. The phone is the very VIP, so that it is the same one wherever that is."""
+
+    def invite() -> None:
+        for number in range(CALLS):
+            words = f"INVITE sip:you@{VIP} SIP/2.0\r\nCall-ID: call-{number}@phone\r\nContent-Length: 0\r\n\r\n"
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as phone:
+                phone.bind((VIP, 0))
+                phone.sendto(words.encode(), (VIP, 5060))
+
+    within(d.netns, invite)
+
+
+def calls(d: Director) -> dict[str, str]:
+    """Which real server each Call-ID's template has in this kernel."""
+    shown = within(d.netns, lambda: Path("/proc/thread-self/net/ip_vs_conn").read_text())
+    lines = [line.split() for line in shown.splitlines() if " sip " in line]
+    return {words[10]: words[5] for words in lines}
+
+
+def test_calls_of_sip_keep_their_servers_on_a_standby_that_is_live_late_or_new(site: Site) -> None:
+    """And so they do where the active one's daemon has been restarted since: it learns from its kernel's table."""
+    with Client(site.d1.netns) as kernel:
+        if refused := kernel.apply(text.parse(SIP)):
+            pytest.skip(f"this kernel has no ip_vs_pe_sip: {refused[0].text}")
+    site.both(rules="")
+    call(site.d1)
+    made = calls(site.d1)
+    assert len(made) == CALLS and len(set(made.values())) == 2
+    site.until(lambda: calls(site.d2) == made, "the live stream did not bring them")
+    site.renew(site.d2)
+    assert calls(site.d2) == made
+    site.d1.kill()
+    site.d1.start()
+    site.until(lambda: site.d1.status()["role"] == "active", "d1 is not active again")
+    site.until(lambda: site.d2.status()["replica"]["state"] == "complete", "d2 is not complete again")
+    assert calls(site.d2) == made
+    site.renew(site.d2)
+    assert calls(site.d2) == made
+    site.ip(site.d1.netns, *(f"link set {name} down" for name in ("eth0", "link1", "link2")))
+    site.d1.kill()
+    site.until(site.d2.has_vip, "d2 did not take over")
+    call(site.d2)
+    assert calls(site.d2) == made
+
+
+LIMIT, FLOOD = 100, 400
+UDP = f"-A -u {VIP}:53 -s rr\n-a -u {VIP}:53 -r 10.0.0.11:53 -g\n"
+MASTER = """listen = ["tcp://10.0.0.1:7433"]
+key = "{0}/master.key_secret"
+enrolled = "{0}/agents"
+control = "{0}/master.sock"
+role = "{0}/d1.role"
+state = "{0}/master.state"
+ownership = "weights"
+http.listen = "127.0.0.1:7480"
+[[service]]
+virtual = "udp:10.0.0.100:53"
+"""
+
+
+def flood(d: Director, count: int, first: int = 10_000) -> None:
+    """A connection each: datagrams of as many ports."""
+
+    def send() -> None:
+        for port in range(first, first + count):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.bind((VIP, port))
+                client.sendto(b"?", (VIP, 53))
+
+    within(d.netns, send)
+
+
+def connections(d: Director) -> int:
+    with Client(d.netns) as kernel:
+        return sum(e.active + e.inactive for service in kernel.snapshot().services for e in service.destinations)
+
+
+def test_a_flood_above_the_ledgers_limit_empties_nothing_and_is_told(site: Site, tmp_path: Path) -> None:
+    for d in site.directors:
+        d.configure(f"replication.connections_max = {LIMIT}")
+    site.both(UDP)
+    keys.create(tmp_path / "master")
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "master.toml").write_text(MASTER.format(tmp_path))
+    with (tmp_path / "master.log").open("wb") as log:
+        command = ["ip", "netns", "exec", site.d1.netns, *COMMAND, "master", "-c", str(tmp_path / "master.toml")]
+        master = subprocess.Popen(command, stderr=log)
+    try:
+        flood(site.d1, FLOOD)
+        site.until(lambda: connections(site.d2) == FLOOD, "a standby that is there has all of it, above the limit too")
+        held = {"connections": LIMIT, "limit": LIMIT, "lacking": FLOOD - LIMIT}
+        site.until(lambda: site.d1.status()["replica"]["ledger"] == held, f"{site.d1.status()}")
+        site.until(lambda: gauge(site.d1) == FLOOD - LIMIT, "the metric does not say it")
+        assert site.d1.run("doctor").returncode == 0
+        site.renew(site.d2)
+        assert connections(site.d2) == LIMIT
+        for d in site.directors:
+            assert "300" in d.run("status").stdout and "300" in d.run("doctor").stdout
+        assert site.d2.run("doctor").returncode == 1
+        assert site.d1.status()["replica"]["ledger"] == held
+    finally:
+        master.kill()
+        master.wait()
+
+
+def gauge(d: Director) -> float:
+    with (
+        contextlib.suppress(OSError),
+        within(d.netns, lambda: urllib.request.urlopen("http://127.0.0.1:7480/metrics")) as page,
+    ):
+        for line in page.read().decode().splitlines():
+            if line.startswith("feedback_director_connections_lacking "):
+                return float(line.split()[1])
+    return -1.0
 
 
 KEEPALIVED = """

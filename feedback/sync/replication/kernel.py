@@ -29,7 +29,7 @@ from typing import NamedTuple
 from feedback.ipvs import Client, IpvsError, Kernel, sysctl
 from feedback.ipvs.namespace import within
 from feedback.sync.replication import records, threads
-from feedback.sync.replication.ledger import PARTS, Ledger
+from feedback.sync.replication.ledger import CONNECTIONS_MAX, PARTS, Ledger
 from feedback.sync.replication.pace import Pacer, Queue, charge, parse_udp
 from feedback.sync.replication.push import (
     BACKUP_PORT,
@@ -97,8 +97,10 @@ class Replication:
         *,
         memory: Path | None = None,
         kernel: Kernel | None = None,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
-        """`memory` is the file that remembers what was there before the first time."""
+        """`memory` is the file that remembers what was there before the first time, `connections_max` the most that
+        the ledger takes."""
         self.netns, self.interface, self.memory = netns, interface, memory
         self.pacer = Pacer()
         self.changes: tuple[str, ...] = ()  # what `open` had to do, for the log
@@ -108,7 +110,7 @@ class Replication:
         self.lost_on_the_way = 0  # injected datagrams that reached no socket
         self.lost_captured = 0  # datagrams of the master that we were too slow to read
         self.queue: Queue | None = None  # of the backup's thread, when something was injected last
-        self.ledger = Ledger(REFRESH_SECONDS)
+        self.ledger = Ledger(REFRESH_SECONDS, connections_max)
         self._learning: threading.Thread | None = None
         self._closed = threading.Event()
         self._kernel: Kernel | None = kernel
@@ -451,9 +453,9 @@ def _sending_socket(index: int) -> socket.socket:
 
 def _open_table() -> int:
     try:
-        return os.open("/proc/thread-self/net/ip_vs_conn_sync", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open("/proc/thread-self/net/ip_vs_conn", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise IpvsError("there is no /proc/net/ip_vs_conn_sync") from None
+        raise IpvsError("there is no /proc/net/ip_vs_conn") from None
 
 
 def _lines(fd: int, stop: threading.Event) -> Iterable[str]:
@@ -463,7 +465,7 @@ def _lines(fd: int, stop: threading.Event) -> Iterable[str]:
         while part := os.read(fd, 65536):
             if stop.is_set():
                 raise IpvsError("the reading of the connection table was broken off")
-            whole = rest + part.decode("ascii", "replace")
+            whole = rest + part.decode("latin-1")
             lines = whole.split("\n")
             rest = lines.pop()
             yield from (line for line in (lines[1:] if title else lines) if TABLE_WORD not in line)

@@ -1,13 +1,15 @@
 """The active director's connection table as sync records: what /proc shows, completed by what the services say. Pure.
 
-/proc/net/ip_vs_conn_sync has addresses, ports, state and the seconds left. A record also needs the forwarding method,
-whether the connection counts as inactive, whether it is a template of persistence, and its firewall mark: these follow
-from the protocol, the state and the services (`Book`). Owns that derivation. Invariant: a connection whose destination
-is unknown is left out and counted, never guessed: by a wrong forwarding method its packets would go astray.
+/proc/net/ip_vs_conn has addresses, ports, state, the seconds left, and the data of a persistence engine (the Call-IDs
+of SIP), which ip_vs_conn_sync has not. A record also needs the forwarding method, whether the connection counts as
+inactive, whether it is a template of persistence, and its firewall mark: these follow from the protocol, the state and
+the services (`Book`). Owns that derivation. Invariant: a connection whose destination is unknown is left out and
+counted, never guessed: by a wrong forwarding method its packets would go astray.
 
-Not carried, because /proc does not show it: sequence offsets of masquerading applications (FTP), data of persistence
-engines (SIP), one-packet connections (the kernel does not sync them either). They come with the live stream.
-Source: net/netfilter/ipvs/ip_vs_conn.c (ip_vs_conn_sync_seq_show), ip_vs_proto.c (ip_vs_state_name), ip_vs_core.c.
+Not carried, because /proc does not show it: sequence offsets of masquerading applications (FTP), one-packet connections
+(the kernel does not sync them either). They come with the live stream.
+Source: net/netfilter/ipvs/ip_vs_conn.c (ip_vs_conn_seq_show), ip_vs_pe_sip.c (ip_vs_sip_show_pe_data), ip_vs_proto.c
+(ip_vs_state_name), ip_vs_core.c.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from feedback.model import Family, Forward, Protocol, ServiceKey, Snapshot
-from feedback.sync.replication.records import ConnectionFlag, IpProtocol, Record
+from feedback.sync.replication.records import PE_DATA_MAX, PE_NAME_MAX, ConnectionFlag, IpProtocol, Record
 
 TOLERANCE, TOLERANCE_LEAST = 0.02, 10  # of a table's lines: what may begin and end while it is read
 EXPIRY_SECONDS_MIN = 10  # less is not worth its transfer's time; the timer on the standby must not run out before ours
@@ -142,7 +144,8 @@ def _bound(snapshot: Snapshot) -> int:
 
 
 def read_table(lines: Iterable[str], book: Book) -> Table:
-    """Lines of ip_vs_conn_sync, without its title. What is none is counted as malformed."""
+    """Lines of ip_vs_conn, without its title, of bytes that became characters one by one (Latin-1): engines' data is
+    whatever clients said. What is no line is counted as malformed."""
     found: list[Record] = []
     left_out: Counter[str] = Counter()
     for line in lines:
@@ -156,11 +159,12 @@ def read_table(lines: Iterable[str], book: Book) -> Table:
 
 def read_line(line: str, book: Book) -> Record | str:
     """The record of one line, or why there is none."""
-    words = line.split()
+    words = line.split(maxsplit=10)
     try:
         protocol_word, client_word, client_port_word, virtual_word, virtual_port_word = words[:5]
         destination_word, destination_port_word, state_word = words[5:8]
-        expires = int(words[9])
+        expires = int(words[8])
+        pe_name, pe_data = (word.encode("latin-1") for word in words[9:]) if len(words) > 10 else (b"", b"")
         protocol = _PROTOCOLS.get(protocol_word)
         if protocol is None:
             return "unknown protocol"
@@ -168,6 +172,8 @@ def read_line(line: str, book: Book) -> Record | str:
         client_port, virtual_port = int(client_port_word, 16), int(virtual_port_word, 16)
         destination_port = int(destination_port_word, 16)
     except (ValueError, IndexError):
+        return "malformed"
+    if not _fits((client_port, virtual_port, destination_port), expires, pe_name, pe_data):
         return "malformed"
     if protocol == IpProtocol.IP:
         placement = book.place_marked(int.from_bytes(virtual[:4], "big"), destination, destination_port)
@@ -196,7 +202,15 @@ def read_line(line: str, book: Book) -> Record | str:
         destination_port,
         placement.fwmark,
         max(expires, EXPIRY_SECONDS_MIN),
+        pe_data=pe_data,
+        pe_name=pe_name,
     )
+
+
+def _fits(ports: tuple[int, ...], expires: int, pe_name: bytes, pe_data: bytes) -> bool:
+    """Into the fields of a record."""
+    numbers = all(0 <= port <= 0xFFFF for port in ports) and 0 <= expires <= 0xFFFFFFFF
+    return numbers and len(pe_name) <= PE_NAME_MAX and len(pe_data) <= PE_DATA_MAX
 
 
 def _state(protocol: int, word: str) -> tuple[int | None, bool]:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from feedback.ipvs import connections, control, decoding, netlink
 from feedback.ipvs.errors import MalformedMessage
-from feedback.model import Family, ServiceKey, Snapshot
+from feedback.model import (
+    Destination,
+    DestinationEntry,
+    DestinationKey,
+    Family,
+    Service,
+    ServiceEntry,
+    ServiceKey,
+    Snapshot,
+)
 from feedback.sync.addresses import rtnetlink
-from feedback.sync.replication import table
+from feedback.sync.replication import records, table
 from feedback.sync.replication.table import Book
 from tests.fuzz.target import Target
 
@@ -58,10 +67,30 @@ def route(data: bytes) -> None:
     rtnetlink.route(data)
 
 
+REASONS = {"malformed", "unknown protocol", "unknown destination", "unknown state"}
+BOOK = Book(
+    Snapshot(
+        tuple(
+            ServiceEntry(Service(ServiceKey.parse(key)), (DestinationEntry(Destination(DestinationKey.parse(rip))),))
+            for key, rip in (
+                ("tcp:10.0.0.100:80", "10.0.0.11:80"),
+                ("udp:10.0.0.100:5060", "10.0.0.11:5060"),
+                ("tcp:[2001:db8::64]:80", "[2001:db8::b]:80"),
+                ("fwmark:7", "10.0.0.11:80"),
+            )
+        )
+    )
+)
+
+
 def connection(data: bytes) -> None:
     line = data.decode("latin-1")
-    assert table.read_line(line, Book(Snapshot(()))) in {"malformed", "unknown protocol", "unknown destination"}
-    connections.parse_line(line, with_origin=True)
+    found = table.read_line(line, BOOK)
+    if isinstance(found, str):
+        assert found in REASONS
+    else:
+        assert [made for d in records.encode([found], 2) for made in records.decode(d).records] == [found]
+    connections.parse_line(line)
 
 
 TARGETS = (
@@ -73,5 +102,6 @@ TARGETS = (
     Target(name="rtnetlink-address", take=address, refuses=(MalformedMessage,), tokens=LENGTHS),
     Target(name="rtnetlink-route", take=route, refuses=(MalformedMessage,), tokens=LENGTHS),
     Target(name="connection-line", take=connection, refuses=(MalformedMessage,), bytes_max=4096,
-           tokens=(b"FFFFFFFFF", b"-1", b"0x1", b"1_0", b"\xb2", b"2001:db8::1", b" ", b"9" * 2000, b"[", b"%")),
+           tokens=(b"FFFFFFFFF", b"-1", b"0x1", b"1_0", b"\xb2", b"2001:db8::1", b" ", b"9" * 2000, b"[", b"%",
+                   b"-00", b"10000", b" sip x", b" sip " + b"x" * 256)),
 )  # fmt: skip

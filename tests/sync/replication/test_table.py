@@ -57,7 +57,7 @@ ROUTED, INACTIVE, TEMPLATE = 0x83, 0x100, 0x1100
 
 
 def line(protocol: str, client: str, virtual: str, destination: str, state: str, expires: int = 300) -> str:
-    return f"{protocol:3} {client} {virtual} {destination} {state:11} LOCAL  {expires:7}"
+    return f"{protocol:3} {client} {virtual} {destination} {state:11} {expires:7}"
 
 
 # What the line says, and protocol, flags, state, firewall mark of its record.
@@ -109,6 +109,15 @@ def test_addresses_and_ports_come_over() -> None:
         destination_port=8080,
         timeout_seconds=899,
     )
+
+
+def test_a_persistence_engines_data_comes_over_as_it_is() -> None:
+    text = line("UDP", f"{CLIENT} 0000", f"{VIP} 0035", f"{RIP1} 0035", "NONE") + " sip \xe9-7@phone"
+    record = read_line(text, BOOK)
+    assert isinstance(record, Record)
+    assert (record.pe_name, record.pe_data) == (b"sip", b"\xe9-7@phone")
+    assert record.key != read_line(text.replace("7", "8"), BOOK).key  # type: ignore[union-attr]
+    assert read_line(text + 256 * "x", BOOK) == "malformed"
 
 
 def test_a_connection_about_to_expire_is_given_the_time_of_its_journey() -> None:
