@@ -99,6 +99,10 @@ END
     must "feedback-$unit's credential is the manager's mount" sh -c "grep -q ' /run/credentials/feedback-$unit.service .* ramfs ' /proc/\$(systemctl show --value -p MainPID feedback-$unit)/mountinfo"
     must "feedback-$unit with it runs under a filter of system calls" [ "$(status "feedback-$unit" Seccomp)" = 2 ]
 done
+for unit in agent master sync; do
+    pid=$(systemctl show --value -p MainPID "feedback-$unit")
+    must "feedback-$unit sees no other's credential, though all are of one user" [ "$(ls "/proc/$pid/root/run/credentials")" = "feedback-$unit.service" ]
+done
 soon "with credentials the master hears the agent" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
 soon "with credentials sync is the active director" 'feedback sync status | grep -q active'
 must "they stop again" systemctl stop feedback-agent feedback-master feedback-sync
