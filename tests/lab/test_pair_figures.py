@@ -121,7 +121,9 @@ def test_takeover_splits_the_time_at_the_decision_and_names_the_peer(tmp_path: P
 
 def test_handover_and_latejoin_judge_feedback_only(tmp_path: Path) -> None:
     made = trace(tmp_path, {"start": 0.0, "handover": 1.0}, everywhere((0, D1), (1, D2), until=2), GOOD)
-    made.records.extend([Record(-0.1, 0.2, 200, 0), Record(0.1, 0.03, 200, 0), Record(1.5, 0.049, 200, 0)])
+    made.records.extend(
+        [Record(-0.1, 0.2, 200, 0), Record(0.1, 0.03, 200, 0), Record(9.9, 0.049, 200, 0), Record(10.1, 0.2, 200, 0)]
+    )
     found = handover.SCENARIO.figures({"feedback": made}, Options(seconds=20))
     assert missed(handover.SCENARIO, found) == []
     assert found["gap_max_ms"] == pytest.approx(49)

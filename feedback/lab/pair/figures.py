@@ -50,10 +50,11 @@ def of_streams(found: Sequence[Stream]) -> Figures:
     return figures
 
 
-def delay_max_ms(records: Iterable[Record], begin: float) -> float:
-    """The longest time from a record's sending to its echo, of those sent from then on; of one that was lost, until it
-    was given up."""
-    return 1000 * max((record.latency_seconds for record in records if record.intended >= begin), default=math.nan)
+def delay_max_ms(records: Iterable[Record], begin: float, end: float) -> float:
+    """The longest time from a record's sending to its echo, of those sent between these moments; of one that was lost,
+    until it was given up."""
+    delays = (record.latency_seconds for record in records if begin <= record.intended < end)
+    return 1000 * max(delays, default=math.nan)
 
 
 def of_ways(found: Iterable[Stream]) -> Figures:
