@@ -68,7 +68,8 @@ def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Pa
     \b
     weight-changed foreign-edit ejected readmitted barred unbarred check-warning held
     released agent-heard agent-lost agent-back order-given order-lifted order-expired
-    role started reloaded reload-failed; of the pair: transition notice
+    role started reloaded reload-failed service-left service-removed
+    of the pair: transition notice
     gone: so many came and went before they were read
 
     The master keeps the newest 2000. A daemon that restarts is followed on.

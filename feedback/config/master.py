@@ -114,6 +114,7 @@ class MasterConfig(File, frozen=True):
     key: Path = Path("/etc/feedback/master.key_secret")
     enrolled: Path = Path("/etc/feedback/agents")
     ownership: str = "table"
+    remove_unlisted: bool = False  # services that this master made and that this file names no more
     control: Path = Path("/run/feedback/master.sock")
     state: Path = Path("/var/lib/feedback/master.json")
     interval_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 0.2
@@ -136,6 +137,8 @@ class MasterConfig(File, frozen=True):
             check_listen(self.http.listen, f"{source}: http.listen")
         if self.guards.lost_seconds <= self.guards.stale_seconds:
             raise ConfigError(f"{source}: guards.lost_seconds: must be more than guards.stale_seconds")
+        if self.remove_unlisted and self.ownership != "table":
+            raise ConfigError(f'{source}: remove_unlisted: is for ownership "table": nothing else is ours')
         if self.ownership == "table" and not self.service:
             raise ConfigError(f'{source}: service: ownership "table" needs at least one [[service]]')
         for name, shared in self.checks.items():

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from feedback.doctor.facts import Facts, Finding, Level
+from feedback.ipvs.text import removal
+from feedback.model import ServiceKey
 
 SILENT_SECONDS = 5.0
 FORGOTTEN_SECONDS = 86400.0  # an order without an end is mentioned after a day
@@ -64,6 +66,10 @@ def _master(facts: Facts) -> Iterator[Finding]:
     if status.get("reload", {}).get("good") is False:
         what = "the last reload was refused: what was in force before still is"
         yield Finding(Level.WARNING, "master", what, "feedback check; then: systemctl reload feedback-master")
+    for left in status.get("left", ()):
+        what = f"{left}: was made by this master, is not in its file any more, and goes on with its last weights"
+        mend = f"{removal(ServiceKey.parse(left))}   (or for all: remove_unlisted = true in master.toml, and reload)"
+        yield Finding(Level.WARNING, "service", what, mend)
 
 
 def _agents(facts: Facts, status: dict[str, Any]) -> Iterator[Finding]:

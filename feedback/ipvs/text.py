@@ -83,6 +83,11 @@ def format_edit(edit: Edit) -> str:
             return f"-d {_service_words(edit.service)} -r {edit.destination}"
 
 
+def removal(key: ServiceKey) -> str:
+    """The command that removes a service, for people."""
+    return f"ipvsadm {format_edit(RemoveService(key))}"
+
+
 def _service_words(key: ServiceKey) -> str:
     if key.address is None or key.protocol is None:
         return f"-f {key.fwmark}" + (" -6" if key.family is Family.IPV6 else "")

@@ -34,6 +34,7 @@ from feedback.model import (
     DestinationEntry,
     DestinationKey,
     Edit,
+    RemoveService,
     Service,
     ServiceKey,
     SetDestination,
@@ -80,6 +81,7 @@ class Controller:
         self.foreign_edits: list[ForeignEdit] = []
         self.faults: list[Fault] = []  # for the shell to tell and clear
         self._blind: set[ServiceKey] = set()  # whose last look met a fault
+        self._left: set[ServiceKey] = set()  # services that we made, the file names no more, and the kernel may have
         self.orders = Orders()  # the operator's; the shell gives, lifts and expires them
         self._configure(config)
 
@@ -97,6 +99,10 @@ class Controller:
         kept -= {k for k, s in now.items() if k in named and config.check_of(s) != self._config.check_of(named[k])}
         if config.ownership == "table":
             kept &= now.keys()
+        if config.ownership == self._config.ownership == "table":
+            self._left = (self._left | before.keys()) - now.keys()
+        else:  # what was adopted is its owner's, and what is handed over is the next owner's
+            self._left.clear()
         self._pipelines = {k: pipeline for k, pipeline in before.items() if same and k in kept}
         if config.ownership == "weights":  # whose zeros and weights are whose is not learned again
             self._restored = {k: pipeline.state() for k, pipeline in before.items() if k not in self._pipelines}
@@ -185,6 +191,7 @@ class Controller:
         if self._adopts:
             self._adopt(snapshot, now)
         entries = {s.service.key: s for s in snapshot.services}
+        self._left &= entries.keys()
         for key, pipeline in self._pipelines.items():
             try:
                 self.foreign_edits += pipeline.look(entries.get(key), now)
@@ -230,6 +237,8 @@ class Controller:
             statuses.append(status)
             edits += plan
         edits += self._passages.edits(p for each in self._pipelines.values() for p in _passages(each) if p is not None)
+        if self._config.remove_unlisted:
+            edits += map(RemoveService, self.left)
         return Decision(tuple(edits), tuple(statuses))
 
     def withdrawal(self, snapshot: Snapshot) -> list[Edit]:
@@ -272,19 +281,28 @@ class Controller:
         row = self._pipelines[service].claims.rows.get(key)
         return row.kernel.destination if row is not None and row.kernel is not None else None
 
+    @property
+    def left(self) -> tuple[ServiceKey, ...]:
+        """Services that we made and that the configuration names no more, as far as the kernel has them."""
+        return tuple(sorted(self._left, key=str))
+
     def state(self) -> State:
         """What a restarted master needs and cannot read from the kernel."""
         pipelines = {k: pipeline for k, (_, pipeline) in self._away.items()} | self._pipelines
-        return State(services={str(k): pipeline.state() for k, pipeline in pipelines.items()}, orders=self.orders.all())
+        made = () if self._adopts else tuple(sorted(map(str, self._left | self._named.keys())))
+        services = {str(k): pipeline.state() for k, pipeline in pipelines.items()}
+        return State(services=services, orders=self.orders.all(), made=made)
 
     def restore(self, state: State) -> None:
         """Take the state of the master before, before the first look at the kernel. Raises StateError where a key in it
         does not parse; one that was decoded has none."""
         try:
             self._restored = {ServiceKey.parse(k): s for k, s in state.services.items()}
+            made = set() if self._adopts else {ServiceKey.parse(k) for k in state.made}
             self.orders = Orders(state.orders)
         except ValueError as error:
             raise StateError(str(error)) from None
+        self._left = made - self._named.keys()
         for key, pipeline in self._pipelines.items():
             if key in self._restored:
                 pipeline.restore(self._restored[key])

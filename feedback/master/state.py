@@ -35,9 +35,12 @@ class ServiceState(Remembered, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
+    """`made` are the services that the master makes or made, whether its file still names them or not."""
+
     version: int = VERSION
     services: dict[str, ServiceState] = {}
     orders: tuple[Order, ...] = ()
+    made: tuple[str, ...] = ()
 
 
 def without_learned(state: State) -> State:
@@ -88,7 +91,17 @@ def read(data: bytes) -> tuple[State, tuple[str, ...]]:
         order = _converted(entry, Order, f"orders[{number}]", dropped)
         if order is not None and _fits(lambda of: of.slot, order, f"orders[{number}]", dropped):
             orders.append(order)
-    return State(services=services, orders=tuple(orders)), tuple(dropped)
+    made = [k for k in _list(raw.get("made"), "made", dropped) if _fits(ServiceKey.parse, k, "made", dropped)]
+    return State(services=services, orders=tuple(orders), made=tuple(made)), tuple(dropped)
+
+
+def _list(raw: Any, where: str, dropped: list[str]) -> list[str]:
+    if raw is None:
+        return []
+    if not isinstance(raw, list):
+        dropped.append(f"{where}: expected an array")
+        return []
+    return [k for k in raw if isinstance(k, str)]
 
 
 def _service(raw: Any, where: str, dropped: list[str]) -> ServiceState:

@@ -129,6 +129,12 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         "systemctl enable --now feedback-master",
     ),
     "stuck": (facts(status=status(decision_age_seconds=60.0)), Level.ERROR, "nothing for 60 s", "journalctl"),
+    "left": (
+        facts(status=status(left=["udp:10.0.0.1:53"])),
+        Level.WARNING,
+        "udp:10.0.0.1:53: was made by this master",
+        "ipvsadm -D -u 10.0.0.1:53",
+    ),
     "reload": (facts(status=status(reload={"good": False})), Level.WARNING, "was refused", "feedback check"),
     "sync": (facts(sync_problem="no sync"), Level.ERROR, "no sync", "systemctl enable --now feedback-sync"),
     "pair": (facts(sync=(Finding(Level.ERROR, "pair", "alone", "m"),)), Level.ERROR, "alone", "m"),

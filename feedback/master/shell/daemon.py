@@ -21,6 +21,7 @@ from msgspec import structs
 
 from feedback.config import ConfigError, MasterConfig, load
 from feedback.ipvs import Client, EditError, IpvsError, Kernel
+from feedback.ipvs.text import removal
 from feedback.master.claims.asking import Probe, Result
 from feedback.master.claims.health import Unasked
 from feedback.master.claims.orders import Order
@@ -35,7 +36,7 @@ from feedback.master.shell.recording import line
 from feedback.master.shell.statefile import StateFile
 from feedback.master.shell.status import of_master
 from feedback.master.state import StateError
-from feedback.model import DestinationKey, Edit, ServiceKey, SetDestination, Snapshot
+from feedback.model import DestinationKey, Edit, RemoveService, ServiceKey, SetDestination, Snapshot
 from feedback.ops import systemd
 from feedback.ops.control import Answer, asking, serve
 from feedback.ops.door import quiet
@@ -97,6 +98,7 @@ class Daemon:
             self._restore()
             if self._active():
                 self._look()
+                self._note_left()
             async with contextlib.AsyncExitStack() as stack:
                 pair = load_secret(self._config.key)
                 self._link = Link(self._config.listen, pair, self._config.enrolled, self._receive)
@@ -255,6 +257,7 @@ class Daemon:
             return
         self._counters["edits"] += len(edits)
         self._note_failures(failed)
+        self._note_removed(edits, failed)
         self._note_faults()
         self._note_changes(decision)
         self._note_foreign()
@@ -307,6 +310,18 @@ class Daemon:
             self._controller.receive_failures([f.edit for f in failed])
             self._counters["ipvs_errors"] += len(failed)
             self._complain("edit", failed[0].text, failed=len(failed))
+
+    def _note_removed(self, edits: tuple[Edit, ...], failed: tuple[EditError, ...]) -> None:
+        refused = {f.edit for f in failed}
+        for edit in edits:
+            if isinstance(edit, RemoveService) and edit not in refused:
+                self._tell("service-removed", service=str(edit.service), reason="remove_unlisted")
+
+    def _note_left(self, before: tuple[ServiceKey, ...] = ()) -> None:
+        """A service that left the file goes on with its last weights: the kernel has it until somebody removes it."""
+        for key in self._controller.left:
+            if key not in before and not self._config.remove_unlisted:
+                self._tell("service-left", service=str(key), mend=removal(key))
 
     def _note_faults(self) -> None:
         """Mistakes of ours, which held one service or forgot what was learned of one server."""
@@ -393,9 +408,11 @@ class Daemon:
         for name in fixed:
             if getattr(config, name) != getattr(self._config, name):
                 raise ConfigError(f"{self._path}: {name}: changes only with a restart")
+        before = self._controller.left
         self._controller.reconfigure(config)
         self._config = config
         self._tell("reloaded", path=str(self._path))
+        self._note_left(before)
 
     def _status(self) -> str:
         if self._role.role is not Role.ACTIVE:
@@ -455,6 +472,7 @@ class Daemon:
             "uptime_seconds": round(now - self._started, 1),
             "decision_age_seconds": self._decision_age(now),
             "orders": [commands.as_json(o, time.time()) for o in self._controller.orders.all()],
+            "left": [str(key) for key in self._controller.left],
             "counters": dict(self._counters) | {f"link_{k}": v for k, v in self._link.counters.items()},
         }
         if self._reloaded is not None:

@@ -26,6 +26,8 @@ KINDS = (
     "role",
     "reloaded",
     "reload-failed",
+    "service-left",
+    "service-removed",
     "weight-changed",
     "foreign-edit",
     "ejected",
