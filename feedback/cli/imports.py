@@ -1,8 +1,13 @@
-"""`feedback import`: somebody else's configuration as ours. What a format means lives in feedback.importers."""
+"""`feedback import`: somebody else's configuration as ours. What a format means lives in feedback.importers; here files
+are read, those that a file includes as well, and names of services are looked up."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import glob
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -14,17 +19,22 @@ if TYPE_CHECKING:
 
 FORMATS = ("keepalived.conf", "ldirectord.cf", "ipvsadm-save")
 TEXT_MAX = 16 * 1024 * 1024
+FILES_MAX = 1024  # that one include may name
+LEFT_OUT = 4  # exit status
 
 
 @click.command("import")
 @click.argument("format_", metavar="FORMAT", type=click.Choice(FORMATS))
-@click.argument("file", type=click.File("r", encoding="utf-8", errors="replace"))
+@click.argument("file", type=click.File("r", encoding="utf-8", errors="surrogateescape"))
+@click.option("--strict", is_flag=True, help="Where anything is left out, print no TOML.")
+@click.option("--instance", default="", metavar="NAME", help="keepalived's -i: which @NAME lines count.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the TOML, and the remarks.")
-def import_(format_: str, file: Any, as_json: bool) -> None:
+def import_(format_: str, file: Any, strict: bool, instance: str, as_json: bool) -> None:
     """Turn FILE (- is standard input) into master.toml, on standard output.
 
-    FORMAT is keepalived.conf, ldirectord.cf or ipvsadm-save (what `ipvsadm -S` or `feedback save` printed). What could
-    not be carried over is said on standard error, line by line; the exit status is 0 all the same.
+    FORMAT is keepalived.conf, ldirectord.cf or ipvsadm-save (what `ipvsadm -S` or `feedback save` printed). Files that
+    a keepalived.conf includes are read too. What could not be carried over is said on standard error, line by line, and
+    the exit status is 4 then; a line with "note" says what the other tool makes of the file, where we do the same.
 
     \b
     feedback import keepalived.conf /etc/keepalived/keepalived.conf > /etc/feedback/master.toml
@@ -34,27 +44,67 @@ def import_(format_: str, file: Any, as_json: bool) -> None:
 
     name = getattr(file, "name", "<stdin>")
     try:
-        found = _read(format_, file.read(TEXT_MAX))
-    except ImportFormatError as error:
+        found = read_file(format_, name, file, instance)
+    except (ImportFormatError, OSError) as error:
         raise Failure(f"{name}: {error}") from None
-    text = as_toml(found.services, name)
+    if not found.services and not as_json:
+        for remark in found.remarks:
+            click.echo(f"{name}: {remark}", err=True)
+        raise Failure(f"{name}: no service of it can be carried over")
+    refused = strict and not found.lossless
+    written = "" if refused else as_toml(found.services, name)
     if as_json:
-        remarks = [{"line": r.line, "text": r.text} for r in found.remarks]
-        told({"toml": text, "services": len(found.services), "remarks": remarks})
-        return
-    click.echo(text, nl=False)
-    for remark in found.remarks:
-        click.echo(f"{name}: {remark}", err=True)
-    click.echo(f"{name}: {len(found.services)} services, {len(found.remarks)} remarks", err=True)
+        remarks = [{"file": r.file, "line": r.line, "text": r.text, "note": r.note} for r in found.remarks]
+        told({"toml": written, "services": len(found.services), "lossless": found.lossless, "remarks": remarks})
+    else:
+        click.echo(written, nl=False)
+        for remark in found.remarks:
+            click.echo(f"{name}: {'note: ' if remark.note else ''}{remark}", err=True)
+        left_out = sum(not r.note for r in found.remarks)
+        click.echo(f"{name}: {len(found.services)} services, {left_out} remarks on what is left out", err=True)
+    if refused and not as_json:
+        click.echo(f"feedback: {name}: something was left out, and with --strict no TOML is printed", err=True)
+    if not found.lossless:
+        raise SystemExit(LEFT_OUT)
 
 
-def _read(format_: str, text: str) -> Imported:
-    from feedback.importers import keepalived, ldirectord, rules
+def read_file(format_: str, name: str, file: TextIO, instance: str = "") -> Imported:
+    """Raises ImportFormatError."""
+    from feedback.importers import ImportFormatError, keepalived, ldirectord, rules
 
+    text = file.read(TEXT_MAX + 1)
+    if len(text) > TEXT_MAX:
+        raise ImportFormatError(f"more than {TEXT_MAX} characters")
     match format_:
         case "keepalived.conf":
-            return keepalived.read(text)
+            include = None if name == "<stdin>" else _included
+            return keepalived.read(text, include=include, instance=instance, name=name)
         case "ldirectord.cf":
-            return ldirectord.read(text)
+            return ldirectord.read(text, port_of=_port_of)
         case _:
-            return rules.read(text)
+            return rules.read(text, port_of=_port_of)
+
+
+def _port_of(name: str, protocol: str) -> int | None:
+    try:
+        return socket.getservbyname(name, protocol) if protocol else socket.getservbyname(name)
+    except OSError:
+        return None
+
+
+def _included(pattern: str, file: str) -> list[tuple[str, str]]:
+    """The files that match, relative to the one that includes them: as keepalived does, regular ones that nobody may
+    execute."""
+    found: list[tuple[str, str]] = []
+    left = TEXT_MAX
+    for name in sorted(glob.glob(str(Path(file).parent / pattern))):  # noqa: PTH207 - a pattern may be absolute
+        mode = Path(name).stat().st_mode
+        if not stat.S_ISREG(mode) or mode & 0o111:
+            raise OSError(f"{name}: not a regular file that is not executable, which keepalived takes only")
+        with Path(name).open("rb") as opened:
+            text = opened.read(left + 1).decode("utf-8", "surrogateescape")
+        left -= len(text)
+        found.append((name, text))
+        if left < 0 or len(found) > FILES_MAX:
+            raise OSError(f"more than {TEXT_MAX} bytes, or {FILES_MAX} files")
+    return found

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 import msgspec
 
-from feedback.config import ConfigError, ServiceConfig
+from feedback.config import ConfigError, MasterConfig, ServiceConfig
+from feedback.master.traits import TRAITS
 from feedback.model import Family, Protocol, ServiceKey
+from feedback.wire import printable
 
 BLIND = ("rr", "lc", "dh")
+SCHEDULERS = frozenset(TRAITS)  # the kernel's
 STATUS_MAX = 32  # so many a check takes
+CHECK_INTERVAL, CHECK_TIMEOUT = (0.2, 3600.0), (0.05, 60.0)  # seconds that a check takes
 
 
 class ImportFormatError(ValueError):
@@ -22,19 +27,27 @@ class ImportFormatError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something that was not carried over, or not as it was. `line` is 0 where it concerns the whole."""
+    """Something that was not carried over, or not as it was. `line` is 0 where it concerns the whole; `file` is ""
+    for the file itself, and a name for one that it includes. A `note` is no loss: our table is what its owner makes."""
 
     line: int
     text: str
+    file: str = ""
+    note: bool = False
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.text}" if self.line else self.text
+        file = f"{self.file}: " if self.file else ""
+        return printable(f"{file}line {self.line}: {self.text}" if self.line else self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
     services: tuple[Draft, ...]
     remarks: tuple[Remark, ...]
+
+    @property
+    def lossless(self) -> bool:
+        return all(remark.note for remark in self.remarks)
 
 
 @dataclass(slots=True)
@@ -50,6 +63,10 @@ class Draft:
     flags: list[str] = field(default_factory=list)
     check: dict[str, Any] = field(default_factory=dict)
     destinations: list[dict[str, Any]] = field(default_factory=list)
+    file: str = ""
+
+    def remark(self, text: str, *, note: bool = False) -> Remark:
+        return Remark(self.line, f"{self.key}: {text}", self.file, note)
 
     def plain(self) -> dict[str, Any]:
         found: dict[str, Any] = {"virtual": str(self.key), "scheduler": self.scheduler, "forward": self.forward}
@@ -72,33 +89,63 @@ class Draft:
         """What there is to say of it in any case."""
         found = []
         if self.scheduler in BLIND:
-            text = (
-                f"{self.key}: scheduler {self.scheduler} looks only whether a weight is zero: load would have no effect"
-            )
-            found.append(Remark(self.line, f"{text}; sed or wrr follows it"))
+            text = f"scheduler {self.scheduler} looks only whether a weight is zero: load would have no effect"
+            found.append(self.remark(f"{text}; sed or wrr follows it", note=True))
         if not self.destinations:
-            found.append(Remark(self.line, f"{self.key}: has no destination"))
+            found.append(self.remark("has no destination"))
         return found
 
 
 def kept(drafts: list[Draft], remarks: list[Remark]) -> Imported:
-    """Those that our configuration takes; of the others, why it does not."""
+    """Those that our configuration takes. Of the others the part is left out that it does not take, and that is said:
+    one wrong destination does not cost the service, one wrong service not the file."""
     good: dict[ServiceKey, Draft] = {}
     for draft in drafts:
-        why = _refused(draft)
         if draft.key in good:
-            why = "is there twice"
-        if why:
-            remarks.append(Remark(draft.line, f"{draft.key}: left out: {why}"))
+            remarks.append(draft.remark("left out: is there twice"))
+        elif _mended(draft, remarks):
+            good[draft.key] = draft
+            remarks += draft.remarks()
+    in_order = sorted(dict.fromkeys(remarks), key=lambda r: (r.file, r.line))
+    return Imported(tuple(good.values()), tuple(in_order))
+
+
+def _mended(draft: Draft, remarks: list[Remark]) -> bool:
+    """Whether our configuration takes it, less what it does not take."""
+    if not _refused(draft):
+        return True
+    whole = replace(draft, destinations=[], check={})
+    if draft.check and (why := _refused(replace(whole, check=draft.check))) and not _refused(whole):
+        draft.check = {}
+        remarks.append(draft.remark(f"its check is left out: {why}"))
+    if not _refused(whole):
+        draft.destinations = list(_taken(draft, whole, remarks))
+    if why := _refused(draft):
+        remarks.append(draft.remark(f"left out: {why}"))
+    return not why
+
+
+def _taken(draft: Draft, whole: Draft, remarks: list[Remark]) -> Iterator[dict[str, Any]]:
+    """The destinations that our configuration takes in `whole`, each of them once."""
+    seen = set()
+    for destination in draft.destinations:
+        key = destination["address"], destination["port"]
+        if key in seen:
+            remarks.append(draft.remark(f"{destination['address']}: left out: is there twice"))
             continue
-        good[draft.key] = draft
-        remarks += draft.remarks()
-    return Imported(tuple(good.values()), tuple(sorted(remarks, key=lambda r: r.line)))
+        seen.add(key)
+        why = _refused(replace(whole, destinations=[destination]))
+        unlimited = destination | {"upper": 0, "lower": 0}
+        if why and not _refused(replace(whole, destinations=[unlimited])):
+            remarks.append(draft.remark(f"{destination['address']}: its thresholds are left out: {why}"))
+            destination, why = unlimited, ""
+        if why:
+            remarks.append(draft.remark(f"{destination['address']}: left out: {why}"))
+        else:
+            yield destination
 
 
 def _refused(draft: Draft) -> str:
-    from feedback.config import MasterConfig
-
     try:
         service = msgspec.convert(draft.plain(), ServiceConfig)
         MasterConfig(service=(service,)).check("")
@@ -131,10 +178,10 @@ def is_address(text: str) -> bool:
     return True
 
 
-def prefix(mask: str) -> int | None:
-    """A dotted mask or a prefix length as a prefix length; None where it is none."""
-    if mask.isdecimal():
-        return int(mask) if int(mask) <= 128 else None
+def mask_prefix(mask: str, family: Family) -> int | None:
+    """A dotted mask, or for IPv6 a prefix length, as a prefix length; None where it is none."""
+    if family is Family.IPV6:
+        return int(mask) if mask.isascii() and mask.isdecimal() and 1 <= int(mask[:4]) <= 128 else None
     try:
         bits = format(int(IPv4Address(mask)), "032b")
     except ValueError:
@@ -142,7 +189,7 @@ def prefix(mask: str) -> int | None:
     return None if "01" in bits else bits.count("1")
 
 
-def statuses(ranges: list[tuple[int, int]]) -> list[int]:
+def statuses(ranges: list[tuple[int, int]], most: int = STATUS_MAX) -> list[int]:
     """The registered HTTP statuses in ranges, as many as a check takes."""
     found = [int(s) for s in HTTPStatus if any(low <= s <= high for low, high in ranges)]
-    return sorted(set(found) | {low for low, high in ranges if low == high})[:STATUS_MAX]
+    return sorted(set(found) | {low for low, high in ranges if low == high})[:most]

@@ -1,12 +1,26 @@
-"""What `ipvsadm -S` or `feedback save` printed, as services."""
+"""What `ipvsadm -S` or `feedback save` printed, as services. Without `-n` ipvsadm prints names of services."""
 
 from __future__ import annotations
 
-from feedback.importers.draft import Draft, Imported, ImportFormatError, Remark, kept
-from feedback.ipvs.difference import Rules, of_edits
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from feedback.importers.draft import SCHEDULERS, Draft, Imported, ImportFormatError, Remark, kept
 from feedback.ipvs.rules import RulesError
-from feedback.ipvs.text import parse
-from feedback.model import Destination, Forward, ServiceFlags, TunnelType
+from feedback.ipvs.text import parse_line
+from feedback.model import (
+    AddDestination,
+    AddService,
+    Destination,
+    DestinationKey,
+    Forward,
+    Service,
+    ServiceFlags,
+    ServiceKey,
+    TunnelType,
+)
 
 FORWARD = {Forward.MASQUERADE: "masquerade", Forward.ROUTE: "route", Forward.TUNNEL: "tunnel"}
 FLAGS = {
@@ -16,42 +30,104 @@ FLAGS = {
     ServiceFlags.SCHED3: "sched-flag-3",
 }
 HASH_FLAGS = {ServiceFlags.SCHED1: "fallback", ServiceFlags.SCHED2: "port"}
+LINE_MAX = 4096
+_NAMED = re.compile(r"((?:-[tur]|--(?:tcp|udp|sctp)-service|--real-server)[ =]+\S*:)([A-Za-z][\w-]*)(?=\s|\Z)")
+_UDP = re.compile(r"(^|\s)(-u|--udp-service)[ =]")
 
 
-def read(text: str) -> Imported:
-    """Raises ImportFormatError."""
-    try:
-        table = of_edits(parse(text))
-    except (RulesError, ValueError) as error:
-        raise ImportFormatError(str(error)) from None
+def read(text: str, *, port_of: Callable[[str, str], int | None] | None = None) -> Imported:
+    """`port_of` gives the port of a service's name and protocol, as getservbyname(3) does. A line that is no rule costs
+    that line. Raises ImportFormatError where there is no service."""
+    drafts: dict[ServiceKey, Draft] = {}
     remarks: list[Remark] = []
-    drafts = [_draft(rules, remarks) for rules in table.values()]
-    return kept(drafts, remarks)
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            _take(drafts, line, number, port_of, remarks)
+        except ValueError as error:
+            if not drafts:
+                raise ImportFormatError(f"line {number}: {error}") from None
+            remarks.append(Remark(number, f"left out: {error}"))
+    if not drafts:
+        raise ImportFormatError("there is no service in it: is it what `ipvsadm -S -n` printed?")
+    return kept(list(drafts.values()), remarks)
 
 
-def _draft(rules: Rules, remarks: list[Remark]) -> Draft:
-    service = rules.service
+def _take(
+    drafts: dict[ServiceKey, Draft],
+    line: str,
+    number: int,
+    port_of: Callable[[str, str], int | None] | None,
+    remarks: list[Remark],
+) -> None:
+    """Raises ValueError, with why it is left out."""
+    if len(line) > LINE_MAX:
+        raise RulesError(f"a line of {len(line)} characters")
+    edit = parse_line(_numbers(line, port_of))
+    if isinstance(edit, AddService):
+        if edit.service.key in drafts:
+            raise RulesError(f"{edit.service.key} is there twice: the kernel keeps the first")
+        drafts[edit.service.key] = _draft(edit.service, number, remarks)
+    elif isinstance(edit, AddDestination):
+        if edit.service not in drafts:
+            raise RulesError(f"{edit.service}: a rule comes before its service's")
+        _add(drafts[edit.service], edit.destination, number, remarks)
+    else:
+        raise RulesError("a saved table has only services (-A) and destinations (-a)")
+
+
+def _numbers(line: str, port_of: Callable[[str, str], int | None] | None) -> str:
+    """With numbers for the names of services. Raises ValueError at one that is not known."""
+    protocol = "udp" if _UDP.search(line) else "sctp" if "--sctp-service" in line else "tcp"
+
+    def number(found: re.Match[str]) -> str:
+        port = port_of(found[2], protocol) if port_of is not None else None
+        if port is None:
+            raise RulesError(f"{found[2]}: a service that is not known here: use ipvsadm -S -n")
+        return f"{found[1]}{port}"
+
+    return _NAMED.sub(number, line)
+
+
+def _draft(service: Service, line: int, remarks: list[Remark]) -> Draft:
+    draft = Draft(service.key, line, service.scheduler)
+    if service.scheduler not in SCHEDULERS:
+        remarks.append(draft.remark(f"scheduler {service.scheduler}: the kernel has none of this name: wlc is taken"))
+        draft.scheduler = "wlc"
     words = FLAGS | (HASH_FLAGS if service.scheduler in ("sh", "mh") else {})
-    draft = Draft(service.key, scheduler=service.scheduler)
     draft.flags = [word for flag, word in words.items() if service.flags & flag]
     draft.persistence_seconds = service.timeout_seconds if service.persistent else 0
     if isinstance(service.netmask, int):
         draft.persistence_prefix = service.netmask
     elif service.netmask is not None:
-        remarks.append(Remark(0, f"{service.key}: netmask {service.netmask} is no prefix: not carried over"))
+        remarks.append(draft.remark(f"netmask {service.netmask} is no prefix: not carried over"))
     if service.pe_name:
-        remarks.append(Remark(0, f"{service.key}: persistence engine {service.pe_name}: not carried over"))
-    destinations = rules.destinations[::-1]  # the kernel's order is backwards
-    methods = [d.forward for d in destinations]
-    draft.forward = FORWARD[max(methods, key=methods.count)] if methods else "route"
-    for destination in destinations:
-        draft.destinations.append(_destination(destination))
-        if destination.tunnel_flags:
-            remarks.append(Remark(0, f"{service.key}: {destination.key}: tunnel checksums: not carried over"))
-        if destination.weight == 0:
-            text = f"{service.key}: {destination.key} has weight 0: as configuration that quiesces it for good"
-            remarks.append(Remark(0, text))
+        remarks.append(draft.remark(f"persistence engine {service.pe_name}: not carried over"))
     return draft
+
+
+def _add(draft: Draft, destination: Destination, line: int, remarks: list[Remark]) -> None:
+    """Raises ValueError, with why it is left out."""
+
+    def said(text: str, note: bool = False) -> None:
+        remarks.append(Remark(line, f"{draft.key}: {destination.key}{text}", note=note))
+
+    written = destination.key.port
+    if destination.forward is not Forward.MASQUERADE and draft.key.address is not None and written != draft.key.port:
+        said(f": port {draft.key.port}, as ipvsadm makes it: without masquerading", note=True)
+        key = DestinationKey(destination.key.address, draft.key.port)
+        destination = msgspec.structs.replace(destination, key=key)
+    found = _destination(destination)
+    if any((d["address"], d["port"]) == (found["address"], found["port"]) for d in draft.destinations):
+        raise RulesError(f"{draft.key}: {destination.key} is there twice: the kernel keeps the first")
+    draft.destinations.append(found)
+    methods = [d["forward"] for d in draft.destinations]
+    draft.forward = max(methods, key=methods.count)
+    if destination.tunnel_flags:
+        said(": tunnel checksums: not carried over")
+    if destination.weight == 0:
+        said(" has weight 0: as configuration that quiesces it for good")
 
 
 def _destination(d: Destination) -> dict[str, object]:

@@ -47,12 +47,17 @@ def of_snapshot(snapshot: Snapshot) -> Table:
 
 
 def of_edits(edits: Iterable[Edit]) -> Table:
-    """The table that rules of -A and -a make in an empty kernel. Raises ValueError at any other edit, and at a
-    destination whose service is not there before it."""
-    edits = tuple(edits)
-    if not all(isinstance(edit, AddService | AddDestination) for edit in edits):
-        raise ValueError("a saved table has only services (-A) and destinations (-a)")
-    return applied({}, edits)
+    """The table that rules of -A and -a make in an empty kernel, which keeps the first of two with the same key. Raises
+    ValueError at any other edit, and at a destination whose service is not there before it."""
+    seen: dict[ServiceKey | tuple[ServiceKey, DestinationKey], Edit] = {}
+    for edit in edits:
+        if isinstance(edit, AddService):
+            seen.setdefault(edit.service.key, edit)
+        elif isinstance(edit, AddDestination):
+            seen.setdefault((edit.service, edit.destination.key), edit)
+        else:
+            raise ValueError("a saved table has only services (-A) and destinations (-a)")
+    return applied({}, seen.values())
 
 
 def applied(table: Table, edits: Iterable[Edit]) -> Table:

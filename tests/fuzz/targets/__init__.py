@@ -1,5 +1,5 @@
 """The decoders: everything in the product that reads what somebody else wrote."""
 
-from tests.fuzz.targets import agent, files, http, kernel, pair
+from tests.fuzz.targets import agent, files, http, importers, kernel, pair
 
-TARGETS = (*agent.TARGETS, *pair.TARGETS, *kernel.TARGETS, *files.TARGETS, *http.TARGETS)
+TARGETS = (*agent.TARGETS, *pair.TARGETS, *kernel.TARGETS, *files.TARGETS, *http.TARGETS, *importers.TARGETS)

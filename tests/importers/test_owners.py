@@ -1,0 +1,121 @@
+"""The owners themselves agree: what keepalived, ldirectord and ipvsadm make of a file is the table that we read in it,
+and what they ask is what we ask. Where it is not, the importer has said so.
+
+Each file of the corpus is given to the real program in the lab's guest. DIFFERENT has the edits that would make their
+table of ours, all of them known and each of them remarked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from feedback.cli.imports import read_file
+from feedback.config import MasterConfig, parse, to_destination, to_service
+from feedback.importers import Imported, as_toml
+from feedback.ipvs.difference import Rules, Table, difference
+from feedback.ipvs.text import format_edit
+from feedback.model import AddService, Edit, ServiceKey, SetService
+from tests.importers import dump, owners
+from tests.importers.owners import Site
+
+CORPUS = Path(__file__).parent / "corpus"
+KINDS = {
+    "keepalived": ("keepalived.conf", "*.conf", owners.keepalived),
+    "ldirectord": ("ldirectord.cf", "*.cf", owners.ldirectord),
+    "ipvsadm": ("ipvsadm-save", "*.rules", owners.ipvsadm),
+}
+# What `make test` has time for.
+QUICK = {"keepalived/ten-years", "keepalived/templates", "keepalived/groups", "keepalived/comments"}
+QUICK |= {"keepalived/check-http", "ldirectord/checks", "ipvsadm/names", "ipvsadm/twice"}
+DIFFERENT: dict[str, list[str]] = {}
+ASKED_DIFFERENTLY: dict[str, int] = {}
+
+pytestmark = pytest.mark.lab(seconds=1)
+
+
+def files() -> Iterator[object]:
+    for kind, (_, pattern, _) in KINDS.items():
+        for path in sorted((CORPUS / kind).glob(pattern)):
+            name = f"{kind}/{path.stem}"
+            yield pytest.param(path, id=name, marks=() if name in QUICK else pytest.mark.long)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with owners.namespace() as name:
+        made = Site(name, tmp_path_factory.mktemp("owners"))
+        yield made
+        made.close()
+
+
+def configuration(imported: Imported) -> MasterConfig:
+    return parse(as_toml(imported.services, "x"), MasterConfig) if imported.services else MasterConfig()
+
+
+def table(config: MasterConfig) -> Table:
+    found: Table = {}
+    for service in config.service:
+        made = to_service(service)
+        found[made.key] = Rules(made, tuple(to_destination(d, service) for d in service.destination))
+    return found
+
+
+def said(imported: Imported, key: ServiceKey) -> bool:
+    """Whether a remark concerns this service: by its name or address, or by a line of its block; or where there is no
+    such service of ours, whether something was left out at all."""
+    lines = [*sorted(draft.line for draft in imported.services), 10**9]
+    ours = {draft.key: draft.line for draft in imported.services}
+    for remark in imported.remarks:
+        if remark.note:
+            continue
+        if str(key) in remark.text or (key not in ours and "left out" in remark.text):
+            return True
+        if key in ours and ours[key] <= remark.line < next(line for line in lines if line > ours[key]):
+            return True
+    return False
+
+
+def key_of(edit: Edit) -> ServiceKey:
+    return edit.service.key if isinstance(edit, AddService | SetService) else edit.service
+
+
+@pytest.mark.parametrize("path", list(files()))
+def test_a_table_is_what_its_owner_makes_of_the_file_or_the_difference_is_said(site: Site, path: Path) -> None:
+    kind, name = path.parent.name, f"{path.parent.name}/{path.stem}"
+    format_, _, make = KINDS[kind]
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        imported = read_file(format_, str(path), file)
+    config = configuration(imported)
+    site.clear()
+    theirs, log = make(site, path, table(config))
+    edits = difference(theirs, table(config))
+    assert [format_edit(edit) for edit in edits] == DIFFERENT.get(name, []), log
+    assert [format_edit(edit) for edit in edits if not said(imported, key_of(edit))] == []
+    if kind == "keepalived":
+        differently = asked_differently(dump.of_keepalived(log), dump.of_ours(config))
+        assert len(differently) == ASKED_DIFFERENTLY.get(name, 0), differently
+        assert [key for key, _ in differently if not said(imported, ServiceKey.parse(key))] == []
+    elif kind == "ldirectord" and not edits:
+        assert asked(config) <= {
+            (a, p, question, host if named else "") for a, p, question, host in site.asked for named in (True, False)
+        }
+
+
+def asked_differently(
+    theirs: dict[dump.Place, list[dump.Asked]], ours: dict[dump.Place, dump.Asked]
+) -> list[dump.Place]:
+    """Where ours is not the one thing that keepalived asks."""
+    places = theirs.keys() | ours.keys()
+    return sorted(p for p in places if p not in ours or len(t := theirs.get(p, [])) != 1 or ours[p].differs(t[0]))
+
+
+def asked(config: MasterConfig) -> set[owners.Question]:
+    """What ours asks by HTTP, as a server sees it."""
+    return {
+        (address, a.port, f"GET {a.what}", a.host)
+        for (_, address), a in dump.of_ours(config).items()
+        if a.kind == "http"
+    }
