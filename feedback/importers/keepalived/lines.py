@@ -70,8 +70,8 @@ class Lines:
             elif line.text and (text := self._interpreted(line)):
                 yield self._first(Line(line.number, text, line.file))
 
-    def remark(self, line: Line, text: str) -> None:
-        self.remarks.append(Remark(line.number, text, line.file))
+    def remark(self, line: Line, text: str, *, note: bool = False) -> None:
+        self.remarks.append(Remark(line.number, text, line.file, note))
 
     def _next(self) -> Line | None:
         self._count += 1
@@ -127,7 +127,7 @@ class Lines:
         if rest and (bool(self._instance) and wanted == self._instance) != others:
             return rest.lstrip(BLANKS)
         known = f"instance {self._instance!r}" if self._instance else "no --instance was named"
-        self.remark(line, f"{name}: a conditional line: left out: {known}")
+        self.remark(line, f"{name}: a conditional line: left out: {known}", note=bool(self._instance))
         return ""
 
     # --- definitions --------------------------------------------------------------------------------------------------

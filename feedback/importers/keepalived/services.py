@@ -10,16 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from feedback.importers.draft import SCHEDULERS, Draft, Imported, ImportFormatError, Remark, kept, mask_prefix
 from feedback.importers.keepalived.blocks import CHECKERS, GROUP, Node
 from feedback.importers.keepalived.checks import Real, check_of
+from feedback.importers.keepalived.places import Place, address_of, places, port_of
 from feedback.importers.keepalived.said import TIMERS, not_carried, take_timer, taken
 from feedback.importers.keepalived.words import number
 from feedback.model import WEIGHT_MAX, Address, Family, Protocol, ServiceKey
 
-GROUP_MAX = 1024  # addresses; keepalived has no bound
 PERSISTENCE_SECONDS, PERSISTENCE_SECONDS_MAX = 360, 86400 * 31
 
 PROTOCOLS = {p.value: p for p in Protocol}
@@ -50,17 +49,6 @@ class Virtual:
     retry: int | None = None
     host: str = ""
     reals: list[Real] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What a service is at. `grouped` says that keepalived leaves a real server's port as it is written."""
-
-    address: Address | None
-    port: int = 0
-    fwmark: int = 0
-    family: Family | None = None
-    grouped: bool = False
 
 
 def imported(nodes: list[Node], remarks: list[Remark]) -> Imported:
@@ -97,10 +85,10 @@ def _merge(drafts: dict[ServiceKey, Draft], draft: Draft, node: Node, remarks: l
 
 def _drafts(node: Node, groups: dict[str, Node], remarks: list[Remark]) -> Iterator[Draft]:
     """One for each address of a group."""
-    places = list(_places(node, groups, remarks))
-    if not places:
+    found = list(places(node, groups, remarks))
+    if not found:
         return
-    virtual = Virtual(node, family=places[0].family if node.word(1) != "group" else None)
+    virtual = Virtual(node, family=found[0].family if node.word(1) != "group" else None)
     for n in node.block:
         _take(virtual, n, remarks)
     if not virtual.reals:
@@ -108,105 +96,10 @@ def _drafts(node: Node, groups: dict[str, Node], remarks: list[Remark]) -> Itera
             node.remark(f"{node.text}: left out: it has no real server, and keepalived makes none of it", note=True)
         )
         return
-    _finish(virtual, places, remarks)
-    for place in places:
+    _finish(virtual, found, remarks)
+    for place in found:
         if (key := _key(virtual, place, remarks)) is not None:
             yield _draft(virtual, place, key, remarks)
-
-
-# --- where a service is -----------------------------------------------------------------------------------------------
-
-
-def _places(node: Node, groups: dict[str, Node], remarks: list[Remark]) -> Iterator[Place]:
-    if node.word(1) != "group":
-        yield from _one(node, node.words[1:], remarks)
-    elif node.word(2) not in groups:
-        remarks.append(node.remark(f"{node.text}: left out: there is no such {GROUP}"))
-    else:
-        for n in groups[node.word(2)].block:
-            yield from _several(n, remarks)
-
-
-def _one(node: Node, words: list[str], remarks: list[Remark]) -> Iterator[Place]:
-    """A mask or a range behind the address says nothing here."""
-    if words[:1] == ["fwmark"]:
-        yield from _fwmark(node, words, remarks)
-        return
-    address, port = _address(words[0] if words else ""), _port(words[1] if len(words) > 1 else "")
-    if address is None or port is None:
-        remarks.append(node.remark(f"{node.text}: left out: expected ADDRESS PORT, or fwmark NUMBER"))
-        return
-    if not _plain(words[0]):
-        remarks.append(node.remark(f"{node.text}: taken for {address}: only a {GROUP} has ranges", note=True))
-    yield Place(address, port, family=Family.of(address))
-
-
-def _several(node: Node, remarks: list[Remark]) -> Iterator[Place]:
-    """`10.0.0.1`, `10.0.0.1-9`, `10.0.0.1-10.0.0.9`, `10.0.0.8/29`, with a port or without; or a mark."""
-    if node.name == "fwmark":
-        yield from _fwmark(node, node.words, remarks)
-        return
-    first, port = _address(node.name), _port(node.word(1))
-    last = _last(node.name, first) if first is not None else None
-    count = int(last) - int(first) + 1 if first is not None and last is not None else 0
-    if first is None or port is None or not 1 <= count <= GROUP_MAX:
-        text = f"{node.text}: left out: expected ADDRESS or a range of at most {GROUP_MAX}, and a port"
-        remarks.append(node.remark(text))
-        return
-    for i in range(count):
-        yield Place(first + i, port, family=Family.of(first), grouped=True)
-
-
-def _fwmark(node: Node, words: list[str], remarks: list[Remark]) -> Iterator[Place]:
-    mark = number(words[1] if len(words) > 1 else "", 0, 2**32 - 1)
-    family = {"inet": Family.IPV4, "inet6": Family.IPV6}.get(words[2]) if len(words) > 2 else None
-    grouped = node.name == "fwmark"
-    if not mark.value or (grouped and len(words) > 2 and family is None):
-        remarks.append(node.remark(f"{node.text}: left out: expected fwmark NUMBER"))
-        return
-    yield Place(None, 0, mark.value, family if grouped else None, grouped)
-
-
-def _address(text: str) -> Address | None:
-    """Up to a mask or the end of a range."""
-    plain = text.partition("-")[0] if "-" in text else text.partition("/")[0]
-    try:
-        return ip_address(plain) if "%" not in plain else None
-    except ValueError:
-        return None
-
-
-def _plain(text: str) -> bool:
-    return "-" not in text and "/" not in text
-
-
-def _port(text: str) -> int | None:
-    """0 where there is none; None where it is no port."""
-    if not text.strip("0"):
-        return 0
-    return number(text, 1, 65535).value
-
-
-def _last(text: str, first: Address) -> Address | None:
-    """The end of a range; None where it is none."""
-    if _plain(text):
-        return first
-    if "-" not in text:
-        try:
-            return ip_network(text).broadcast_address
-        except ValueError:
-            return None
-    end = text.partition("-")[2]
-    try:
-        if (":" if first.version == 6 else ".") in end:
-            last = ip_address(end)
-            return last if last.version == first.version and int(last) >= int(first) else None
-        bits = 16 if first.version == 6 else 8
-        part = int(end, 16 if first.version == 6 else 10)
-    except ValueError:
-        return None
-    kind = IPv6Address if first.version == 6 else IPv4Address
-    return kind(int(first) >> bits << bits | part) if int(first) % (1 << bits) < part < 1 << bits else None
 
 
 def _key(virtual: Virtual, place: Place, remarks: list[Remark]) -> ServiceKey | None:
@@ -330,7 +223,7 @@ def _method(
 
 
 def _real(v: Virtual, node: Node, remarks: list[Remark]) -> None:
-    address, port = _address(node.word(1)), _port(node.word(2))
+    address, port = address_of(node.word(1)), port_of(node.word(2))
     if address is None or port is None:
         remarks.append(node.remark(f"{node.text}: left out: expected ADDRESS PORT, keepalived resolves no names"))
         return
@@ -369,9 +262,9 @@ def _real(v: Virtual, node: Node, remarks: list[Remark]) -> None:
     v.reals.append(real)
 
 
-def _finish(v: Virtual, places: list[Place], remarks: list[Remark]) -> None:
+def _finish(v: Virtual, found: list[Place], remarks: list[Remark]) -> None:
     """What keepalived sets right once it has read all."""
-    addressed = any(p.address is not None for p in places)
+    addressed = any(p.address is not None for p in found)
     if addressed and v.protocol is None:
         said = " ".join(v.node.words[1:])
         remarks.append(
@@ -380,7 +273,7 @@ def _finish(v: Virtual, places: list[Place], remarks: list[Remark]) -> None:
     if addressed and v.protocol not in (None, Protocol.UDP) and "one-packet" in v.flags:
         remarks.append(v.node.remark("ops: ignored, as keepalived does: it needs UDP", note=True))
         v.flags = [f for f in v.flags if f != "one-packet"]
-    if not v.persistence and any(p.address is not None and not p.port for p in places):
+    if not v.persistence and any(p.address is not None and not p.port for p in found):
         text = f"a service without a port is persistent: {PERSISTENCE_SECONDS} s, as keepalived sets it"
         remarks.append(v.node.remark(text, note=True))
         v.persistence = PERSISTENCE_SECONDS
