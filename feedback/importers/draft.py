@@ -17,6 +17,7 @@ from feedback.wire import printable
 
 BLIND = ("rr", "lc", "dh")
 SCHEDULERS = frozenset(TRAITS)  # the kernel's
+DESTINATIONS_MAX = 100_000  # of all services, with groups and ranges unfolded
 STATUS_MAX = 32  # so many a check takes
 CHECK_INTERVAL, CHECK_TIMEOUT = (0.2, 3600.0), (0.05, 60.0)  # seconds that a check takes
 

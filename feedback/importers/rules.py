@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -15,6 +16,7 @@ from feedback.model import (
     AddService,
     Destination,
     DestinationKey,
+    Edit,
     Forward,
     Service,
     ServiceFlags,
@@ -38,43 +40,68 @@ _UDP = re.compile(r"(^|\s)(-u|--udp-service)[ =]")
 def read(text: str, *, port_of: Callable[[str, str], int | None] | None = None) -> Imported:
     """`port_of` gives the port of a service's name and protocol, as getservbyname(3) does. A line that is no rule costs
     that line. Raises ImportFormatError where there is no service."""
-    drafts: dict[ServiceKey, Draft] = {}
-    remarks: list[Remark] = []
+    table = _Table()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            _take(drafts, line, number, port_of, remarks)
+            if len(line) > LINE_MAX:
+                raise RulesError(f"a line of {len(line)} characters")
+            table.take(parse_line(_numbers(line, port_of)), number)
         except ValueError as error:
-            if not drafts:
+            if not table.drafts:
                 raise ImportFormatError(f"line {number}: {error}") from None
-            remarks.append(Remark(number, f"left out: {error}"))
-    if not drafts:
+            table.remarks.append(Remark(number, f"left out: {error}"))
+    if not table.drafts:
         raise ImportFormatError("there is no service in it: is it what `ipvsadm -S -n` printed?")
-    return kept(list(drafts.values()), remarks)
+    for draft in table.drafts.values():
+        methods = Counter(d["forward"] for d in draft.destinations)
+        draft.forward = methods.most_common(1)[0][0] if methods else "route"
+    return kept(list(table.drafts.values()), table.remarks)
 
 
-def _take(
-    drafts: dict[ServiceKey, Draft],
-    line: str,
-    number: int,
-    port_of: Callable[[str, str], int | None] | None,
-    remarks: list[Remark],
-) -> None:
-    """Raises ValueError, with why it is left out."""
-    if len(line) > LINE_MAX:
-        raise RulesError(f"a line of {len(line)} characters")
-    edit = parse_line(_numbers(line, port_of))
-    if isinstance(edit, AddService):
-        if edit.service.key in drafts:
-            raise RulesError(f"{edit.service.key} is there twice: the kernel keeps the first")
-        drafts[edit.service.key] = _draft(edit.service, number, remarks)
-    elif isinstance(edit, AddDestination):
-        if edit.service not in drafts:
-            raise RulesError(f"{edit.service}: a rule comes before its service's")
-        _add(drafts[edit.service], edit.destination, number, remarks)
-    else:
-        raise RulesError("a saved table has only services (-A) and destinations (-a)")
+class _Table:
+    """What rules make of an empty table: the kernel keeps the first of two with the same key."""
+
+    def __init__(self) -> None:
+        self.drafts: dict[ServiceKey, Draft] = {}
+        self.remarks: list[Remark] = []
+        self._seen: set[tuple[ServiceKey, DestinationKey]] = set()
+
+    def take(self, edit: Edit, line: int) -> None:
+        """Raises ValueError, with why it is left out."""
+        if isinstance(edit, AddService):
+            if edit.service.key in self.drafts:
+                raise RulesError(f"{edit.service.key} is there twice: the kernel keeps the first")
+            self.drafts[edit.service.key] = _draft(edit.service, line, self.remarks)
+        elif isinstance(edit, AddDestination):
+            if edit.service not in self.drafts:
+                raise RulesError(f"{edit.service}: a rule comes before its service's")
+            self._add(self.drafts[edit.service], edit.destination, line)
+        else:
+            raise RulesError("a saved table has only services (-A) and destinations (-a)")
+
+    def _add(self, draft: Draft, destination: Destination, line: int) -> None:
+        """Raises ValueError, with why it is left out."""
+        written = destination.key.port
+        where = f"{draft.key}: {destination.key}"
+        if (
+            destination.forward is not Forward.MASQUERADE
+            and draft.key.address is not None
+            and written != draft.key.port
+        ):
+            text = f"{where}: port {draft.key.port}, as ipvsadm makes it: without masquerading"
+            self.remarks.append(Remark(line, text, note=True))
+            key = DestinationKey(destination.key.address, draft.key.port)
+            destination = msgspec.structs.replace(destination, key=key)
+        if (draft.key, destination.key) in self._seen:
+            raise RulesError(f"{where} is there twice: the kernel keeps the first")
+        self._seen.add((draft.key, destination.key))
+        draft.destinations.append(_destination(destination))
+        if destination.tunnel_flags:
+            self.remarks.append(Remark(line, f"{where}: tunnel checksums: not carried over"))
+        if destination.weight == 0:
+            self.remarks.append(Remark(line, f"{where} has weight 0: as configuration that quiesces it for good"))
 
 
 def _numbers(line: str, port_of: Callable[[str, str], int | None] | None) -> str:
@@ -105,29 +132,6 @@ def _draft(service: Service, line: int, remarks: list[Remark]) -> Draft:
     if service.pe_name:
         remarks.append(draft.remark(f"persistence engine {service.pe_name}: not carried over"))
     return draft
-
-
-def _add(draft: Draft, destination: Destination, line: int, remarks: list[Remark]) -> None:
-    """Raises ValueError, with why it is left out."""
-
-    def said(text: str, note: bool = False) -> None:
-        remarks.append(Remark(line, f"{draft.key}: {destination.key}{text}", note=note))
-
-    written = destination.key.port
-    if destination.forward is not Forward.MASQUERADE and draft.key.address is not None and written != draft.key.port:
-        said(f": port {draft.key.port}, as ipvsadm makes it: without masquerading", note=True)
-        key = DestinationKey(destination.key.address, draft.key.port)
-        destination = msgspec.structs.replace(destination, key=key)
-    found = _destination(destination)
-    if any((d["address"], d["port"]) == (found["address"], found["port"]) for d in draft.destinations):
-        raise RulesError(f"{draft.key}: {destination.key} is there twice: the kernel keeps the first")
-    draft.destinations.append(found)
-    methods = [d["forward"] for d in draft.destinations]
-    draft.forward = max(methods, key=methods.count)
-    if destination.tunnel_flags:
-        said(": tunnel checksums: not carried over")
-    if destination.weight == 0:
-        said(" has weight 0: as configuration that quiesces it for good")
 
 
 def _destination(d: Destination) -> dict[str, object]:

@@ -140,7 +140,7 @@ def included(pattern: str, _file: str) -> list[tuple[str, str]]:
 def test_included_files_are_read_where_they_stand_and_remarks_name_them() -> None:
     found, remarks = service("$W=7\n include parts/*.inc\n include absent", include=included)
     assert [(d["address"], d["weight"]) for d in found["destination"]] == [("10.1.0.1", 7), ("10.1.0.2", 1)]
-    assert said(remarks, "parts/b.inc: line 2: bad: not carried over")
+    assert said(remarks, "parts/b.inc: line 2: bad: is not known there: not carried over")
     assert said(remarks, "line 6: include absent: cannot be read: No such file")
 
 
@@ -155,7 +155,7 @@ def test_includes_are_bounded() -> None:
 def test_an_unknown_word_with_a_block_costs_that_block_and_no_more() -> None:
     found, remarks = service("real_server 10.1.0.1 80 {\n QUIC_CHECK {\n x { y }\n }\n weight 4\n }")
     assert found["destination"] == [{"address": "10.1.0.1", "weight": 4}]
-    assert said(remarks, "line 5: QUIC_CHECK: not carried over")
+    assert said(remarks, "line 5: QUIC_CHECK: is not known there: not carried over")
 
 
 @pytest.mark.parametrize(

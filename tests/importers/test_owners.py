@@ -71,7 +71,8 @@ def said(imported: Imported, key: ServiceKey) -> bool:
     for remark in imported.remarks:
         if remark.note:
             continue
-        if str(key) in remark.text or (key not in ours and "left out" in remark.text):
+        lost = "left out" in remark.text or "not carried over" in remark.text
+        if str(key) in remark.text or (key not in ours and lost):
             return True
         if key in ours and ours[key] <= remark.line < next(line for line in lines if line > ours[key]):
             return True

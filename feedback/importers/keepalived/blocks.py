@@ -1,8 +1,9 @@
 """keepalived.conf as a tree: which words open a block, and inside of which. Source: 2.2.7's keyword tables.
 
 keepalived reads line by line: a word that it does not know is ignored, a word that opens a block opens one whether a
-brace follows or not, and a `}` closes the innermost. One thing is better here: where it does not know a word with a
-block, it takes the `}` of that block for the end of the block around it; here the block is left out as a whole.
+brace follows or not, and a `}` closes the innermost. So where a brace is missing, the lines of the next service are the
+first one's. One thing is better here: where it meets a word that it knows nowhere, with a block, it takes the `}` of
+that block for the end of the block around it; here the block is left out as a whole.
 """
 
 from __future__ import annotations
@@ -54,6 +55,13 @@ OTHERS |= frozenset(_plain("interface_up_down_delays bfd_instance vrrp_track_fil
 OTHERS |= frozenset(_plain("net_namespace_ipvs namespace_with_ipsets use_pid_dir instance child_wait_time"))
 
 
+def _names(table: Table) -> set[str]:
+    return set(table).union(*(_names(inner) for inner in table.values() if inner is not None))
+
+
+_KNOWN = _names(ROOT) | OTHERS | {GROUP}
+
+
 @dataclass(slots=True)
 class Node:
     """A line, with the lines of its block if it opens one."""
@@ -86,7 +94,7 @@ class _Open:
 
 
 def tree(lines: Iterable[Line], remarks: list[Remark]) -> list[Node]:
-    """The outermost lines. `remarks` grows."""
+    """The outermost lines, and of those in blocks the ones that are known there. `remarks` grows."""
     roots: list[Node] = []
     open_blocks = [_Open(None, ROOT, True)]
     skipped, unknown = 0, None  # how deep in a block that is left out, and the word that may open one
@@ -95,7 +103,7 @@ def tree(lines: Iterable[Line], remarks: list[Remark]) -> list[Node]:
         if skipped:
             skipped += {"{": 1, "}": -1}.get(line.text, 0)
         elif line.text == "{":
-            if unknown is not None and (here.node is not None or unknown.name in OTHERS):
+            if unknown is not None and (unknown.name in OTHERS if here.node is None else unknown.name not in _KNOWN):
                 skipped = 1
             elif here.brace:
                 remarks.append(Remark(line.number, "a { that belongs to nothing: ignored", line.file))
@@ -111,8 +119,12 @@ def tree(lines: Iterable[Line], remarks: list[Remark]) -> list[Node]:
                 text = f"{here.node.text if here.node else ''}: its {{ is missing: this line is taken for its first"
                 remarks.append(Remark(line.number, text, line.file))
             node = Node(line, found)
-            (here.node.block if here.node else roots).append(node)
             unknown = None
+            if here.node is not None and here.table is not None and node.name not in here.table:
+                remarks.append(node.remark(f"{node.text}: is not known there: not carried over"))
+                unknown = node
+                continue
+            (here.node.block if here.node else roots).append(node)
             if here.table is None:
                 continue
             if node.name == GROUP and here.node is None:

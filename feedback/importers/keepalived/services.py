@@ -11,7 +11,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from feedback.importers.draft import SCHEDULERS, Draft, Imported, ImportFormatError, Remark, kept, mask_prefix
+from feedback.importers.draft import (
+    DESTINATIONS_MAX,
+    SCHEDULERS,
+    Draft,
+    Imported,
+    ImportFormatError,
+    Remark,
+    kept,
+    mask_prefix,
+)
 from feedback.importers.keepalived.blocks import CHECKERS, GROUP, Node
 from feedback.importers.keepalived.checks import Real, check_of
 from feedback.importers.keepalived.places import Place, address_of, places, port_of
@@ -48,20 +57,24 @@ class Virtual:
     timers: dict[str, float] = field(default_factory=dict)
     retry: int | None = None
     host: str = ""
-    reals: list[Real] = field(default_factory=list)
+    reals: dict[tuple[Address, int], Real] = field(default_factory=dict)
 
 
 def imported(nodes: list[Node], remarks: list[Remark]) -> Imported:
-    """Raises ImportFormatError where there is no virtual_server."""
+    """Raises ImportFormatError where there is no virtual_server, or too much of them."""
     groups: dict[str, Node] = {}
     for node in nodes:
         if node.name == GROUP:
             groups.setdefault(node.word(1), node)
     drafts: dict[ServiceKey, Draft] = {}
+    count = 0
     for node in nodes:
         if node.name == "virtual_server":
             for draft in _drafts(node, groups, remarks):
                 _merge(drafts, draft, node, remarks)
+                count += 1 + len(draft.destinations)
+                if count > DESTINATIONS_MAX:
+                    raise ImportFormatError(f"more than {DESTINATIONS_MAX} services and real servers, groups unfolded")
         elif node.name != GROUP:
             why = ELSEWHERE.get(node.name)
             said = " ".join(node.words[:2])
@@ -254,12 +267,12 @@ def _real(v: Virtual, node: Node, remarks: list[Remark]) -> None:
         if v.family is not family:
             remarks.append(node.remark(f"{node.text}: left out: the service is of the other address family"))
             return
-    if any((r.address, r.port) == (address, port) for r in v.reals):
+    if (address, port) in v.reals:
         remarks.append(
             node.remark(f"{node.text}: left out: it is there twice, and keepalived takes the first", note=True)
         )
         return
-    v.reals.append(real)
+    v.reals[address, port] = real
 
 
 def _finish(v: Virtual, found: list[Place], remarks: list[Remark]) -> None:
@@ -277,7 +290,7 @@ def _finish(v: Virtual, found: list[Place], remarks: list[Remark]) -> None:
         text = f"a service without a port is persistent: {PERSISTENCE_SECONDS} s, as keepalived sets it"
         remarks.append(v.node.remark(text, note=True))
         v.persistence = PERSISTENCE_SECONDS
-    for real in v.reals:
+    for real in v.reals.values():
         if real.method is None:
             real.method, real.tunnel = v.method or "masquerade", v.tunnel
         real.retry = v.retry if real.retry is None else real.retry
@@ -287,7 +300,7 @@ def _finish(v: Virtual, found: list[Place], remarks: list[Remark]) -> None:
 
 def _draft(v: Virtual, place: Place, key: ServiceKey, remarks: list[Remark]) -> Draft:
     draft = Draft(key, v.node.line.number, v.scheduler or "wlc", file=v.node.line.file)
-    methods = [r.method or "" for r in v.reals]
+    methods = [r.method or "" for r in v.reals.values()]
     draft.forward = max(methods, key=methods.count)
     draft.flags, draft.persistence_seconds = list(v.flags), v.persistence
     if v.granularity:
@@ -296,7 +309,7 @@ def _draft(v: Virtual, place: Place, key: ServiceKey, remarks: list[Remark]) -> 
             text = f"{key}: persistence_granularity {v.granularity}: is no prefix: not carried over"
             remarks.append(v.node.remark(text))
     made: dict[tuple[Address, int], Real] = {}
-    for real in v.reals:
+    for real in v.reals.values():
         port = _destination_port(real, place)
         if (real.address, port) in made:
             text = f"{real.node.text}: left out: {key} has {real.address}:{port} already"

@@ -6,7 +6,16 @@ import re
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from feedback.importers.draft import SCHEDULERS, Draft, Imported, Remark, kept, mask_prefix
+from feedback.importers.draft import (
+    DESTINATIONS_MAX,
+    SCHEDULERS,
+    Draft,
+    Imported,
+    ImportFormatError,
+    Remark,
+    kept,
+    mask_prefix,
+)
 from feedback.importers.ldirectord.checks import Real, check_of
 from feedback.importers.ldirectord.file import NOT_STARTED, File, Virtual
 from feedback.model import Address, Family, Protocol, ServiceKey
@@ -60,10 +69,11 @@ _REAL = re.compile(
 
 
 def imported(file: File, port_of: PortOf) -> Imported:
+    """Raises ImportFormatError where it unfolds to too much."""
     for name, word in file.words.items():
         if name not in SILENT:
             _not_carried(file, name, word.line, word.value)
-    drafts = []
+    drafts, count = [], 0
     seen: set[ServiceKey] = set()
     for virtual in file.virtuals:
         key = _key(file, virtual, port_of)
@@ -74,6 +84,9 @@ def imported(file: File, port_of: PortOf) -> Imported:
             continue
         seen.add(key)
         drafts.append(_draft(file, virtual, key, port_of))
+        count += len(drafts[-1].destinations)
+        if count > DESTINATIONS_MAX:
+            raise ImportFormatError(f"more than {DESTINATIONS_MAX} real servers, ranges unfolded")
     return kept(drafts, file.remarks)
 
 
@@ -146,7 +159,11 @@ def _draft(file: File, virtual: Virtual, key: ServiceKey, port_of: PortOf) -> Dr
         else:
             file.said(virtual.words["ops"].line, "ops", "yes", "ignored, as ldirectord does: it needs UDP", note=True)
     _scheduler_flags(file, virtual, draft)
-    reals = [r for word in virtual.reals for r in _reals(file, word.line, word.value, key, port_of)]
+    reals: list[Real] = []
+    for word in virtual.reals:
+        reals += _reals(file, word.line, word.value, key, port_of)
+        if len(reals) > DESTINATIONS_MAX:
+            raise ImportFormatError(f"{key}: more than {DESTINATIONS_MAX} real servers, ranges unfolded")
     methods = [FORWARD[r.forward] for r in reals]
     draft.forward = max(methods, key=methods.count) if methods else "route"
     if words.get("checktype") == "off" and reals:
