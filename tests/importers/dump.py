@@ -33,6 +33,8 @@ class Asked:
         return [f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)]
 
 
+KINDS = {"TCP_CHECK": "tcp", "HTTP_GET": "http", "SSL_GET": "https", "MISC_CHECK": "exec", "DNS_CHECK": "dns"}
+KINDS |= {"UDP_CHECK": "udp"}
 Place = tuple[str, str]  # the service's key as text, and the address of the real server
 
 
@@ -82,7 +84,7 @@ def _asked(block: str, host: str) -> Asked:
 
     method = re.search(r"Keepalive method = (\w+)", block)
     assert method is not None, block
-    kind = {"TCP_CHECK": "tcp", "HTTP_GET": "http", "SSL_GET": "https", "MISC_CHECK": "exec"}.get(method[1], method[1])
+    kind = KINDS.get(method[1], method[1])
     delay, tries = number(r"Delay loop = (\d+) us") / 1e6, int(number(r"Retries = (\d+)")) + 1
     retry = number(r"Delay before retry = (\d+) us") / 1e6
     what, statuses = "", ()
@@ -101,18 +103,27 @@ def _asked(block: str, host: str) -> Asked:
                 break
     elif m := re.search(r"script = (.*)", block):
         what = m[1]
+    elif kind == "dns":
+        what = f"{_word('Type', block)} {_word('Name', block)}"
+    elif kind == "udp":
+        what = f"{_word('Payload len', block)} {_word('Require reply', block)}"
     timeout = number(r"     Timeout = ([\d.]+)") if kind != "exec" else number(r"   timeout = (\d+)") or delay
     port = int(number(r"Dest = \[[^]]*\]:(\d+)"))
     return Asked(
         kind,
         port,
         what,
-        host if what and kind != "exec" else "",
+        host if kind in ("http", "https") else "",
         statuses,
         tries,
         timeout,
         round(delay + (tries - 1) * retry, 2),
     )
+
+
+def _word(name: str, block: str) -> str:
+    found = re.search(rf"   {name} = (\S+)", block)
+    return found[1] if found else ""
 
 
 def of_ours(config: MasterConfig) -> dict[Place, Asked]:
@@ -130,8 +141,14 @@ def of_ours(config: MasterConfig) -> dict[Place, Asked]:
                     w.replace("{address}", str(made.key.address)).replace("{port}", str(port)) for w in check.command
                 ]
                 what, port = " ".join(f"'{w}'" for w in words), 0
-            elif check.type != "tcp":
+            elif check.type in ("http", "https"):
                 what, host, statuses = check.path, check.host or "", check.status
+            elif check.type == "dns":
+                what = f"{check.record} {check.name}"
+            elif check.type == "udp":
+                what = f"{len(check.sent)} {'yes' if check.reply else 'no'}"
+            elif check.expect:
+                what = f"greeting {check.expect}"
             seconds = round(check.interval_seconds * check.fall, 2)
             found[str(service_key(service)), str(made.key.address)] = Asked(
                 check.type, port, what, host, statuses, check.fall, check.timeout_seconds, seconds

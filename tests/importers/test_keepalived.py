@@ -237,8 +237,11 @@ def test_a_check_asks_the_port_that_keepalived_asks(kind: str, reals: str, port:
         (
             "NAT",
             real('MISC_CHECK { misc_path "/bin/x 1" }') + real('MISC_CHECK { misc_path "/bin/x 2" }', 2),
-            "programs",
+            "none fits all",
         ),
+        ("NAT", real("DNS_CHECK { name a }") + real("UDP_CHECK { payload 01 }", 2), "none fits all"),
+        ("NAT", real("UDP_CHECK { }"), "no payload"),
+        ("NAT", real("PING_CHECK { }"), "no such check"),
         ("NAT", real("MISC_CHECK { misc_path x }"), "expected an absolute path"),
         ("NAT", real('MISC_CHECK { misc_path "/bin/x {port}" }'), "expected an absolute path"),
     ],
@@ -247,6 +250,21 @@ def test_no_check_is_better_than_one_that_asks_something_else(kind: str, reals: 
     found, remarks = service(reals, kind)
     assert "check" not in found
     assert said(remarks, why), remarks
+
+
+@pytest.mark.parametrize(
+    ("check", "made"),
+    [
+        ("SMTP_CHECK { }", {"type": "tcp", "expect": "220", "quit": "QUIT\r\n"}),
+        ("DNS_CHECK { type a\n name example.org }", {"type": "dns", "name": "example.org", "record": "A"}),
+        ("DNS_CHECK { }", {"type": "dns", "name": ".", "record": "SOA", "fall": 4, "interval_seconds": 60}),
+        ("UDP_CHECK { payload 00 ff }", {"type": "udp", "send": "\x00\u00ff", "reply": False}),
+        ("UDP_CHECK { payload 41\n require_reply 42 }", {"type": "udp", "send": "A"}),
+    ],
+)
+def test_other_kinds(check: str, made: dict[str, Any]) -> None:
+    found = service(real(check))[0]["check"]
+    assert {k: found[k] for k in made} == made
 
 
 def test_where_servers_are_asked_different_things_a_connection_remains() -> None:

@@ -77,6 +77,9 @@ def test_a_check_that_is_off_takes_its_servers_out_of_service() -> None:
     assert said(remarks, "checktype=off: its servers are not in service")
 
 
+LOST = {"checktype=5", "checktype=ping", "checktype=external-perl", "service=smtp", "service=imaps"}
+
+
 @pytest.mark.parametrize(
     ("lines", "check"),
     [
@@ -88,7 +91,9 @@ def test_a_check_that_is_off_takes_its_servers_out_of_service() -> None:
         (["service=https", "virtualhost=h"], {"type": "https", "host": "h"}),
         (["checktype=external", "checkcommand=/x"], {"command": ["/x", "10.0.0.1", "80", "{address}", "{port}"]}),
         (["checktype=5"], {"type": "tcp"}),
-        (["service=smtp", "checkport=25"], {"type": "tcp", "port": 25}),
+        (["service=smtp", "checkport=25"], {"type": "tcp", "port": 25, "expect": "220"}),
+        (["service=imaps"], {"type": "tls", "expect": "* "}),
+        (["service=dns", 'request="a.b"', 'receive="10.0.0.9"'], {"name": "a.b", "answer": "10.0.0.9"}),
         (["checktype=ping"], None),
         (["checktype=external-perl"], None),
         (["service=dns"], None),
@@ -100,10 +105,8 @@ def test_what_is_checked(lines: list[str], check: dict[str, Any] | None) -> None
     made = found.get("check")
     assert (made is None) == (check is None)
     assert check is None or {k: made[k] for k in check} == check
-    lost = lines[0] in ("checktype=5", "checktype=ping", "checktype=external-perl", "service=dns", 'receive="a.*b"')
-    assert bool([r for r in remarks if "not carried" in r or "a connection only" in r]) == (
-        lost or lines[0] == "service=smtp"
-    )
+    lost = lines in (["service=dns"], ['receive="a.*b"']) or lines[0] in LOST
+    assert bool([r for r in remarks if "not carried" in r or "becomes" in r]) == lost
 
 
 def test_a_head_request_is_said_to_become_a_get() -> None:

@@ -22,16 +22,18 @@ from feedback.importers.keepalived.said import TIMERS, not_carried, take_timer, 
 from feedback.importers.keepalived.words import number, shell_words
 from feedback.model import Address, ServiceKey
 
-KINDS = {"HTTP_GET": "http", "SSL_GET": "https", "MISC_CHECK": "exec", "TCP_CHECK": "tcp", "SMTP_CHECK": "tcp"}
-RANK = ("https", "http", "exec", "tcp")  # of several checks of one server the first is taken
+KINDS = {"HTTP_GET": "http", "SSL_GET": "https", "MISC_CHECK": "exec", "TCP_CHECK": "tcp", "SMTP_CHECK": "smtp"}
+KINDS |= {"DNS_CHECK": "dns", "UDP_CHECK": "udp"}
+RANK = ("https", "http", "dns", "exec", "udp", "tcp")  # of several checks of one server the first is taken
 SILENT = {"connect_port", "url", "misc_path", "misc_timeout", "warmup", "log_all_failures", "http_protocol", "path"}
-SILENT |= {"status_code", "virtualhost", "enable_sni", "alpha"}
+SILENT |= {"status_code", "virtualhost", "enable_sni", "alpha", "name", "type", "payload", "require_reply", "host"}
 DELAY_SECONDS, CONNECT_SECONDS = 60.0, 5.0
-RETRIES = {"MISC_CHECK": 0}  # else 1
-RETRY_SECONDS = {"HTTP_GET": 3.0, "SSL_GET": 3.0}  # else 1
+RETRIES = {"MISC_CHECK": 0, "DNS_CHECK": 3}  # else 1
+RETRY_SECONDS = {"HTTP_GET": 3.0, "SSL_GET": 3.0}  # else 1, and of DNS_CHECK the delay loop
 FALL_MAX = 100
 STATUS_MAX = 32
 SMTP_PORT = 25
+UNCONNECTED = {"exec", "udp", "dns"}  # what they ask may have nothing to do with a TCP port
 
 
 @dataclass(slots=True)
@@ -115,8 +117,8 @@ def _common(checks: list[Check], remarks: list[Remark]) -> Check | None:
     """What all are asked: the first one's check where all have the same."""
     first = checks[0]
     same = [check for check in checks[1:] if check.what != first.what]
-    if same and any("exec" in (first.what["type"], check.what["type"]) for check in same):
-        text = "not checked any more: the real servers of a service are checked by different programs"
+    if same and any(check.what["type"] in UNCONNECTED for check in checks):
+        text = "not checked any more: the real servers of a service are checked in ways of which none fits all"
         remarks.append(same[0].node.remark(f"{same[0].node.name}: {text}"))
         return None
     if same:
@@ -154,7 +156,7 @@ def _of_real(real: Real, port: int, remarks: list[Remark]) -> Check | None:
     found: list[Check] = []
     for node in real.checks:
         if node.name not in KINDS:
-            text = f"{node.name}: not carried over: there are tcp, http, https and exec"
+            text = f"{node.name}: not carried over: there is no such check here"
             remarks.append(node.remark(text))
         elif (check := _one(node, real, port, remarks)) is not None:
             found.append(check)
@@ -169,7 +171,6 @@ def _one(node: Node, real: Real, port: int, remarks: list[Remark]) -> Check | No
     timers, retry, at, timeout = dict(real.timers), real.retry, real.port, 0.0
     block = [*node.block, *(n for host in node.block if host.name == "host" for n in host.block)]
     if node.name == "SMTP_CHECK":
-        remarks.append(node.remark("SMTP_CHECK: becomes a connection only"))
         at = at or SMTP_PORT
     for n in block:
         match n.name:
@@ -187,8 +188,7 @@ def _one(node: Node, real: Real, port: int, remarks: list[Remark]) -> Check | No
                 remarks.append(n.remark(f"{n.text}: {node.name} not carried over: it asks another address"))
                 return None
             case name if name not in SILENT:
-                if name != "host":
-                    remarks.append(not_carried(n))
+                remarks.append(not_carried(n))
     what = _what(kind, node, real, port, remarks)
     if what is None:
         return None
@@ -199,14 +199,16 @@ def _one(node: Node, real: Real, port: int, remarks: list[Remark]) -> Check | No
         if not at:
             remarks.append(node.remark(f"{real.node.text}: has no port: keepalived's check would ask port 0"))
             at = port
+    delay = timers.get("delay_loop", DELAY_SECONDS)
+    between = delay if node.name == "DNS_CHECK" else RETRY_SECONDS.get(node.name, 1.0)
     return Check(
         node,
         at,
         what,
         _literal(what, real.port),
-        timers.get("delay_loop", DELAY_SECONDS),
+        delay,
         RETRIES.get(node.name, 1) if retry is None else retry,
-        timers.get("delay_before_retry", RETRY_SECONDS.get(node.name, 1.0)),
+        timers.get("delay_before_retry", between),
         timeout,
     )
 
@@ -221,6 +223,13 @@ def _literal(what: dict[str, object], port: int) -> dict[str, object]:
 def _what(kind: str, node: Node, real: Real, port: int, remarks: list[Remark]) -> dict[str, object] | None:
     if kind == "tcp":
         return {"type": "tcp"}
+    if kind == "smtp":
+        remarks.append(node.remark("SMTP_CHECK: becomes a look at the greeting: 220"))
+        return {"type": "tcp", "expect": "220", "quit": "QUIT\r\n"}
+    if kind == "dns":
+        return _question(node, remarks)
+    if kind == "udp":
+        return _datagram(node, remarks)
     if kind == "exec":
         command = _command(node, real, port, remarks)
         return {"type": "exec", "command": command} if command else None
@@ -235,6 +244,24 @@ def _what(kind: str, node: Node, real: Real, port: int, remarks: list[Remark]) -
         remarks.append(n.remark("url: not carried over: a check asks one"))
     own = next((n.word(1) for n in node.block if n.name == "virtualhost"), "")
     return {"type": kind} | _url(urls[0], own or real.host, remarks)
+
+
+def _question(node: Node, remarks: list[Remark]) -> dict[str, object]:
+    said = {n.name: n.word(1) for n in reversed(node.block)}
+    remarks.append(node.remark("DNS_CHECK: here an answer needs such a record, not only no error"))
+    return {"type": "dns", "name": said.get("name") or ".", "record": (said.get("type") or "SOA").upper()}
+
+
+def _datagram(node: Node, remarks: list[Remark]) -> dict[str, object] | None:
+    said = {n.name: "".join(n.words[1:]) for n in node.block}
+    payload = said.get("payload", "")
+    if len(payload) % 2 or not re.fullmatch(r"[0-9A-Fa-f]+", payload):
+        remarks.append(node.remark("UDP_CHECK: not carried over: it has no payload, which ours needs"))
+        return None
+    made: dict[str, object] = {"type": "udp", "send": bytes.fromhex(payload).decode("latin-1")}
+    if said.get("require_reply"):
+        remarks.append(node.remark("require_reply: what it must be is not carried over: any answer is taken"))
+    return made | ({} if "require_reply" in said else {"reply": False})
 
 
 def _command(node: Node, real: Real, port: int, remarks: list[Remark]) -> list[str]:

@@ -18,6 +18,9 @@ SERVICES = {21: "ftp", 25: "smtp", 53: "dns", 80: "http", 110: "pop", 119: "nntp
 SERVICES |= {443: "https", 587: "submission", 636: "ldaps", 993: "imaps", 995: "pops", 1521: "oracle", 1812: "radius"}
 SERVICES |= {3128: "http_proxy", 3306: "mysql", 5060: "sip", 5432: "pgsql"}
 SERVICE_PORTS = {name: port for port, name in SERVICES.items()}
+# What a server of these says first. Whether it lets us in is not asked.
+GREETINGS = {"smtp": ("tcp", "220"), "submission": ("tcp", "220"), "ftp": ("tcp", "220"), "pop": ("tcp", "+OK")}
+GREETINGS |= {"pops": ("tls", "+OK"), "imap": ("tcp", "* "), "imaps": ("tls", "* "), "nntp": ("tcp", "20")}
 PLAIN = re.compile(r"[\w ,:;<>=!@#%&/'\"~`-]*")  # text that is its own pattern
 
 
@@ -82,20 +85,46 @@ def _what(
     if kind == "external":
         return _command(v, key, reals, said)
     if kind in ("ping", "external-perl") or (kind == "connect" and key.protocol is Protocol.UDP):
-        said(f"its check ({kind}) is not carried over: there are tcp, http, https and exec")
+        said(f"its check ({kind}) is not carried over: there is no such check here")
         return {}
     if kind == "connect":
         return {"type": "tcp"}
+    if kind == "negotiate" and service == "dns":
+        return _question(v, key, reals, said)
     if key.protocol is Protocol.UDP or (service in ("dns", "radius", "sip") and kind == "negotiate"):
-        said(f"its check ({service}) is not carried over: there are tcp, http, https and exec")
+        said(f"its check ({service}) is not carried over: there is no such check here")
         return {}
     if kind != "negotiate":
         said(f"checktype {kind} of {service}: becomes a connection only")
         return {"type": "tcp"}
     if service in ("http", "https"):
         return _http(file, v, service, reals, said)
+    if service in GREETINGS:
+        said(f"checktype {kind} of {service}: becomes a look at the greeting")
+        type_, greeting = GREETINGS[service]
+        return {"type": type_, "expect": greeting}
     said(f"checktype {kind} of {service}: becomes a connection only")
     return {"type": "tcp"}
+
+
+def _question(
+    v: Virtual, key: ServiceKey, reals: list[tuple[dict[str, object], Real]], said: Callable[[str], None]
+) -> dict[str, object]:
+    """`request` is a name, and `receive` a pattern for one of its addresses."""
+    request = v.words["request"].value if "request" in v.words else "/"
+    receive = v.words["receive"].value if "receive" in v.words else ""
+    name = request.removeprefix("/")
+    if not name or any(real.own for _, real in reals):
+        said("its check (dns) is not carried over: expected one name that all of its servers are asked for")
+        return {}
+    made: dict[str, object] = {"type": "dns", "name": name, "record": "A"}
+    if key.protocol is not Protocol.UDP:
+        made["transport"] = "tcp"
+    if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", receive):
+        made["answer"] = receive
+    else:
+        said(f'receive="{receive}": a pattern is not carried over: any address is taken')
+    return made
 
 
 def _command(
