@@ -26,6 +26,7 @@ BAD_MASTER = [
     (SERVICE + DESTINATION + DESTINATION, "service[0].destination[1].address", "twice"),
     (SERVICE + SERVICE, "service[1].virtual", "twice"),
     (SERVICE + DESTINATION + "upper = 5\nlower = 6\n", "service[0].destination[0].lower", "more than upper"),
+    (SERVICE + DESTINATION + "lower = 6\n", "service[0].destination[0].lower", "more than upper, which is 0"),
     (SERVICE + DESTINATION + "weight = -1\n", "service[0].destination[0].weight", ">= 0"),
     (SERVICE + DESTINATION + 'forward = "nat"\n', "service[0].destination[0].forward", "masquerade"),
     (SERVICE + 'flags = ["quick"]\n', "service[0].flags[0]", "one-packet"),

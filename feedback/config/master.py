@@ -231,7 +231,7 @@ def to_destination(config: DestinationConfig, service: ServiceConfig, where: str
     forward = config.forward if config.forward is not None else service.forward
     check_word(forward, set(FORWARD_WORDS), f"{where}.forward")
     check_word(config.tunnel, set(TUNNEL_WORDS), f"{where}.tunnel")
-    if config.upper and config.lower > config.upper:
+    if config.lower > config.upper:  # the kernel refuses it, also without an upper one
         raise ConfigError(f"{where}.lower: {config.lower} is more than upper, which is {config.upper}")
     port = config.port if config.port is not None else service_key(service).port
     return Destination(

@@ -126,7 +126,7 @@ def keepalived(site: Site, path: Path, wanted: Table) -> tuple[Table, str]:
     words = site.command("keepalived", "-C", "-n", "-l", "-d", "-G", f"-f{path}", f"-p{pids[0]}", f"-c{pids[1]}")
     with running(words, log) as process:
         table = site.settled(
-            wanted, 1.0, lambda: b"Startup complete" in log.read_bytes(), lambda: process.poll() is not None
+            wanted, 3.0, lambda: b"Startup complete" in log.read_bytes(), lambda: process.poll() is not None
         )
     return table, log.read_text(errors="replace")
 

@@ -41,13 +41,14 @@ REAL = "real=10.1.0.1:80 gate"
         (" weight 5", 5, 0, 0),
         (" l:10 u:20", 1, 20, 10),
         (' 5 "a b", "c" l:10 u:20', 5, 20, 10),
-        (" 5 u:20 l:10", 5, 0, 10),  # ldirectord looks for l: first, and skips what is before it
+        (" 5 u:20 l:10", 5, 0, 0),  # ldirectord looks for l: first and skips u:, and the kernel refuses l: alone
     ],
 )
 def test_a_real_server_is_read_as_ldirectord_reads_it(rest: str, weight: int, upper: int, lower: int) -> None:
     found, remarks = service(REAL + rest, "checktype=on")
     only = found["destination"][0]
     assert (only["weight"], only.get("upper", 0), only.get("lower", 0)) == (weight, upper, lower)
+    assert said(remarks, "its thresholds are left out") == ("u:20 l:10" in rest)
     assert said(remarks, "is skipped") == (rest in (" weight 5", " 5 u:20 l:10"))
 
 

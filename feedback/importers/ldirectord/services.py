@@ -173,6 +173,12 @@ def _draft(file: File, virtual: Virtual, key: ServiceKey, port_of: PortOf) -> Dr
     for real in reals:
         destination = _destination(real, key)
         where = f"{real.address}:{destination['port']}"
+        if where in made and made[where].port == real.port:  # ldirectord sets what it finds by this name
+            text = f"real={real.address}:{real.port}: is there twice: the last one counts"
+            file.remarks.append(Remark(real.line, text, note=True))
+            draft.destinations[list(made).index(where)] = destination
+            made[where] = real
+            continue
         if where in made:
             file.remarks.append(Remark(real.line, f"real={real.address}: left out: {key} has {where} already"))
             continue
