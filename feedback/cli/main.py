@@ -58,5 +58,5 @@ def main() -> None:
 
     Agents on the real servers report their load; the master on the director turns it into IPVS weights.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers.
+    Exit status: 0 done, 1 failed, 2 wrong usage, 3 no daemon answers, 4 import left something out.
     """
