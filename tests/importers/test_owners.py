@@ -33,10 +33,7 @@ QUICK |= {"keepalived/check-http", "ldirectord/checks", "ipvsadm/names", "ipvsad
 DIFFERENT = {
     "keepalived/empty-values": ["-D -t 10.0.0.100:80"],  # it does not start with it
     "keepalived/persistence": ["-E -t 10.0.0.104:80 -s wlc -p 360 -M 0.0.0.24"],
-    "keepalived/persistence-odd": [
-        "-E -t 10.0.0.100:80 -s wlc -p 100 -M 255.0.255.0",
-        "-E -u 10.0.0.101:5060 -s wlc -p 100 --pe sip",
-    ],
+    "keepalived/persistence-odd": ["-E -t 10.0.0.100:80 -s wlc -p 100 -M 255.0.255.0"],
     "keepalived/quorum-lost": [
         "-a -t 10.0.0.100:80 -r 10.1.0.9:80 -g -w 1",
         "-d -t 10.0.0.100:80 -r 10.1.0.1:80",
