@@ -97,6 +97,19 @@ def test_a_destination_takes_port_and_forwarding_from_its_service() -> None:
     assert (str(made.key), made.forward) == ("10.0.0.11:80", Forward.MASQUERADE)
 
 
+@pytest.mark.parametrize(("told", "good"), [("", False), ("port = 80", True), ("check_port = 80", True)])
+def test_a_check_of_a_service_without_a_port_needs_one_from_itself_or_from_each_destination(
+    told: str, good: bool
+) -> None:
+    other = DESTINATION.replace(".11", ".12")
+    text = f'[[service]]\nvirtual = "fwmark:7"\ncheck = {{}}\n{DESTINATION}{told}\n{other}port = 81\n'
+    if good:
+        parse(text, MasterConfig)
+        return
+    with pytest.raises(ConfigError, match="check: needs a port"):
+        parse(text, MasterConfig)
+
+
 def test_persistence_sets_flag_and_timeout() -> None:
     made = to_service(parse(SERVICE + "persistence_seconds = 300\n", MasterConfig).service[0])
     assert made.flags is ServiceFlags.PERSISTENT and made.timeout_seconds == 300

@@ -11,6 +11,7 @@ from feedback.config.probe import AgentSource, Check
 from feedback.config.strict import (
     ConfigError,
     File,
+    Port,
     Positive,
     Strict,
     check_address,
@@ -53,8 +54,9 @@ FLAG_WORDS = {
 
 class DestinationConfig(Strict, frozen=True):
     """`address` is the RIP, `port` the service's own if absent. `weight` is the static weight: the one to fall back to,
-    and 0 means that the operator has quiesced it. `priority` (the highest first) and `pool` (service, spill) are for
-    the laws of priority pools."""
+    and 0 means that the operator has quiesced it. `check_port` is where its health check asks it, if it is not at the
+    check's port or its own. `priority` (the highest first) and `pool` (service, spill) are for the laws of priority
+    pools."""
 
     address: str
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
@@ -66,6 +68,7 @@ class DestinationConfig(Strict, frozen=True):
     tunnel_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     priority: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)] = 0
     pool: str = "service"
+    check_port: Port | None = None
 
 
 class ServiceConfig(Strict, frozen=True):
@@ -165,10 +168,15 @@ class MasterConfig(File, frozen=True):
         elif service.check is not None:
             service.check.check(f"{where}.check")
         check = self.check_of(service)
-        if check is not None and not check.port and not service_key(service).port:
+        portless = [d for d in service.destination if not (d.check_port or d.port)] or not service.destination
+        if check is not None and not check.port and not service_key(service).port and portless:
             raise ConfigError(f"{where}.check: needs a port: a service without one does not tell it")
         if check is not None and check.through == "service":
             self._check_through(service, where)
+
+    def check_ports(self, service: ServiceConfig) -> dict[DestinationKey, int]:
+        """Destinations that their check asks at a port of its own."""
+        return {to_destination(d, service).key: d.check_port for d in service.destination if d.check_port}
 
     def _check_through(self, service: ServiceConfig, where: str) -> None:
         key = service_key(service)

@@ -125,7 +125,11 @@ class Pipeline:
         self._follow = getattr(self.law, "observe", None)
         self.orders: Standing = NONE  # the operator's, for this service
         self.watch = Watch(
-            service.key, asking, config.check_of(named) if named else None, named.agent_check if named else None
+            service.key,
+            asking,
+            config.check_of(named) if named else None,
+            named.agent_check if named else None,
+            config.check_ports(named) if named else None,
         )
         self.pool = Pool(service)
         self._udp = self.pool.udp

@@ -134,7 +134,7 @@ def of_ours(config: MasterConfig) -> dict[Place, Asked]:
             continue
         for destination in service.destination:
             made = to_destination(destination, service)
-            port = check.port or made.key.port
+            port = destination.check_port or check.port or made.key.port
             what, host, statuses = "", "", ()
             if check.type == "exec":
                 words = [

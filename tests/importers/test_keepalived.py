@@ -231,9 +231,27 @@ def test_a_check_asks_the_port_that_keepalived_asks(kind: str, reals: str, port:
 
 
 @pytest.mark.parametrize(
+    ("where", "kind", "ports"),
+    [
+        ("10.0.0.1 80", "DR", [{}, {"check_port": 8080}]),
+        ("10.0.0.1 80", "NAT", [{}, {"port": 8080}]),
+        ("fwmark 7", "DR", [{"check_port": 80}, {"check_port": 8080}]),
+        ("fwmark 7", "NAT", [{"port": 80}, {"port": 8080}]),
+    ],
+)
+def test_each_server_is_asked_at_its_own_port(where: str, kind: str, ports: list[dict[str, int]]) -> None:
+    text = SERVICE % (kind, real("TCP_CHECK { }") + real("TCP_CHECK { }", 2, 8080))
+    found, remarks = read(text.replace("10.0.0.1 80", where))
+    (only,) = found.values()
+    assert [{k: d[k] for k in d if "port" in k} for d in only["destination"]] == ports
+    assert "port" not in only["check"]
+    assert not said(remarks, "not checked any more")
+
+
+@pytest.mark.parametrize(
     ("kind", "reals", "why"),
     [
-        ("DR", real("TCP_CHECK { }", 1, 80) + real("TCP_CHECK { }", 2, 8080), "different ports"),
+        ("DR", real("TCP_CHECK { }", 1, 80) + real("TCP_CHECK { connect_port 81 }", 2) + real("", 3), "have a port"),
         ("NAT", real("TCP_CHECK { connect_ip 10.1.0.9 }"), "asks another address"),
         (
             "NAT",

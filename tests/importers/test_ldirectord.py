@@ -137,10 +137,13 @@ def test_an_interval_of_its_own_needs_fork() -> None:
     assert service(REAL, "checkinterval=3", before="fork=yes\n")[0]["check"]["interval_seconds"] == 3
 
 
-def test_servers_that_are_asked_at_different_ports_are_not_checked() -> None:
-    found, remarks = service("real=10.1.0.1:80 gate", "real=10.1.0.2:8080 gate", "checktype=connect")
-    assert "check" not in found
-    assert said(remarks, "different ports")
+def test_each_server_is_asked_at_its_own_port() -> None:
+    found, _ = service("real=10.1.0.1:80 gate", "real=10.1.0.2:8080 gate", "checktype=connect")
+    assert [d.get("check_port") for d in found["destination"]] == [None, 8080]
+    assert "port" not in found["check"]
+    without, remarks = service("real=10.1.0.1 gate", "real=10.1.0.2 gate", "checktype=connect", where="7")
+    assert "check" not in without
+    assert said(remarks, "have a port for it")
     masqueraded, _ = service("real=10.1.0.1:80 masq", "real=10.1.0.2:8080 masq", "checktype=connect")
     assert "port" not in masqueraded["check"]
 

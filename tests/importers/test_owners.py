@@ -75,7 +75,7 @@ ASKED_DIFFERENTLY = {
     "keepalived/braces": 4,
     "keepalived/check-http": 4,
     "keepalived/check-kinds": 8,
-    "keepalived/check-ports": 8,
+    "keepalived/check-ports": 2,
     "keepalived/check-programs": 2,
     "keepalived/check-times": 2,
     "keepalived/check-units": 1,

@@ -235,6 +235,21 @@ def test_a_shared_check_that_changes_at_a_reload_changes_for_all_that_name_it() 
     assert down(controller, 3.1) == []
 
 
+def test_a_destination_is_asked_at_its_check_port_by_its_check_and_by_no_agent_check() -> None:
+    text = SHARED.format("").replace('address = "10.0.0.11"', 'address = "10.0.0.11"\ncheck_port = 9000', 1)
+    text = text.replace('check = "alive"', 'check = "alive"\nagent_check = { port = 3333 }', 1)
+    controller = Controller(parse(text, MasterConfig))
+    controller.probes(0.0)
+    targets = sorted(str(p.target) for p in controller.probes(1.0) if isinstance(p.what, Check))
+    assert targets == ["10.0.0.11:8080", "10.0.0.11:9000", "10.0.0.12:8080"]  # the other service asks at 8080
+    agents = sorted(str(p.target) for p in controller.probes(2.0) if not isinstance(p.what, Check))
+    assert all(target.endswith(":3333") for target in agents)
+    bare = text.replace("check_port = 9000", "check_port = 9001")
+    controller.reconfigure(parse(bare, MasterConfig))
+    controller.probes(3.0)
+    assert "10.0.0.11:9001" in [str(p.target) for p in controller.probes(4.0)]
+
+
 def test_a_verdict_that_changes_asks_for_a_decision_at_once() -> None:
     controller = Controller(config(2, guards="[service.check]\nrise = 1\nfall = 2\n"))
     controller.probes(0.0)

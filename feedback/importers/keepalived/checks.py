@@ -1,9 +1,9 @@
 """keepalived's checkers as health checks of ours. Its belong to a real server, each with a place and a time of its own;
-ours to a service.
+ours to a service, and only the port can be a destination's own.
 
 A check that would ask what keepalived does not ask takes a good server out of service. So where the real servers of a
-service are asked different things, what remains is a connection; where they are asked at different ports, or another
-address than their own, no check is carried over. Both are said.
+service are asked different things, what remains is a connection; where they are asked at another address than their
+own, no check is carried over. Both are said.
 
 keepalived counts `retry` tries more after one that fails, `delay_before_retry` apart; we count failures in a row, at
 one interval. The interval is chosen so that both find a dead server after the same time at most.
@@ -81,36 +81,42 @@ class Check:
         return round(self.found_seconds / self.fall, 3)
 
 
+Ports = dict[tuple[Address, int], int]  # of a destination to the port where it is checked
+
+
 def check_of(
     key: ServiceKey, reals: Mapping[tuple[Address, int], Real], node: Node, remarks: list[Remark]
-) -> dict[str, object]:
-    """The service's check in our words; empty where none is carried over. `reals` by the port of the destination."""
+) -> tuple[dict[str, object], Ports]:
+    """The service's check in our words, empty where none is carried over, and the ports of those destinations that it
+    asks at one of their own. `reals` by address and port of the destination."""
     found = {port_key: check for port_key, real in reals.items() if (check := _of_real(real, port_key[1], remarks))}
     if not found:
-        return {}
+        return {}, {}
     checks = list(found.values())
     if any(c.what != checks[0].what for c in checks) and all(c.literal == checks[0].literal for c in checks):
         checks = [replace(c, what=c.literal) for c in checks]
     first = _common(checks, remarks)
     ports = {check.port for check in checks}
     if first is None:
-        return {}
-    made = _timed(first, remarks) | first.what
+        return {}, {}
+    made, own = _timed(first, remarks) | first.what, Ports()
     if all(check.port == port for (_, port), check in found.items()) and key.port:
         pass
-    elif len(ports) == 1 and (port := ports.pop()):
-        made["port"] = port
     elif first.what["type"] == "exec" and "{port}" not in str(first.what["command"]):
         made |= {} if key.port else {"port": max(ports) or 1}  # it is asked nothing there
-    else:
-        text = f"{key}: not checked any more: its real servers are checked at different ports, {sorted(ports)}"
+    elif len(ports) == 1 and (port := ports.pop()):
+        made["port"] = port
+    elif len(found) < len(reals) or not all(ports):
+        text = f"{key}: not checked any more: not all of its real servers have a port for it"
         remarks.append(first.node.remark(text))
-        return {}
+        return {}, {}
+    else:
+        own = {place: check.port for place, check in found.items() if check.port != place[1]}
     unchecked = len(reals) - len(found)
     if unchecked:
         text = f"{key}: {unchecked} real servers have no check of their own that is carried over: now they are checked"
         remarks.append(node.remark(text))
-    return made
+    return made, own
 
 
 def _common(checks: list[Check], remarks: list[Remark]) -> Check | None:

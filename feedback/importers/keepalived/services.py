@@ -324,7 +324,10 @@ def _draft(v: Virtual, place: Place, key: ServiceKey, remarks: list[Remark]) -> 
         found: dict[str, object] = {"address": str(real.address), "port": port, "weight": weight}
         found |= {"upper": real.upper, "lower": real.lower, "forward": real.method} | real.tunnel
         draft.destinations.append(found)
-    draft.check = check_of(key, made, v.node, remarks)
+    draft.check, ports = check_of(key, made, v.node, remarks)
+    for where, destination in zip(made, draft.destinations, strict=True):
+        if where in ports:
+            destination["check_port"] = ports[where]
     return draft
 
 

@@ -39,7 +39,8 @@ class Real:
 
 
 def check_of(file: File, v: Virtual, key: ServiceKey, reals: list[tuple[dict[str, object], Real]]) -> dict[str, object]:
-    """In our words; empty where nothing is checked. `reals` with the destinations that they became."""
+    """In our words; empty where nothing is checked. `reals` with the destinations that they became, which get the port
+    where they are checked, if it is one of their own."""
     words = {name: word.value for name, word in (file.words | v.words).items()}
     kind = v.words["checktype"].value if "checktype" in v.words else "negotiate"
     line = v.words["checktype"].line if "checktype" in v.words else v.line
@@ -59,12 +60,15 @@ def check_of(file: File, v: Virtual, key: ServiceKey, reals: list[tuple[dict[str
         return made | ({} if key.port else {"port": 1})  # it is asked nothing there
     if "checkport" not in v.words and key.port and all(p == d["port"] for (d, _), p in zip(reals, at, strict=True)):
         return made
-    ports = set(at)
-    port = ports.pop()
-    if ports or not port:
-        said(f"not checked any more: its servers are checked at {'different ports' if ports else 'no port'}")
+    if not all(at):
+        said("not checked any more: not all of its servers have a port for it")
         return {}
-    return made | {"port": port}
+    if len(set(at)) == 1:
+        return made | {"port": at[0]}
+    for (destination, _), port in zip(reals, at, strict=True):
+        if port != destination["port"]:
+            destination["check_port"] = port
+    return made
 
 
 def _port(v: Virtual, real: Real, service: str) -> int:

@@ -6,7 +6,7 @@ agent and a healthy service are two things: either can keep a server out, neithe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import Advice
@@ -20,8 +20,16 @@ NOT_CHECKED = Zero(By.CHECK, "not checked yet")
 
 
 class Watch:
-    def __init__(self, service: ServiceKey, asking: Asking, check: Check | None, source: AgentSource | None) -> None:
-        self._service = service
+    def __init__(
+        self,
+        service: ServiceKey,
+        asking: Asking,
+        check: Check | None,
+        source: AgentSource | None,
+        ports: Mapping[DestinationKey, int] | None = None,
+    ) -> None:
+        """`ports`: where the check asks these destinations, instead of at its own port or theirs."""
+        self._service, self._ports = service, ports or {}
         self.through = check is not None and check.through == "service"
         self._check = asking.series(check) if check is not None else None
         self._source = asking.series(source) if source is not None else None
@@ -54,10 +62,10 @@ class Watch:
         self, series: Series, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]
     ) -> Iterator[Target]:
         ways = passages if series is self._check and passages else [None] * len(keys)
-        vip = self._service.address
+        vip, ports = self._service.address, self._ports if series is self._check else {}
         for key, passage in zip(keys, ways, strict=True):
             through = Through(vip, passage) if vip is not None and passage is not None else None
-            yield Target(key.address, series.what.port or key.port, through)
+            yield Target(key.address, ports.get(key) or series.what.port or key.port, through)
 
     def follow(self, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]) -> None:
         """From now on these are its destinations, and they are asked."""
