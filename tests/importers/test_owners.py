@@ -114,15 +114,15 @@ def table(config: MasterConfig) -> Table:
 
 
 def said(imported: Imported, key: ServiceKey) -> bool:
-    """Whether a remark concerns this service: by its name or address, or by a line of its block; or where there is no
-    such service of ours, whether something was left out at all."""
+    """Whether a remark concerns this service: by its name, or by a line of its block; or where there is no such service
+    of ours, whether something was left out at all. A line with which the owner does not start concerns all of them."""
     lines = [*sorted(draft.line for draft in imported.services), 10**9]
     ours = {draft.key: draft.line for draft in imported.services}
     for remark in imported.remarks:
         if remark.note:
             continue
         lost = "left out" in remark.text or "not carried over" in remark.text
-        if str(key) in remark.text or (key not in ours and lost):
+        if str(key) in remark.text or (key not in ours and lost) or "does not start with it" in remark.text:
             return True
         if key in ours and ours[key] <= remark.line < next(line for line in lines if line > ours[key]):
             return True
