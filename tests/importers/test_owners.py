@@ -7,6 +7,7 @@ table of ours, all of them known and each of them remarked.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,10 +42,7 @@ DIFFERENT = {
     "keepalived/sorry": ["-a -t 10.0.0.100:80 -r 10.1.0.9:80 -m -w 0"],
     # The kernel refuses a lower threshold without a higher one, and the server with it.
     "keepalived/thresholds": ["-d -t 10.0.0.100:80 -r 10.1.0.4:80"],
-    "keepalived/thresholds-odd": [
-        "-d -t 10.0.0.100:80 -r 10.1.0.1:80",
-        "-e -t 10.0.0.101:80 -r 10.1.0.3:80 -m -w 1 -x 3000000000",
-    ],
+    "keepalived/thresholds-odd": ["-d -t 10.0.0.100:80 -r 10.1.0.1:80"],
     "keepalived/tunnel-checksum": [
         "-e -t 10.0.0.100:80 -r 10.1.0.1:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-csum",
         "-e -t 10.0.0.100:80 -r 10.1.0.2:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-remcsum",
@@ -136,6 +134,8 @@ def key_of(edit: Edit) -> ServiceKey:
 @pytest.mark.parametrize("path", list(files()))
 def test_a_table_is_what_its_owner_makes_of_the_file_or_the_difference_is_said(site: Site, path: Path) -> None:
     kind, name = path.parent.name, f"{path.parent.name}/{path.stem}"
+    if shutil.which(kind) is None:
+        pytest.skip(f"{kind} is not installed")
     format_, _, make = KINDS[kind]
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         imported = read_file(format_, str(path), file)
