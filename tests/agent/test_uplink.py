@@ -10,7 +10,6 @@ from pathlib import Path
 import zmq
 
 from feedback import wire
-from feedback.agent import uplink as module
 from feedback.agent.uplink import RETRY_SECONDS, TAKEN_AT_ONCE, TICK_SECONDS, State, Uplink
 from feedback.config import MasterLink
 from feedback.ops import keys
@@ -18,6 +17,8 @@ from feedback.ops.logs import Log
 from feedback.ops.process import die_with_parent
 from feedback.wire import Reply
 from tests.ops.exhausted import exhausted
+
+DEADLINE_MILLISECONDS = 60_000  # on a crowded host
 
 
 def test_without_descriptors_there_is_no_link_and_with_them_there_is_one(tmp_path: Path) -> None:
@@ -60,11 +61,22 @@ def test_a_master_that_never_stops_talking_has_so_many_replies_a_tick_and_no_mor
             uplink.close()
 
 
+class Impatient(zmq.Socket[bytes]):
+    """Pings soon, where it pings at all."""
+
+    def setsockopt(self, option: int, value: int | bytes) -> None:  # type: ignore[override]
+        super().setsockopt(option, 100 if option == zmq.HEARTBEAT_IVL else value)
+
+
+class ImpatientContext(zmq.Context[Impatient]):
+    _socket_class = Impatient
+
+
 def held_up(endpoint: str, master: keys.PublicKey, secret: Path, said: Connection) -> None:
     """An agent's link that nobody looks at for a while, in a process of its own."""
     die_with_parent()
-    module._OPTIONS += ((zmq.HEARTBEAT_IVL, 100),)
-    uplink = Uplink(zmq.Context(), MasterLink(endpoint, master), keys.load_secret(secret), Log("test"))
+    link = MasterLink(endpoint=endpoint, public_key=master)
+    uplink = Uplink(ImpatientContext(), link, keys.load_secret(secret), Log("test"))  # type: ignore[arg-type]
     while not uplink.send(b"report"):
         uplink.tick(time.monotonic())
         time.sleep(0.01)
@@ -80,14 +92,14 @@ def test_an_agent_that_was_held_up_goes_on_where_a_master_said_much_and_has_left
     here, there = multiprocessing.Pipe()
     with zmq.Context() as context, context.socket(zmq.ROUTER) as master:
         master.curve_server, master.curve_publickey, master.curve_secretkey = True, public, own
-        master.sndhwm = 0
+        master.sndhwm, master.linger, master.rcvtimeo = 0, 0, DEADLINE_MILLISECONDS
         endpoint = f"tcp://127.0.0.1:{master.bind_to_random_port('tcp://127.0.0.1')}"
         agent = multiprocessing.get_context("spawn").Process(
             target=held_up, args=(endpoint, keys.PublicKey(public.decode()), secret, there)
         )
         agent.start()
         there.close()
-        route, _ = master.recv_multipart()
+        route, _ = master.recv_multipart()  # zmq.Again where it never came
         for _ in range(1000):
             master.send_multipart([route, b"much"])
         time.sleep(0.3)
