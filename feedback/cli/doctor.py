@@ -84,14 +84,15 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
 
 def _configured(path: Path) -> dict[str, Any]:
     """What a good master.toml says."""
-    from feedback.config import ConfigError, MasterConfig, load, service_key
+    from feedback.config import ConfigError, MasterConfig, load, removes, service_key
     from feedback.ops import keys
 
     try:
         config = load(path, MasterConfig)
     except ConfigError:
         return {}
-    facts: dict[str, Any] = {"control": config.control}
+    facts: dict[str, Any] = {"control": config.control, "removes": removes(config)}
+    facts["adopts"] = config.ownership == "weights"
     if config.ownership == "table":
         facts["owned"] = frozenset(str(service_key(s)) for s in config.service)
     try:

@@ -66,8 +66,8 @@ def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Pa
     """Print what happened as JSON lines, oldest first: schema, source, number, at, kind and what belongs to the kind.
 
     \b
-    weight-changed foreign-edit ejected readmitted barred unbarred check-warning held
-    released agent-heard agent-lost agent-back order-given order-lifted order-expired
+    weight-changed foreign-edit ejected readmitted barred unbarred removed returned cut promoted
+    check-warning held released agent-heard agent-lost agent-back order-given order-lifted order-expired
     role started reloaded reload-failed service-left service-removed
     of the pair: transition notice
     gone: so many came and went before they were read

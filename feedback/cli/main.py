@@ -17,6 +17,8 @@ COMMANDS = {
     "top": ("feedback.cli.top:top", "Watch it live: sort, drain, explain by single keys."),
     "drain": ("feedback.cli.orders:drain", "Take a destination out; its connections go on."),
     "undrain": ("feedback.cli.orders:undrain", "Let a drained destination serve again."),
+    "cut": ("feedback.cli.cuts:cut", "End the flows of a destination now, at both ends."),
+    "promote": ("feedback.cli.cuts:promote", "Give a destination the first place of its failover service."),
     "override": ("feedback.cli.orders:override", "Give a destination a weight by hand, for a while."),
     "pause": ("feedback.cli.orders:pause", "Write nothing for a while: weights stay as they are."),
     "resume": ("feedback.cli.orders:resume", "End a pause."),

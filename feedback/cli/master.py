@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import click
 
 from feedback.cli.errors import Failure
 from feedback.config import MASTER_PATH
+
+SYSTEMD = Path("/run/systemd/system")  # exists where systemd is the init of this host
+UNIT = "feedback-master.service"
 
 config_option = click.option(
     "--config",
@@ -45,7 +49,7 @@ def check(default: Path, path: Path | None) -> None:
 
 def checked(chosen: Path) -> str:
     """What is good about it. Raises Failure."""
-    from feedback.config import ConfigError, MasterConfig, load
+    from feedback.config import ConfigError, MasterConfig, cuts, load
     from feedback.master import Controller
     from feedback.master.laws import UnknownLawError
     from feedback.ops import keys
@@ -60,8 +64,28 @@ def checked(chosen: Path) -> str:
         raise Failure(str(error)) from None
     for problem in agents.problems:
         raise Failure(problem)
+    if cuts(config) and (problem := _cannot_cut()):
+        raise Failure(f'{chosen}: on_failure: "cut" needs CAP_NET_RAW, which {problem}')
     services = f"{len(config.service)} services" if config.service else "all services of the kernel"
     return f"{chosen}: good: {services}, {len(agents.by_key)} agents enrolled"
+
+
+def _cannot_cut() -> str:
+    """Who lacks the capability, with what mends it; '' if nobody does. The unit is asked where systemd runs."""
+    from feedback.ops import process
+
+    if not process.may_send_raw():
+        return "this process lacks: check as root"
+    if not SYSTEMD.is_dir():
+        return ""
+    command = ["systemctl", "show", "--property=LoadState,AmbientCapabilities", UNIT]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    if "LoadState=loaded" not in done.stdout or "cap_net_raw" in done.stdout.lower():
+        return ""
+    return f"{UNIT} lacks: examples/cut.conf is a drop-in for it, then systemctl daemon-reload"
 
 
 def _run(path: Path, verbose: bool) -> None:

@@ -33,6 +33,13 @@ _for = click.option("--for", "seconds", type=Duration(), default=None, help="End
 @_reason
 @_force
 @click.option("--wait", is_flag=True, help="Wait until its last active connection has ended, with progress.")
+@click.option(
+    "--then-cut",
+    "cut_after",
+    type=Duration(),
+    default=None,
+    help="After so long cut the connections that are left, as `feedback cut` does.",
+)
 @click.option("--timeout", type=Duration(), default="1h", show_default=True, help="With --wait: give up after this.")
 @control_option
 @json_option
@@ -43,17 +50,25 @@ def drain(
     reason: str,
     force: bool,
     wait: bool,
+    cut_after: float | None,
     timeout: float,
     control: Path,
     as_json: bool,
 ) -> None:
-    """Take DESTINATION (ADDRESS or ADDRESS:PORT) out of service: weight 0, its connections go on.
+    """Take DESTINATION (ADDRESS or ADDRESS:PORT) out of service: weight 0, its connections go on, or are cut later.
 
     Stands until `feedback undrain`, or for the time of --for; restarts and takeovers do not end it. Refused where it
     is the last server in service.
     """
-    answer = _say(
-        control, "drain", destination=destination, service=service, seconds=seconds, reason=reason, force=force
+    answer = say(
+        control,
+        "drain",
+        destination=destination,
+        service=service,
+        seconds=seconds,
+        reason=reason,
+        force=force,
+        cut_after=cut_after,
     )
     if not as_json:
         _tell(answer)
@@ -72,7 +87,7 @@ def drain(
 @json_option
 def undrain(destination: str, service: str, control: Path, as_json: bool) -> None:
     """Let DESTINATION serve again: lifts its drain or override. It comes back by a slow start."""
-    _done(_say(control, "undrain", destination=destination, service=service), as_json)
+    _done(say(control, "undrain", destination=destination, service=service), as_json)
 
 
 @click.command()
@@ -106,10 +121,10 @@ def override(
     if end == (weight is not None):
         raise click.UsageError("a WEIGHT, or --end")
     if end:
-        _done(_say(control, "undrain", destination=destination, service=service), as_json)
+        _done(say(control, "undrain", destination=destination, service=service), as_json)
         return
     words = {"weight": weight, "seconds": None if until_lifted else seconds, "reason": reason, "force": force}
-    _done(_say(control, "override", destination=destination, service=service, **words), as_json)
+    _done(say(control, "override", destination=destination, service=service, **words), as_json)
 
 
 @click.command()
@@ -123,7 +138,7 @@ def pause(service: str, seconds: float | None, reason: str, control: Path, as_js
 
     Drains and overrides go on acting. Agents are heard and everything is measured meanwhile.
     """
-    _done(_say(control, "pause", service=service, seconds=seconds, reason=reason), as_json)
+    _done(say(control, "pause", service=service, seconds=seconds, reason=reason), as_json)
 
 
 @click.command()
@@ -132,7 +147,7 @@ def pause(service: str, seconds: float | None, reason: str, control: Path, as_js
 @json_option
 def resume(service: str, control: Path, as_json: bool) -> None:
     """End the pause of SERVICE; without one, every pause."""
-    _done(_say(control, "resume", service=service), as_json)
+    _done(say(control, "resume", service=service), as_json)
 
 
 @click.command()
@@ -162,7 +177,8 @@ def line(order: dict[str, Any]) -> str:
     return f"{what:<12} {where}  {left}{forced}, by {order['who'] or '?'} {ago(time.time() - order['at'])} ago{said}"
 
 
-def _say(control: Path, command: str, **words: Any) -> dict[str, Any]:
+def say(control: Path, command: str, **words: Any) -> dict[str, Any]:
+    """The master's answer to an operator's word. Raises Failure, Unreachable."""
     said = {name: value for name, value in words.items() if value not in (None, "", False)}
     sudo = os.environ.get("SUDO_USER")
     return ask(control, command, **said, **({"sudo_user": sudo} if sudo else {}))

@@ -178,7 +178,7 @@ def _short(number: int) -> str:
 
 
 def _colour(d: Row) -> str:
-    if d["state"] in ("lost", "barred") or d["weight"] is None:
+    if d["state"] in ("lost", "barred", "removed") or d["weight"] is None:
         return "red"
     if d["state"] in ("stale", "never") or d.get("order"):
         return "yellow"

@@ -37,7 +37,7 @@ def show(control: Path, kernel: bool, netns: str | None, as_json: bool) -> None:
     \b
     Base    the static weight          Target  share of the service's connections
     Load    used, of what it can have  Cap     connections per second it can complete
-    Age     since the last report      State   fresh, stale, lost, never, quiesced, barred; [orders]
+    Age     since the last report      State   fresh, stale, lost, never, quiesced, barred, removed; [orders]
     """
     answer = kernel_status(netns) if kernel else ask(control, "status")
     click.echo(json.dumps(answer) if as_json else "\n".join(table(answer)))

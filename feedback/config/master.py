@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +29,7 @@ from feedback.model import (
     DestinationKey,
     Family,
     Forward,
+    Protocol,
     Service,
     ServiceFlags,
     ServiceKey,
@@ -52,6 +55,14 @@ FLAG_WORDS = {
 }
 
 
+class OnFailure(StrEnum):
+    """What becomes of a destination whose health check fails, and so of the flows that it has."""
+
+    QUIESCE = "quiesce"  # weight 0: its flows stay with it
+    REMOVE = "remove"  # out of the table, and its flows with it
+    CUT = "cut"  # the same, and its TCP clients are told
+
+
 class DestinationConfig(Strict, frozen=True):
     """`address` is the RIP, `port` the service's own if absent. `weight` is the static weight: the one to fall back to,
     and 0 means that the operator has quiesced it. `check_port` is where its health check asks it, if it is not at the
@@ -69,6 +80,7 @@ class DestinationConfig(Strict, frozen=True):
     priority: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)] = 0
     pool: str = "service"
     check_port: Port | None = None
+    on_failure: str | None = None  # the service's
 
 
 class ServiceConfig(Strict, frozen=True):
@@ -87,6 +99,7 @@ class ServiceConfig(Strict, frozen=True):
     latency_seconds: Positive = 0.25  # what a connection may take at full load: sizes learned thresholds
     check: Check | str | None = None  # its own, or the name of a [check.NAME]
     agent_check: AgentSource | None = None
+    on_failure: str | None = None  # quiesce | remove | cut; UDP with a check: remove, else quiesce
 
 
 class Guards(Strict, frozen=True):
@@ -159,6 +172,7 @@ class MasterConfig(File, frozen=True):
             to_service(service, where)
             self._check_check(service, where)
             _check_destinations(service, where)
+            _check_failure(service, self.ownership, where)
 
     def _check_check(self, service: ServiceConfig, where: str) -> None:
         if isinstance(service.check, str):
@@ -201,6 +215,58 @@ def _check_destinations(service: ServiceConfig, where: str) -> None:
         if made.key in seen:
             raise ConfigError(f"{here}.address: {made.key} is there twice")
         seen.add(made.key)
+
+
+def _check_failure(service: ServiceConfig, ownership: str, where: str) -> None:
+    places = [(where, service.on_failure)]
+    places += [(f"{where}.destination[{j}]", d.on_failure) for j, d in enumerate(service.destination)]
+    for place, word in places:
+        if word is None:
+            continue
+        here = f"{place}.on_failure"
+        check_word(word, set(OnFailure), here)
+        if word == OnFailure.QUIESCE:
+            continue
+        if ownership == "weights":
+            raise ConfigError(f'{here}: {word!r}: with ownership "weights" only the owner removes: `feedback doctor`')
+        if service.check is None:
+            raise ConfigError(f"{here}: {word!r}: needs [service.check], which finds out that a destination fails")
+        if word == OnFailure.CUT and service_key(service).protocol is not Protocol.TCP:
+            raise ConfigError(f'{here}: "cut": only clients of a TCP service can be told: "remove" ends the flows')
+
+
+def on_failure(destination: DestinationConfig, service: ServiceConfig) -> OnFailure:
+    """What is in force for a destination of a configuration that was checked."""
+    word = destination.on_failure or service.on_failure
+    if word is not None:
+        return OnFailure(word)
+    if service.check is not None and cuts_the_demoted(service):
+        return OnFailure.CUT
+    udp = service_key(service).protocol is Protocol.UDP
+    return OnFailure.REMOVE if udp and service.check is not None else OnFailure.QUIESCE
+
+
+def cuts_the_demoted(service: ServiceConfig) -> bool:
+    """Whether its law ends the flows of a server that has lost the first place."""
+    return service.law == "failover" and service.law_options.get("cut", "never") != "never"
+
+
+def removes(config: MasterConfig) -> bool:
+    """Whether any destination is taken out of the table when it fails."""
+    return any(how is not OnFailure.QUIESCE for how in _ways_out(config))
+
+
+def cuts(config: MasterConfig) -> bool:
+    """Whether any destination's clients are told when it fails."""
+    return any(how is OnFailure.CUT for how in _ways_out(config))
+
+
+def _ways_out(config: MasterConfig) -> Iterator[OnFailure]:
+    if config.ownership == "table":
+        for service in config.service:
+            yield from (on_failure(destination, service) for destination in service.destination)
+            if cuts_the_demoted(service):
+                yield OnFailure.CUT
 
 
 def service_key(service: ServiceConfig, where: str = "service") -> ServiceKey:

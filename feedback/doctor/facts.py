@@ -63,6 +63,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     host: Mapping[str, Value] = {}
     unreadable: tuple[str, ...] = ()  # secrets that do not belong to the daemons' user
     owned: frozenset[str] = frozenset()
+    removes: bool = False  # master.toml has a server removed that fails
+    adopts: bool = False  # somebody else owns the services
     enrolled: frozenset[str] = frozenset()
     status: dict[str, Any] | None = None
     master_problem: str = ""

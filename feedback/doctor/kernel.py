@@ -34,6 +34,7 @@ def examine(facts: Facts) -> Iterator[Finding]:
     for entry in entries:
         yield from _scheduler(facts, entry)
         yield from _thresholds(facts, entry)
+        yield from _left_behind(facts, entry)
         if entry.destinations and not any(d.destination.weight for d in entry.destinations):
             what = f"{entry.service.key}: every destination has weight 0: clients are refused"
             yield Finding(Level.ERROR, "service", what, "feedback show; feedback explain ADDRESS; feedback orders")
@@ -62,7 +63,16 @@ def _settings(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Findi
             "client that takes its port again goes to the same server; with 3 it is scheduled anew"
         )
         yield Finding(Level.ADVICE, "sysctl", what, _set("conn_reuse_mode", 3))
-    if vs.get("expire_nodest_conn") == 0:
+    if vs.get("expire_nodest_conn") == 0 and facts.removes:
+        what = (
+            "expire_nodest_conn=0, and on_failure removes servers: their flows are dropped in silence instead of going "
+            "on elsewhere, and revive at the server's return. The master sets it at its start"
+        )
+        mend = (
+            _set("expire_nodest_conn", 1) + "   (on both directors; ReadWritePaths=-/proc/sys/net/ipv4/vs in the unit)"
+        )
+        yield Finding(Level.ERROR, "sysctl", what, mend)
+    elif vs.get("expire_nodest_conn") == 0:
         what = (
             "expire_nodest_conn=0: when a server is removed, its clients' packets are dropped in silence until their "
             "own timeout; with 1 they are told at once"
@@ -174,6 +184,26 @@ def _fall_back(facts: Facts, service: Service) -> str:
         return f'flags = ["fallback"] for {service.key} in master.toml; then: systemctl reload feedback-master'
     changed = msgspec.structs.replace(service, flags=service.flags | FALLBACK)
     return f"ipvsadm {format_edit(SetService(changed))}"
+
+
+# --- flows that stay -------------------------------------------------------------------------------------------------
+
+
+def _left_behind(facts: Facts, entry: ServiceEntry) -> Iterator[Finding]:
+    """A UDP flow never ends while its client asks: with weight 0 it goes on to a dead server for ever."""
+    if not facts.adopts or entry.service.key.protocol is not Protocol.UDP:
+        return
+    stuck = [d for d in entry.destinations if not d.destination.weight and d.inactive]
+    if stuck:
+        first = stuck[0]
+        what = (
+            f"{entry.service.key}: {first.destination.key} has weight 0 and {first.inactive} UDP flows that stay with "
+            "it, dead or alive; with ownership `weights` only the service's owner can remove it"
+        )
+        mend = (
+            "keepalived: no inhibit_on_failure for its real_server; ldirectord: quiescent=no; and expire_nodest_conn=1"
+        )
+        yield Finding(Level.WARNING, "flows", what, mend)
 
 
 # --- thresholds ------------------------------------------------------------------------------------------------------

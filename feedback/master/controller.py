@@ -17,15 +17,18 @@ from math import inf
 
 import msgspec
 
-from feedback.config import MasterConfig, ServiceConfig, service_key, to_destination, to_service
+from feedback.config import ConfigError, MasterConfig, ServiceConfig, service_key, to_destination, to_service
 from feedback.faults import said
 from feedback.master.claims.asking import Asking, Passage, Probe, Result
 from feedback.master.claims.orders import Orders
 from feedback.master.claims.owner import ForeignEdit
+from feedback.master.cuts.course import Cut, Told
 from feedback.master.laws import load
+from feedback.master.laws.failover import CutWhom, Failover
+from feedback.master.outcome import Fact
 from feedback.master.passages import Passages
 from feedback.master.pipeline import Pipeline, ServiceStatus
-from feedback.master.pool import Row
+from feedback.master.pool import Role, Row
 from feedback.master.servers.fleet import Fleet, Refused
 from feedback.master.state import ServiceState, State, StateError
 from feedback.model import (
@@ -34,6 +37,7 @@ from feedback.model import (
     DestinationEntry,
     DestinationKey,
     Edit,
+    Protocol,
     RemoveService,
     Service,
     ServiceKey,
@@ -52,6 +56,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     edits: tuple[Edit, ...] = ()
     services: tuple[ServiceStatus, ...] = ()
+    cuts: tuple[Cut, ...] = ()  # for the shell, once the edits are made
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -184,6 +189,26 @@ class Controller:
             self._timer = now  # what fails must not wait for the next turn
         return taken.problem
 
+    def receive_cut(self, told: Told, now: float) -> None:
+        """Take what the shell says of a cut."""
+        pipeline = self._pipelines.get(told.service)
+        if pipeline is not None:
+            pipeline.receive_cut(told)
+            self._timer = now  # it may leave the table now
+
+    def evict(self, service: ServiceKey, destination: DestinationKey, why: Fact) -> None:
+        """End the flows of a destination of ours, which then comes back."""
+        pipeline = self._pipelines.get(service)
+        if pipeline is not None:
+            pipeline.evict(destination, why)
+            self._timer = 0.0
+
+    def promote(self, service: ServiceKey, destination: DestinationKey) -> str:
+        """Give it the first place of a `failover` service. Returns why not, or ''."""
+        pipeline = self._pipelines.get(service)
+        self._timer = 0.0
+        return pipeline.promote(destination) if pipeline is not None else "there is no such service"
+
     def receive_kernel(self, snapshot: Snapshot, now: float) -> None:
         """Take a look at the kernel. Foreign edits are added to `foreign_edits`, for the shell to log and clear."""
         self._passages.look(snapshot)
@@ -225,6 +250,7 @@ class Controller:
         self._timer = now + self._interval_seconds()
         statuses: list[ServiceStatus] = []
         edits: list[Edit] = []
+        cuts: list[Cut] = []
         for pipeline in self._pipelines.values():
             pipeline.orders = self.orders.of(pipeline.service.key)
             if pipeline.service.key in self._blind:
@@ -234,12 +260,14 @@ class Controller:
                 status, plan = pipeline.decide(self._fleet, now)
             except Exception as error:
                 status, plan = self._fail(pipeline, error), []
+            else:
+                cuts += pipeline.cuts
             statuses.append(status)
             edits += plan
         edits += self._passages.edits(p for each in self._pipelines.values() for p in _passages(each) if p is not None)
         if self._config.remove_unlisted:
             edits += map(RemoveService, self.left)
-        return Decision(tuple(edits), tuple(statuses))
+        return Decision(tuple(edits), tuple(statuses), tuple(cuts))
 
     def withdrawal(self, snapshot: Snapshot) -> list[Edit]:
         """What takes from the kernel what is there for our own checks only: when the master stops or stands by."""
@@ -322,4 +350,18 @@ def _check_laws(config: MasterConfig) -> None:
     """Raises UnknownLawError or ConfigError."""
     load(config.law)
     for i, service in enumerate(config.service):
-        load(service.law, service.law_options, f"service[{i}].law_options")
+        law = load(service.law, service.law_options, f"service[{i}].law_options")
+        if isinstance(law, Failover):
+            roles = [Role(d.priority, d.pool == "spill") for d in service.destination]
+            if why := law.refuses(roles):
+                raise ConfigError(f"service[{i}].law_options: {why}")
+            if law.options.cut is not CutWhom.NEVER:
+                _check_cut(config, service, f"service[{i}].law_options.cut")
+
+
+def _check_cut(config: MasterConfig, service: ServiceConfig, where: str) -> None:
+    """Raises ConfigError."""
+    if config.ownership == "weights":
+        raise ConfigError(f'{where}: with ownership "weights" only the owner removes')
+    if service_key(service).protocol is not Protocol.TCP:
+        raise ConfigError(f"{where}: only clients of a TCP service can be told")

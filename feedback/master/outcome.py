@@ -124,6 +124,7 @@ class Status(msgspec.Struct, frozen=True, gc=False):
     out: Out | None
     checked: Checked | None
     order: Order | None
+    gone: bool = False  # it must not be in the table
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -142,6 +143,8 @@ class Status(msgspec.Struct, frozen=True, gc=False):
     @property
     def state(self) -> str:
         """One word for people."""
+        if self.gone:
+            return "removed"
         if self.zero is not None:
             return "barred" if self.zero.barred else "quiesced"
         return str(self.trust)

@@ -18,19 +18,24 @@ from weakref import ref
 
 import msgspec
 
-from feedback.config import MasterConfig, ServiceConfig, to_destination
+from feedback.config import MasterConfig, OnFailure, ServiceConfig, on_failure, to_destination
 from feedback.master.actuate import LOOK_SECONDS, Actuator, for_scheduler
 from feedback.master.bounds import eject, limits
 from feedback.master.bounds.guard import NO_REPORT_YET, Guard
 from feedback.master.bounds.limits import Limits
+from feedback.master.claims.absence import Absence
 from feedback.master.claims.asking import Asking
 from feedback.master.claims.claim import Claim
 from feedback.master.claims.claims import Claims, proportional
 from feedback.master.claims.orders import NONE, Standing
 from feedback.master.claims.owner import ForeignEdit
 from feedback.master.claims.watch import Watch
+from feedback.master.cuts import course
+from feedback.master.cuts.course import Cut, Evicted, Told
+from feedback.master.cuts.succession import Succession
 from feedback.master.laws import Law, load
-from feedback.master.outcome import Chain, Status, Step
+from feedback.master.laws.failover import CutWhom, Failover
+from feedback.master.outcome import Chain, Fact, Status, Step
 from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisation
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.servers.arrivals import Arrivals, flow
@@ -47,16 +52,30 @@ NOBODY_ELSE = "nobody else can serve"
 
 
 class ServiceStatus:
-    """One service in one decision. `held` says why everything stays as it is, '' if it does not.
+    """One service in one decision. `held` says why everything stays as it is, '' if it does not; `holder` who has the
+    first place, where its law keeps it.
 
     What is said of each destination is made when somebody asks, in the thread of the decisions, or before the next look
     if somebody still has this then: so it never changes, and costs nothing where nobody reads it. Who hands this to
     another thread calls `keep` before."""
 
-    __slots__ = ("__weakref__", "_made", "_moved", "_news", "_rows", "flow", "held", "law", "service")
+    __slots__ = (
+        "__weakref__",
+        "_made",
+        "_moved",
+        "_news",
+        "_rows",
+        "flow",
+        "held",
+        "holder",
+        "law",
+        "owned",
+        "service",
+    )
 
-    def __init__(self, service: Service, law: str, pool: Pool, held: str, moved: list[Row]) -> None:
+    def __init__(self, service: Service, law: str, pool: Pool, held: str, moved: list[Row], *, owned: bool) -> None:
         self.service, self.law, self.flow, self.held = service, law, pool.flow, held
+        self.owned, self.holder = owned, pool.holder
         self._rows, self._moved = pool.rows, moved
         self._made: tuple[Status, ...] | None = None
         self._news: tuple[Status, ...] | None = None
@@ -123,6 +142,7 @@ class Pipeline:
         self.law: Law = load(law, named.law_options if named else None)
         self._put = getattr(self.law, "put", None)  # one of ours writes into the rows itself
         self._follow = getattr(self.law, "observe", None)
+        self.succession = _succession(self.law) if owned is not None else None
         self.orders: Standing = NONE  # the operator's, for this service
         self.watch = Watch(
             service.key,
@@ -135,6 +155,8 @@ class Pipeline:
         self._udp = self.pool.udp
         self._prior = Prior()
         self._roles = _roles(named) if named else {}
+        self._failing = _on_failure(named) if named and owned is not None else {}
+        self._lets_go = self.succession is not None or OnFailure.CUT in self._failing.values()
         self._learned: dict[str, Learned] = {}  # what a master before had, until the first look
         self._limited: frozenset[str] = frozenset()
         self.claims = Claims(self.pool, owned, self._row, self.watch, (guards.stale_seconds, guards.lost_seconds))
@@ -148,6 +170,7 @@ class Pipeline:
         self._fleet_version = -1
         self._rows: list[Row] = []  # as of the last decision
         self._last: Callable[[], ServiceStatus | None] = _nobody  # the last decision, if anybody still has it
+        self.cuts: list[Cut] = []  # what the last decision wants of the shell
 
     def _row(self, base: Destination) -> Row:
         key = base.key
@@ -156,6 +179,9 @@ class Pipeline:
         role = self._roles.get(key, Role())
         row = Row(key, base, str(key.address), str(key), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
         row.arrivals = Arrivals()
+        row.on_failure = self._failing.get(key, OnFailure.QUIESCE)
+        if row.on_failure is not OnFailure.QUIESCE:
+            row.absence = Absence()
         self._resume(row)
         return row
 
@@ -190,12 +216,15 @@ class Pipeline:
             if adopts and row.thresholds is not None and row.thresholds.ours:
                 limited.append(row.name)
         claims = msgspec.structs.asdict(self.claims.state())
-        return ServiceState(**claims, learned=learned, limited=tuple(sorted(limited)))
+        holder = "" if self.succession is None or self.succession.holder is None else str(self.succession.holder)
+        return ServiceState(**claims, learned=learned, limited=tuple(sorted(limited)), holder=holder)
 
     def restore(self, state: ServiceState) -> None:
         """Before the first look at the kernel."""
         self.claims.restore(state)
         self._learned, self._limited = state.learned, frozenset(state.limited)
+        if self.succession is not None and state.holder:
+            self.succession.restore(DestinationKey.parse(state.holder))
         if state.learned:
             self.claims.learned()
         for row in self.claims.rows.values():
@@ -210,6 +239,8 @@ class Pipeline:
     def succeed(self, before: Pipeline) -> None:
         """Take the place of that of the same service, before a reload that changed it. Before the first look."""
         self.claims.succeed(before.claims)
+        if self.succession is not None and before.succession is not None and before.succession.holder is not None:
+            self.succession.restore(before.succession.holder)
         for key, row in self.claims.rows.items():
             old = before.claims.rows.get(key)
             known = old.capacity.learned() if old is not None else None
@@ -297,6 +328,24 @@ class Pipeline:
             self.pool.flow = (total - self._counted[1]) / (now - self._counted[0])
             self._counted = (now, total)
 
+    def receive_cut(self, told: Told) -> None:
+        row = self.claims.rows.get(told.destination)
+        if row is not None and row.cut is not None:
+            row.cut.receive(told)
+
+    def evict(self, key: DestinationKey, why: Fact) -> None:
+        """Its flows are to end; it comes back once they are forgotten. The operator's word, for one that is ours."""
+        row = self.claims.rows.get(key)
+        if row is not None and row.kernel is not None and row.evicted is None:
+            row.evicted = Evicted(why, both=True, patient=False)
+            self._lets_go = True
+
+    def promote(self, key: DestinationKey) -> str:
+        """Returns why not, or ''."""
+        if self.succession is None:
+            return "its law_options have no sticky = true: the first of the order would take the place back at once"
+        return self.succession.promote(key, self.pool.rows)
+
     # A decision.
 
     def forget(self, row: Row) -> None:
@@ -321,6 +370,7 @@ class Pipeline:
         self._begin()
         self._turn(fleet, now)
         self.claims.ask(self.orders, now)
+        self._let_go(now)
         self._ask_law(now)
         trials = self._bound()
         self._actuate(trials)
@@ -351,6 +401,18 @@ class Pipeline:
                 known.append(estimate)
         pool.utilisation = used = utilisation(known)
         pool.crowding = max(used, crowding(known))
+
+    def _let_go(self, now: float) -> None:
+        """Who leaves the table with its flows, and who has the first place."""
+        if not self._lets_go:
+            return
+        succession = self.succession
+        course.finish(self.pool.rows, now)
+        if succession is not None:
+            succession.before(self.pool)
+        self.cuts = course.turn(self.service.key, self.pool.rows, now)
+        if succession is not None:
+            succession.after(self.pool)
 
     def _ask_law(self, now: float) -> None:
         rows = self.pool.rows
@@ -437,7 +499,8 @@ class Pipeline:
         return self._say(str(why), moved)
 
     def _say(self, held: str, moved: list[Row]) -> ServiceStatus:
-        status = ServiceStatus(self.service, self.law_name, self.pool, held, moved)
+        owned = self.claims.owned is not None
+        status = ServiceStatus(self.service, self.law_name, self.pool, held, moved, owned=owned)
         self._last = ref(status)
         return status
 
@@ -477,11 +540,22 @@ def _status(row: Row, service: Service) -> Status:
         row.out,
         row.checked,
         row.order,
+        row.gone,
     )
 
 
 def _roles(named: ServiceConfig) -> dict[DestinationKey, Role]:
     return {to_destination(d, named).key: Role(d.priority, d.pool == "spill") for d in named.destination}
+
+
+def _on_failure(named: ServiceConfig) -> dict[DestinationKey, OnFailure]:
+    return {to_destination(d, named).key: on_failure(d, named) for d in named.destination}
+
+
+def _succession(law: Law) -> Succession | None:
+    """Where the law keeps the first place, or cuts who loses it."""
+    options = law.options if isinstance(law, Failover) else None
+    return Succession(options) if options is not None and (options.sticky or options.cut is not CutWhom.NEVER) else None
 
 
 def _limits(law: Law, service: Service, named: ServiceConfig | None) -> Limits:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from feedback.config import OnFailure
 from feedback.master.outcome import Fact, Out, Step, Zero
 from feedback.model import Destination, DestinationEntry, DestinationKey, Protocol, Service
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
     from feedback.master.bounds.eject import Failures, Trial
     from feedback.master.bounds.limits import Limit, Thresholds
     from feedback.master.bounds.sizing import Size
+    from feedback.master.claims.absence import Absence
     from feedback.master.claims.claim import Claim
     from feedback.master.claims.health import Checked
     from feedback.master.claims.orders import Order
+    from feedback.master.cuts.course import Course, Evicted
     from feedback.master.servers.arrivals import Arrivals
     from feedback.master.servers.capacity import Capacity, Estimate
     from feedback.master.servers.fleet import Server, Trust
@@ -72,6 +75,12 @@ class Row:
     order: Order | None = None
     checked: Checked | None = None
     advised: float | None = None  # the part of its share that an agent-check agent asks for
+    on_failure: OnFailure = OnFailure.QUIESCE
+    absence: Absence | None = None  # where a failing check takes it out of the table
+    gone: bool = False  # it must not be in the table now
+    wavers: bool = False  # the last outcome of its check speaks against the verdict
+    evicted: Evicted | None = None  # it lives, and must leave the table until its flows are forgotten
+    cut: Course | None = None
     # laws/: `law` is the law's own memory of it; lower tiers get nothing while one before has room
     law: Any = None
     tier: int = 0
@@ -151,6 +160,8 @@ class Pool:
     utilisation: float = 0.0
     crowding: float = 0.0
     held: Fact | None = None
+    holder: DestinationKey | None = None  # of the first place, where the law keeps it (cuts/succession.py)
+    heir: DestinationKey | None = None  # and who is to have it
 
     @property
     def udp(self) -> bool:

@@ -43,14 +43,17 @@ def reconcile_owned(service: Service, rows: Mapping[DestinationKey, Row], entry:
         edits.append(AddService(service))
     elif differs(service, entry.service):
         edits.append(SetService(service))
+    # First of all: whoever takes the place of one that goes must not serve beside it.
+    edits.extend(RemoveDestination(service.key, r.key) for r in rows.values() if r.gone and r.kernel is not None)
     there = 0
     for row in rows.values():
         base, kernel = row.base, row.kernel
+        there += kernel is not None
+        if row.gone:
+            continue
         if kernel is None:
             edits.append(AddDestination(service.key, wanted(row, base)))
-            continue
-        there += 1
-        if not (_stands(row, kernel.destination) and same_way(base, kernel.destination)):
+        elif not (_stands(row, kernel.destination) and same_way(base, kernel.destination)):
             edits.append(SetDestination(service.key, wanted(row, base)))
     if entry is not None and len(entry.destinations) > there:
         edits.extend(

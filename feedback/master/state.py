@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from feedback.master.claims.claim import Cap, Number, Ordered, Remembered
+from feedback.master.claims.claim import Cap, Number, Ordered, Remembered, Removed
 from feedback.master.claims.orders import Order
 from feedback.master.servers.capacity import Learned
 from feedback.model import DestinationKey, ServiceKey
@@ -28,10 +28,12 @@ class StateError(ValueError):
 
 class ServiceState(Remembered, frozen=True):
     """Also `learned`: how fast each destination is, for a standby or a restarted master to go on with; and `limited`:
-    destinations whose thresholds are ours, learned, where somebody else owns the service."""
+    destinations whose thresholds are ours, learned, where somebody else owns the service; `holder`: who has the first
+    place, where its law keeps it."""
 
     learned: dict[str, Learned] = msgspec.field(default_factory=dict)
     limited: tuple[str, ...] = ()
+    holder: str = ""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -116,6 +118,9 @@ def _service(raw: Any, where: str, dropped: list[str]) -> ServiceState:
                 continue
             named = [k for k in value if isinstance(k, str)]
             found[name] = tuple(k for k in named if _fits(DestinationKey.parse, k, here, dropped))
+        elif name == "holder":
+            known = isinstance(value, str) and (not value or _fits(DestinationKey.parse, value, here, dropped))
+            found[name] = value if known else ""
         elif kind is not None:
             entries = {k: _converted(v, kind, f"{here}.{k}", dropped) for k, v in _items(value, here, dropped)}
             kept = {k: v for k, v in entries.items() if v is not None}
@@ -123,7 +128,14 @@ def _service(raw: Any, where: str, dropped: list[str]) -> ServiceState:
     return ServiceState(**found)
 
 
-ENTRIES: dict[str, Any] = {"owners": Number, "forced": Number, "capped": Cap, "ordered": Ordered, "learned": Learned}
+ENTRIES: dict[str, Any] = {
+    "owners": Number,
+    "forced": Number,
+    "capped": Cap,
+    "ordered": Ordered,
+    "removed": Removed,
+    "learned": Learned,
+}
 
 
 def _items(raw: Any, where: str, dropped: list[str]) -> list[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
+CAP_NET_RAW = 13
 CAPABILITIES = 64  # more than any kernel has
 
 _LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
@@ -20,6 +21,15 @@ _LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
 
 def _prctl(option: int, value: int) -> None:
     _LIBC.prctl(option, value, 0, 0, 0)
+
+
+def may_send_raw() -> bool:
+    """Whether this process has CAP_NET_RAW."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        effective = next(line for line in lines if line.startswith("CapEff:"))
+        return bool(int(effective.split()[1], 16) >> CAP_NET_RAW & 1)
+    return False
 
 
 def keep_private() -> None:

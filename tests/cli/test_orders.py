@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from feedback.cli.main import main
 from feedback.ipvs import FakeKernel
 from feedback.model import SetDestination
+from feedback.ops import process
 from feedback.ops.role import Role, RoleFile, RoleSaid
 from tests.master import test_daemon
 from tests.master.builders import VIRTUAL, rip
@@ -37,6 +38,21 @@ class Operator:
         found: dict[str, Any] = json.loads(answer.stdout)
         assert found["schema"] == 1
         return found
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self("events").stdout.splitlines()]
+
+    def weights(self) -> list[int | None]:
+        """In force, as the master saw them last."""
+        found = self("show", "--json")
+        return [] if found.exit_code else [d["weight"] for d in json.loads(found.stdout)["services"][0]["destinations"]]
+
+    def holder(self) -> str | None:
+        found = self("show", "--json")
+        if found.exit_code:
+            return None
+        holder: str | None = json.loads(found.stdout)["services"][0]["holder"]
+        return holder
 
 
 def test_drain_undrain_override_and_pause_change_the_kernels_table_and_say_who(site: Site) -> None:
@@ -269,3 +285,52 @@ def test_wrong_usage_is_2_and_no_daemon_3(words: tuple[str, ...], status: int, t
     extra = ("--sync-control", str(tmp_path / "none")) if words[0] == "events" else ()
     answer = CliRunner().invoke(main, [*words, "--control", str(tmp_path / "none.sock"), *extra])
     assert answer.exit_code == status, answer.output
+
+
+# --- cut and promote -------------------------------------------------------------------------------------------------
+
+ORDERED = 'law = "failover"\nlaw_options = { sticky = true, cut = "both" }\n'
+
+
+def ordered(site: Site) -> None:
+    text = site.config.read_text().replace('law = "capacity"\n', "")
+    head, destination, rest = text.partition("[[service.destination]]\n")
+    first, second, last = rest.partition("[[service.destination]]\n")
+    made = f"{head}{ORDERED}{destination}priority = 2\n{first}{second}priority = 1\n{last}"
+    site.config.write_text(made)
+
+
+needs_raw = pytest.mark.skipif(not process.may_send_raw(), reason="raw sockets need CAP_NET_RAW")
+
+
+@needs_raw
+def test_cut_takes_it_out_for_a_moment_and_says_what_became_of_its_clients(site: Site) -> None:
+    say = Operator(site)
+
+    def work() -> None:
+        until(lambda: say.weights() == [100, 100])
+        dry = say("cut", "10.0.0.11", "--dry-run")
+        assert "10.0.0.11:80 in tcp:10.0.0.100:80: would cut 0 active" in dry.output
+        answer = say.json("cut", "10.0.0.11", "-r", "test")
+        assert [(c["destination"], c["flows"], c["told"]) for c in answer["cut"]] == [("10.0.0.11:80", 0, 0)]
+        until(lambda: say.weights() == [100, 100])
+        kinds = [e["kind"] for e in say.events()]
+        assert [k for k in kinds if k in ("removed", "cut", "returned")] == ["removed", "cut", "returned"]
+        assert "foreign-edit" not in kinds
+
+    run(site, work)
+
+
+@needs_raw
+def test_promote_gives_the_place_and_says_so(site: Site) -> None:
+    say = Operator(site)
+    ordered(site)
+
+    def work() -> None:
+        until(lambda: say.holder() == "10.0.0.11:80" and None not in say.weights())
+        assert "10.0.0.12:80 has the first place in tcp:10.0.0.100:80\n" in say("promote", "10.0.0.12").output
+        until(lambda: say.holder() == "10.0.0.12:80" and None not in say.weights())
+        refused = say("promote", "10.0.0.99")
+        assert refused.exit_code == 1 and "no such destination" in refused.output
+
+    run(site, work)

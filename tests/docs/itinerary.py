@@ -64,6 +64,13 @@ ELSEWHERE = {
     "python -m bench.hostile": "attacks and a million messages; run when its figures are published",
     "python -m tests.fuzz 600": "tests/fuzz runs the same for seconds",
     "ipvsadm --set 0 2 0": "a remark on what ipvsadm can",
+    "feedback lab run deadflows": "a scenario",
+    "feedback lab run writers": "the same",
+    "feedback drain 10.0.0.11 --then-cut 10m": "tests/master/test_orders.py; what is cut: tests/lab/test_cuts_real.py",
+    "feedback cut 10.0.0.11": "tests/cli/test_orders.py, tests/lab/test_cuts_real.py",
+    "feedback cut 10.0.0.11 --dry-run": "the same",
+    "feedback cut 10.0.0.11 --client 10.9.0.0/16": "the same",
+    "feedback promote 10.0.0.12": "tests/cli/test_orders.py, and the scenario writers",
 }
 
 # Lines that go on until a key is pressed: what is to be seen first, the key.
@@ -207,7 +214,7 @@ def pair(site: Site) -> None:
     d2.write("/etc/feedback/sync.toml", turned)
     for director in (d1, d2):
         director.write("/etc/feedback/master.toml", 'role = "/run/feedback/role.json"\n' + FIRST)
-    d1.must("rm /etc/systemd/system/feedback-master.service.d/credentials.conf && systemctl daemon-reload")
+    d1.must("rm /etc/systemd/system/feedback-master.service.d/*.conf && systemctl daemon-reload")
 
 
 def agents_of_both(site: Site) -> None:
@@ -309,6 +316,7 @@ ITINERARY: tuple[Stop | Also, ...] = (
     Also("systemctl enable --now feedback-master", on="d2"),
     Stop("install.md", "mkdir -p /etc/systemd/system/feedback-master.service.d", by_hand=credential),
     Also("systemctl status feedback-master", shows=(r"active \(running\)",)),
+    Stop("failure.md", "mkdir -p /etc/systemd/system/feedback-master.service.d"),
     Stop("sync.md", "ip address del 10.0.0.100/32", by_hand=second_director),
     Stop("sync.md", "feedback keys pair"),
     Stop("sync.md", "systemd-tmpfiles --create feedback.conf", on=DIRECTORS, by_hand=pair),

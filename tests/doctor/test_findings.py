@@ -199,6 +199,18 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         "conn_reuse_mode=3",
     ),
     "reuse 1": (facts(vs=GOOD_VS | {"conn_reuse_mode": 1}), Level.ADVICE, "FIN_WAIT", "conn_reuse_mode=3"),
+    "removed, and on_failure removes": (
+        facts(vs=GOOD_VS | {"expire_nodest_conn": 0}, removes=True),
+        Level.ERROR,
+        "revive at the server's return",
+        "on both directors",
+    ),
+    "flows that stay with another owner's dead server": (
+        facts(entry(server(1, 0, inactive=12), server(2), key=DNS, scheduler="wrr"), adopts=True),
+        Level.WARNING,
+        "10.0.0.11:80 has weight 0 and 12 UDP flows",
+        "quiescent=no",
+    ),
     "removed": (facts(vs=GOOD_VS | {"expire_nodest_conn": 0}), Level.ADVICE, "in silence", "expire_nodest_conn=1"),
     "counters": (facts(vs=GOOD_VS | {"run_estimation": 0}), Level.ADVICE, "stand still", "run_estimation=1"),
     "counters of UDP": (

@@ -18,7 +18,7 @@ from feedback.lab.scenarios import chaospair, join, overflow, splitlinks
 from feedback.lab.scenarios.chaos import endured
 from feedback.lab.scenarios.silence import FAILURES
 from feedback.lab.trace import Event, Trace
-from feedback.lab.workload import streams
+from feedback.lab.workload import streams, waiting, writers
 from feedback.lab.workload.load import requests
 from feedback.lab.workload.records import Record
 from feedback.lab.workload.streams import Stream
@@ -78,6 +78,7 @@ def events() -> list[Event]:
     made.append(Event("memory", now(), {"oom_kills": 0, "peak_bytes": 1}))
     made.append(Event("operator", now(), {"address": "10.77.0.12", "weight": 0}))
     made.append(Event("held", SECONDS, {"found": []}))
+    made += [Event("died", now(), {"server": "r1"}), Event("wake", now(), {}), Event("healed", now(), {})]
     made.append(Event("end", SECONDS, {}))
     return made
 
@@ -91,6 +92,8 @@ def trace(tmp_path: Path) -> Trace:
     (tmp_path / looks.FILE).write_bytes(b"".join(looks.FORMAT.pack(*look) for look in seen))
     kinds = ("talk", "idle", "download", "mute", "udp")
     streams.write(tmp_path / streams.FILE, [Stream(i, kind, "route4", 16, 16, 0.01) for i, kind in enumerate(kinds)])
+    for name in (waiting.FILE, writers.WRITES, writers.ENDS):
+        (tmp_path / name).touch()
     some, none = (100,) * 4, (0,) * 4
     table = [Sample(i / 10, some, none, none, (i / 100,) * 4, (i / 100,) * 4, 0.0, none, none) for i in range(600)]
     moments = [request.offset_seconds for request in requests(join.load(Options(seconds=SECONDS)))]

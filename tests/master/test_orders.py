@@ -396,3 +396,54 @@ def test_whatever_is_ordered_without_force_owners_zeros_stay_and_drains_hold(ste
                 assert d.weight(k) == 0, (steps, k)
             elif order is not None:
                 assert d.weight(k) == order.weight
+
+
+# --- flows that are to end -------------------------------------------------------------------------------------------
+
+
+def test_a_drain_may_cut_what_is_left_once_and_at_its_time() -> None:
+    d = desk()
+    (order,) = d.say("drain", rip(1), cut_after=600.0).given
+    orders = d.controller.orders
+    assert order.cut_at == d.wall + 600 and orders.cut(d.wall + 599) == ()
+    (due,) = orders.cut(d.wall + 600)
+    assert due.slot == (VIRTUAL, rip(1)) and orders.cut(d.wall + 601) == ()
+    (left,) = orders.all()
+    assert left.kind is Kind.DRAIN and left.cut_at is None  # it stands
+    kept = decode(encode(d.controller.state()))
+    assert kept.orders == (left,)
+
+
+def test_a_cut_is_of_a_destination_that_is_there_and_ours() -> None:
+    d = desk()
+    assert d.say("cut", "10.0.0.12").evicted == ((VIRTUAL, rip(2)),)
+    with pytest.raises(CommandError, match="no such destination"):
+        d.say("cut", "10.0.0.99")
+    with pytest.raises(CommandError, match='ownership "weights"'):
+        adopted().say("cut", rip(1))
+    with pytest.raises(CommandError, match="then-cut is for a drain"):
+        d.say("override", rip(1), weight=5, cut_after=5.0)
+    with pytest.raises(CommandError, match="then-cut"):
+        adopted().say("drain", rip(1), cut_after=5.0)
+
+
+def test_the_last_server_is_not_cut_without_force() -> None:
+    d = desk(1)
+    with pytest.raises(CommandError, match="it is the last one in service"):
+        d.say("cut", rip(1))
+    assert d.say("cut", rip(1), force=True).evicted and d.say("cut", rip(1), dry_run=True).evicted
+
+
+def test_only_a_failover_service_has_a_first_place() -> None:
+    with pytest.raises(CommandError, match="is in no service of the law failover"):
+        desk().say("promote", rip(1))
+
+
+@pytest.mark.parametrize(
+    ("client", "why"),
+    [("10.9.0.1/16", "has host bits set"), ("nobody", "expected an address"), ("fd00::/64", "no network")],
+)
+def test_clients_that_are_to_be_cut_are_an_address_or_a_network(client: str, why: str) -> None:
+    with pytest.raises(CommandError, match=why):
+        desk().say("cut", rip(1), client=client)
+    assert str(desk().say("cut", rip(1), client="10.9.0.0/16").clients) == "10.9.0.0/16"

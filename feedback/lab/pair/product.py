@@ -29,10 +29,11 @@ READY_SECONDS = 60.0
 
 class Product:
     """The sync daemons; with `masters` also a master on each director, which adjusts the services that it finds. The
-    services are made by hand on the first director; the second has them from there."""
+    services are made by hand on the first director; the second has them from there. With `services`, tables of
+    master.toml, the masters own these services and make them."""
 
-    def __init__(self, stand: PairStand, *, masters: bool = False) -> None:
-        self.stand = stand
+    def __init__(self, stand: PairStand, *, masters: bool = False, services: str = "") -> None:
+        self.stand, self.services = stand, services
         self.daemons = ("sync", "master") if masters else ("sync",)
         self.directory = Path(tempfile.mkdtemp(prefix="pair-"))  # under TMPDIR, which goes with the run
         secret = pair.create(self.directory / "pair.key")
@@ -70,13 +71,16 @@ class Product:
         tcp = [service.key for service in topology.services() if service.key.protocol is Protocol.TCP]
         return (
             f'listen = ["tcp://{director.front}:{MASTER_PORT}"]\nkey = "{key}"\nenrolled = "{enrolled}"\n'
-            f'control = "{self.machine(director).local(self._own(director, "master.sock"))}"\nownership = "weights"\n'
+            f'control = "{self.master_control(director)}"\nownership = "{"table" if self.services else "weights"}"\n'
             f'role = "{self._own(director, "role.json")}"\nstate = "{self._own(director, "master_state.json")}"\n'
-            + "".join(f'[[service]]\nvirtual = "{key}"\n' for key in tcp)
+            + (self.services or "".join(f'[[service]]\nvirtual = "{key}"\n' for key in tcp))
         )
 
     def control(self, director: Node) -> Path:
         return self.machine(director).local(self._own(director, "sync.sock"))
+
+    def master_control(self, director: Node) -> Path:
+        return self.machine(director).local(self._own(director, "master.sock"))
 
     def machine(self, director: Node) -> Machine:
         return self.stand.machines[director.name]
@@ -88,7 +92,7 @@ class Product:
 
     def start(self, director: Node) -> None:
         machine = self.machine(director)
-        if director == DIRECTORS[0] and not machine.table():
+        if director == DIRECTORS[0] and not self.services and not machine.table():
             machine.make_services()
         for daemon, name in self._names(director):
             command = [*COMMAND, daemon, "--config", str(self._own(director, f"{daemon}.toml"))]

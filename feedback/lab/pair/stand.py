@@ -141,6 +141,15 @@ class PairStand(Scene):
         self.event("connecting")
         self.processes.start("client", command, namespace=self.pair.namespace(CLIENT.name))
 
+    def start_waiting(self, plan: Plan) -> None:
+        """Clients that wait (waiting.py) instead of those that talk."""
+        command = [*PYTHON, "feedback.lab.workload.waiting", plan.encode(), str(self.output)]
+        self.processes.start("client", command, namespace=self.pair.namespace(CLIENT.name))
+
+    @staticmethod
+    def now() -> float:
+        return time.monotonic()
+
     def wait_until_established(self, seconds: float = READY_SECONDS) -> float:
         ready = self.output / "client.ready"
         deadline, told = time.monotonic() + seconds, ""

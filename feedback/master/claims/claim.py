@@ -26,16 +26,24 @@ class Ordered(msgspec.Struct, frozen=True):
     ours: Number
 
 
+class Removed(msgspec.Struct, frozen=True):
+    """A destination whose check failed so many times in a row; `out`: it is out of the table by that."""
+
+    out: bool
+    times: Number
+
+
 class Remembered(msgspec.Struct, frozen=True):
     """What a restarted master could not read from the kernel. `zeros`: destinations whose weight of 0 is ours.
     `owners`: the other owner's last weight of each. `capped`: who is on trial. `forced`: weights that an operator's
-    order put in place of somebody else's zero. `ordered`: what orders changed."""
+    order put in place of somebody else's zero. `ordered`: what orders changed. `removed`: whose checks failed."""
 
     zeros: tuple[str, ...] = ()
     owners: dict[str, Number] = {}
     capped: dict[str, Cap] = {}
     forced: dict[str, Number] = {}
     ordered: dict[str, Ordered] = {}
+    removed: dict[str, Removed] = {}
 
 
 @dataclass(slots=True, eq=False)

@@ -94,14 +94,14 @@ class Claims:
             row.follow(old)
             row.claim.owners, row.claim.theirs, row.claim.signed = old.claim.owners, old.claim.theirs, old.claim.signed
         if self._restored is not None:
-            _resume(row.claim, row.name, self._restored, self._zeros)
+            _resume(row, self._restored, self._zeros)
         return row
 
     # What a restart or a reload leaves.
 
     def state(self) -> Remembered:
         """What a restarted master could not read from the kernel, but for what was learned."""
-        zeros, owners, capped, forced, ordered = [], {}, {}, {}, {}
+        zeros, owners, capped, forced, ordered, removed = [], {}, {}, {}, {}, {}
         adopts = self.owned is None
         for row in self.rows.values():
             if row.ours and not adopts:
@@ -117,14 +117,17 @@ class Claims:
                 forced[name] = claim.forced
             if claim.ordered is not None:
                 ordered[name] = claim.ordered
-        return Remembered(tuple(sorted(zeros)), owners, capped, forced, ordered)
+            left = row.absence.remembered() if row.absence is not None else None
+            if left is not None:
+                removed[name] = left
+        return Remembered(tuple(sorted(zeros)), owners, capped, forced, ordered, removed)
 
     def restore(self, state: Remembered) -> None:
         """Before the first look at the kernel."""
         self._restored, self._zeros = state, frozenset(state.zeros)
         self._waits = self._patience[0]  # nothing is remembered of agents, or `learned` says so
         for row in self.rows.values():
-            _resume(row.claim, row.name, state, self._zeros)
+            _resume(row, state, self._zeros)
 
     def succeed(self, before: Claims) -> None:
         """Take the place of those of the same service, before a reload that changed it. Before the first look."""
@@ -266,10 +269,11 @@ class Claims:
         if staying == self._there:
             return []
         present = {row.key for row in there}
-        gone = sorted((r for r in self._pool.rows if r.kernel is not None and r.key not in present), key=_by_key)
-        found = [ForeignEdit(self._pool.service.key, r.key, r.claim.written, None, What.REMOVED) for r in gone]
-        self._forget(gone)
-        for row in gone:
+        left = sorted((r for r in self._pool.rows if r.kernel is not None and r.key not in present), key=_by_key)
+        service, theirs = self._pool.service.key, [row for row in left if not row.gone]
+        found = [ForeignEdit(service, row.key, row.claim.written, None, What.REMOVED) for row in theirs]
+        self._forget(left)
+        for row in left:
             row.claim.written = None
             if self.owned is None:
                 self._left[row.key] = self.rows.pop(row.key)
@@ -344,10 +348,13 @@ class Claims:
                 row.order = order = standing.destinations.get(row.key)
                 if order is not None and row.zero is None and order.takes_out():
                     row.zero = Zero(By.ORDER, order)
-        if not idle and all(row.zero is not None for row in rows):
-            for row in rows:
-                if row.zero is not None and row.zero.barred:
-                    row.zero = None
+        if idle:
+            return
+        nobody = all(row.zero is not None for row in rows)
+        for row in rows:
+            if nobody and row.zero is not None and row.zero.barred:
+                row.zero = None
+            row.gone = row.absence is not None and row.absence.out and not nobody and standing.paused is None
 
     def _look_after(self, row: Row, now: float) -> None:
         """What the director's own checks and an agent-check agent add."""
@@ -359,6 +366,11 @@ class Claims:
         if row.zero is None:
             row.zero = watch.barred(row.key, row.weight > 0)
         row.checked = watch.checked(row.key)
+        if row.absence is not None:
+            row.wavers = watch.wavers(row.key)
+            stays = row.absence.judge(watch.failing(row.key), now)
+            if stays is not None and row.zero is None:
+                row.zero = Zero(By.CHECK, stays)
 
     def _follow_owner(self, row: Row, claim: Claim) -> None:
         """The other owner's last weight, and the thresholds that are not ours."""
@@ -400,7 +412,7 @@ class Claims:
 
     def _held_weight(self, row: Row) -> int:
         """What the kernel has; for a server that a check had taken out and that passes again, its part of the rest."""
-        have = row.weight if row.kernel else row.base.weight
+        have = row.weight if row.kernel else 0 if row.claim.barred else row.base.weight
         change = row.claim.ordered
         if change is not None and row.order is None and change.ours == have:
             have = 0 if row.zero is not None else change.before
@@ -448,6 +460,9 @@ class Claims:
                     row.ours = aim if plain else 0
                     continue
             row.ours = 0
+            if row.gone:
+                row.claim.written, row.claim.signed, row.claim.barred = None, False, True
+                continue
             if row.tried and row.kernel is not None:
                 self._keep_in_mind(row.claim, row.kernel.destination, row.limit)
             # A person's zero in a table of ours stays unsigned: it must outlive a state that is lost.
@@ -562,8 +577,11 @@ def _remember(rows: list[Row], edited: set[DestinationKey | None]) -> None:
         row.claim.remembered = None
 
 
-def _resume(claim: Claim, name: str, state: Remembered, zeros: frozenset[str]) -> None:
+def _resume(row: Row, state: Remembered, zeros: frozenset[str]) -> None:
     """What the master before knew of it."""
+    claim, name = row.claim, row.name
+    if row.absence is not None and name in state.removed:
+        row.absence.resume(state.removed[name])
     claim.written = 0 if name in zeros else None
     claim.barred = name in zeros
     claim.remembered = state.owners.get(name)

@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`service` is empty for a pause of everything, `destination` for every pause. `weight` is an override's. `until`
-    is None for one that stands until it is lifted."""
+    is None for one that stands until it is lifted. `cut_at`: when the flows of a drained one are cut that are left."""
 
     kind: Kind
     service: str = ""
@@ -38,6 +38,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str = ""
     at: float = 0.0
     until: float | None = None
+    cut_at: float | None = None
 
     @property
     def slot(self) -> Slot:
@@ -103,6 +104,13 @@ class Orders:
         for order in over:
             self.lift(order)
         return over
+
+    def cut(self, wall: float) -> tuple[Order, ...]:
+        """Those whose flows are to be cut now, each once."""
+        due = tuple(o for o in self.all() if o.cut_at is not None and o.cut_at <= wall) if self._standing else ()
+        for order in due:
+            self.give(msgspec.structs.replace(order, cut_at=None))
+        return due
 
     def of(self, service: ServiceKey) -> Standing:
         there = self._standing.get(service, {})

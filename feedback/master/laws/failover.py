@@ -3,13 +3,35 @@
 The order is the operator's: `priority`, the highest first; then the static weight (as on the scheduler `fo`, where the
 highest takes all); then the order of the list. A server whose application asks to be drained goes behind all others. On
 `fo` the kernel itself goes on to the next; elsewhere the others have weight 0 until the first is out of service.
+
+For what may have one writer only, a database say, there are options. With `sticky` whoever took over keeps the place
+until it fails or another is promoted. With `cut` nothing goes on at a server that has lost the place. Both are
+decided in cuts/succession.py, and said in the pool (`holder`, `heir`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
+
 import msgspec
 
-from feedback.master.pool import Pool, Row, Share, Shares
+from feedback.master.laws.options import Options
+from feedback.master.pool import Pool, Role, Row, Share, Shares
+
+
+class CutWhom(StrEnum):
+    NEVER = "never"  # flows stay with a server that has lost its place
+    CLIENTS = "clients"  # its clients are reset
+    BOTH = "both"  # and the server's own ends
+
+
+class FailoverOptions(Options, frozen=True):
+    sticky: bool = False
+    cut: CutWhom = CutWhom.NEVER
+
+
+DEFAULT = FailoverOptions()
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
@@ -24,18 +46,35 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failover:
+    Options = FailoverOptions
+
+    def __init__(self, options: FailoverOptions = DEFAULT) -> None:
+        self.options = options
+
     def shares(self, pool: Pool, now: float) -> Shares:
         return in_order(pool, "the first in service gets everything")
 
+    def refuses(self, roles: Sequence[Role]) -> str:
+        """Why it cannot work with these; '' if it can."""
+        if self.options.sticky:
+            priorities = [role.priority for role in roles]
+            twice = next((p for p in priorities if priorities.count(p) > 1), None)
+            if twice is not None:
+                return f"sticky needs a priority for each destination, all different: {twice} is there twice"
+        return ""
+
 
 def in_order(pool: Pool, text: str) -> Shares:
-    """A tier of its own for each row, in the operator's order."""
-    ranked = sorted(pool.rows, key=_rank)
+    """A tier of its own for each row, in the operator's order; before all, who holds the place and who is to."""
+    ranked = sorted(pool.rows, key=rank)
+    if pool.holder is not None:
+        first = {pool.holder: 0, pool.heir: 1}
+        ranked.sort(key=lambda row: first.get(row.key, 2))
     count = len(ranked)
     return {row.key: Share(1.0, Placed(n + 1, count, text, draining(row)), n) for n, row in enumerate(ranked)}
 
 
-def _rank(row: Row) -> tuple[bool, int, int]:
+def rank(row: Row) -> tuple[bool, int, int]:
     """A weight of 0 says nothing of the place: it is the operator's quiescing."""
     return draining(row), -row.role.priority, -row.base.weight
 

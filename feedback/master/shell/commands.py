@@ -7,7 +7,8 @@ owner's zero is not raised. A request about several destinations is done as a wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -15,11 +16,11 @@ from feedback.master.claims.orders import ORDERS_MAX, Kind, Order, Orders
 from feedback.master.outcome import Status
 from feedback.master.pipeline import ServiceStatus
 from feedback.master.traits import traits
-from feedback.model import WEIGHT_MAX
+from feedback.model import WEIGHT_MAX, DestinationKey, Protocol, ServiceKey
 from feedback.wire import printable
 
 SCHEMA = 1
-COMMANDS = ("drain", "undrain", "override", "pause", "resume", "orders")
+COMMANDS = ("drain", "undrain", "override", "pause", "resume", "orders", "cut", "promote")
 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
 
@@ -41,15 +42,25 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)] | None = None
     reason: Text = ""
     force: bool = False
+    cut_after: Annotated[float, msgspec.Meta(gt=0, le=366 * 86400)] | None = None  # of a drain
+    dry_run: bool = False  # of a cut
+    client: Text = ""  # of a cut: an address or a network
+
+
+Place: TypeAlias = tuple[ServiceKey, DestinationKey]
 
 
 class Done(msgspec.Struct, frozen=True):
-    """`given`, `replaced` and `lifted` are what changed; `notes` what the operator should know."""
+    """`given`, `replaced` and `lifted` are what changed; `notes` what the operator should know. `evicted` and
+    `promoted` are for the controller."""
 
     given: tuple[Order, ...] = ()
     replaced: tuple[Order, ...] = ()
     lifted: tuple[Order, ...] = ()
     notes: tuple[str, ...] = ()
+    evicted: tuple[Place, ...] = ()
+    clients: IPv4Network | IPv6Network | None = None
+    promoted: Place | None = None
 
 
 def read(request: dict[str, Any]) -> Request:
@@ -76,6 +87,10 @@ def perform(request: Request, orders: Orders, services: Sequence[ServiceStatus],
             return _resume(request, orders)
         case "orders":
             return Done()
+        case "cut":
+            return _cut(request, services)
+        case "promote":
+            return _promote(request, services)
         case other:
             raise CommandError(f"unknown command {other!r}: expected one of {', '.join(COMMANDS)}")
 
@@ -91,6 +106,8 @@ def _give(request: Request, orders: Orders, services: Sequence[ServiceStatus], w
     weight = 0 if request.command == "drain" else request.weight
     if weight is None:
         raise CommandError("override needs a weight")
+    if request.cut_after is not None and (request.command != "drain" or not all(s.owned for s, _ in found)):
+        raise CommandError('then-cut is for a drain, with ownership "table"')
     notes: list[str] = []
     for service, status in found:
         why = _last_server(service, found) if weight == 0 else _not_raised(status)
@@ -108,6 +125,7 @@ def _give(request: Request, orders: Orders, services: Sequence[ServiceStatus], w
             reason=request.reason,
             at=wall,
             until=_until(request, wall),
+            cut_at=None if request.cut_after is None else wall + request.cut_after,
         )
         for service, status in found
     ]
@@ -115,6 +133,49 @@ def _give(request: Request, orders: Orders, services: Sequence[ServiceStatus], w
         raise CommandError(f"{ORDERS_MAX} orders stand already: `feedback orders` lists them")
     before = [orders.give(order) for order in made]
     return Done(tuple(made), tuple(o for o in before if o is not None), (), tuple(dict.fromkeys(notes)))
+
+
+def _cut(request: Request, services: Sequence[ServiceStatus]) -> Done:
+    """Flows are ended by taking their destination out of the table for a moment: new ones go elsewhere meanwhile."""
+    found = [(s, d) for s, d in _destinations(request, services) if d.kernel is not None]
+    if not found:
+        raise CommandError(f"{request.destination}: is not in the kernel's table")
+    for service, status in found:
+        if not service.owned:
+            raise CommandError(f'{service.service.key}: with ownership "weights" only the owner removes')
+        if service.service.key.address is None:
+            raise CommandError(f"{service.service.key}: a firewall mark does not tell whose connections are whose")
+        why = "" if request.client else _last_server(service, found)
+        if why and not (request.force or request.dry_run):
+            raise CommandError(f"{status.key} in {service.service.key}: {why}: --force does it all the same")
+    places = tuple((s.service.key, d.key) for s, d in found)
+    return Done(evicted=places, clients=_clients(request.client, places))
+
+
+def _clients(text: str, places: Sequence[Place]) -> IPv4Network | IPv6Network | None:
+    if not text:
+        return None
+    try:
+        found = ip_network(text)
+    except ValueError as error:
+        raise CommandError(f"{error}: expected an address or a network like 10.1.0.0/16") from None
+    for service, _ in places:
+        if service.protocol is not Protocol.TCP:
+            raise CommandError(f"{service}: only clients of a TCP service can be told")
+        if service.address is not None and service.address.version != found.version:
+            raise CommandError(f"{service}: {found} is no network of its clients")
+    return found
+
+
+def _promote(request: Request, services: Sequence[ServiceStatus]) -> Done:
+    found = [(s, d) for s, d in _destinations(request, services) if s.law == "failover"]
+    if not found:
+        raise CommandError(f"{request.destination}: is in no service of the law failover")
+    if len(found) > 1:
+        names = ", ".join(str(s.service.key) for s, _ in found)
+        raise CommandError(f"{request.destination}: is in {names}: say which, with --service")
+    (service, status), *_ = found
+    return Done(promoted=(service.service.key, status.key))
 
 
 def _until(request: Request, wall: float) -> float | None:

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from feedback.config import ConfigError, MasterConfig, load
-from feedback.ipvs import Client, EditError, IpvsError, Kernel
+from feedback.config import ConfigError, MasterConfig, cuts, load, removes
+from feedback.ipvs import Client, EditError, IpvsError, Kernel, sysctl
 from feedback.ipvs.text import removal
 from feedback.master.claims.asking import Probe, Result
 from feedback.master.claims.health import Unasked
 from feedback.master.claims.orders import Order
 from feedback.master.controller import Controller, Decision
+from feedback.master.cuts.course import Cut, Do, Told
+from feedback.master.cuts.plan import Summary
 from feedback.master.laws import UnknownLawError
 from feedback.master.outcome import Status
 from feedback.master.servers.fleet import Refused
@@ -47,7 +49,8 @@ from feedback.ops.role import Role, RoleFile, RoleSaid
 from feedback.web.view import View
 from feedback.wire import Report
 
-if TYPE_CHECKING:  # imported when the first probe is due
+if TYPE_CHECKING:  # imported when the first probe is due, or a service is to be cut
+    from feedback.master.shell.cutter import Cutter
     from feedback.master.shell.probes import Probes
 
 LOG_SHARE = 0.05  # a weight is logged when the share it stands for has moved by this part of an equal one
@@ -55,6 +58,7 @@ ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 RECORDERS_MAX = 4
 TURN_SECONDS_LEAST = 0.02  # from one turn to the next, however many checks change their verdict
 PROBE_SECONDS = 0.05  # so late a check may go out
+NODEST = "expire_nodest_conn"  # under net.ipv4.vs
 NOT_SAVED = "it could not be written to the disk, which is tried again: a master that restarts before does not know it"
 
 
@@ -77,6 +81,7 @@ class Daemon:
         self._decided_at = self._started
         self._reloaded: tuple[float, bool] | None = None
         self._probes: Probes | None = None
+        self._cutter: Cutter | None = None
         self._role_file = RoleFile(self._config.role) if self._config.role else None
         self._role = RoleSaid(Role.ACTIVE)
         self._events, self._watcher = Ring(f"{time.time():.3f}"), Watcher()
@@ -95,6 +100,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         quiet(loop, partial(self._complain, "accept"))
         with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
+            self._let_flows_go()
             self._restore()
             if self._active():
                 self._look()
@@ -107,6 +113,8 @@ class Daemon:
                 server = await serve(self._config.control, self._answer)
                 stack.callback(self._close_control, server)
                 await self._open_pages(stack)
+                self._open_cutter()
+                stack.callback(self._close_cutter)
                 systemd.ready(self._status())
                 self._tell("started", listen=" ".join(self._config.listen), ownership=self._config.ownership)
                 await self._work(stop)
@@ -135,6 +143,45 @@ class Daemon:
 
     def _decision_age(self, now: float) -> float | None:
         return None if self._decision is None else now - self._decided_at
+
+    def _open_cutter(self, *, wanted: bool = False) -> None:
+        """Where servers are cut. Without the capability they are removed all the same, and their clients not told."""
+        if self._cutter is not None or not (wanted or cuts(self._config)):
+            return
+        from feedback.master.shell.cutter import Cutter
+
+        home = asyncio.get_running_loop()
+
+        def receive(told: Told) -> None:
+            with contextlib.suppress(RuntimeError):  # the master stopped meanwhile
+                home.call_soon_threadsafe(self._receive_cut, told)
+
+        try:
+            self._cutter = Cutter(self._config.netns, receive)
+        except (OSError, IpvsError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            note = "servers are removed and their clients not told: it needs CAP_NET_RAW, see docs/failure.md"
+            self._log.error("cuts-failed", reason=reason, note=note)
+
+    def _close_cutter(self) -> None:
+        if self._cutter is not None:
+            self._cutter.close()
+
+    def _cut(self, wanted: tuple[Cut, ...]) -> None:
+        if self._cutter is not None:
+            self._cutter.do(list(wanted))
+            return
+        for cut in wanted:
+            if cut.do is not Do.FORGET:  # nobody can be told
+                summary = None if cut.do is Do.LIST else Summary(0, 0, 0, 0, 0.0)
+                self._controller.receive_cut(Told(*cut.place, 0, summary), time.monotonic())
+
+    def _receive_cut(self, told: Told) -> None:
+        self._controller.receive_cut(told, time.monotonic())
+        self._stir.set()
+        if told.summary is not None:
+            fields: dict[str, Any] = {"service": str(told.service), "destination": str(told.destination)}
+            self._tell("cut", **fields, **structs.asdict(told.summary), reason=str(told.summary))
 
     def _close_control(self, server: asyncio.Server) -> None:
         server.close()
@@ -165,6 +212,19 @@ class Daemon:
                 await asyncio.wait_for(self._stir.wait(), min(left, PROBE_SECONDS) if active else left)
             if active and not self._stir.is_set():
                 self._probe()
+
+    def _let_flows_go(self, *, wanted: bool = False) -> None:
+        """Without this setting the kernel goes on dropping the packets of a removed destination's flows in silence, and
+        they revive where it is added again. A standby needs it as well: the mirror removes and adds there."""
+        if not (wanted or removes(self._config)):
+            return
+        try:
+            if sysctl.read(NODEST, self._config.netns) == 0:
+                sysctl.write(NODEST, 1, self._config.netns)
+                self._log.info("setting-changed", name=f"net.ipv4.vs.{NODEST}", old=0, new=1)
+        except IpvsError as error:
+            note = "flows of a server that is removed stay until they idle: see docs/failure.md"
+            self._log.error("setting-failed", name=f"net.ipv4.vs.{NODEST}", reason=str(error), note=note)
 
     def _active(self) -> bool:
         """Whether this director is the active one. A new active one begins as after a restart: with the state and the
@@ -256,6 +316,7 @@ class Daemon:
             self._counters["ipvs_errors"] += 1
             return
         self._counters["edits"] += len(edits)
+        self._cut(decision.cuts)
         self._note_failures(failed)
         self._note_removed(edits, failed)
         self._note_faults()
@@ -377,6 +438,10 @@ class Daemon:
     def _expire_orders(self) -> None:
         for order in self._controller.orders.expire(time.time()):
             self._tell_order("order-expired", order)
+        for order in self._controller.orders.cut(time.time()):
+            service, destination = order.slot
+            if service is not None and destination is not None and self._may_cut():
+                self._controller.evict(service, destination, order)
 
     def _tell_order(self, kind: str, order: Order, **fields: Any) -> None:
         where = {k: v for k, v in (("service", order.service), ("destination", order.destination)) if v}
@@ -411,6 +476,8 @@ class Daemon:
         before = self._controller.left
         self._controller.reconfigure(config)
         self._config = config
+        self._let_flows_go()
+        self._open_cutter()
         self._tell("reloaded", path=str(self._path))
         self._note_left(before)
 
@@ -445,7 +512,9 @@ class Daemon:
         wall, orders = time.time(), self._controller.orders
         who = asking.get().who(request.pop("sudo_user", None))
         try:
-            done = commands.perform(commands.read(request), orders, decision.services, who, wall)
+            asked = commands.read(request)
+            done = commands.perform(asked, orders, decision.services, who, wall)
+            self._act(asked, done, who)
         except commands.CommandError as error:
             return {"error": str(error)}
         for order in done.lifted:
@@ -455,11 +524,46 @@ class Daemon:
         saved = self._state.insist(self._controller.state(), time.monotonic())
         self._note_state()
         notes = [*done.notes, *([] if saved else [NOT_SAVED])]
-        told = {
+        told: dict[str, Any] = {
             name: [commands.as_json(o, wall) for o in getattr(done, name)] for name in ("given", "replaced", "lifted")
         }
         standing = [commands.as_json(o, wall) for o in orders.all()]
+        if done.evicted:
+            told["places"] = [{"service": str(s), "destination": str(d)} for s, d in done.evicted]
+            told["netns"] = self._config.netns
+        if done.promoted is not None:
+            told["promoted"] = [str(part) for part in done.promoted]
         return {"schema": commands.SCHEMA, **told, "notes": notes, "orders": standing}
+
+    def _act(self, asked: commands.Request, done: commands.Done, who: str) -> None:
+        """What is no standing order. Raises CommandError."""
+        if done.evicted and not asked.dry_run:
+            if not self._may_cut():
+                raise commands.CommandError("clients cannot be told: the master lacks CAP_NET_RAW: see docs/failure.md")
+            if done.clients is not None:
+                self._cut_some(done)
+                return
+            for place in done.evicted:
+                self._controller.evict(*place, f"cut by {who or 'nobody known'}: {asked.reason}".rstrip(": "))
+        if done.promoted is not None and (why := self._controller.promote(*done.promoted)):
+            raise commands.CommandError(f"{done.promoted[1]} in {done.promoted[0]}: {why}")
+        if done.evicted or done.promoted is not None:
+            self._stir.set()
+
+    def _cut_some(self, done: commands.Done) -> None:
+        """The flows of some clients: nothing changes in the table."""
+        assert self._decision is not None and self._cutter is not None
+        wanted = set(done.evicted)
+        for status in self._decision.services:
+            for d in status.destinations:
+                if (status.service.key, d.key) in wanted and d.kernel is not None:
+                    there = d.kernel.destination
+                    self._cutter.do([Cut(Do.SOME, status.service.key, there, clients=done.clients)])
+
+    def _may_cut(self) -> bool:
+        self._open_cutter(wanted=True)
+        self._let_flows_go(wanted=True)
+        return self._cutter is not None
 
     def _document(self) -> Callable[[], dict[str, Any]]:
         """What the control socket and the pages tell, to be made in any thread."""

@@ -35,6 +35,10 @@ KINDS = (
     "barred",
     "unbarred",
     "check-warning",
+    "removed",
+    "returned",
+    "cut",
+    "promoted",
     "held",
     "released",
     "agent-heard",
@@ -90,9 +94,10 @@ class Watcher:
 
     def __init__(self) -> None:
         self._agents: dict[Address, Trust] = {}  # by RIP, as last told
-        self._known: dict[ServiceKey, dict[DestinationKey, tuple[Trust, Standing]]] = {}
+        self._known: dict[ServiceKey, dict[DestinationKey, tuple[Trust, Standing, bool]]] = {}
         self._held: dict[ServiceKey, str] = {}
         self._warnings: set[tuple[Address, str]] = set()
+        self._holders: dict[ServiceKey, DestinationKey | None] = {}
 
     def observe(self, decision: Decision) -> list[Change]:
         return [c for s in decision.services for c in self._service(s)] + self._warned(decision)
@@ -111,17 +116,22 @@ class Watcher:
         if known is not None and bool(before) != bool(of.held):
             yield ("held", {"service": str(key), "reason": of.held}) if of.held else ("released", {"service": str(key)})
         first, known = known is None, known or {}
+        holder, self._holders[key] = self._holders.get(key), of.holder
+        if not first and of.holder is not None and holder is not None and of.holder != holder:
+            yield "promoted", {"service": str(key), "destination": str(of.holder), "instead_of": str(holder)}
         self._known[key] = known
         for destination in of.news:
-            now = destination.trust, _standing(destination)
+            now = destination.trust, _standing(destination), destination.gone
             was = known.get(destination.key)
-            if was is not None and was[0] is now[0] and was[1] is now[1]:
+            if was is not None and was[0] is now[0] and was[1] is now[1] and was[2] is now[2]:
                 continue
             known[destination.key] = now
             if was is None or was[0] is not now[0]:
                 yield from self._agent(destination)
             if not first:
                 yield from _moved(destination, Standing.IN if was is None else was[1], now[1])
+                if destination.gone != (was is not None and was[2]):
+                    yield _left_or_returned(destination)
         if len(known) > len(of):
             there = {d.key for d in of.destinations}
             self._known[key] = {k: v for k, v in known.items() if k in there}
@@ -158,3 +168,12 @@ def _moved(of: Status, before: Standing, now: Standing) -> Iterator[Change]:
     elif now is Standing.EJECTED:
         why = next((str(step.fact) for step in of.steps if isinstance(step.fact, Ejected)), "")
         yield str(now), where | {"reason": why}
+
+
+def _left_or_returned(of: Status) -> Change:
+    where = {"service": str(of.service), "destination": str(of.key)}
+    if not of.gone:
+        return "returned", where
+    there = of.kernel
+    flows = {"active": there.active, "inactive": there.inactive} if there is not None else {}
+    return "removed", where | flows | {"reason": str(of.zero.why) if of.zero is not None else ""}

@@ -41,6 +41,7 @@ def _service(status: ServiceStatus) -> dict[str, Any]:
         "law": status.law,
         "connections_per_second": round(status.flow, 2),
         "held": status.held,
+        "holder": None if status.holder is None else str(status.holder),
         "destinations": [_destination(s) for s in status.destinations],
     }
 

@@ -1,0 +1,78 @@
+"""Absence: a destination that is out of the kernel's table because its check fails, and when it may come back. Pure.
+
+Its flows leave the table with it, so that they go on elsewhere. A check that flaps would cut them again and again: so
+the second absence in a row lasts at least AGAIN_SECONDS, and each further one twice as long. One that stayed for
+CLEAN_SECONDS, and for as long as its last absence had to be, begins anew.
+
+Invariant: between two removals of a destination that failed before there is at least the time that its number of
+failures asks for. What a restart or a takeover leaves of it is `Removed`: the time counts anew then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from feedback.master.claims.claim import Removed
+from feedback.master.outcome import Fact
+
+# A client's TCP needs seconds to open all its connections again: half a minute of that in five is what is lost at most.
+AGAIN_SECONDS, LONGER, AGAIN_SECONDS_MAX = 10.0, 2.0, 300.0
+CLEAN_SECONDS = 60.0
+
+
+class Waits(msgspec.Struct, frozen=True, gc=False):
+    """Its check passes, but it has failed so many times in a row: out for so many seconds more."""
+
+    seconds: float
+    times: int
+
+    def __str__(self) -> str:
+        return f"its check passes, but it failed {self.times} times in a row: out for {self.seconds:.0f} s more"
+
+
+@dataclass(slots=True, eq=False)
+class Absence:
+    """Of one destination. `out`: its check took it out of the table; `times`: failures in a row; `since`: when it left,
+    or came back, None where that was before a restart."""
+
+    out: bool = False
+    times: int = 0
+    since: float | None = None
+
+    @property
+    def least_seconds(self) -> float:
+        """Of the absence that is the `times`th in a row."""
+        if self.times < 2:
+            return 0.0
+        return min(AGAIN_SECONDS_MAX, AGAIN_SECONDS * LONGER ** min(self.times - 2, 10))
+
+    def judge(self, failing: bool | None, now: float) -> Fact | None:
+        """Take what its check says: None before the first outcome, which changes nothing. Returns why it must stay out
+        although the check does not fail."""
+        if self.since is None:
+            self.since = now
+        if failing:
+            if not self.out:
+                self._leave(now)
+            return None
+        if not self.out or failing is None:
+            return None
+        left = self.since + self.least_seconds - now
+        if left > 0:
+            return Waits(left, self.times)
+        self.out, self.since = False, now
+        return None
+
+    def _leave(self, now: float) -> None:
+        assert self.since is not None
+        if now - self.since > CLEAN_SECONDS + self.least_seconds:
+            self.times = 0
+        self.out, self.times, self.since = True, self.times + 1, now
+
+    def remembered(self) -> Removed | None:
+        return Removed(self.out, self.times) if self.times else None
+
+    def resume(self, before: Removed) -> None:
+        self.out, self.times, self.since = before.out, before.times, None

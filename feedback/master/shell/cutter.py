@@ -1,0 +1,346 @@
+"""The shell of the cuts: reads the kernel's table, sends segments and hears the answers. It decides nothing.
+
+A thread of its own, so that neither a long table nor many clients make the master's turns late: each of its stretches
+of work is a system call, which lets the others go on. Sockets that send are opened once; those that hear only while
+something is cut, since they have a copy of all TCP that this host gets to the services' ports.
+
+Raw sockets need CAP_NET_RAW. They are of the master's network namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from ctypes import addressof, create_string_buffer
+from functools import lru_cache
+from ipaddress import ip_address
+from math import inf
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from feedback.faults import said
+from feedback.ipvs.namespace import within
+from feedback.master.cuts import segments
+from feedback.master.cuts.course import Cut, Do, Told
+from feedback.master.cuts.listing import Listing, Place
+from feedback.master.cuts.plan import Plan, Summary
+from feedback.master.cuts.segments import Flow, Heard, Way
+from feedback.model import Destination, Forward
+from feedback.ops.logs import Log
+
+LOG = Log("cutter")
+
+TABLE = Path("/proc/thread-self/net/ip_vs_conn")
+HEARING_BYTES = 16 * 1024 * 1024  # the answers of some 20,000 clients at once
+SEGMENT_BYTES = 2048
+LOOK_SECONDS, FORGET_SECONDS = 0.05, 5.0  # the kernel forgets within 0.02 s, and looks through all of its table for it
+HEARD_MAX = 512  # before the next ones are poked
+SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33
+ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
+IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50
+
+Receive = Callable[[Told], None]
+
+
+class _Cutting:
+    """One destination's. `look_at` and `until`: when to look whether the kernel has forgotten, and how long at most."""
+
+    def __init__(self, cut: Cut, plan: Plan, way: Way | None) -> None:
+        self.cut, self.plan, self.way = cut, plan, way
+        self.look_at = self.until = inf
+
+
+class Cutter:
+    """`receive` gets what came of each action, in this thread. Raises OSError where raw sockets are refused."""
+
+    def __init__(self, netns: str | None, receive: Receive) -> None:
+        self._netns, self._receive = netns, receive
+        self._orders: SimpleQueue[Cut | None] = SimpleQueue()
+        self._listed: dict[Place, list[Flow]] = {}
+        self._cuttings: dict[Place, _Cutting] = {}
+        self._by_flow: dict[Flow, _Cutting] = {}
+        self._hearing: list[socket.socket] = []
+        self._taps: dict[Place, socket.socket] = {}  # of those that stay in the table
+        self._senders = within(netns, _senders)
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="cutter", daemon=True)
+        self._thread.start()
+
+    def do(self, cuts: list[Cut]) -> None:
+        for cut in cuts:
+            self._orders.put(cut)
+        if cuts:
+            self._stir()
+
+    def close(self) -> None:
+        self._orders.put(None)
+        self._stir()
+        self._thread.join()
+        for each in (*self._senders.values(), *self._hearing, *self._taps.values()):
+            each.close()
+        os.close(self._wake)
+        os.close(self._woken)
+
+    def _stir(self) -> None:
+        with suppress(BlockingIOError):  # it is woken already
+            os.write(self._wake, b"\0")
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            now = time.monotonic()
+            timers = [min(c.plan.next_timer(), c.look_at) for c in self._cuttings.values()]
+            ready = self._wait(None if not timers else max(0.0, 1000 * (min(timers) - now)))
+            with suppress(BlockingIOError):
+                os.read(self._woken, 4096)
+            for each in (*self._hearing, *self._taps.values()):
+                if each.fileno() in ready:
+                    self._hear(each)
+            try:
+                if not self._take():
+                    return
+                self._poke()
+            except Exception as error:  # the next cut must go on all the same
+                LOG.error("fault", reason=said(error))
+                self._give_up()
+
+    def _wait(self, patience_ms: float | None) -> set[int]:
+        """Not select(): a master with many agents has more descriptors than that takes."""
+        poll = select.poll()
+        for descriptor in (self._woken, *(each.fileno() for each in (*self._hearing, *self._taps.values()))):
+            poll.register(descriptor, select.POLLIN)
+        return {descriptor for descriptor, _ in poll.poll(patience_ms)}
+
+    def _take(self) -> bool:
+        """What was ordered; one reading of the table serves all. False at the end."""
+        wanted: list[Cut] = []
+        begun: list[Cut] = []
+        with suppress(Empty):
+            while True:
+                cut = self._orders.get_nowait()
+                if cut is None:
+                    return False
+                if cut.do is Do.FORGET:
+                    self._listed.pop(cut.place, None)
+                else:
+                    (wanted if cut.do is Do.LIST else begun).append(cut)
+        if wanted:
+            self._list(wanted)
+        for cut in begun:
+            if cut.do is Do.SOME:
+                self._begin_some(cut)
+            else:
+                self._begin(cut)
+        return True
+
+    def _list(self, cuts: list[Cut]) -> None:
+        listing = self._reading(cut.place for cut in cuts)
+        for cut in cuts:
+            flows = self._listed[cut.place] = listing.flows(cut.place)
+            self._receive(Told(cut.service, cut.destination.key, len(flows)))
+
+    def _reading(self, places: Iterable[Place]) -> Listing:
+        listing = Listing(places)
+        try:
+            _read(within(self._netns, _table), listing)
+        except OSError as error:
+            LOG.error("table-failed", reason=error.strerror or str(error), note="clients that are cut are not told")
+        return listing
+
+    def _begin(self, cut: Cut) -> None:
+        now = time.monotonic()
+        plan = Plan(self._listed.pop(cut.place, ()), now)
+        made = self._cuttings[cut.place] = _Cutting(cut, plan, self._way(cut.destination) if cut.both else None)
+        for flow in plan.flows:
+            self._by_flow[flow] = made
+        self._listen()
+
+    def _begin_some(self, cut: Cut) -> None:
+        """It stays in the table, so its clients' answers go to their server: they are heard on their way."""
+        assert cut.clients is not None
+        if cut.place in self._cuttings:
+            return
+        flows = self._reading([cut.place]).flows(cut.place)
+        mine = [flow for flow in flows if ip_address(flow.client) in cut.clients]
+        made = self._cuttings[cut.place] = _Cutting(cut, Plan(mine, time.monotonic()), None)
+        for flow in mine:
+            self._by_flow[flow] = made
+        program = segments.client_filter({flow.virtual_port for flow in mine}, cut.clients)
+        self._taps[cut.place] = within(self._netns, lambda: _tap(cut.clients is not None and cut.clients.version == 6))
+        _attach(self._taps[cut.place], program)
+
+    def _poke(self) -> None:
+        now = time.monotonic()
+        for place, cutting in list(self._cuttings.items()):
+            for flow in cutting.plan.due(now):
+                numbers = secrets.randbits(64)
+                self._send(segments.poke(flow, numbers >> 32, numbers & 0xFFFFFFFF), flow.client)
+            if cutting.plan.ended(now) and self._forgotten(cutting, now):
+                del self._cuttings[place]
+                self._end(cutting)
+
+    def _forgotten(self, cutting: _Cutting, now: float) -> bool:
+        """Where it comes back: whether the kernel has none of its flows any more."""
+        if not cutting.cut.back:
+            return True
+        if cutting.until == inf:
+            cutting.look_at, cutting.until = now, now + FORGET_SECONDS
+        if now < cutting.look_at:
+            return False
+        place = cutting.cut.place
+        left = self._reading([place]).count(place)
+        if left and now >= cutting.until:
+            LOG.error(
+                "not-forgotten", destination=str(place[1]), flows=left, note="is net.ipv4.vs.expire_nodest_conn 1?"
+            )
+        cutting.look_at = now + LOOK_SECONDS
+        return not left or now >= cutting.until
+
+    def _end(self, cutting: _Cutting) -> None:
+        summary = cutting.plan.summary()
+        for flow in cutting.plan.flows:
+            self._by_flow.pop(flow, None)
+        tap = self._taps.pop(cutting.cut.place, None)
+        if tap is not None:
+            tap.close()
+        if not self._cuttings:
+            for each in self._hearing:
+                each.close()
+            self._hearing = []
+        self._receive(Told(cutting.cut.service, cutting.cut.destination.key, summary.flows, summary))
+
+    def _give_up(self) -> None:
+        for cutting in self._cuttings.values():
+            self._receive(Told(cutting.cut.service, cutting.cut.destination.key, 0, Summary(0, 0, 0, 0, 0.0)))
+        for tap in self._taps.values():
+            tap.close()
+        self._cuttings, self._by_flow, self._taps = {}, {}, {}
+
+    # --- segments -----------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        ports = {flow.virtual_port for flow in self._by_flow}
+        if not self._hearing:
+            self._hearing = within(self._netns, _hearers)
+        for each in self._hearing:
+            _attach(each, segments.port_filter(ports, ipv6=each.family is socket.AF_INET6))
+
+    def _hear(self, each: socket.socket) -> None:
+        for _ in range(HEARD_MAX):
+            try:
+                heard = _heard(each)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                LOG.error("hearing-failed", reason=error.strerror or str(error))
+                return
+            if heard is not None:
+                self._answered(heard)
+
+    def _answered(self, heard: Heard) -> None:
+        cutting = self._by_flow.get(heard.flow)
+        if cutting is not None and cutting.cut.do is Do.SOME and not heard.reset:
+            # Whatever it sends until it is told: the numbers of a busy connection may have moved on meanwhile.
+            self._send(segments.reset_client(heard), heard.flow.client)
+            self._send(segments.reset_through(heard), heard.flow.virtual)
+        flow = cutting.plan.heard(heard, time.monotonic()) if cutting is not None else None
+        if cutting is not None and flow is not None and cutting.way is not None:
+            self._send(segments.reset(flow, heard.sequence, cutting.way), cutting.way.server)
+
+    def _send(self, packet: bytes, to: bytes) -> None:
+        """A host that cannot be reached is one that cannot be told."""
+        family = socket.AF_INET if len(to) == 4 else socket.AF_INET6
+        with suppress(OSError):
+            self._senders[family].sendto(packet, (_text(to), 0))
+
+    def _way(self, of: Destination) -> Way:
+        server = of.key.address.packed
+        source = within(self._netns, lambda: _source(server)) if of.forward is Forward.TUNNEL else b""
+        return Way(of.forward, server, of.key.port, of.tunnel_type, of.tunnel_port, source)
+
+
+@lru_cache(maxsize=4096)
+def _text(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def _senders() -> dict[socket.AddressFamily, socket.socket]:
+    made = {}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        made[family] = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+    return made
+
+
+def _hearers() -> list[socket.socket]:
+    made = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        each = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+        if family is socket.AF_INET6:
+            each.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        try:
+            each.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, HEARING_BYTES)
+        except OSError:  # without CAP_NET_ADMIN: what is lost is poked again
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HEARING_BYTES)
+        made.append(each)
+    return made
+
+
+def _tap(ipv6: bool) -> socket.socket:
+    """All interfaces' packets of this family, on their way in."""
+    protocol = socket.htons(ETH_P_IPV6 if ipv6 else ETH_P_IP)
+    return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, protocol)
+
+
+def _attach(each: socket.socket, program: Collection[segments.Instruction]) -> None:
+    packed = create_string_buffer(segments.pack_filter(program))
+    # struct sock_fprog: a length and, aligned, a pointer
+    head = len(program).to_bytes(8, sys.byteorder) + addressof(packed).to_bytes(8, sys.byteorder)
+    each.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, head)
+
+
+def _heard(each: socket.socket) -> Heard | None:
+    if each.family is socket.AF_PACKET:
+        return segments.parse_packet(each.recv(SEGMENT_BYTES))
+    if each.family is socket.AF_INET:
+        return segments.parse_ipv4(each.recv(SEGMENT_BYTES))
+    data, ancillary, _, peer = each.recvmsg(SEGMENT_BYTES, 128)
+    to = next(
+        (value[:16] for level, kind, value in ancillary if (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO)), b""
+    )
+    return segments.parse_ipv6(data, socket.inet_pton(socket.AF_INET6, peer[0].partition("%")[0]), to)
+
+
+def _source(server: bytes) -> bytes:
+    """The address from which this host would speak to it."""
+    family = socket.AF_INET if len(server) == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((socket.inet_ntop(family, server), 9))
+            return socket.inet_pton(family, sock.getsockname()[0])
+    except OSError:
+        return bytes(len(server))
+
+
+def _table() -> int:
+    return os.open(TABLE, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _read(table: int, listing: Listing) -> None:
+    """The kernel gives a page at a time."""
+    rest = b""
+    try:
+        while data := os.read(table, 65536):
+            lines = (rest + data).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                listing.take(line)
+    finally:
+        os.close(table)
