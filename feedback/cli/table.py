@@ -26,14 +26,15 @@ _netns = click.option("--netns", default=None, metavar="NAME", help="In this net
 def save(netns: str | None, output: Path | None, as_json: bool) -> None:
     """Print the kernel's table as rules that `ipvsadm -R` and `feedback restore` read.
 
-    Unlike `ipvsadm -S` it keeps the thresholds (-x, -y). Counters and connections are not part of it.
+    Unlike `ipvsadm -S` it keeps the thresholds (-x, -y). Counters and connections are not part of it, nor are the
+    services that carry the master's own checks.
     """
     from feedback.ipvs import Client, IpvsError
     from feedback.ipvs.text import format_table
 
     try:
         with Client(netns=netns) as client:
-            rules = format_table(client.snapshot())
+            rules = format_table(client.snapshot().without_checks())
     except IpvsError as error:
         raise Failure(str(error)) from None
     text = json.dumps({"schema": SCHEMA, "rules": rules.splitlines()}) + "\n" if as_json else rules
@@ -67,7 +68,7 @@ def restore(file: Any, dry_run: bool, keep: bool, netns: str | None, as_json: bo
     wanted = _wanted(file)
     try:
         with Client(netns=netns) as client:
-            edits = difference(wanted, of_snapshot(client.snapshot()), remove_services=not keep)
+            edits = difference(wanted, of_snapshot(client.snapshot().without_checks()), remove_services=not keep)
             failures = () if dry_run else client.apply(edits)
     except IpvsError as error:
         raise Failure(str(error)) from None
@@ -85,14 +86,17 @@ def restore(file: Any, dry_run: bool, keep: bool, netns: str | None, as_json: bo
 
 
 def _wanted(file: Any) -> Table:
+    """Without the services that carry a master's own checks, which `ipvsadm -S` prints too."""
     from feedback.ipvs.difference import of_edits
     from feedback.ipvs.rules import RulesError
     from feedback.ipvs.text import parse
+    from feedback.model import CHECK_MARKS
 
     try:
-        return of_edits(parse(file.read()))
+        table = of_edits(parse(file.read()))
     except (RulesError, ValueError) as error:
         raise Failure(f"{file.name}: {error}") from None
+    return {key: rules for key, rules in table.items() if key.fwmark not in CHECK_MARKS}
 
 
 WORDS = {

@@ -15,6 +15,7 @@ import feedback.ipvs
 from feedback.cli.main import main
 from feedback.ipvs import FakeKernel
 from feedback.ipvs.text import format_table, parse
+from feedback.model import CHECK_MARKS
 from tests.ipvs import conftest
 from tests.ipvs.conftest import RealDirector
 
@@ -60,6 +61,16 @@ def test_a_saved_table_is_restored_as_it_was(kernel: Opened, tmp_path: Path) -> 
     assert run("save", "-o", path).exit_code == 0
     assert sorted(path.read_text().splitlines()) == sorted(TABLE.splitlines())
     assert run("restore", path).output == "nothing to do\n"
+
+
+def test_services_of_the_masters_own_checks_are_neither_saved_nor_restored_nor_removed(kernel: Opened) -> None:
+    mark = CHECK_MARKS[0]
+    checks = f"-A -f {mark} -s rr -o\n-a -f {mark} -r 10.1.0.1:0 -g -w 1\n"
+    kernel.apply(parse(TABLE + checks))
+    assert str(mark) not in run("save").output
+    assert run("restore", "-", text=TABLE).output == "nothing to do\n"
+    assert run("restore", "-", text=TABLE + checks.replace("10.1.0.1", "10.1.0.9")).output == "nothing to do\n"
+    assert checks in format_table(kernel.snapshot())
 
 
 def test_restore_makes_the_smallest_difference_and_dry_run_only_says_it(kernel: Opened) -> None:
