@@ -21,7 +21,7 @@ from feedback.config import ConfigError, MasterConfig, parse
 from feedback.config.probe import Check
 from feedback.master.claims.health import Outcome
 from feedback.master.shell import certificate
-from feedback.master.shell.kinds import DNS_BYTES_MAX
+from feedback.master.shell.nameserver import DNS_BYTES_MAX
 from tests.master.test_probes import came_of, outcome
 from tests.ports import free_port
 

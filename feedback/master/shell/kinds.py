@@ -1,6 +1,6 @@
 """The kinds of checks: what is said to a server, and what answer is good. A shell: it decides nothing about servers.
 
-TCP and TLS: a connection, and, where wanted, words there and back. UDP: a datagram. DNS: one question, by dnspython.
+TCP and TLS: a connection, and, where wanted, words there and back. UDP: a datagram. DNS: one question (nameserver.py).
 HTTP and HTTPS: one GET, by h11. The caller sets the deadline. What a server says is hostile: so many bytes are taken
 and no more, and nothing is believed but what was asked for.
 
@@ -23,13 +23,12 @@ from feedback.config.probe import Check
 from feedback.master.claims.asking import Probe
 from feedback.master.claims.health import Outcome, Unasked
 from feedback.master.shell import certificate
+from feedback.master.shell.nameserver import DNS_BYTES_MAX, judged, question
 from feedback.master.shell.way import Ports, Ways
 from feedback.model import Address, format_endpoint
 
 BODY_BYTES_MAX = 64 * 1024
 ANSWER_BYTES_MAX = 4096  # of words, and of a datagram
-DNS_BYTES_MAX = 4096
-RECORDS_MAX = 32  # of the answer: dnspython takes 5 ms for a record that is made to be slow
 SHOWN_BYTES_MAX = 60
 SILENCE_PART = 0.9  # of the timeout, before a silence that counts as good is taken for one
 
@@ -143,50 +142,25 @@ async def udp(check: Check, to: Probe) -> Outcome:
 
 
 async def dns(check: Check, to: Probe) -> Outcome:
-    """Good is NOERROR with at least one record of what was asked."""
-    from dns import message, rcode
-    from dns.exception import DNSException
-
-    question = message.make_query(check.name, check.record)
+    asked = question(check)
     ask = _dns_over_tcp if check.transport == "tcp" else _dns_over_udp
-    try:
-        answer = message.from_wire(_answers(await ask(question.to_wire(), to)), ignore_trailing=True)
-    except (DNSException, ValueError) as error:  # ValueError: a label that is no text
-        raise Nonsense(f"not DNS: {error or type(error).__name__}") from None
-    if not question.is_response(answer):
-        raise Nonsense("not the answer to what was asked")
-    if answer.rcode() != rcode.NOERROR:
-        return Outcome(False, f"{check.name} {check.record}: {rcode.to_text(answer.rcode())}")
-    kind = question.question[0].rdtype
-    records = [record.to_text() for found in answer.answer if found.rdtype == kind for record in found]
-    if not records or check.answer not in ("", *records):
-        told = ", ".join(records)[:SHOWN_BYTES_MAX] or "without a record"
-        return Outcome(False, f"{check.name} {check.record}: {told}" + (f", not {check.answer}" if records else ""))
-    return Outcome(True, f"{check.name} {check.record}: {(check.answer or records[0])[:SHOWN_BYTES_MAX]}")
+    return judged(check, asked, await ask(asked.to_wire(), to))
 
 
-def _answers(wire: bytes) -> bytes:
-    """The message without its further sections, which nobody asked for."""
-    count = int.from_bytes(wire[6:8])
-    if count > RECORDS_MAX:
-        raise Nonsense(f"an answer of {count} records: {RECORDS_MAX} are taken")
-    return wire[:8] + bytes(4) + wire[12:] if len(wire) >= 12 else wire
-
-
-async def _dns_over_udp(question: bytes, to: Probe) -> bytes:
+async def _dns_over_udp(asked: bytes, to: Probe) -> bytes:
     """The first datagram with the question's number: the socket takes them from that server only."""
     loop = asyncio.get_running_loop()
     with await dial(to, socket.SOCK_DGRAM) as client:
-        await loop.sock_sendall(client, question)
-        while (heard := await loop.sock_recv(client, DNS_BYTES_MAX))[:2] != question[:2]:
+        await loop.sock_sendall(client, asked)
+        while (heard := await loop.sock_recv(client, DNS_BYTES_MAX))[:2] != asked[:2]:
             pass
     return heard
 
 
-async def _dns_over_tcp(question: bytes, to: Probe) -> bytes:
+async def _dns_over_tcp(asked: bytes, to: Probe) -> bytes:
     reader, writer = await asyncio.open_connection(sock=await dial(to))
     try:
-        writer.write(len(question).to_bytes(2) + question)
+        writer.write(len(asked).to_bytes(2) + asked)
         size = int.from_bytes(await reader.readexactly(2))
         if size > DNS_BYTES_MAX:
             raise Nonsense(f"an answer of {size} bytes: {DNS_BYTES_MAX} are taken")

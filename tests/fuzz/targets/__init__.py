@@ -1,5 +1,13 @@
 """The decoders: everything in the product that reads what somebody else wrote."""
 
-from tests.fuzz.targets import agent, files, http, importers, kernel, pair
+from tests.fuzz.targets import agent, checks, files, http, importers, kernel, pair
 
-TARGETS = (*agent.TARGETS, *pair.TARGETS, *kernel.TARGETS, *files.TARGETS, *http.TARGETS, *importers.TARGETS)
+TARGETS = (
+    *agent.TARGETS,
+    *pair.TARGETS,
+    *kernel.TARGETS,
+    *files.TARGETS,
+    *http.TARGETS,
+    *importers.TARGETS,
+    *checks.TARGETS,
+)
