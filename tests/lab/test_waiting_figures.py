@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from feedback.lab import runner, scenarios
 from feedback.lab.scenarios.deadflows import of_clients
 from feedback.lab.scenarios.writers import of_writers
 from feedback.lab.trace import Event
 from feedback.lab.workload.waiting import Waited
 from feedback.lab.workload.writers import End, Write
+from tests.lab.judging import missed
 
 DIED, WOKEN = 100.0, 110.0
 
@@ -83,3 +86,10 @@ def test_a_change_after_the_healing_is_a_return() -> None:
 def test_without_an_order_of_a_master_the_operators_counts() -> None:
     found = of_writers(writes(), [], events())
     assert found["orders"] == 0 and found["writes_at_old_after_order"] == 1  # sent between 10.0 and the change
+
+
+@pytest.mark.long
+@pytest.mark.lab(on="host")
+def test_nobody_is_left_behind_on_a_real_kernel(tmp_path: Path) -> None:
+    result = runner.run("deadflows", tmp_path / "output", only=("feedback", "takeover"))
+    assert missed(scenarios.named("deadflows"), result.figures) == []
