@@ -18,6 +18,8 @@ PROTOCOL = 1
 REPORT_BYTES_MAX = 16 * 1024
 NAMES_MAX = 32_768  # of agents and their boots, remembered for sound
 
+SESSION_PATTERN = r"^[!-~]+\Z"
+
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -145,6 +147,26 @@ def named(report: Report) -> str:
     return _sound(report.agent, report.boot, report.addresses)
 
 
+class Session(msgspec.Struct, frozen=True, array_like=True):
+    """What another server needs in order to go on with one session of an application: its last word, whose meaning is
+    the application's alone. `port` is the service's on this server, `age_seconds` how long ago the application said
+    it."""
+
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)]
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=SESSION_PATTERN)]
+    value: Annotated[str, msgspec.Meta(max_length=256)]
+    age_seconds: Seconds = 0.0
+
+
+class Sessions(msgspec.Struct, frozen=True, array_like=True):
+    """Words on sessions: of `agent` to the masters, and from a master to the agent of whom stands in for `agent`. With
+    none it says that its sender is there and wants to hear. An array, where every other message is a map."""
+
+    version: int
+    agent: Name
+    sessions: Annotated[tuple[Session, ...], msgspec.Meta(max_length=1024)] = ()
+
+
 class Reply(msgspec.Struct, frozen=True):
     """The master's word to an agent: after its first report, and when it refuses one."""
 
@@ -184,18 +206,18 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def encode(message: Report | Reply | Join | Joined) -> bytes:
+def encode(message: Report | Sessions | Reply | Join | Joined) -> bytes:
     packed: bytes = msgpack.packb(msgspec.to_builtins(message))
     return packed
 
 
-T = TypeVar("T", Report, Reply, Join, Joined)
+T = TypeVar("T", Report, Sessions, Reply, Join, Joined)
 R = TypeVar("R", Reply, Joined)
 
 
 # From the bytes straight to the type: no message is made twice.
 _DECODERS: dict[type, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(kind) for kind in (Report, Reply, Join, Joined)
+    kind: msgspec.msgpack.Decoder(kind) for kind in (Report, Sessions, Reply, Join, Joined)
 }
 
 
@@ -203,7 +225,12 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
+class _VersionedArray(msgspec.Struct, array_like=True):
+    version: int
+
+
 _VERSION = msgspec.msgpack.Decoder(_Versioned)
+_VERSION_ARRAY = msgspec.msgpack.Decoder(_VersionedArray)
 
 
 def _decode(data: bytes, kind: type[T]) -> T:
@@ -227,9 +254,9 @@ def _with_reason(found: R) -> R:
 def _refused(data: bytes, error: Exception) -> WireError:
     """Why it does not fit: another protocol's message does not for that reason."""
     try:
-        version = _VERSION.decode(data).version
+        version = (_VERSION_ARRAY if of_sessions(data) else _VERSION).decode(data).version
     except msgspec.ValidationError:
-        return WireError("malformed", "not a map with a version")
+        return WireError("malformed", "nothing with a version")
     except (msgspec.MsgspecError, ValueError, RecursionError) as broken:
         return WireError("malformed", f"not MessagePack: {printable(str(broken))}")
     return WireError("malformed", printable(str(error))) if version == PROTOCOL else _of_version(version)
@@ -246,6 +273,16 @@ def decode_report(data: bytes) -> Report:
     if wrong:
         raise WireError("malformed", printable(wrong))
     return found
+
+
+def of_sessions(data: bytes) -> bool:
+    """Whether a message is of sessions: the only one that begins as an array."""
+    return 0x90 <= data[0] <= 0x9F if data else False
+
+
+def decode_sessions(data: bytes) -> Sessions:
+    """Raises WireError."""
+    return _decode(data, Sessions)
 
 
 def decode_reply(data: bytes) -> Reply:

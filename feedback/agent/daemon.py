@@ -27,6 +27,7 @@ import zmq
 from feedback import config as configuration
 from feedback import wire
 from feedback.agent.agentcheck import AgentCheck
+from feedback.agent.desk import Desk
 from feedback.agent.load import Load
 from feedback.agent.responder import Responder
 from feedback.agent.signals.files import SignalError
@@ -103,20 +104,29 @@ class Running:
         )
         self.agent_check: AgentCheck | None = None
         self.responder: Responder | None = None
-        if config.agent_check is not None:
-            self._open_agent_check(config.agent_check)
-
-    def _open_agent_check(self, config: AgentCheckConfig) -> None:
-        self.agent_check = AgentCheck(config.smoothing_seconds)
+        self.desk: Desk | None = None
         try:
-            self.responder = Responder(config.listen, config.networks(), self.agent_check.answer)
+            self._open_desk(config, context)
+            if config.agent_check is not None:
+                self._open_agent_check(config.agent_check)
         except SignalError:
             self.close()
             raise
 
+    def _open_desk(self, config: AgentConfig, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        own = self.sampler.applications.sessions if self.sampler.applications is not None else None
+        if own is not None or config.sessions is not None:
+            self.desk = Desk(config.name, config.master, self.plan.pair, context, LOG, own, config.sessions)
+
+    def _open_agent_check(self, config: AgentCheckConfig) -> None:
+        self.agent_check = AgentCheck(config.smoothing_seconds)
+        self.responder = Responder(config.listen, config.networks(), self.agent_check.answer)
+
     def report(self, now: float) -> float:
         """Sample and send: how long until the next. Raises SignalError."""
         sample = self.sampler.sample()
+        if self.desk is not None and self.desk.turn(now):
+            self.load.wake()
         report = self.load.report(sample)
         if self.agent_check is not None:
             self.agent_check.observe(sample)
@@ -129,6 +139,8 @@ class Running:
     def close(self) -> None:
         for uplink in self.uplinks:
             uplink.close()
+        if self.desk is not None:
+            self.desk.close()
         self.sampler.close()
         if self.responder is not None:
             self.responder.close()
@@ -203,15 +215,19 @@ class Daemon:
 
     def _wait(self, due: float) -> bool:
         """Wait until due, or less. True if pressure set in while reports were rare."""
-        responder = self._running.responder
+        responder, desk = self._running.responder, self._running.desk
         if responder is not None:
             due = min(due, responder.due())
+        if desk is not None:
+            due = min(due, desk.due())
         timeout_ms = max(0, math.ceil((due - time.monotonic()) * 1000))
         found = self._poll.poll(timeout_ms)
         if responder is not None:
             mine = [descriptor for descriptor, _ in found if responder.owns(descriptor)]
             found = [(descriptor, events) for descriptor, events in found if descriptor not in mine]
             responder.turn(mine, time.monotonic())
+        if desk is not None and desk.due() <= time.monotonic():
+            desk.turn(time.monotonic())
         woken = False
         for descriptor, events in found:
             if descriptor == self._wakeup:

@@ -1,8 +1,9 @@
-"""The agent's link to one master: an encrypted socket that carries the newest report or nothing.
+"""The agent's link to one master: an encrypted socket that carries the newest report or nothing, or words on sessions.
 
 Owns the socket, its back-off, and what the operator is told of it; knows nothing of what a report means. Nothing stale
 is ever queued: CONFLATE keeps only the newest report, IMMEDIATE queues none while there is no connection, and
-TCP_MAXRT and heartbeats end a connection that was cut before its kernel buffer holds a backlog.
+TCP_MAXRT and heartbeats end a connection that was cut before its kernel buffer holds a backlog. Words on sessions have
+a link of their own: there each one counts.
 
 The trap: libzmq ends a session for good when its handshake is refused (a key not enrolled yet, a master without CURVE),
 and never tries again on that socket. So the socket's monitor is watched, and a refused socket is closed and made anew,
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from enum import StrEnum
 
 import zmq
@@ -27,22 +29,41 @@ RETRY_SECONDS_MAX = 30.0
 TICK_SECONDS = 1.0
 TAKEN_AT_ONCE = 64  # events and replies: a master says one a second
 
-_OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
-    # Both ways, and no queue is ever full: with a full one the pings below would abort the agent where a master that
-    # said much has left (libzmq 4.3.5, `Assertion failed: !_io_error`).
-    (zmq.CONFLATE, 1),
+Options = tuple[tuple[zmq.SocketOption, int], ...]
+
+_COMMON: Options = (
     (zmq.IMMEDIATE, 1),
     (zmq.LINGER, 0),
     (zmq.CONNECT_TIMEOUT, 1000),  # else the kernel's own: SYNs ever rarer, minutes in all
     (zmq.HANDSHAKE_IVL, 3000),
     (zmq.RECONNECT_IVL, 100),
     (zmq.RECONNECT_IVL_MAX, 1000),
-    (zmq.HEARTBEAT_IVL, 2000),
-    (zmq.HEARTBEAT_TIMEOUT, 4000),
-    (zmq.HEARTBEAT_TTL, 6000),
     # What the kernel took it delivers when a cut heals, however old: it must give up before that is stale.
     (zmq.TCP_MAXRT, 1500),
     (zmq.MAXMSGSIZE, wire.REPORT_BYTES_MAX),
+)
+
+REPORTS: Options = (
+    *_COMMON,
+    # Both ways, and no queue is ever full: with a full one the pings below would abort the agent where a master that
+    # said much has left (libzmq 4.3.5, `Assertion failed: !_io_error`).
+    (zmq.CONFLATE, 1),
+    (zmq.SNDHWM, 1),
+    (zmq.RCVHWM, 4),
+    (zmq.HEARTBEAT_IVL, 2000),
+    (zmq.HEARTBEAT_TIMEOUT, 4000),
+    (zmq.HEARTBEAT_TTL, 6000),
+)
+
+# No heartbeats: a connection that ends with a full queue and a ping behind it aborts the process (libzmq 4.3.5).
+SESSIONS: Options = (
+    *_COMMON,
+    (zmq.SNDHWM, 16),
+    (zmq.RCVHWM, 64),
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 10),
+    (zmq.TCP_KEEPALIVE_INTVL, 5),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
 )
 
 _EVENTS = (
@@ -67,15 +88,25 @@ class State(StrEnum):
 
 
 class Uplink:
-    """One master. Call `tick` before each send: it takes what the socket has to say, and makes it anew when due."""
+    """One master. Call `tick` before each send: it takes what the socket has to say, and makes it anew when due.
+    `hear` is told each message of sessions; without it nothing that comes is urgent."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], link: MasterLink, pair: KeyPair, log: Log) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        link: MasterLink,
+        pair: KeyPair,
+        log: Log,
+        options: Options = REPORTS,
+        hear: Callable[[bytes], None] | None = None,
+    ) -> None:
         self.endpoint = link.endpoint
         self.state = State.CONNECTING
         self._link = link
         self._pair = pair
         self._context = context
         self._log = log
+        self._options, self._hear = options, hear
         self._said = ""  # the last refusal logged, so that each is told once
         self._retry_seconds = RETRY_SECONDS
         self._retry_at = 0.0
@@ -88,7 +119,7 @@ class Uplink:
             if now >= self._retry_at:
                 self._try_to_open(now)
             return
-        if self.state is State.CONNECTED and now < self._tick_due:
+        if self.state is State.CONNECTED and now < self._tick_due and self._hear is None:
             return  # nothing that cannot wait a moment
         self._tick_due = now + TICK_SECONDS
         for _ in range(TAKEN_AT_ONCE):
@@ -121,7 +152,7 @@ class Uplink:
 
     def _open(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
-        for option, value in _OPTIONS:
+        for option, value in self._options:
             self._socket.setsockopt(option, value)
         self._socket.ipv6 = "[" in self.endpoint
         self._socket.curve_publickey = self._pair.public.encode()
@@ -144,6 +175,9 @@ class Uplink:
             self.close()
 
     def _on_reply(self, data: bytes) -> None:
+        if self._hear is not None and wire.of_sessions(data):
+            self._hear(data)
+            return
         try:
             reply = wire.decode_reply(data)
         except wire.WireError as error:

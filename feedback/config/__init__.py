@@ -13,6 +13,7 @@ from feedback.config.master import (
     on_failure,
     removes,
     service_key,
+    stand_ins,
     to_destination,
     to_service,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "parse",
     "removes",
     "service_key",
+    "stand_ins",
     "to_destination",
     "to_service",
 ]

@@ -44,7 +44,8 @@ class AgentCheckConfig(Strict, frozen=True):
 class AgentConfig(File, frozen=True):
     """A real server's agent. `addresses` are the RIPs it speaks for; `cgroup` is the directory of the cgroup that
     bounds the real server (the host if absent) and `service_cgroup` the one of the service inside it, or a list of all
-    that work for it; `socket` is the datagram socket where applications speak."""
+    that work for it; `socket` is the datagram socket where applications speak, and `sessions` the directory where they
+    read what is known of the sessions of servers for which this one stands in."""
 
     name: Name
     addresses: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=64)]
@@ -56,6 +57,7 @@ class AgentConfig(File, frozen=True):
     service_cgroup: str | Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     ports: Annotated[tuple[int, ...], msgspec.Meta(max_length=64)] = ()
     socket: Path | None = None
+    sessions: Path | None = None
     agent_check: AgentCheckConfig | None = None
 
     def services(self) -> tuple[Path, ...]:
@@ -72,6 +74,8 @@ class AgentConfig(File, frozen=True):
             if not 1 <= port <= 65535:
                 raise ConfigError(f"{source}: ports[{i}]: {port} is not in 1..65535")
         self._check_services(source)
+        if self.sessions is not None and not self.sessions.is_absolute():
+            raise ConfigError(f"{source}: sessions: {str(self.sessions)!r}: expected an absolute path")
         if self.agent_check is not None:
             check_listen(self.agent_check.listen, f"{source}: agent_check.listen")
             for i, text in enumerate(self.agent_check.allow):

@@ -25,6 +25,7 @@ from feedback.model import (
     CHECK_MARKS,
     THRESHOLD_MAX,
     WEIGHT_MAX,
+    Address,
     Destination,
     DestinationKey,
     Family,
@@ -34,6 +35,7 @@ from feedback.model import (
     ServiceFlags,
     ServiceKey,
     TunnelType,
+    parse_address,
 )
 
 MASTER_PATH = Path("/etc/feedback/master.toml")
@@ -67,7 +69,8 @@ class DestinationConfig(Strict, frozen=True):
     """`address` is the RIP, `port` the service's own if absent. `weight` is the static weight: the one to fall back to,
     and 0 means that the operator has quiesced it. `check_port` is where its health check asks it, if it is not at the
     check's port or its own. `priority` (the highest first) and `pool` (service, spill) are for the laws of priority
-    pools."""
+    pools. `stand_in` is the RIP of the destination of this service that gets nothing until this one fails, and then
+    goes on with its sessions."""
 
     address: str
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
@@ -81,6 +84,7 @@ class DestinationConfig(Strict, frozen=True):
     pool: str = "service"
     check_port: Port | None = None
     on_failure: str | None = None  # the service's
+    stand_in: str | None = None
 
 
 class ServiceConfig(Strict, frozen=True):
@@ -215,6 +219,34 @@ def _check_destinations(service: ServiceConfig, where: str) -> None:
         if made.key in seen:
             raise ConfigError(f"{here}.address: {made.key} is there twice")
         seen.add(made.key)
+    _check_stand_ins(service, where)
+
+
+def _check_stand_ins(service: ServiceConfig, where: str) -> None:
+    of = {check_address(d.address, where): d.stand_in for d in service.destination}
+    for j, destination in enumerate(service.destination):
+        if destination.stand_in is None:
+            continue
+        here, text = f"{where}.destination[{j}].stand_in", destination.stand_in
+        address = check_address(text, here)
+        if address not in of:
+            raise ConfigError(f"{here}: {text} is no destination of this service: add it, it gets nothing until then")
+        if address == check_address(destination.address, here):
+            raise ConfigError(f"{here}: {text} is this destination itself")
+        if of[address] is not None:
+            raise ConfigError(f"{here}: {text} has a stand-in itself: nobody stands in for a stand-in")
+
+
+def stand_ins(config: MasterConfig) -> dict[tuple[Address, int], frozenset[Address]]:
+    """Who stands in: RIP and port of a server, and the RIPs of those that may go on with its sessions."""
+    found: dict[tuple[Address, int], frozenset[Address]] = {}
+    for service in config.service:
+        for destination in service.destination:
+            if destination.stand_in is not None:
+                key = to_destination(destination, service).key
+                other = parse_address(destination.stand_in)
+                found[key.address, key.port] = found.get((key.address, key.port), frozenset()) | {other}
+    return found
 
 
 def _check_failure(service: ServiceConfig, ownership: str, where: str) -> None:

@@ -3,7 +3,11 @@
     {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "drain": false}
 
 The newest word for each port counts, for five seconds: an application that died says nothing, and its last word must
-not outlive it. A datagram that does not fit is counted and dropped. Datagrams cannot block the application: it sends
+not outlive it. And what another server needs to go on with a session, at most 256 bytes (docs/failure.md):
+
+    {"port": 80, "session": "u7", "value": "17408"}
+
+A datagram that does not fit is counted and dropped. Datagrams cannot block the application: it sends
 without waiting and loses what nobody reads.
 
 Source: wire.Application is the schema; unix(7).
@@ -15,13 +19,14 @@ import contextlib
 import socket
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 import msgspec
 
 from feedback.agent.signals.files import SignalError
-from feedback.wire import Application, printable
+from feedback.sessions import Sessions
+from feedback.wire import SESSION_PATTERN, Application, Session, printable
 
 EXPIRES_SECONDS = 5.0
 DATAGRAM_BYTES_MAX = 2048
@@ -29,16 +34,19 @@ DATAGRAMS_PER_SAMPLE = 256  # an application gone wild costs no more than this
 PORTS_MAX = 64  # as many as a report takes
 
 
-def decode(data: bytes) -> Application:
+def decode(data: bytes) -> Application | Session:
     """Raises ValueError with what is wrong."""
     if len(data) > DATAGRAM_BYTES_MAX:
         raise ValueError(f"more than {DATAGRAM_BYTES_MAX} bytes")
+    kind: type[_Strict | _StrictSession] = _StrictSession if b"session" in data else _Strict
     try:
         # A JSON map begins with a brace (or space); a MessagePack map with 0x80..0x8f, 0xde or 0xdf.
         if data[:1] in {b"{", b" ", b"\n", b"\t"}:
-            return msgspec.json.decode(data, type=_Strict)
-        raw: Any = msgpack.unpackb(data, strict_map_key=True)
-        return msgspec.convert(raw, _Strict)
+            found = msgspec.json.decode(data, type=kind)
+        else:
+            raw: Any = msgpack.unpackb(data, strict_map_key=True)
+            found = msgspec.convert(raw, kind)
+        return Session(found.port, found.session, found.value) if isinstance(found, _StrictSession) else found
     except (msgspec.MsgspecError, msgpack.UnpackException, ValueError, RecursionError) as error:
         raise ValueError(printable(str(error)) or type(error).__name__) from None
 
@@ -47,13 +55,23 @@ class _Strict(Application, frozen=True, forbid_unknown_fields=True):
     """A misspelt key is refused: an application that says `drian` must hear of it."""
 
 
+class _StrictSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A map, as applications speak; on the wire it is an array."""
+
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=SESSION_PATTERN)]
+    value: str
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+
+
 class ApplicationSource:
-    """Owns the socket's path: makes it, and removes it at close. `refused` counts datagrams that did not fit."""
+    """Owns the socket's path: makes it, and removes it at close. `refused` counts datagrams that did not fit;
+    `sessions` has the last words on sessions."""
 
     def __init__(self, path: Path, mode: int = 0o666) -> None:
         self.path = path
         self.refused = 0
         self.problem = ""  # the last refusal's text
+        self.sessions = Sessions()
         self._heard: dict[int, tuple[float, Application]] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -78,6 +96,9 @@ class ApplicationSource:
     def _hear(self, data: bytes, now: float) -> None:
         try:
             application = decode(data)
+            if isinstance(application, Session):
+                self.sessions.hear(application.port, application.session, application.value, now)
+                return
             if application.port not in self._heard and len(self._heard) >= PORTS_MAX:
                 raise ValueError(f"more than {PORTS_MAX} ports")
         except ValueError as error:

@@ -102,15 +102,8 @@ class Admission:
 
     def admit(self, key: str, data: bytes, now: float) -> tuple[wire.Report, Peer]:
         """The report in a frame from this key. Raises Refused."""
-        enrolment = self._enrolments.get(key)
-        if enrolment is None:
-            raise Refused("revoked", "this key is not enrolled any more")
+        enrolment, peer = self._speaker(key, now)
         name = enrolment.name
-        if enrolment.until is not None and name in self._moved:
-            raise Refused("revoked", "another key has taken this one's place", name)
-        peer = self._peers.setdefault(name, Peer(filled_at=now))
-        if not peer.spend(now):
-            raise Refused("flooded", f"more than {RATE_PER_SECOND:g} reports a second", name)
         try:
             report = wire.decode_report(data)
         except wire.WireError as error:
@@ -120,6 +113,30 @@ class Admission:
         if enrolment.until is None:
             self._moved.add(name)
         return report, peer
+
+    def admit_sessions(self, key: str, data: bytes, now: float) -> tuple[wire.Sessions, Enrolment]:
+        """The words on sessions in a frame from this key. Raises Refused."""
+        enrolment, _ = self._speaker(key, now)
+        try:
+            said = wire.decode_sessions(data)
+        except wire.WireError as error:
+            raise Refused(error.kind, str(error), enrolment.name) from None
+        if said.agent != enrolment.name:
+            raise Refused("foreign", f"this key is enrolled as {enrolment.name}, not {said.agent}", enrolment.name)
+        return said, enrolment
+
+    def _speaker(self, key: str, now: float) -> tuple[Enrolment, Peer]:
+        """Who speaks with this key, if it may and has not said too much. Raises Refused."""
+        enrolment = self._enrolments.get(key)
+        if enrolment is None:
+            raise Refused("revoked", "this key is not enrolled any more")
+        name = enrolment.name
+        if enrolment.until is not None and name in self._moved:
+            raise Refused("revoked", "another key has taken this one's place", name)
+        peer = self._peers.setdefault(name, Peer(filled_at=now))
+        if not peer.spend(now):
+            raise Refused("flooded", f"more than {RATE_PER_SECOND:g} messages a second", name)
+        return enrolment, peer
 
     def peer(self, key: str) -> Peer | None:
         enrolment = self._enrolments.get(key)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from feedback.config import ConfigError, MasterConfig, cuts, load, removes
+from feedback.config import ConfigError, MasterConfig, cuts, load, removes, stand_ins
 from feedback.ipvs import Client, EditError, IpvsError, Kernel, sysctl
 from feedback.ipvs.text import removal
 from feedback.master.claims.asking import Probe, Result
@@ -37,6 +37,7 @@ from feedback.master.shell.link import Link
 from feedback.master.shell.recording import line
 from feedback.master.shell.statefile import StateFile
 from feedback.master.shell.status import of_master
+from feedback.master.standins import StandIns
 from feedback.master.state import StateError
 from feedback.model import DestinationKey, Edit, RemoveService, ServiceKey, SetDestination, Snapshot
 from feedback.ops import systemd
@@ -70,6 +71,7 @@ class Daemon:
         self._open_kernel = open_kernel
         self._log = Log("master")
         self._controller = Controller(self._config)
+        self._stand_ins = StandIns(stand_ins(self._config))
         self._decision: Decision | None = None
         self._counters: Counter[str] = Counter()
         self._logged: dict[tuple[ServiceKey, DestinationKey], float] = {}
@@ -107,7 +109,9 @@ class Daemon:
                 self._note_left()
             async with contextlib.AsyncExitStack() as stack:
                 pair = load_secret(self._config.key)
-                self._link = Link(self._config.listen, pair, self._config.enrolled, self._receive)
+                self._link = Link(
+                    self._config.listen, pair, self._config.enrolled, self._receive, on_sessions=self._stand_ins.hear
+                )
                 stack.callback(self._link.close)
                 self._link.open()
                 server = await serve(self._config.control, self._answer)
@@ -475,6 +479,7 @@ class Daemon:
                 raise ConfigError(f"{self._path}: {name}: changes only with a restart")
         before = self._controller.left
         self._controller.reconfigure(config)
+        self._stand_ins.follow(stand_ins(config))
         self._config = config
         self._let_flows_go()
         self._open_cutter()

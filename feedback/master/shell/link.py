@@ -23,6 +23,7 @@ import zmq
 
 from feedback import wire
 from feedback.master.shell.admission import Admission, Enrolment, Refused
+from feedback.model import Address
 from feedback.ops import curve, door, keys, tokens
 from feedback.ops.curve import CurveError
 from feedback.ops.descriptors import REASON
@@ -47,6 +48,7 @@ class NotTaken(Protocol):
 
 
 OnReport = Callable[[wire.Report, float], NotTaken | None]
+OnSessions = Callable[[wire.Sessions, frozenset[Address], float], Iterable[tuple[Address, wire.Sessions]]]
 
 
 _EVENTS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | door.EVENTS
@@ -72,7 +74,8 @@ _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
 
 class Link:
     """Listens on all endpoints and calls `on_report(report, received_at)` for each report that counts; it returns why
-    the report was not taken, or None.
+    the report was not taken, or None. `on_sessions(said, RIPs of who says it, received_at)` is called for words on
+    sessions; it returns what to pass on, and the RIPs to whose agent.
 
     Open and close inside a running asyncio loop. `counters` has every refusal by kind, and `accepted`. `clock` tells
     `received_at`; it must be the master's monotonic clock.
@@ -86,16 +89,18 @@ class Link:
         on_report: OnReport,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        on_sessions: OnSessions = lambda said, addresses, now: (),
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.endpoints: tuple[str, ...] = ()  # as bound: with port 0 the one that the kernel chose
         self._wanted = tuple(endpoints)
         self._pair = pair
         self._enrolled = enrolled
-        self._on_report = on_report
+        self._on_report, self._on_sessions = on_report, on_sessions
         self._clock, self._wall = clock, wall
         self._admission = Admission({})
         self._pending: dict[str, tokens.Pending] = {}
+        self._desks: dict[Address, tuple[bytes, str]] = {}  # route and key of who speaks of sessions for a RIP
         self._heard: dict[str, float] = {}  # when a token's key last said something
         self._looked_at, self._seen = float("-inf"), 0
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
@@ -137,6 +142,7 @@ class Link:
         """
         found = keys.enrolled(self._enrolled)
         self._admission.replace({str(key): enrolment for key, enrolment in found.by_key.items()})
+        self._desks = {rip: desk for rip, desk in self._desks.items() if self._valid(desk[1]) is not None}
         problems = (*found.problems, *self._look_for_tokens())
         for problem in problems:
             LOG.error("enrolment-refused", reason=problem)
@@ -217,6 +223,9 @@ class Link:
                 return
             if self._valid(key) is None:
                 raise Refused("revoked", "this key is not enrolled any more")
+            if wire.of_sessions(frame.bytes):
+                self._take_sessions(route, key, frame.bytes, now)
+                return
             report, peer = self._admission.admit(key, frame.bytes, now)
             not_taken = self._on_report(report, now)
             if not_taken is not None:
@@ -229,6 +238,16 @@ class Link:
         if not peer.greeted:
             peer.greeted = True
             self._send(route, wire.Reply(wire.PROTOCOL, True))
+
+    def _take_sessions(self, route: bytes, key: str, data: bytes, now: float) -> None:
+        """Words on sessions, which go on to the agents of whoever stands in. Raises Refused."""
+        said, enrolment = self._admission.admit_sessions(key, data, now)
+        self.counters["sessions"] += 1
+        self._desks |= dict.fromkeys(enrolment.addresses, (route, key))
+        for address, words in self._on_sessions(said, enrolment.addresses, now):
+            to, its_key = self._desks.get(address, (b"", ""))
+            if self._valid(its_key) is not None:
+                self._send(to, words)
 
     def _take_join(self, route: bytes, waiting: tokens.Pending, data: bytes, now: float) -> None:
         """A token's key: it may name the key to be enrolled. Raises Refused."""
@@ -261,7 +280,7 @@ class Link:
         peer.told_at, peer.greeted = now, False
         self._send(route, wire.Reply(wire.PROTOCOL, False, f"{refused.kind}: {refused}"))
 
-    def _send(self, route: bytes, reply: wire.Reply | wire.Joined) -> None:
+    def _send(self, route: bytes, reply: wire.Reply | wire.Joined | wire.Sessions) -> None:
         if self._router is not None:
             try:
                 self._router.send_multipart([route, wire.encode(reply)], zmq.NOBLOCK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 
@@ -14,6 +15,7 @@ from feedback.agent.load import Sample
 from feedback.agent.signals import applications
 from feedback.master.claims.advice import RATIO_MAX, Advice, AdviceError
 from feedback.master.servers.fleet import Fleet
+from feedback.sessions import KEPT_SECONDS, Sessions
 from feedback.wire import Application, Cpu, Memory, WireError
 from tests.fuzz.mutation import MSGPACK_TOKENS, write_msgpack
 from tests.fuzz.target import Target
@@ -28,6 +30,16 @@ def report(data: bytes) -> None:
     fleet = Fleet(2.0, 15.0)
     fleet.receive(msgspec.structs.replace(found, sequence=0, sampled_at=0.0), 1.0)
     fleet.receive(msgspec.structs.replace(found, sequence=1, sampled_at=1.0), 2.0)
+
+
+def sessions(data: bytes) -> None:
+    found = wire.decode_sessions(data)
+    assert wire.of_sessions(data) and wire.decode_sessions(wire.encode(found)) == found
+    kept = Sessions()
+    with contextlib.suppress(ValueError):  # a value too long in bytes
+        kept.take(found.sessions, 1e6)
+    told = [word for words in kept.all(1e6) for word in words]
+    assert len(told) == len(kept) and all(word.age_seconds <= KEPT_SECONDS for word in told)
 
 
 def reply(data: bytes) -> None:
@@ -64,11 +76,16 @@ def advice(data: bytes) -> None:
 def application(data: bytes) -> None:
     found = applications.decode(data)
     assert 0 <= found.port <= 65535
+    if isinstance(found, wire.Session):
+        assert found.session.isprintable() and len(found.session) <= 64
+        return
     assert found.utilisation is None or 0 <= found.utilisation <= 1
 
 
 TARGETS = (
     Target(name="report", take=report, refuses=(WireError,), tokens=MSGPACK_TOKENS, trees=msgpack.unpackb,
+           write=write_msgpack),
+    Target(name="sessions", take=sessions, refuses=(WireError,), tokens=MSGPACK_TOKENS, trees=msgpack.unpackb,
            write=write_msgpack),
     Target(name="reply", take=reply, refuses=(WireError,), tokens=MSGPACK_TOKENS, trees=msgpack.unpackb,
            write=write_msgpack),
