@@ -277,7 +277,7 @@ def decode_report(data: bytes) -> Report:
 
 def of_sessions(data: bytes) -> bool:
     """Whether a message is of sessions: the only one that begins as an array."""
-    return 0x90 <= data[0] <= 0x9F if data else False
+    return bool(data) and (0x90 <= data[0] <= 0x9F or 0xDC <= data[0] <= 0xDD)
 
 
 def decode_sessions(data: bytes) -> Sessions:

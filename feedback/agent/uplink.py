@@ -48,8 +48,6 @@ REPORTS: Options = (
     # Both ways, and no queue is ever full: with a full one the pings below would abort the agent where a master that
     # said much has left (libzmq 4.3.5, `Assertion failed: !_io_error`).
     (zmq.CONFLATE, 1),
-    (zmq.SNDHWM, 1),
-    (zmq.RCVHWM, 4),
     (zmq.HEARTBEAT_IVL, 2000),
     (zmq.HEARTBEAT_TIMEOUT, 4000),
     (zmq.HEARTBEAT_TTL, 6000),

@@ -182,7 +182,7 @@ def _colour(d: Row) -> str:
         return "red"
     if d["state"] in ("stale", "never") or d.get("order"):
         return "yellow"
-    return "dim" if d["state"] == "quiesced" else ""
+    return "dim" if d["state"] in ("quiesced", "standby") else ""
 
 
 def _numeric(address: str) -> tuple[int, bytes, int]:

@@ -43,6 +43,7 @@ class By(StrEnum):
     OWNER = "owner"  # somebody else wrote the zero
     CHECK = "check"  # the director's own health check
     ADVICE = "advice"  # its agent-check agent
+    STAND_IN = "stand-in"  # the configuration: until the one fails for which it stands in
     ORDER = "order"  # the operator, by hand
 
 
@@ -54,8 +55,21 @@ class Zero(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def barred(self) -> bool:
-        """Whether it is the service or its agent that says so, and not a person."""
-        return self.by is By.CHECK or self.by is By.ADVICE
+        """Whether no person has said so: then it ends by itself."""
+        return self.by is By.CHECK or self.by is By.ADVICE or self.by is By.STAND_IN
+
+
+class StandsBy(msgspec.Struct, frozen=True, gc=False):
+    """Why a stand-in gets nothing: the others serve."""
+
+    others: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"stands in for {' and '.join(self.others)}, and gets nothing while {_serve(len(self.others))}"
+
+
+def _serve(number: int) -> str:
+    return "it serves" if number == 1 else "they serve"
 
 
 class Out(StrEnum):
@@ -146,6 +160,8 @@ class Status(msgspec.Struct, frozen=True, gc=False):
         if self.gone:
             return "removed"
         if self.zero is not None:
+            if self.zero.by is By.STAND_IN:
+                return "standby"
             return "barred" if self.zero.barred else "quiesced"
         return str(self.trust)
 

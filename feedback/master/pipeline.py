@@ -45,7 +45,7 @@ from feedback.master.servers.prior import Prior
 from feedback.master.servers.window import Window
 from feedback.master.state import ServiceState
 from feedback.master.traits import closer_look, traits
-from feedback.model import Address, Destination, DestinationKey, Edit, Service, ServiceEntry
+from feedback.model import Address, Destination, DestinationKey, Edit, Service, ServiceEntry, parse_address
 
 FLOW_SECONDS = 2.0
 NOBODY_ELSE = "nobody else can serve"
@@ -157,6 +157,7 @@ class Pipeline:
         self._roles = _roles(named) if named else {}
         self._failing = _on_failure(named) if named and owned is not None else {}
         self._lets_go = self.succession is not None or OnFailure.CUT in self._failing.values()
+        self._stand_ins = _stand_ins(named) if named else {}
         self._learned: dict[str, Learned] = {}  # what a master before had, until the first look
         self._limited: frozenset[str] = frozenset()
         self.claims = Claims(self.pool, owned, self._row, self.watch, (guards.stale_seconds, guards.lost_seconds))
@@ -179,6 +180,7 @@ class Pipeline:
         role = self._roles.get(key, Role())
         row = Row(key, base, str(key.address), str(key), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
         row.arrivals = Arrivals()
+        row.stands_for = self._stand_ins.get(key, ())
         row.on_failure = self._failing.get(key, OnFailure.QUIESCE)
         if row.on_failure is not OnFailure.QUIESCE:
             row.absence = Absence()
@@ -550,6 +552,18 @@ def _roles(named: ServiceConfig) -> dict[DestinationKey, Role]:
 
 def _on_failure(named: ServiceConfig) -> dict[DestinationKey, OnFailure]:
     return {to_destination(d, named).key: on_failure(d, named) for d in named.destination}
+
+
+def _stand_ins(named: ServiceConfig) -> dict[DestinationKey, tuple[DestinationKey, ...]]:
+    """Of each stand-in, those for whom it stands in. One that has several ports here stands in with all of them."""
+    keys = [(to_destination(d, named).key, d.stand_in) for d in named.destination]
+    found: dict[DestinationKey, tuple[DestinationKey, ...]] = {}
+    for key, stand_in in keys:
+        if stand_in is not None:
+            address = parse_address(stand_in)
+            for other in [k for k, _ in keys if k.address == address]:
+                found[other] = (*found.get(other, ()), key)
+    return found
 
 
 def _succession(law: Law) -> Succession | None:

@@ -75,6 +75,7 @@ class Row:
     order: Order | None = None
     checked: Checked | None = None
     advised: float | None = None  # the part of its share that an agent-check agent asks for
+    stands_for: tuple[DestinationKey, ...] = ()  # it gets nothing while all of these serve
     on_failure: OnFailure = OnFailure.QUIESCE
     absence: Absence | None = None  # where a failing check takes it out of the table
     gone: bool = False  # it must not be in the table now

@@ -25,7 +25,7 @@ from feedback.web.view import Document
 SERVICE_LABELS = ("family", "local_address", "local_port", "proto", "local_mark")
 SERVER_LABELS = (*SERVICE_LABELS, "remote_address", "remote_port")
 
-STATES = ("fresh", "stale", "lost", "never", "quiesced", "barred", "removed")
+STATES = ("fresh", "stale", "lost", "never", "quiesced", "barred", "standby", "removed")
 
 SERVER_GAUGES = (  # name, key in the document, help
     ("weight", "weight", "Weight in the kernel."),

@@ -7,10 +7,20 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
 import zmq
 
 from feedback import wire
-from feedback.agent.uplink import RETRY_SECONDS, TAKEN_AT_ONCE, TICK_SECONDS, State, Uplink
+from feedback.agent.uplink import (
+    REPORTS,
+    RETRY_SECONDS,
+    SESSIONS,
+    TAKEN_AT_ONCE,
+    TICK_SECONDS,
+    Options,
+    State,
+    Uplink,
+)
 from feedback.config import MasterLink
 from feedback.ops import keys
 from feedback.ops.logs import Log
@@ -61,22 +71,10 @@ def test_a_master_that_never_stops_talking_has_so_many_replies_a_tick_and_no_mor
             uplink.close()
 
 
-class Impatient(zmq.Socket[bytes]):
-    """Pings soon, where it pings at all."""
-
-    def setsockopt(self, option: int, value: int | bytes) -> None:  # type: ignore[override]
-        super().setsockopt(option, 100 if option == zmq.HEARTBEAT_IVL else value)
-
-
-class ImpatientContext(zmq.Context[Impatient]):
-    _socket_class = Impatient
-
-
-def held_up(endpoint: str, master: keys.PublicKey, secret: Path, said: Connection) -> None:
+def held_up(endpoint: str, master: keys.PublicKey, secret: Path, said: Connection, options: Options) -> None:
     """An agent's link that nobody looks at for a while, in a process of its own."""
     die_with_parent()
-    link = MasterLink(endpoint=endpoint, public_key=master)
-    uplink = Uplink(ImpatientContext(), link, keys.load_secret(secret), Log("test"))  # type: ignore[arg-type]
+    uplink = Uplink(zmq.Context(), MasterLink(endpoint, master), keys.load_secret(secret), Log("test"), options)
     while not uplink.send(b"report"):
         uplink.tick(time.monotonic())
         time.sleep(0.01)
@@ -85,8 +83,12 @@ def held_up(endpoint: str, master: keys.PublicKey, secret: Path, said: Connectio
     said.send("lives")
 
 
-def test_an_agent_that_was_held_up_goes_on_where_a_master_said_much_and_has_left(tmp_path: Path) -> None:
-    """libzmq aborts where a connection ends whose queue is full, and then pings: this one keeps one message."""
+@pytest.mark.parametrize("options", [(*REPORTS, (zmq.HEARTBEAT_IVL, 100)), SESSIONS], ids=["reports", "sessions"])
+def test_an_agent_that_was_held_up_goes_on_where_a_master_said_much_and_has_left(
+    options: Options, tmp_path: Path
+) -> None:
+    """libzmq aborts where a connection ends whose queue is full, and then pings: one link keeps one message, the other
+    pings nobody."""
     _, secret, _ = keys.create(tmp_path / "agent")
     public, own = zmq.curve_keypair()
     here, there = multiprocessing.Pipe()
@@ -95,7 +97,7 @@ def test_an_agent_that_was_held_up_goes_on_where_a_master_said_much_and_has_left
         master.sndhwm, master.linger, master.rcvtimeo = 0, 0, DEADLINE_MILLISECONDS
         endpoint = f"tcp://127.0.0.1:{master.bind_to_random_port('tcp://127.0.0.1')}"
         agent = multiprocessing.get_context("spawn").Process(
-            target=held_up, args=(endpoint, keys.PublicKey(public.decode()), secret, there)
+            target=held_up, args=(endpoint, keys.PublicKey(public.decode()), secret, there, options)
         )
         agent.start()
         there.close()

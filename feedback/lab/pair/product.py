@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ READY_SECONDS = 60.0
 class Product:
     """The sync daemons; with `masters` also a master on each director, which adjusts the services that it finds. The
     services are made by hand on the first director; the second has them from there. With `services`, tables of
-    master.toml, the masters own these services and make them."""
+    master.toml, the masters own these services and make them; `agents` are real servers whose agents they know."""
 
-    def __init__(self, stand: PairStand, *, masters: bool = False, services: str = "") -> None:
+    def __init__(
+        self, stand: PairStand, *, masters: bool = False, services: str = "", agents: Sequence[Node] = ()
+    ) -> None:
         self.stand, self.services = stand, services
         self.daemons = ("sync", "master") if masters else ("sync",)
         self.directory = Path(tempfile.mkdtemp(prefix="pair-"))  # under TMPDIR, which goes with the run
@@ -41,6 +44,11 @@ class Product:
             (self.directory / f"{director.name}-sync.toml").write_text(self.sync(director, secret), "utf-8")
             if masters:
                 (self.directory / f"{director.name}-master.toml").write_text(self.master(director), "utf-8")
+        for server in agents:
+            _, _, public = keys.create(self.directory / f"{server.name}-key")
+            for director in DIRECTORS:
+                enrolled = self._own(director, "agents")
+                keys.enroll(enrolled, server.name, public, (str(server.front),))
 
     def sync(self, director: Node, secret: Path) -> str:
         own = DIRECTORS.index(director)
@@ -97,6 +105,24 @@ class Product:
         for daemon, name in self._names(director):
             command = [*COMMAND, daemon, "--config", str(self._own(director, f"{daemon}.toml"))]
             machine.start(name, command)
+
+    def start_agent(self, server: Node) -> tuple[Path, Path]:
+        """The agent of a real server: where its applications speak, and where they read of the sessions of others."""
+        key = self.directory / f"{server.name}-key.key_secret"
+        socket, words = self.directory / f"{server.name}.sock", self.directory / f"{server.name}-words"
+        masters = ""
+        for director in DIRECTORS:
+            public = keys.read_public(self._own(director, "key.key"))
+            masters += f'[[master]]\nendpoint = "tcp://{director.front}:{MASTER_PORT}"\npublic_key = "{public}"\n'
+        config = self.directory / f"{server.name}-agent.toml"
+        config.write_text(
+            f'name = "{server.name}"\naddresses = ["{server.front}"]\nkey = "{key}"\n'
+            f'socket = "{socket}"\nsessions = "{words}"\n{masters}',
+            encoding="utf-8",
+        )
+        command = [*COMMAND, "agent", "--config", str(config)]
+        self.stand.processes.start(f"{server.name}-agent", command, namespace=self.stand.pair.namespace(server.name))
+        return socket, words
 
     def kill(self, director: Node, how: signal.Signals = signal.SIGKILL) -> float:
         return min(self.machine(director).signal(name, how) for _daemon, name in self._names(director))

@@ -196,7 +196,7 @@ class Guard:
         new = [row for row in serving if not row.before]
         if 2 * len(new) <= len(serving):
             for row in new:
-                if row.ramp is None:
+                if row.ramp is None and not row.stands_for:  # the sessions that come to it cannot wait
                     row.ramp = RAMP_START
 
     def _let_through(self, serving: Sequence[Row], pool: Pool, doubted: Mapping[DestinationKey, Fact]) -> None:

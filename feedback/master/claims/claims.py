@@ -10,7 +10,7 @@ but weights and thresholds is written, and while its owner disputes them (owner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -19,7 +19,7 @@ from feedback.master.claims.claim import Cap, Claim, Ordered, Remembered
 from feedback.master.claims.orders import Kind, Order, Standing
 from feedback.master.claims.owner import SIGNATURE, Disputes, ForeignEdit, What
 from feedback.master.claims.watch import Watch
-from feedback.master.outcome import By, Fact, Zero
+from feedback.master.outcome import By, Fact, StandsBy, Zero
 from feedback.master.pool import Pool, Row
 from feedback.master.servers.fleet import Trust
 from feedback.master.traits import traits
@@ -82,6 +82,7 @@ class Claims:
         self._restates = False
         self._scale: tuple[int, int] | None = None  # of the weights in force and the static ones, once a turn
         self._our_scale: tuple[int, int] | None = None
+        self._stand_ins = False  # whether there was ever one
         self._ordered = False  # whether orders stood at the last decision
         for destination in (owned or {}).values():
             self._add(destination)
@@ -89,6 +90,7 @@ class Claims:
 
     def _add(self, destination: Destination) -> Row:
         row = self.rows[destination.key] = self._make(destination)
+        self._stand_ins = self._stand_ins or bool(row.stands_for)
         old = self._left.pop(destination.key, None)
         if old is not None:
             row.follow(old)
@@ -348,6 +350,8 @@ class Claims:
                 row.order = order = standing.destinations.get(row.key)
                 if order is not None and row.zero is None and order.takes_out():
                     row.zero = Zero(By.ORDER, order)
+        if self._stand_ins:
+            self._keep_back(rows)
         if idle:
             return
         nobody = all(row.zero is not None for row in rows)
@@ -355,6 +359,14 @@ class Claims:
             if nobody and row.zero is not None and row.zero.barred:
                 row.zero = None
             row.gone = row.absence is not None and row.absence.out and not nobody and standing.paused is None
+
+    def _keep_back(self, rows: Iterable[Row]) -> None:
+        """Who stands in for others gets nothing while all of them serve."""
+        for row in rows:
+            if row.stands_for and row.zero is None:
+                others = [self.rows[key] for key in row.stands_for if key in self.rows]
+                if others and all(other.zero is None and other.out is None for other in others):
+                    row.zero = Zero(By.STAND_IN, StandsBy(tuple(other.name for other in others)))
 
     def _look_after(self, row: Row, now: float) -> None:
         """What the director's own checks and an agent-check agent add."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from feedback.master.bounds.eject import Ejected
 from feedback.master.controller import Decision
-from feedback.master.outcome import Out, Status
+from feedback.master.outcome import By, Out, Status
 from feedback.master.pipeline import ServiceStatus
 from feedback.master.servers.fleet import Trust
 from feedback.model import Address, DestinationKey, ServiceKey
@@ -37,6 +37,8 @@ KINDS = (
     "check-warning",
     "removed",
     "returned",
+    "stands-in",
+    "relieved",
     "cut",
     "promoted",
     "held",
@@ -84,9 +86,10 @@ class Standing(StrEnum):
     IN = ""
     EJECTED = "ejected"
     BARRED = "barred"
+    STANDBY = "relieved"  # a stand-in that is not needed
 
 
-ENDS = {Standing.EJECTED: "readmitted", Standing.BARRED: "unbarred"}
+ENDS = {Standing.EJECTED: "readmitted", Standing.BARRED: "unbarred", Standing.STANDBY: "stands-in"}
 
 
 class Watcher:
@@ -153,6 +156,8 @@ class Watcher:
 
 def _standing(of: Status) -> Standing:
     if of.zero is not None:
+        if of.zero.by is By.STAND_IN:
+            return Standing.STANDBY
         return Standing.BARRED if of.zero.barred else Standing.IN
     return Standing.EJECTED if of.out is Out.EJECTED else Standing.IN
 
@@ -161,9 +166,9 @@ def _moved(of: Status, before: Standing, now: Standing) -> Iterator[Change]:
     if before is now:
         return
     where = {"service": str(of.service), "destination": str(of.key)}
-    if before is not Standing.IN:
+    if before is not Standing.IN and not (before is Standing.STANDBY and of.zero is not None):
         yield ENDS[before], where
-    if now is Standing.BARRED and of.zero is not None:
+    if now in (Standing.BARRED, Standing.STANDBY) and of.zero is not None:
         yield str(now), where | {"reason": str(of.zero.why)}
     elif now is Standing.EJECTED:
         why = next((str(step.fact) for step in of.steps if isinstance(step.fact, Ejected)), "")
