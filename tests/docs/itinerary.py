@@ -67,6 +67,7 @@ ELSEWHERE = {
     "feedback lab run deadflows": "a scenario; tests/lab/test_waiting_figures.py",
     "python -m bench.cuts": "measures, as root, on a machine that has nothing else to do",
     "feedback lab run writers": "the same",
+    "feedback lab run standin": "a scenario; tests/lab/test_standin.py",
     "feedback drain 10.0.0.11 --then-cut 10m": "tests/master/test_orders.py; what is cut: tests/lab/test_cuts_real.py",
     "feedback cut 10.0.0.11": "tests/cli/test_orders.py, tests/lab/test_cuts_real.py",
     "feedback cut 10.0.0.11 --dry-run": "the same",
