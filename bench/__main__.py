@@ -62,7 +62,7 @@ def on_kernel(script: str, *arguments: str, conn_tab_bits: int = 0, memory_mb: i
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     **{name: partial(on_host, f"{name}.py") for name in ("agent_cost", "pipeline", "fleet", "hostile")},
     **{name: partial(on_kernel, f"{name}.py") for name in ("weight_updates", "replication")},
-    "million": partial(on_kernel, "replication.py", "--session", conn_tab_bits=MILLION_BITS, memory_mb=4096),
+    "million": partial(on_kernel, "replication.py", "--session", conn_tab_bits=MILLION_BITS, memory_mb=2048),
 }
 
 
