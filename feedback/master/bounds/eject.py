@@ -93,7 +93,9 @@ class Failures:
 
     def count(self, window: Window, port: int, *, udp: bool) -> None:
         """Take a window."""
-        answers, failed = _outcomes(window, port, udp)
+        answers, failed = window.completions or 0.0, 0.0
+        if window.applications or window.resets or answers < 0:
+            answers, failed = _outcomes(window, port, udp)
         seconds = window.end - window.start
         fades, least = min(seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS), seconds / MEMORY_SECONDS_MAX
         keep = exp(-(fades if fades > least else least))

@@ -170,7 +170,9 @@ class Capacity:
 
     def observe(self, window: Window) -> None:
         """Take one window of the agent's stream."""
-        used = _used(window)
+        used = window.own if window.own is not None else window.busy - window.stolen
+        if window.applications or used < 0:
+            used = _used(window, used)
         seconds = window.end - window.start
         self._estimate = None
         self._follow(window, used, seconds)
@@ -385,9 +387,8 @@ class Capacity:
         )
 
 
-def _used(window: Window) -> float:
-    """The part of the server that the service uses, of the resource that is nearest to its end."""
-    used = window.own if window.own is not None else window.busy - window.stolen
+def _used(window: Window, used: float) -> float:
+    """The part of the server that the service uses, of the resource that is nearest to its end: `used` of its CPU."""
     for application in window.applications:
         if application.utilisation is not None and application.utilisation > used:
             used = application.utilisation
