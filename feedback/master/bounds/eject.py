@@ -83,7 +83,7 @@ class Failures:
 
     def __init__(self) -> None:
         self.answers = self.failed = 0.0
-        self.last: deque[tuple[float, float]] = deque(maxlen=STRETCH)  # (answers, failures among them)
+        self.last: deque[tuple[float, float]] | None = None  # (answers, failures among them), from the first failure on
         self.times, self.until = 0, 0.0
         self.ejected: Ejected | None = None
         self.pending = False  # ejected, and not yet through a trial
@@ -100,12 +100,14 @@ class Failures:
         fades, least = min(seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS), seconds / MEMORY_SECONDS_MAX
         keep = exp(-(fades if fades > least else least))
         self.answers, self.failed = self.answers * keep + answers, self.failed * keep + failed
-        if answers:
+        if failed and self.last is None:  # good answers before it would only make a stretch less striking
+            self.last = deque(maxlen=STRETCH)
+        if answers and self.last is not None:
             self.last.append((answers, failed))
 
     def forget(self) -> None:
         self.answers = self.failed = 0.0
-        self.last.clear()
+        self.last = None
 
     @property
     def part(self) -> float:
@@ -116,7 +118,7 @@ class Failures:
         if not self.failed or limit >= 1:
             return False
         answers = failed = 0.0
-        for more, of_them in reversed(self.last):
+        for more, of_them in reversed(self.last or ()):
             answers, failed = answers + more, failed + of_them
             if failed > limit * answers and _surprise(answers, failed, limit / 2) >= PROOF:
                 return True

@@ -137,7 +137,7 @@ class Capacity:
         self._had = 1.0  # of the server, over a second
         self._utilisation = 0.0
         self.rate = 0.0  # connections per second
-        self._spans = Spans()
+        self._spans: Spans | None = None
         self._estimate: Estimate | None = None  # as long as nothing has changed
         self._learned: Learned | None = None  # as it was last told
 
@@ -183,12 +183,15 @@ class Capacity:
         elif window.completions is not None:
             self._accumulate(window, seconds, used, window.completions, (window.opened or 0.0) - window.completions)
         else:
-            self._spans.use(window.end, used * window.cores * seconds)
-            self._settle(window)
+            spans = self._counting()
+            spans.use(window.end, used * window.cores * seconds)
+            self._settle(window, spans)
         if self._last is None and self.seed is not None:
             self._last = window
             self._prior.sized()
         self._last, self.blind = window, window.completions is None
+        if not self.blind:
+            self._spans = None
         if self.filter.samples:  # else it moves with the pool's
             self._estimate = self._estimated(window)
 
@@ -197,11 +200,17 @@ class Capacity:
         enough for one that is not `blind`."""
         self.active = active
         if self.blind:
-            self._spans.look(connections, active, now)
+            self._counting().look(connections, active, now)
 
-    def _settle(self, window: Window) -> None:
+    def _counting(self) -> Spans:
+        """What the director counts of it."""
+        if self._spans is None:
+            self._spans = Spans()
+        return self._spans
+
+    def _settle(self, window: Window, spans: Spans) -> None:
         """Without the agent's own counters: samples from the director's."""
-        for span in self._spans.spans():
+        for span in spans.spans():
             seconds = span.end - span.start
             self.rate = span.opened / seconds
             used, grown = span.used_seconds / (window.cores * seconds), float(span.opened - span.completed)

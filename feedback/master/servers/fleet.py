@@ -47,7 +47,7 @@ class Server:
         self.begin(report, now)
         self.patience = self.lost = 0.0
         self.quarantined_until = -inf
-        self._strikes: deque[float] = deque(maxlen=STRIKES)
+        self._strikes: list[float] = []
 
     def begin(self, report: Report, now: float) -> None:
         """Another boot: its counters and its clock start anew."""
@@ -67,7 +67,7 @@ class Server:
 
     def strike(self, now: float) -> None:
         """What it says is impossible. Once is a fault; who goes on is not heard for a while."""
-        self._strikes.append(now)
+        self._strikes = [*self._strikes, now][-STRIKES:]
         if len(self._strikes) == STRIKES and now - self._strikes[0] <= STRIKES_SECONDS:
             self.quarantined_until = now + QUARANTINE_SECONDS
             self._strikes.clear()
