@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from itertools import groupby
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedback.config import Guards
-from feedback.master.bounds.eject import Failures
+from feedback.master.bounds.eject import STRETCH, Failures
 from feedback.master.pool import Pool, Row
 from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import Protocol
@@ -104,6 +107,17 @@ def test_few_answers_must_be_striking_and_many_need_not(answers: int, errors: in
     failures = Failures()
     failures.count(window(1.0, answers=answers, errors=errors), 80, udp=False)
     assert failures.proves(0.10) is proven
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=STRETCH), st.floats(0.05, 0.9))
+def test_good_answers_before_the_first_failure_need_not_be_kept(seen: list[tuple[int, int]], limit: float) -> None:
+    lean, whole = Failures(), Failures()
+    whole.last = deque(maxlen=STRETCH)
+    for k, (good, errors) in enumerate(seen):
+        for failures in (lean, whole):
+            failures.count(window(k / 5, answers=good + errors, errors=errors), 80, udp=False)
+    assert lean.proves(limit) is whole.proves(limit)
+    assert (lean.last is None) is not any(errors for _, errors in seen)
 
 
 def test_a_good_past_does_not_hide_what_it_does_now() -> None:
