@@ -133,11 +133,13 @@ def test_without_the_library_a_guest_has_the_hosts_time_and_no_other_processor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(preload, "library", lambda: None)
-    launch = Uml().launch(tmp_path / "job", tmp_path, tmp_path)
+    job = tmp_path / "job"
+    job.write_bytes(Job(task="script", output=str(tmp_path)).encode())
+    launch = Uml().launch(job, tmp_path, tmp_path)
     assert not launch.own_time
     assert "env" not in launch.command
     with pytest.raises(LabError, match="no time of its own"):
-        Uml(Processor(speed=0.5)).launch(tmp_path / "job", tmp_path, tmp_path)
+        Uml(Processor(speed=0.5)).launch(job, tmp_path, tmp_path)
 
 
 def test_a_kernel_that_the_library_does_not_know_is_given_no_time() -> None:
