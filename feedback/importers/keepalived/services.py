@@ -78,7 +78,8 @@ def imported(nodes: list[Node], remarks: list[Remark]) -> Imported:
         elif node.name != GROUP:
             why = ELSEWHERE.get(node.name)
             said = " ".join(node.words[:2])
-            remarks.append(node.remark(f"{said}: not carried over" + (f": {why}" if why else "")))
+            text = f"{said}: not carried over" + (f": {why}" if why else "")
+            remarks.append(node.remark(text, note=node.name == "global_defs"))  # keepalived's own name and mail
     if not any(n.name == "virtual_server" for n in nodes):
         raise ImportFormatError("there is no virtual_server in it: is it a keepalived.conf with services?")
     return kept(list(drafts.values()), remarks)
