@@ -129,7 +129,7 @@ class Walk:
             while not all(re.search(pattern, seen) for pattern in stop.shows) and time.monotonic() < ends:
                 seen = self._type(self.site[stop.on], stop.line, False)
         else:
-            directory = "/opt/feedback/source" if stop.page == "install.md" else "/root"
+            directory = "/opt/feedback/source" if stop.page in ("install.md", "failure.md") else "/root"
             seen = ""
             for line in typed(VISITS[number]):
                 for name in place(stop, VISITS[number], line)[: 1 if line in ONCE else None]:
