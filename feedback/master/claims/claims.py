@@ -301,6 +301,7 @@ class Claims:
         signed = (have.upper, have.lower) == SIGNATURE
         if signed and claim.cap is None:  # of a master before us, whose state is lost
             claim.cap = Cap(0, 0, *SIGNATURE)
+            claim.barred = claim.barred or not have.weight
         if have.weight:
             return
         if signed:
@@ -315,8 +316,9 @@ class Claims:
             if claim.stated is not None and row.kernel is not None and not claim.theirs:
                 old, had, new = claim.stated, row.weight, row.base.weight
                 now = self.restated(row)
-                part = new * (had if now is None else now) / old if old else self._part(new)
-                claim.restated = (had, max(1, min(WEIGHT_MAX, round(part))) if new else 0)
+                if had or now is not None or not old or not new:  # a zero of ours says nothing of the weight behind it
+                    part = new * (had if now is None else now) / old if old else self._part(new)
+                    claim.restated = (had, max(1, min(WEIGHT_MAX, round(part))) if new else 0)
             claim.stated = None
         self._restates = any(row.claim.restated is not None for row in self._pool.rows)
 
