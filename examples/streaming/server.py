@@ -47,10 +47,14 @@ class Server:
             return int(json.loads(Path(self.directory, f"{self.port}.json").read_text()).get(session, 0))
         return 0
 
-    def tell(self, session: str, offset: int) -> None:
+    def tell(self, session: str, offset: int) -> bool:
+        """False where the agent takes nothing now: to be said again soon."""
         word = {"port": self.port, "session": session, "value": str(offset)}
-        with contextlib.suppress(OSError):  # no agent, or a busy one: the next word counts as well
+        try:
             self.socket.sendto(json.dumps(word).encode(), self.agent)
+        except OSError:
+            return False
+        return True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(OSError, ValueError):
@@ -59,13 +63,14 @@ class Server:
                 return
             sent = self.begins(session)
             writer.write(f"{sent}\n".encode())
+            told = False
             for step in itertools.count():
                 chunk = content(sent, BYTES_PER_SECOND // STEPS_PER_SECOND)
                 writer.write(chunk)
                 sent += len(chunk)
                 await writer.drain()
-                if self.agent and step % (STEPS_PER_SECOND // TELLS_PER_SECOND) == 0:
-                    self.tell(session, acknowledged(writer, sent))
+                if self.agent and (not told or step % (STEPS_PER_SECOND // TELLS_PER_SECOND) == 0):
+                    told = self.tell(session, acknowledged(writer, sent))
                 await asyncio.sleep(1 / STEPS_PER_SECOND)
 
 

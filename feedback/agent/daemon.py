@@ -136,6 +136,20 @@ class Running:
             uplink.send(data)
         return report.interval_seconds
 
+    def sessions_due(self) -> float:
+        """When words on sessions want attention between samples."""
+        source = self.sampler.applications
+        return min(
+            source.due() if source is not None else math.inf, self.desk.due() if self.desk is not None else math.inf
+        )
+
+    def turn_sessions(self, now: float) -> None:
+        source = self.sampler.applications
+        if source is not None and source.due() <= now:
+            source.listen(now)
+        if self.desk is not None and self.desk.due() <= now:
+            self.desk.turn(now)
+
     def close(self) -> None:
         for uplink in self.uplinks:
             uplink.close()
@@ -215,19 +229,17 @@ class Daemon:
 
     def _wait(self, due: float) -> bool:
         """Wait until due, or less. True if pressure set in while reports were rare."""
-        responder, desk = self._running.responder, self._running.desk
+        responder = self._running.responder
         if responder is not None:
             due = min(due, responder.due())
-        if desk is not None:
-            due = min(due, desk.due())
+        due = min(due, self._running.sessions_due())
         timeout_ms = max(0, math.ceil((due - time.monotonic()) * 1000))
         found = self._poll.poll(timeout_ms)
         if responder is not None:
             mine = [descriptor for descriptor, _ in found if responder.owns(descriptor)]
             found = [(descriptor, events) for descriptor, events in found if descriptor not in mine]
             responder.turn(mine, time.monotonic())
-        if desk is not None and desk.due() <= time.monotonic():
-            desk.turn(time.monotonic())
+        self._running.turn_sessions(time.monotonic())
         woken = False
         for descriptor, events in found:
             if descriptor == self._wakeup:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from feedback.agent.signals.applications import (
     DATAGRAM_BYTES_MAX,
     EXPIRES_SECONDS,
+    LISTEN_SECONDS,
     PORTS_MAX,
     ApplicationSource,
     decode,
@@ -111,3 +112,16 @@ def test_no_datagram_raises_anything_but_a_refusal(data: bytes) -> None:
         decode(data)
     except ValueError as error:
         assert str(error)
+
+
+def test_while_sessions_speak_the_socket_is_listened_to_often(source: ApplicationSource) -> None:
+    say(source, b'{"in_flight": 1}')
+    source.sample(1.0)
+    assert source.due() == float("inf")  # at the next sample is soon enough
+    say(source, b'{"port": 80, "session": "u7", "value": "1"}')
+    source.sample(2.0)
+    assert source.due() == 2.0 + LISTEN_SECONDS
+    say(source, b'{"port": 80, "session": "u7", "value": "2"}')
+    source.listen(source.due())
+    assert source.due() == 2.0 + 2 * LISTEN_SECONDS
+    assert [word.value for word in source.sessions.news(3.0)] == ["2"]

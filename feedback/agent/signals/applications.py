@@ -31,6 +31,7 @@ from feedback.wire import SESSION_PATTERN, Application, Session, printable
 EXPIRES_SECONDS = 5.0
 DATAGRAM_BYTES_MAX = 2048
 DATAGRAMS_PER_SAMPLE = 256  # an application gone wild costs no more than this
+LISTEN_SECONDS = 0.02
 PORTS_MAX = 64  # as many as a report takes
 
 
@@ -72,6 +73,7 @@ class ApplicationSource:
         self.refused = 0
         self.problem = ""  # the last refusal's text
         self.sessions = Sessions()
+        self._listened_at = 0.0
         self._heard: dict[int, tuple[float, Application]] = {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -82,13 +84,22 @@ class ApplicationSource:
             self._socket.close()
             raise SignalError(f"{path}: cannot listen there: {error.strerror or error}") from None
 
-    def sample(self, now: float) -> tuple[Application, ...]:
+    def due(self) -> float:
+        """When `listen` is due. While sessions speak, often: the kernel may queue ten datagrams, and drops the rest."""
+        return self._listened_at + LISTEN_SECONDS if len(self.sessions) else float("inf")
+
+    def listen(self, now: float) -> None:
+        """Take what was said meanwhile."""
+        self._listened_at = now
         for _ in range(DATAGRAMS_PER_SAMPLE):
             try:
                 data = self._socket.recv(DATAGRAM_BYTES_MAX + 1)
             except OSError:  # nothing more; recv on a bound datagram socket fails for no other reason
                 break
             self._hear(data, now)
+
+    def sample(self, now: float) -> tuple[Application, ...]:
+        self.listen(now)
         for port in [p for p, (heard_at, _) in self._heard.items() if now - heard_at > EXPIRES_SECONDS]:
             del self._heard[port]
         return tuple(application for _, application in self._heard.values())
