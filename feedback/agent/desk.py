@@ -7,7 +7,6 @@ rename. Nothing is opened before there is something to say or to hear.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ from feedback import wire
 from feedback.agent.signals.files import SignalError
 from feedback.agent.uplink import SESSIONS, State, Uplink
 from feedback.config import MasterLink
+from feedback.ops import files
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
 from feedback.sessions import REPEAT_SECONDS, Sessions
@@ -44,7 +44,7 @@ class Desk:
         self._here = wire.encode(wire.Sessions(wire.PROTOCOL, name))
         self._greeted = [float("-inf")] * len(masters)  # when each was told so
         self._speakers: dict[str, Sessions] = {}
-        self._written: dict[int, bytes] = {}
+        self._written: dict[int, str] = {}
         self._turned_at = 0.0
         self._failed = ""
         if directory is not None:
@@ -101,9 +101,9 @@ class Desk:
         assert self._directory is not None
         try:
             for port, values in self._by_port(now).items():
-                text = msgspec.json.encode(values)
+                text = msgspec.json.encode(values).decode()
                 if text != self._written.get(port):
-                    _replace(self._directory / f"{port}.json", text)
+                    files.write(self._directory / f"{port}.json", text)
                     self._written[port] = text
         except OSError as error:
             self._complain(f"{self._directory}: {error.strerror or error}")
@@ -136,11 +136,3 @@ def _clear(directory: Path) -> None:
     for path in directory.glob("*.json"):
         if path.stem.isdecimal():
             path.unlink()
-
-
-def _replace(path: Path, text: bytes) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text)
-    beside.replace(path)

@@ -198,3 +198,18 @@ def test_a_directory_that_cannot_be_made_is_said(site: Site, tmp_path: Path) -> 
     with pytest.raises(SignalError, match="no/such: cannot be used for sessions: No such file"):
         Desk("rs4", (), keys.load_secret(tmp_path / "rs4.key_secret"), site.context, Log("test"), None,
              tmp_path / "no" / "such")  # fmt: skip
+
+
+def test_what_cannot_be_written_is_said_once_and_written_when_it_can_be(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = Desk("rs4", (), keys.load_secret(tmp_path / "rs4.key_secret"), site.context, Log("test"), None, site.words)
+    desk._hear(wire.encode(wire.Sessions(wire.PROTOCOL, "rs1", (wire.Session(80, "u7", "1"),))))
+    site.words.rmdir()
+    for now in (1.0, 2.0, 3.0):
+        desk.turn(now)
+    assert capsys.readouterr().err.count("sessions-failed") == 1
+    site.words.mkdir()
+    desk.turn(4.0)
+    assert site.read() == {"u7": "1"}
+    assert [path.name for path in site.words.iterdir()] == ["80.json"]

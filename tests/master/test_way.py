@@ -63,7 +63,7 @@ def test_the_source_is_in_the_servers_network_and_no_vip(
 
 
 def test_a_host_with_no_address_but_the_vip_asks_nothing(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(way, "_routed", lambda address: VIP)
+    monkeypatch.setattr(way, "routed", lambda address: VIP)
     obstacle = way._way(RIP, VIP, BESIDE[:1]).obstacle
     assert obstacle is not None and "no address but the VIP towards 10.0.0.11" in obstacle.reason
 

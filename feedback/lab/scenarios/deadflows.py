@@ -26,6 +26,7 @@ from feedback.lab.bounds import Bound
 from feedback.lab.figures import Figures
 from feedback.lab.job import Job, Options
 from feedback.lab.pair import checkers, topology
+from feedback.lab.pair import figures as pair_figures
 from feedback.lab.pair.injury import Death, service_links
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand, targets, udp_target
@@ -105,11 +106,10 @@ class Deadflows(Scenario):
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {"bound_ms": 1000 * (FALL * INTERVAL_SECONDS + SLACK_SECONDS)}
         for variant, trace in traces.items():
-            prefix = "" if variant == "feedback" else f"{variant}_"
             waited = read(trace.output / FILE)
             died = next(e for e in trace.events if e.what == "died")
             made = of_clients(waited, died.at, trace.moment("wake"), died.details["server"])
-            found |= {f"{prefix}{what}": value for what, value in made.items()}
+            found |= pair_figures.named(variant, made)
         return found
 
 

@@ -25,6 +25,7 @@ from feedback.lab.bounds import Bound
 from feedback.lab.error import LabError
 from feedback.lab.figures import Figures
 from feedback.lab.job import Job, Options
+from feedback.lab.pair import figures as pair_figures
 from feedback.lab.pair.injury import Death, service_links
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand
@@ -121,8 +122,7 @@ class StandIn(Scenario):
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {}
         for variant, trace in traces.items():
-            prefix = "" if variant == "feedback" else f"{variant}_"
-            found |= {f"{prefix}{what}": value for what, value in _of(trace).items()}
+            found |= pair_figures.named(variant, _of(trace))
         return found
 
 

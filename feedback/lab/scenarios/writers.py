@@ -30,6 +30,7 @@ from feedback.lab.bounds import Bound
 from feedback.lab.error import LabError
 from feedback.lab.figures import Figures
 from feedback.lab.job import Job, Options
+from feedback.lab.pair import figures as pair_figures
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PYTHON, PairStand
@@ -97,9 +98,8 @@ class Writers(Scenario):
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {}
         for variant, trace in traces.items():
-            prefix = "" if variant == "feedback" else f"{variant}_"
             made = of_writers(read_writes(trace.output), read_ends(trace.output), trace.events)
-            found |= {f"{prefix}{what}": value for what, value in made.items()}
+            found |= pair_figures.named(variant, made)
         return found
 
 

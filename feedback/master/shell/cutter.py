@@ -32,6 +32,7 @@ from feedback.master.cuts.course import Cut, Do, Told
 from feedback.master.cuts.listing import Listing, Place
 from feedback.master.cuts.plan import Plan, Summary
 from feedback.master.cuts.segments import Flow, Heard, Way
+from feedback.master.shell.way import routed
 from feedback.model import Destination, Forward
 from feedback.ops.logs import Log
 
@@ -320,11 +321,8 @@ def _heard(each: socket.socket) -> Heard | None:
 
 def _source(server: bytes) -> bytes:
     """The address from which this host would speak to it."""
-    family = socket.AF_INET if len(server) == 4 else socket.AF_INET6
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((socket.inet_ntop(family, server), 9))
-            return socket.inet_pton(family, sock.getsockname()[0])
+        return routed(ip_address(server)).packed
     except OSError:
         return bytes(len(server))
 

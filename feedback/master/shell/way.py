@@ -88,7 +88,7 @@ class Ways:
 
 
 def _way(address: Address, vip: Address, there: Local) -> Way:
-    source = _near(address, there) or _routed(address)
+    source = _near(address, there) or routed(address)
     if source == vip:
         reason = f"this host has no address but the VIP towards {address}: the server would answer itself"
         return Way(str(source), Unasked(reason, "ip addr add ADDRESS/PREFIX dev INTERFACE"))
@@ -109,7 +109,7 @@ def _near(address: Address, there: Local) -> Address | None:
     return next((own.ip for _, own in there if address in own.network and own.network.num_addresses > 1), None)
 
 
-def _routed(address: Address) -> Address:
+def routed(address: Address) -> Address:
     """What the routing table says; nothing is sent."""
     with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as client:
         client.connect((str(address), 9))
