@@ -59,6 +59,12 @@ first_option, second_option = (
     )
     for which in ("first", "second")
 )
+firewall_option = click.option(
+    "--firewall",
+    type=click.Choice(["strict"]),
+    help="On both directors of a pair: strict drops what is not accepted, what is invalid, and what begins without a "
+    "SYN (docs/firewall.md).",
+)
 output_option = click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -109,6 +115,7 @@ def list_command(as_json: bool) -> None:
 @accel_option
 @first_option
 @second_option
+@firewall_option
 @click.option("--only", metavar="POLICY,...", help="Only these policies; figures that compare others are left out.")
 @output_option
 @click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
@@ -126,6 +133,7 @@ def run(
     accel: str | None,
     first_kernel: str | None,
     second_kernel: str | None,
+    firewall: str | None,
     only: str | None,
     output: Path | None,
     as_json: bool,
@@ -148,6 +156,7 @@ def run(
         raise click.UsageError("--first-kernel and --second-kernel: one of the two has the guest's own")
     foreign = "d1" if first_kernel else "d2" if second_kernel else ""
     options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed, "foreign": foreign}
+    options["firewall"] = firewall or ""
     where = _Where(kernel, processors, accel, processor_speed, stolen)
     result = _run(scenario, output, where, policies, seconds, options, as_json=as_json)
     if as_json:

@@ -15,7 +15,8 @@ from feedback.lab.error import LabError
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line chooses; None: the scenario's own. `seconds` is of load, the whole run of one variant.
     With `adopt` somebody else owns the service, and the master adjusts weights and thresholds only. `foreign` names a
-    director of a pair that has a kernel of its own within the guest."""
+    director of a pair that has a kernel of its own within the guest; `firewall` is one on both directors of a pair
+    (pair/firewall.py)."""
 
     law: str | None = None
     scheduler: str | None = None
@@ -23,6 +24,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     seed: int = 1
     foreign: str = ""
+    firewall: str = ""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -97,6 +97,8 @@ def run(
     options = options or Options(seconds=scenario.seconds)
     chosen = kernel or choose()
     variants = _mixed(scenario, chosen) if options.foreign else _variants(scenario, only)
+    if options.firewall and not scenario.paired:
+        raise LabError(f"{name} has no pair of directors: --firewall has nowhere to be")
     if options.seconds < scenario.seconds_least:
         raise LabError(f"scenario {name} needs at least {scenario.seconds_least:g} seconds, not {options.seconds:g}")
     jobs = [_job(name, variant, output, options, number) for number, variant in enumerate(variants)]
@@ -211,6 +213,7 @@ def _chosen(scenario: Scenario, options: Options) -> dict[str, Any]:
         "law": options.law or scenario.law,
         "scheduler": options.scheduler or ("wlc" if options.adopt else scenario.scheduler),
         "load_seconds": options.seconds,
+        **({"firewall": options.firewall} if options.firewall else {}),
     }
 
 

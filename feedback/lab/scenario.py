@@ -27,6 +27,7 @@ class Scenario(ABC):
     law: str  # of the policy feedback, unless the options say otherwise
     scheduler: str
     bounds: tuple[Bound, ...]
+    paired = False  # there are two directors, which may have a firewall
     conn_tab_bits = 0  # of the kernel's table of connections; 0: as it comes
 
     @abstractmethod

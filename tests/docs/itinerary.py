@@ -57,6 +57,7 @@ ELSEWHERE = {
     "feedback lab run join": "the same",
     "feedback lab run silence": "the same",
     "feedback lab run takeover": "the same",
+    "feedback lab run takeover --firewall strict": "the same",
     "feedback simulate --case starved": "tests/simulate/test_verdict.py",
     "feedback simulate --case wlc-memory": "tests/simulate/test_verdict.py",
     "promtool test rules contrib/prometheus/feedback.test.yml": "tests/web/test_prometheus.py",

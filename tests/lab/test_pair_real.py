@@ -11,10 +11,11 @@ import pytest
 
 from feedback.ipvs import SyncRole
 from feedback.lab import network
+from feedback.lab.job import Options
 from feedback.lab.pair import frames, injury, looks
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.stand import PairStand, targets, udp_target
-from feedback.lab.pair.topology import DIRECTORS, FLOATING, Node, heartbeat_address, pair
+from feedback.lab.pair.topology import DIRECTORS, FLOATING, VIP, Node, heartbeat_address, pair
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import Plan, Stream
 
@@ -71,6 +72,20 @@ def test_every_way_forwards_and_every_byte_comes_back(stand: PairStand) -> None:
     assert {stream.target for stream in found} == {"route4", "route6", "masquerade4", "masquerade6", "udp"}
     assert [stream for stream in found if not stream.survived] == []
     assert stand.machines[SECOND.name].table() == {}
+
+
+def test_a_strict_firewall_lets_every_way_through_and_drops_what_is_not_accepted(tmp_path: Path) -> None:
+    name = f"pair{os.getpid()}x{next(runs)}"
+    with PairStand(pair(name), tmp_path, Options(firewall="strict")) as stand:
+        serve(stand, FIRST)
+        stand.start_client(plan())
+        stand.wait_until_established()
+        assert [stream for stream in finished(stand) if not stream.survived] == []
+        with network.entered(stand.pair.namespace("client")), socket.socket() as sock:
+            sock.settimeout(0.5)
+            with pytest.raises(TimeoutError):  # and not refused
+                sock.connect((str(VIP), 9))
+    network.remove_run(name)
 
 
 def test_a_dead_director_takes_every_way_with_it(stand: PairStand) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from feedback.ipvs import SyncDaemon, SyncRole
 from feedback.lab import network
 from feedback.lab.error import LabError
+from feedback.lab.job import Options
 from feedback.lab.pair import frames, looks, topology
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.machine import Foreign, Machine, Namespaced
@@ -34,6 +35,7 @@ FOREIGN_PATIENCE = 8.0  # a daemon's start takes so much longer on a kernel with
 LOOK_SECONDS = 0.005
 VISIT_SECONDS = 2.0
 PORTS = (topology.ROUTE_PORT, topology.MASQUERADE_PORT, topology.PERSISTENT_PORT)
+PLAIN = Options()
 HERTZ = os.sysconf("SC_CLK_TCK")
 # What a run before this one may have left in the directory.
 STALE = (looks.FILE, streams.FILE, "client.ready", "client.woken", "client.progress")
@@ -42,10 +44,10 @@ STALE = (looks.FILE, streams.FILE, "client.ready", "client.woken", "client.progr
 class PairStand(Scene):
     """Raises LabError where something does not come up."""
 
-    def __init__(self, pair: Pair, output: Path, foreign: str = "") -> None:
-        """`foreign` is the director on a kernel of its own, if any."""
+    def __init__(self, pair: Pair, output: Path, options: Options = PLAIN) -> None:
+        """Of the options: which director is on a kernel of its own, and the firewall on both."""
         super().__init__(output)
-        self.pair = pair
+        self.pair, foreign = pair, options.foreign
         self.patience = FOREIGN_PATIENCE if foreign else 1.0
         for name in STALE:
             (output / name).unlink(missing_ok=True)
@@ -65,6 +67,8 @@ class PairStand(Scene):
                 self.machines[director.name] = Foreign(pair, director, self.processes, output)
             else:
                 self.machines[director.name] = Namespaced(pair, director, self.processes)
+            if options.firewall:
+                self.machines[director.name].guard(options.firewall)
         for server in pair.servers:
             command = [*PYTHON, "feedback.lab.workload.echo", server.name, *map(str, PORTS)]
             self.processes.start(server.name, command, namespace=pair.namespace(server.name))

@@ -58,6 +58,7 @@ CLOCK_STEPS = (HOUR, -2 * HOUR, HOUR)
 class ChaosPair(Scenario):
     name = "chaospair"
     summary = "bad heartbeat cables and a set clock, on a pair of directors under load: nothing may change"
+    paired = True
     variants = ("feedback",)
     seconds = BEFORE_SECONDS + len(PHASES) * (HURT_SECONDS + CALM_SECONDS) + len(CLOCK_STEPS) * CALM_SECONDS + 2
     seconds_least = seconds
@@ -81,7 +82,7 @@ class ChaosPair(Scenario):
 
     def run(self, job: Job, output: Path) -> None:
         options = job.options
-        with PairStand(pair(job.run), output) as stand, contextlib.ExitStack() as undo:
+        with PairStand(pair(job.run), output, job.options) as stand, contextlib.ExitStack() as undo:
             both = Product(stand)
             begin(stand, both, plan(options))
             stand.event("visits", found=stand.visit())

@@ -75,6 +75,7 @@ BEATS = "beats"
 class Crowd(Scenario):
     name = "crowd"
     summary = "a standby starts with 200,000 connections there, persistent ones among them, then the active one dies"
+    paired = True
     variants = ("feedback",)
     seconds = 120.0
     seconds_least = 120.0
@@ -94,7 +95,7 @@ class Crowd(Scenario):
 
     def run(self, job: Job, output: Path) -> None:
         first, second = DIRECTORS
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, job.options) as stand:
             both = Product(stand)
             both.start(first)
             both.wait_until_active(first)

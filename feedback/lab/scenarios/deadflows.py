@@ -48,6 +48,7 @@ BEFORE_SECONDS = 2.0
 class Deadflows(Scenario):
     name = "deadflows"
     summary = "a server dies with 500 UDP flows and 500 idle TCP connections: who is told, and when"
+    paired = True
     variants = ("feedback", "takeover", "keepalived", "keepalived_told", "ldirectord")
     seconds = 12.0
     seconds_least = 8.0
@@ -68,7 +69,7 @@ class Deadflows(Scenario):
     def run(self, job: Job, output: Path) -> None:
         options = job.options
         first, second = DIRECTORS
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, job.options) as stand:
             dead = stand.pair.servers[0]
             if job.variant in ("feedback", "takeover"):
                 both = Product(stand, masters=True, services=master_services(stand.pair))

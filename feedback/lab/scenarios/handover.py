@@ -26,6 +26,7 @@ BEFORE_SECONDS = 1.0  # what was sent then may be on its way still when the orde
 class Handover(Scenario):
     name = "handover"
     summary = "the active director is relieved with 1,000 open connections: feedback, and keepalived stopped"
+    paired = True
     variants = ("feedback", "keepalived", "keepalived_fast")
     mixed_variants = ("feedback",)
     seconds = 22.0
@@ -43,7 +44,7 @@ class Handover(Scenario):
 
     def run(self, job: Job, output: Path) -> None:
         options = job.options
-        with PairStand(pair(job.run), output, options.foreign) as stand:
+        with PairStand(pair(job.run), output, options) as stand:
             both = directors(stand, job.variant)
             start = begin(stand, both, plan(options))
             stand.event("visits", found=stand.visit())

@@ -37,6 +37,7 @@ WAKE_RATE = 1500.0
 class Latejoin(Scenario):
     name = "latejoin"
     summary = "a standby starts with 20,000 connections there, then the active one dies: feedback, the kernel alone"
+    paired = True
     variants = ("feedback", "kernel")
     seconds = 60.0  # with the time that it takes to establish them all
     seconds_least = 60.0
@@ -52,7 +53,7 @@ class Latejoin(Scenario):
     def run(self, job: Job, output: Path) -> None:
         options = job.options
         first, second = DIRECTORS
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, job.options) as stand:
             both = directors(stand, job.variant)
             both.start(first)
             both.wait_until_active(first)

@@ -35,6 +35,7 @@ STEPS = {"killed": AWAY_SECONDS, "upgraded": 0.0, "frozen": FROZEN_SECONDS}
 class Restart(Scenario):
     name = "restart"
     summary = "our daemons killed, upgraded and frozen under load, on the standby and on the active director"
+    paired = True
     variants = ("feedback", "keepalived_fast")
     seconds = BEFORE_SECONDS + 2 * (sum(STEPS.values()) + len(STEPS) * BACK_SECONDS) + 2
     seconds_least = seconds
@@ -52,7 +53,7 @@ class Restart(Scenario):
 
     def run(self, job: Job, output: Path) -> None:
         options = job.options
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, job.options) as stand:
             both = directors(stand, job.variant, masters=True)
             start = begin(stand, both, plan(options))
             stand.event("visits", found=stand.visit())

@@ -39,6 +39,7 @@ SETTLE_SECONDS = 1.0  # after healing: then one is active, and nothing changes a
 class Splitlinks(Scenario):
     name = "splitlinks"
     summary = "heartbeat cables cut one after another while both data paths live, then healed"
+    paired = True
     variants = ("feedback", "keepalived_fast")
     seconds = BEFORE_SECONDS + sum(PHASES.values()) + 2
     seconds_least = seconds
@@ -56,7 +57,7 @@ class Splitlinks(Scenario):
 
     def run(self, job: Job, output: Path) -> None:
         options = job.options
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, job.options) as stand:
             both = directors(stand, job.variant)
             moment = begin(stand, both, plan(options)) + BEFORE_SECONDS
             with contextlib.closing(_Acts(stand)) as acts:

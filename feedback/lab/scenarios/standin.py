@@ -50,6 +50,7 @@ SLACK_MS = 700.0  # from detection on: the kernel forgets, the client answers, a
 class StandIn(Scenario):
     name = "standin"
     summary = "a server dies in the middle of downloads: its stand-in goes on where it was"
+    paired = True
     variants = ("feedback", "takeover", "today")
     seconds = 16.0
     seconds_least = 14.0
@@ -73,7 +74,7 @@ class StandIn(Scenario):
         if not EXAMPLE.is_dir():
             raise LabError(f"{EXAMPLE}: not there: this scenario runs from a checkout")
         first, second = DIRECTORS
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, job.options) as stand:
             stand.event("clock", wall=time.time() - time.monotonic())
             both = Product(stand, masters=True, services=_service(stand, job.variant), agents=stand.pair.servers[:2])
             both.start(first)

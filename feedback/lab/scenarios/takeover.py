@@ -32,6 +32,7 @@ from feedback.lab.trace import Trace
 class Takeover(Scenario):
     name = "takeover"
     summary = "the active director dies with 1,000 open connections: feedback, and keepalived at 1 s and 0.1 s"
+    paired = True
     variants = ("feedback", "keepalived", "keepalived_fast")
     mixed_variants = ("feedback",)
     seconds = 22.0
@@ -52,7 +53,7 @@ class Takeover(Scenario):
     def run(self, job: Job, output: Path) -> None:
         options = job.options
         first = DIRECTORS[0]
-        with PairStand(pair(job.run), output, options.foreign) as stand:
+        with PairStand(pair(job.run), output, options) as stand:
             both = directors(stand, job.variant)
             start = begin(stand, both, plan(options))
             stand.event("visits", found=stand.visit())

@@ -53,6 +53,7 @@ INTERVAL_SECONDS, TIMEOUT_SECONDS, FALL = 1.0, 0.5, 2
 class Writers(Scenario):
     name = "writers"
     summary = "a database with one writer changes its writer: who writes where, and for how long nobody does"
+    paired = True
     variants = ("feedback", "takeover", "today")
     seconds = STEP_SECONDS * (len(PROMOTED) + 4) + WATCH_SECONDS
     seconds_least = seconds
@@ -76,7 +77,7 @@ class Writers(Scenario):
         first, second = DIRECTORS
         words = output / "primary"
         words.mkdir(exist_ok=True)
-        with PairStand(pair(job.run), output) as stand:
+        with PairStand(pair(job.run), output, job.options) as stand:
             for server in stand.pair.servers:
                 (words / str(server.front)).touch()
             options = "" if job.variant == "today" else 'law_options = { sticky = true, cut = "both" }\n'

@@ -117,6 +117,9 @@ class Foreign:
     def make_services(self) -> None:
         self._call("make_services")
 
+    def guard(self, firewall: str) -> None:
+        self._call("guard", firewall=firewall)
+
     def start(self, name: str, command: list[str]) -> None:
         self._call("start", name=name, command=command)
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from feedback.ipvs import Client, IpvsError
 from feedback.lab import network
 from feedback.lab.error import LabError
-from feedback.lab.pair import topology
+from feedback.lab.pair import firewall, topology
 from feedback.lab.pair.machine import machine
 from feedback.lab.pair.machine.foreign import interfaces
 from feedback.lab.pair.topology import DIRECTORS, Node, Pair
@@ -52,6 +52,8 @@ class Inside:
                 return machine.table(self.ipvs)
             case "make_services":
                 machine.make_services(self.ipvs, self.pair)
+            case "guard":
+                firewall.load(request["firewall"])
             case "start":
                 self.processes.start(request["name"], request["command"])
             case "signal":

@@ -10,6 +10,7 @@ from feedback.ipvs import Client
 from feedback.lab import network
 from feedback.lab.error import LabError
 from feedback.lab.pair import topology
+from feedback.lab.pair.firewall import load
 from feedback.lab.pair.topology import Node, Pair
 from feedback.lab.process import Processes
 from feedback.ops import control
@@ -23,6 +24,10 @@ class Machine(Protocol):
 
     def make_services(self) -> None:
         """All of the pair's. Raises LabError."""
+        ...
+
+    def guard(self, firewall: str) -> None:
+        """Its rules, before anything runs. Raises LabError."""
         ...
 
     def start(self, name: str, command: list[str]) -> None: ...
@@ -57,6 +62,10 @@ class Namespaced:
 
     def make_services(self) -> None:
         make_services(self.ipvs, self.pair)
+
+    def guard(self, firewall: str) -> None:
+        with network.entered(self.namespace):
+            load(firewall)
 
     def start(self, name: str, command: list[str]) -> None:
         self.processes.start(name, command, namespace=self.namespace)
