@@ -56,6 +56,7 @@ test: check
 	$(BIN)/pytest -m 'lab and not long and not kernels'
 
 test-all: test
+	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'long and not lab'
 	$(BIN)/pytest -m 'lab and long and not kernels'
 
 # Where it stops, it goes on the next time; `make clean` forgets what has run.
@@ -69,7 +70,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'not lab' # one more than cores: many tests wait
+	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'not lab and not long' # one more than cores: many tests wait
 
 format: setup
 	$(BIN)/ruff format .

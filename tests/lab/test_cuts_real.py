@@ -14,7 +14,7 @@ import pytest
 
 from feedback.ipvs import sysctl
 from feedback.lab import network
-from feedback.lab.pair.stand import PairStand, targets
+from feedback.lab.pair.stand import PairStand, targets, udp_target
 from feedback.lab.pair.topology import DIRECTORS, ROUTE_PORT, VIP, pair
 from feedback.lab.workload import waiting
 from feedback.lab.workload.streams import Plan
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.lab
 runs = itertools.count(1)
 FIRST = DIRECTORS[0]
 CONNECTIONS = 120
+MANY, UDP_FLOWS = 10_000, 60
 
 
 @pytest.fixture
@@ -102,6 +103,31 @@ def test_every_idle_client_of_a_removed_server_is_told_and_nobody_else(stand: Pa
     assert len(mine) == before and all(w.told == "ECONNRESET" for w in mine)
     assert {w.target for w in mine} == {"route4", "route6", "masquerade4", "masquerade6"}
     assert all(not w.told and w.woken for w in found if w.servers != ["r1"])
+    cutting.cutter.close()
+
+
+@pytest.mark.long
+def test_ten_thousand_flows_are_cut_and_nobody_else_loses_a_packet(served: PairStand) -> None:
+    served.start_waiting(Plan(targets(), 3 * MANY, 1, udp=udp_target(), udp_flows=UDP_FLOWS))
+    served.wait_until_established(300.0)
+    cutting = Cutting(served)
+    places = cutting.destinations(served.pair.servers[0].number)
+    before = established(served, "r1")
+    assert before > 0.9 * MANY
+    cutting.do(Do.LIST, places)
+    assert not cutting.ipvs.apply([RemoveDestination(service, each.key) for service, each in places])
+    told = cutting.do(Do.CUT, places)
+    assert sum(t.summary.told for t in told if t.summary is not None) == before
+    served.sleep_until(served.now() + 1.0)
+    served.wake()
+    served.processes.wait("client", 60.0)
+    found = waiting.read(served.output / waiting.FILE)
+    tcp, udp = [w for w in found if w.kind == "tcp"], [w for w in found if w.kind == "udp"]
+    assert all(w.told == "ECONNRESET" for w in tcp if w.servers == ["r1"])
+    assert all(not w.told and w.woken for w in tcp if w.servers != ["r1"])
+    # A datagram is asked again when it has no answer for as long: a lost one would be a silence of at least that.
+    assert len(udp) == UDP_FLOWS and all(len(w.servers) == 1 for w in udp)
+    assert max(w.silence_seconds for w in udp) < waiting.AGAIN_SECONDS
     cutting.cutter.close()
 
 

@@ -222,11 +222,29 @@ def test_of_a_package_the_regular_files_are_read(tmp_path: Path) -> None:
 
 CORE = "real and (threshold or upper or weight or service)"
 GUEST_SECONDS = 600.0  # emulated, and beside other work
+RULES = """
+-A -t 10.9.0.100:80 -s wlc -p 300 -M 255.255.255.0
+-a -t 10.9.0.100:80 -r 10.9.0.1:80 -g -w 10 -x 100 -y 80
+-a -t 10.9.0.100:80 -r 10.9.0.2:80 -g -w 65535
+-e -t 10.9.0.100:80 -r 10.9.0.1:80 -g -w 0
+-A -u [fd09::100]:53 -s mh -b mh-port
+-a -u [fd09::100]:53 -r [fd09::1]:53 -i -w 7
+-A -f 7 -s sed
+-a -f 7 -r 10.9.0.1:0 -m -w 3
+-a -f 7 -r 10.9.0.2:0 -m -w 4
+-d -f 7 -r 10.9.0.1:0
+"""
 SCRIPT = """
 import os, pathlib
+from feedback.ipvs import Client, FakeKernel
+from feedback.ipvs.text import format_table, parse
 output = pathlib.Path({output!r})
 (output / "told").write_text(" ".join((os.uname().release, str(os.cpu_count()))))
-(output / "table").write_text(pathlib.Path("/proc/net/ip_vs").read_text())
+with Client() as real:
+    for kernel in (real, fake := FakeKernel()):
+        assert not kernel.apply(parse({rules!r}))
+    for name, kernel in (("real", real), ("fake", fake)):
+        (output / name).write_text(format_table(kernel.snapshot()))
 pathlib.Path({trace!r}).touch()
 try:
     pathlib.Path({inside!r}).touch()
@@ -241,25 +259,28 @@ except OSError as error:
     [("newest", 1), pytest.param("6.1", 2, marks=pytest.mark.kernels)],
 )
 @pytest.mark.lab(on="host")
-@pytest.mark.long
-def test_a_debian_kernel_boots_and_writes_into_its_output_directory_only(
+def test_a_debian_kernel_keeps_a_table_and_writes_into_its_output_directory_only(
     name: str, processors: int, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
     output.mkdir()
     trace, inside = Path(f"/tmp/{tmp_path.name}-trace"), Path(__file__).parent / "trace"
-    (output / "job.py").write_text(SCRIPT.format(output=str(output), trace=str(trace), inside=str(inside)))
+    script = SCRIPT.format(output=str(output), trace=str(trace), inside=str(inside), rules=RULES)
+    (output / "job.py").write_text(script)
     kernel = Qemu(name, processors=processors)
     with Guest(kernel, Job(task="script", output=str(output), arguments=(str(output / "job.py"),))) as guest:
         guest.wait(GUEST_SECONDS)
     assert (output / "told").read_text() == f"{unpacked(name).release} {processors}"
-    assert "IP Virtual Server" in (output / "table").read_text()
+    table = (output / "real").read_text()
+    assert table == (output / "fake").read_text()
+    assert "-r 10.9.0.1:80 -g -w 0" in table
     assert "Read-only" in (output / "refused").read_text()
     assert not trace.exists()
     assert not inside.exists()
 
 
 @pytest.mark.lab(on="host")
+@pytest.mark.long
 def test_the_core_of_the_contract_holds_on_the_newest_kernel(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """The rest of it is `make test-kernels`."""
     directory, arguments = str(pytestconfig.rootpath), ("tests/ipvs/test_contract.py", "-k", CORE)

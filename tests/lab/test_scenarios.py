@@ -173,6 +173,7 @@ def test_a_scenario_too_short_for_its_figures_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.lab(on="host")
+@pytest.mark.long
 def test_blackhole_finds_the_failing_server_by_its_own_word(tmp_path: Path) -> None:
     # Another guest runs beside this one and both crowd the host: that it is found is shown here, how fast by `lab run`.
     # Equal weights, so that its part of the requests does not hang on what was learned: under sed a smaller weight may

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import msgspec
 import pytest
@@ -328,9 +328,21 @@ def one_weight(t: Town) -> None:
     t.set(2, 1)
 
 
-@pytest.mark.parametrize("scheduler", ["sed", "wlc", "wrr"])
-@pytest.mark.parametrize("every", [0.4, 2.0, 5.0])
-@pytest.mark.parametrize("owner", [rewritten, made_anew, made_anew_slowly, emptied_and_filled, one_weight])
+SCHEDULERS, EVERY = ("sed", "wlc", "wrr"), (0.4, 2.0, 5.0)
+OWNERS = (rewritten, made_anew, made_anew_slowly, emptied_and_filled, one_weight)
+# A Latin square: each of the three in each way of each of the others. The rest of the cube is left to `make test-all`.
+SQUARE = {(owner, EVERY[(i + j) % 3], s) for i, owner in enumerate(OWNERS) for j, s in enumerate(SCHEDULERS)}
+
+
+@pytest.mark.parametrize(
+    ("owner", "every", "scheduler"),
+    [
+        pytest.param(
+            *case, marks=() if case in SQUARE else pytest.mark.long, id=f"{case[0].__name__}-{case[1]}-{case[2]}"
+        )
+        for case in product(OWNERS, EVERY, SCHEDULERS)
+    ],
+)
 def test_an_owner_who_rewrites_every_few_seconds_is_let_be_for_longer_each_time(
     owner: Callable[[Town], None], every: float, scheduler: str
 ) -> None:

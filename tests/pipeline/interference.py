@@ -174,9 +174,10 @@ class Pair:
             most = max(HOT, SHARE[bound]) if self._froze else SHARE[bound]
             if not within(shares[0][k], shares[1][k], most):
                 yield f"share{word}: {k} has {shares[1][k]:.4f} of what honest ones have, not {shares[0][k]:.4f}"
+            most *= WEIGHT[bound] / SHARE[bound]  # what its share may differ by, and its rounding
             rounded = min(abs(weights[0][k] - weights[1][k]) * total for total in totals) <= GRAIN
             few = self._scheduler == "wlc" and self._counts(k).active < OPEN
-            if self._weighs and not rounded and not few and not within(weights[0][k], weights[1][k], WEIGHT[bound]):
+            if self._weighs and not rounded and not few and not within(weights[0][k], weights[1][k], most):
                 yield f"weight{word}: {k} has {weights[1][k]:.4f} of what honest ones have, not {weights[0][k]:.4f}"
 
     def _learned(self, keys: Sequence[DestinationKey], settings: Both, bound: int) -> Iterator[str]:
