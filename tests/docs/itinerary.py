@@ -54,8 +54,6 @@ ELSEWHERE = {
     "feedback lab run hog --kernel qemu:newest --processors 2": "the same",
     "feedback lab run takeover --kernel qemu:newest --second-kernel uml": "the same",
     "feedback lab list": "tests/lab/test_command.py",
-    "feedback lab run join": "the same",
-    "feedback lab run silence": "the same",
     "feedback lab run takeover": "the same",
     "feedback lab run takeover --firewall strict": "the same",
     "feedback simulate --case starved": "tests/simulate/test_verdict.py",
