@@ -63,6 +63,7 @@ class Draft:
     persistence_prefix: int | None = None
     flags: list[str] = field(default_factory=list)
     check: dict[str, Any] = field(default_factory=dict)
+    on_failure: str = ""  # a destination may have its own
     destinations: list[dict[str, Any]] = field(default_factory=list)
     file: str = ""
 
@@ -77,14 +78,19 @@ class Draft:
             found["persistence_prefix"] = self.persistence_prefix
         if self.flags:
             found["flags"] = sorted(set(self.flags))
+        if self.on_failure and self.check:
+            found["on_failure"] = self.on_failure
         if self.check:
             found["check"] = self.check
         found["destination"] = [self._destination(d) for d in self.destinations]
         return found
 
     def _destination(self, d: dict[str, Any]) -> dict[str, Any]:
-        same = {"port": self.key.port, "forward": self.forward}
-        return {k: v for k, v in d.items() if v != same.get(k, 0) or k == "weight"}
+        same = {"port": self.key.port, "forward": self.forward, "on_failure": self.on_failure}
+        found = {k: v for k, v in d.items() if v != same.get(k, 0) or k == "weight"}
+        if not self.check:
+            found.pop("on_failure", None)
+        return found
 
     def remarks(self) -> list[Remark]:
         """What there is to say of it in any case."""
@@ -95,6 +101,11 @@ class Draft:
         if not self.destinations:
             found.append(self.remark("has no destination"))
         return found
+
+
+def way_out(*, removed: bool) -> str:
+    """`on_failure` for what leaves its owner's table when a check fails, or stays there with weight 0."""
+    return "remove" if removed else "quiesce"
 
 
 def kept(drafts: list[Draft], remarks: list[Remark]) -> Imported:

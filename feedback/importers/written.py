@@ -13,7 +13,7 @@ HEADER = """\
 # Key, enrolments and guards have their defaults: docs/configuration.md.
 
 # "table": this master makes these services. "weights": their owner goes on making them, and weights and thresholds are
-# all that the master touches; what says no more than the owner does may then go.
+# all that the master touches; what says no more than the owner does may then go, and on_failure = "remove" must.
 ownership = "table"
 """
 

@@ -176,7 +176,7 @@ def test_keepalived() -> None:
     assert (web["persistence_seconds"], web["persistence_prefix"]) == (300, 24)
     assert web["destination"] == [
         {"address": "10.0.0.11", "weight": 10, "upper": 400, "lower": 350},
-        {"address": "10.0.0.12", "weight": 20},
+        {"address": "10.0.0.12", "weight": 20, "on_failure": "quiesce"},
     ]
     assert web["check"] == {
         "type": "http",
@@ -231,6 +231,36 @@ def test_keepalived_takes_a_service_without_protocol_for_udp_and_ports_for_equal
     assert nat["udp:10.0.0.1:80"]["destination"] == [{"address": "10.1.0.1", "port": 8080, "weight": 1}]
 
 
+def test_keepalived_removes_whom_it_does_not_inhibit() -> None:
+    def ways(service: str, first: str, second: str) -> tuple[str, list[str | None]]:
+        real = " real_server 10.1.0.{} 80 {{\n  {}\n  TCP_CHECK {{\n  }}\n }}\n"
+        text = f"virtual_server 10.0.0.1 80 {{\n protocol TCP\n lb_kind DR\n {service}\n"
+        text += real.format(1, first) + real.format(2, second) + "}\n"
+        (found,) = services(text, keepalived)[0].values()
+        return found["on_failure"], [d.get("on_failure") for d in found["destination"]]
+
+    inhibit = "inhibit_on_failure"
+    assert ways("", "", "") == ("remove", [None, None])
+    assert ways(inhibit, "", "") == ("quiesce", [None, None])
+    assert ways("", inhibit, inhibit) == ("quiesce", [None, None])
+    assert ways("", inhibit, "") == ("remove", ["quiesce", None])
+    assert "on_failure" not in str(
+        services("virtual_server 10.0.0.1 80 {\n real_server 10.1.0.1 80 {\n }\n}", keepalived)
+    )
+
+
+@pytest.mark.parametrize(
+    ("whole", "service", "becomes"),
+    [("", "", "remove"), ("yes", "", "quiesce"), ("no", "yes", "quiesce"), ("yes", "no", "remove")],
+)
+def test_ldirectord_removes_what_is_not_quiescent(whole: str, service: str, becomes: str) -> None:
+    text = f"quiescent={whole}\n" if whole else ""
+    text += "virtual=10.0.0.1:80\n\treal=10.1.0.1:80 gate\n\tchecktype=connect\n"
+    text += f"\tquiescent={service}\n" if service else ""
+    (found,) = services(text, ldirectord)[0].values()
+    assert found["on_failure"] == becomes
+
+
 def test_ldirectord() -> None:
     found, remarks = services(LDIRECTORD, ldirectord)
     web = found["tcp:10.0.0.100:80"]
@@ -248,12 +278,12 @@ def test_ldirectord() -> None:
     check = web["check"]
     assert check["type"] == "tcp"  # one of them is asked something else
     assert (check["interval_seconds"], check["timeout_seconds"], check["fall"]) == (2.0, 3.0, 1)
+    assert web["on_failure"] == "remove"
     assert found["fwmark:1"]["check"]["command"] == ["/usr/lib/check", "1", "0", "{address}", "{port}"]
     dns = found["udp:[2001:db8::5]:53"]
     assert (dns["forward"], dns["flags"]) == ("tunnel", ["fallback", "one-packet", "port"])
     for words in (
         ("line 4: autoreload=yes", "systemctl reload"),
-        ("line 5: quiescent=no", "weight 0"),
         ("line 18:", "its servers are asked different things"),
         ("line 11: real=web.example.org:80 gate: left out",),
         ("line 12: fallback=", "spillover"),

@@ -51,6 +51,7 @@ class Real:
     retry: int | None = None
     timers: dict[str, float] = field(default_factory=dict)
     host: str = ""
+    inhibited: bool = False
     checks: list[Node] = field(default_factory=list)
 
 

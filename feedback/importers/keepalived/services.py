@@ -20,6 +20,7 @@ from feedback.importers.draft import (
     Remark,
     kept,
     mask_prefix,
+    way_out,
 )
 from feedback.importers.keepalived.blocks import CHECKERS, GROUP, Node
 from feedback.importers.keepalived.checks import Real, check_of
@@ -36,7 +37,7 @@ OWN_FLAGS = {"sh-port": ("sh", "port"), "sh-fallback": ("sh", "fallback")}
 OWN_FLAGS |= {"mh-port": ("mh", "port"), "mh-fallback": ("mh", "fallback")}
 FLAGS = {"ops": "one-packet", "flag-1": "sched-flag-1", "flag-2": "sched-flag-2", "flag-3": "sched-flag-3"}
 # What needs no word: it is part of what is said elsewhere, or says how keepalived does what we do in our own way.
-SILENT = {"real_server", "virtualhost", "warmup", "inhibit_on_failure", "snmp_name", "hashed", "ha_suspend"}
+SILENT = {"real_server", "virtualhost", "warmup", "snmp_name", "hashed", "ha_suspend"}
 ELSEWHERE = {"vrrp_instance": "it stays keepalived's, or becomes `feedback sync`: docs/sync.md"}
 
 
@@ -57,6 +58,7 @@ class Virtual:
     timers: dict[str, float] = field(default_factory=dict)
     retry: int | None = None
     host: str = ""
+    inhibited: bool = False
     reals: dict[tuple[Address, int], Real] = field(default_factory=dict)
 
 
@@ -154,6 +156,8 @@ def _take(v: Virtual, n: Node, remarks: list[Remark]) -> None:
                 v.family = family
         case "weight":
             v.weight = taken(n, number(n.word(1), 1, WEIGHT_MAX), v.weight, remarks)
+        case "inhibit_on_failure":
+            v.inhibited = True
         case "retry":
             v.retry = taken(n, number(n.word(1), 1, 2**32 - 1, strict=True), v.retry, remarks)
         case "virtualhost":
@@ -252,6 +256,8 @@ def _real(v: Virtual, node: Node, remarks: list[Remark]) -> None:
                 real.lower = taken(n, number(n.word(1), 0, 2**32 - 1), real.lower, remarks)
             case "lvs_method":
                 real.method, real.tunnel = _method(n, real.method, real.tunnel, remarks)
+            case "inhibit_on_failure":
+                real.inhibited = True
             case "retry":
                 real.retry = taken(n, number(n.word(1), 1, 2**32 - 1, strict=True), real.retry, remarks)
             case "virtualhost":
@@ -297,6 +303,7 @@ def _finish(v: Virtual, found: list[Place], remarks: list[Remark]) -> None:
         real.retry = v.retry if real.retry is None else real.retry
         real.timers = v.timers | real.timers
         real.host = real.host or v.host
+        real.inhibited = real.inhibited or v.inhibited
 
 
 def _draft(v: Virtual, place: Place, key: ServiceKey, remarks: list[Remark]) -> Draft:
@@ -304,6 +311,7 @@ def _draft(v: Virtual, place: Place, key: ServiceKey, remarks: list[Remark]) -> 
     methods = [r.method or "" for r in v.reals.values()]
     draft.forward = max(methods, key=methods.count)
     draft.flags, draft.persistence_seconds = list(v.flags), v.persistence
+    draft.on_failure = way_out(removed=not all(r.inhibited for r in v.reals.values()))
     if v.granularity:
         draft.persistence_prefix = mask_prefix(v.granularity, key.family)
         if draft.persistence_prefix is None:
@@ -324,6 +332,7 @@ def _draft(v: Virtual, place: Place, key: ServiceKey, remarks: list[Remark]) -> 
         weight = v.weight if real.weight is None else real.weight
         found: dict[str, object] = {"address": str(real.address), "port": port, "weight": weight}
         found |= {"upper": real.upper, "lower": real.lower, "forward": real.method} | real.tunnel
+        found["on_failure"] = way_out(removed=not real.inhibited)
         draft.destinations.append(found)
     draft.check, ports = check_of(key, made, v.node, remarks)
     for where, destination in zip(made, draft.destinations, strict=True):

@@ -15,6 +15,7 @@ from feedback.importers.draft import (
     Remark,
     kept,
     mask_prefix,
+    way_out,
 )
 from feedback.importers.ldirectord.checks import Real, check_of
 from feedback.importers.ldirectord.file import NOT_STARTED, File, Virtual
@@ -45,11 +46,10 @@ SILENT = {
     "checkport",
 }
 SILENT |= {"checktimeout", "negotiatetimeout", "failurecount", "checkcommand", "checkinterval", "scheduler"}
-SILENT |= {"persistent", "netmask", "ops", "schedflags", "httpmethod", "fork", "readdquiescent"}
+SILENT |= {"persistent", "netmask", "ops", "schedflags", "httpmethod", "fork", "readdquiescent", "quiescent"}
 INSTEAD = {
     "fallback": 'near to it: a destination with pool = "spill", and law = "spillover"',
     "fallback6": 'near to it: a destination with pool = "spill", and law = "spillover"',
-    "quiescent": "a server whose check fails gets weight 0, as with quiescent=yes, and is never removed",
     "autoreload": "systemctl reload feedback-master",
     "emailalert": "the alerts of contrib/prometheus",
     "maintenancedir": "feedback drain",
@@ -152,6 +152,8 @@ def _draft(file: File, virtual: Virtual, key: ServiceKey, port_of: PortOf) -> Dr
             "the kernel has none of this name, and ldirectord makes no service of it: wlc is taken",
         )
         draft.scheduler = "wlc"
+    quiescent = virtual.words.get("quiescent") or file.words.get("quiescent")
+    draft.on_failure = way_out(removed=quiescent is None or quiescent.value == "no")
     _persistence(file, virtual, draft)
     if words.get("ops") == "yes":
         if key.protocol is Protocol.UDP:
