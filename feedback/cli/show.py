@@ -96,10 +96,10 @@ def explain(destination: str, control: Path, as_json: bool) -> None:
     if not found:
         known = ", ".join(d["address"] for s in answer["services"] for d in s["destinations"])
         raise Failure(f"{destination}: no such destination: there are {known or 'none'}")
-    click.echo(json.dumps({"schema": answer["schema"], "destinations": found}) if as_json else _chains(found))
+    click.echo(json.dumps({"schema": answer["schema"], "destinations": found}) if as_json else chains(found))
 
 
-def _chains(found: list[dict[str, Any]]) -> str:
+def chains(found: list[dict[str, Any]]) -> str:
     blocks = []
     for d in found:
         lines = [f"{d['address']} in {d['virtual']} ({d['scheduler']}, law {d['law']}): weight {d['weight']}"]

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from feedback.cli.main import COMMANDS, main
-from feedback.cli.show import _chains
+from feedback.cli.show import chains
 from feedback.master.shell.status import of_decision
 from feedback.ops.control import serve
 from tests.master.test_controller import Bench, config
@@ -92,7 +92,7 @@ def test_explain_prints_each_stage_with_its_value(control: Path, destination: st
 def test_explain_says_how_the_check_stands(check: dict[str, Any] | None, expected: list[str]) -> None:
     (destination, *_) = status()["services"][0]["destinations"]
     found = {"virtual": "tcp:10.0.0.100:80", "scheduler": "sed", "law": "capacity"} | destination | {"check": check}
-    lines = [" ".join(line.split()) for line in _chains([found]).splitlines()]
+    lines = [" ".join(line.split()) for line in chains([found]).splitlines()]
     assert lines[1 : 1 + len(expected)] == expected
     assert lines[1 + len(expected)].startswith("law ")
 
