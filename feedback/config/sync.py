@@ -16,6 +16,7 @@ SYNC_PATH = Path("/etc/feedback/sync.toml")
 
 ENGINES = ("heartbeat", "keepalived")
 MODES = ("relay", "multicast", "off")
+TRACKING = ("auto", "off")
 
 
 class LinkConfig(Strict, frozen=True):
@@ -54,6 +55,13 @@ class ReplicationConfig(Strict, frozen=True):
     connections_max: Annotated[int, msgspec.Meta(ge=1, le=20_000_000)] = 2_000_000  # in the ledger, some 200 bytes each
 
 
+class ConntrackConfig(Strict, frozen=True):
+    """`auto`: where net.ipv4.vs.conntrack is 1, the entries of masqueraded connections are written into the kernel's
+    tracking table at a takeover. `off`: never. Needs `mode = "relay"` in [replication]."""
+
+    mode: str = "auto"
+
+
 class KeepalivedConfig(Strict, frozen=True):
     """`fifo` is keepalived's `notify_fifo`; `instance` the VRRP instance or group that decides."""
 
@@ -81,6 +89,7 @@ class SyncConfig(File, frozen=True):
     master_state: Path | None = Path("/var/lib/feedback/master.json")
     timing: Timing = Timing()
     replication: ReplicationConfig = ReplicationConfig()
+    conntrack: ConntrackConfig = ConntrackConfig()
     keepalived: KeepalivedConfig = KeepalivedConfig()
 
     @property
@@ -90,6 +99,7 @@ class SyncConfig(File, frozen=True):
     def check(self, source: str) -> None:
         check_word(self.engine, ENGINES, f"{source}: engine")
         check_word(self.replication.mode, MODES, f"{source}: replication.mode")
+        check_word(self.conntrack.mode, TRACKING, f"{source}: conntrack.mode")
         if self.name == self.peer:
             raise ConfigError(f"{source}: peer: {self.peer!r} is this director's own name")
         for i, link in enumerate(self.link):

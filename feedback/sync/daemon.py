@@ -35,6 +35,7 @@ from feedback.sync.addresses.network import Network
 from feedback.sync.addresses.packets import Answer, Claim
 from feedback.sync.addresses.plan import VirtualAddress, foreign, foreign_advice
 from feedback.sync.addresses.tenure import Tenure
+from feedback.sync.conntrack.tracking import Tracking
 from feedback.sync.election import heartbeat
 from feedback.sync.election.election import Election, Notice, Settings, Transition
 from feedback.sync.election.engine import Engine, Following
@@ -127,8 +128,13 @@ class Daemon:
                 self._replication,
                 mirror=c.mirrors,
                 master_state=c.master_state,
+                hear_tracking=self._hear_tracking,
                 clock=now,
             )
+            self._tracking = self._make_tracking()
+            if self._tracking is not None:
+                stack.callback(self._tracking.close)
+                self._tasks.start(self._tracking.attend(lambda: self._tenure.active), "adjustments")
             self._relay = Relay(
                 [f"tcp://{link.local}" for link in c.link],
                 self._secret.director(c.name),
@@ -210,6 +216,21 @@ class Daemon:
             self._log.info("replication", change=change)
         return replication
 
+    def _make_tracking(self) -> Tracking | None:
+        """The ledger's clock is CLOCK_MONOTONIC."""
+        if self._replication is None:
+            return None
+        mode = self._config.conntrack.mode
+        return Tracking(mode, self._replication.ledger, time.monotonic, self._tasks.start, self._tell_tracking)
+
+    def _hear_tracking(self, tracks: bool, data: bytes) -> None:
+        if self._tracking is not None:
+            self._tracking.hear(tracks, data)
+
+    def _tell_tracking(self) -> None:
+        if self._tracking is not None:
+            self._carrier.tell_tracking(self._tracking.wanted, self._tracking.adjustments)
+
     async def _work(self, stop: asyncio.Event) -> None:
         watchdog, fed, looked = systemd.watchdog_interval_seconds(), 0.0, now()
         while not stop.is_set():
@@ -268,6 +289,8 @@ class Daemon:
             self._tenure.mend()
         self._engine.receive_installed(self._tenure.installed())
         self._tenure.say_again()
+        if self._tracking is not None and self._tracking.look():
+            self._tell_tracking()
         for target, heard in self._targets.items():
             if at - heard > REACH_SECONDS:
                 self._engine.receive_reach(str(target), False, at)
@@ -301,6 +324,8 @@ class Daemon:
             case TakeOver(reason, term) | Resume(reason, term):
                 resumed = isinstance(decision, Resume)
                 self._tenure.begin(reason, term, at, resumed=resumed)
+                if self._tracking is not None and not resumed:
+                    self._tracking.take_over()
                 self._engine.receive_installed(True)
                 self._carrier.lead()
                 self._log.info("resumed" if resumed else "took-over", reason=reason, term=term, act_ms=self._act_ms())
@@ -449,6 +474,7 @@ class Daemon:
             self._config,
             at,
             replica=self._carrier.status(at),
+            tracking=None if self._tracking is None else self._tracking.status(),
             installed={str(p.address.address) for p in self._network.installed()},
             act_ms=self._act_ms(),
             counters={

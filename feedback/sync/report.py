@@ -35,6 +35,7 @@ def of_status(
     now: float,
     *,
     replica: dict[str, Any],
+    tracking: dict[str, Any] | None,
     installed: set[str],
     act_ms: float | None,
     counters: dict[str, Any],
@@ -65,6 +66,7 @@ def of_status(
             for a in config.address
         ],
         "replica": replica,
+        "tracking": tracking,
         "limitation": status.limitation,
         "handover_limitation": status.handover_limitation,
         "unreached": list(status.unreached),

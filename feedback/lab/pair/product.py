@@ -31,12 +31,19 @@ READY_SECONDS = 60.0
 class Product:
     """The sync daemons; with `masters` also a master on each director, which adjusts the services that it finds. The
     services are made by hand on the first director; the second has them from there. With `services`, tables of
-    master.toml, the masters own these services and make them; `agents` are real servers whose agents they know."""
+    master.toml, the masters own these services and make them; `agents` are real servers whose agents they know;
+    `settings` are more tables of sync.toml."""
 
     def __init__(
-        self, stand: PairStand, *, masters: bool = False, services: str = "", agents: Sequence[Node] = ()
+        self,
+        stand: PairStand,
+        *,
+        masters: bool = False,
+        services: str = "",
+        agents: Sequence[Node] = (),
+        settings: str = "",
     ) -> None:
-        self.stand, self.services = stand, services
+        self.stand, self.services, self.settings = stand, services, settings
         self.daemons = ("sync", "master") if masters else ("sync",)
         self.directory = Path(tempfile.mkdtemp(prefix="pair-"))  # under TMPDIR, which goes with the run
         secret = pair.create(self.directory / "pair.key")
@@ -68,7 +75,9 @@ class Product:
         reach = ", ".join(f'"{server.front}"' for server in self.stand.pair.servers[:2])
         return (
             f'name = "{director.name}"\npeer = "{peer.name}"\nsecret = "{secret}"\npriority = {150 - 50 * own}\n'
-            f"reach = [{reach}]\n" + "".join(f'{key} = "{path}"\n' for key, path in paths.items()) + links + addresses
+            f"reach = [{reach}]\n"
+            + "".join(f'{key} = "{path}"\n' for key, path in paths.items())
+            + (links + addresses + self.settings)
         )
 
     def master(self, director: Node) -> str:
@@ -157,9 +166,8 @@ class Product:
         status = self.ask(director, "status")
         return bool(status and status["replica"]["state"] == "complete")
 
-    def hand_over(self) -> float:
-        """`feedback sync handover` on the first. Returns the moment at which it was asked."""
-        first = DIRECTORS[0]
+    def hand_over(self, first: Node = DIRECTORS[0]) -> float:
+        """`feedback sync handover` on the active one. Returns the moment at which it was asked."""
         asked = time.monotonic()
         self.ask(first, "handover")
 

@@ -43,7 +43,7 @@ class Transport(Protocol):
 
 class Carrier:
     """Open and close inside a running loop. `replication` is None where the kernels replicate among themselves, or not
-    at all."""
+    at all. `hear_tracking` is told what the other director says of its connection tracking."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Carrier:
         *,
         mirror: bool,
         master_state: Path | None,
+        hear_tracking: Callable[[bool, bytes], None] = lambda tracks, data: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -63,8 +64,8 @@ class Carrier:
         self._endpoint: str | None = None  # of the active one, while this director is not
         self._tasks = Tasks(LOG, self._failed)
         ends = {"mirror": mirror, "master_state": master_state, "clock": clock}
-        self._in = Inbound(boot, kernel, replication, self._connect, self._ask, **ends)  # type: ignore[arg-type]
-        self._out = Outbound(boot, kernel, replication, self._answer, self._tasks.start, **ends)  # type: ignore[arg-type]
+        self._in = Inbound(boot, kernel, replication, self._connect, self._ask, hear_tracking, **ends)  # type: ignore[arg-type]
+        self._out = Outbound(boot, kernel, replication, self._answer, self._tasks.start, hear_tracking, **ends)  # type: ignore[arg-type]
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -122,6 +123,11 @@ class Carrier:
             return "this director follows nobody: ask the standby"
         self._in.begin()
         return None
+
+    def tell_tracking(self, tracks: bool, data: bytes) -> None:
+        """What there is of connection tracking here: the other director is told, whichever end it is."""
+        self._in.tell(tracks)
+        self._out.tell(tracks, data)
 
     async def settle(self) -> str | None:
         """Before a planned handover: have the standby take everything that it lacks. Returns why that was not to be."""

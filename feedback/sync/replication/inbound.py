@@ -17,7 +17,7 @@ from feedback.model import Edit
 from feedback.ops.logs import Log
 from feedback.sync.replication import messages
 from feedback.sync.replication.kernel import Replication
-from feedback.sync.replication.messages import Changes, Message, Services, State
+from feedback.sync.replication.messages import Changes, Message, Services, State, Tracking
 from feedback.sync.replication.mirror import Copy, MirrorError
 from feedback.sync.replication.replica import Condition, Replica, Status
 
@@ -29,8 +29,9 @@ LOG = Log("replication")
 
 
 class Inbound:
-    """`connect` opens the transport to an endpoint (None: closes it) afresh, `ask` sends a message there. `mirrors`:
-    services and state become what the active one says; off while this director is active itself."""
+    """`connect` opens the transport to an endpoint (None: closes it) afresh, `ask` sends a message there; `hear` is
+    told of the active one's connection tracking. `mirrors`: services and state become what the active one says; off
+    while this director is active itself."""
 
     def __init__(
         self,
@@ -39,6 +40,7 @@ class Inbound:
         replication: Replication | None,
         connect: Callable[[str | None], None],
         ask: Callable[[bytes], bool],
+        hear: Callable[[bool, bytes], None],
         *,
         mirror: bool,
         master_state: Path | None,
@@ -48,7 +50,7 @@ class Inbound:
         self.following: str | None = None
         self.took_seconds: float | None = None  # from the last session's beginning to complete
         self._kernel, self._replication = kernel, replication
-        self._connect, self._ask = connect, ask
+        self._connect, self._ask, self._hear = connect, ask, hear
         self.mirrors, self._master_state, self._clock = mirror, master_state, clock
         self._began = clock()
         self._replica = Replica(boot, self._began)
@@ -71,6 +73,13 @@ class Inbound:
             return
         LOG.info("following", endpoint=self.following)
         self._ask(messages.encode(self._replica.begin(now)))
+
+    def tell(self, tracks: bool) -> None:
+        """Whether our kernel uses connection tracking. What changed is said by a new session."""
+        if tracks is not self._replica.tracks:
+            self._replica.tracks = tracks
+            if self.following is not None:
+                self.begin()
 
     def leave(self) -> None:
         """This director is active now: its own table is the original."""
@@ -95,6 +104,8 @@ class Inbound:
                     self._apply(self._copy.take_changes(data.decode()))
                 case State(_, data):
                     self._write_state(data)
+                case Tracking(_, tracks, data):
+                    self._hear(tracks, data)
         except (MirrorError, UnicodeDecodeError, IpvsError) as error:
             self._replica.lost(now, str(error))
         self._pump_soon()

@@ -20,6 +20,7 @@ swept; and the garbage collector has nothing to walk through.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
@@ -35,6 +36,7 @@ from feedback.sync.replication.records import (
 
 CONNECTIONS_MAX = 2_000_000  # some 200 bytes each: 400 MB
 PARTS = 1024  # of at most 2,000 connections; `sweep` takes one of them
+NEWEST = 10_000  # records whose order is known
 ABSORB_AT_ONCE = 100  # records of a table: `note` waits for no more
 
 # An entry: when it was noted and when it expires, then the record as the kernel wrote it. Times are microseconds,
@@ -53,6 +55,7 @@ class Ledger:
         self.whole = False  # the kernel's table has been read, and nothing of the stream was lost since
         self._parts: tuple[dict[bytes, bytes], ...] = tuple({} for _ in range(PARTS))
         self._held = 0
+        self._noted: deque[bytes] = deque(maxlen=NEWEST)  # the keys of the last records, the newest at the end
         self._lock = threading.Lock()  # of the parts and their number
         self._lacking, self._lacking_until = 0, 0.0
         self._next = 0  # part to be swept
@@ -90,6 +93,7 @@ class Ledger:
                 return
             self._held += 1
         part[key] = entry
+        self._noted.append(key)
 
     def _leave_out(self, entry: bytes, now: float) -> None:
         self._lacking = self.lacking(now) + 1
@@ -133,12 +137,33 @@ class Ledger:
 
     def take(self, first: int, least: int, now: float, end: int = PARTS) -> tuple[list[bytes], int]:
         """The records of the parts from `first` on, until there are `least`; and which part comes next."""
+        entries, first = self._entries(first, least, end)
+        return _left_of(entries, now), first
+
+    def take_before(self, first: int, least: int, now: float, before: float) -> tuple[list[bytes], int | None]:
+        """The same of those that were noted before a moment; None after the last part."""
+        entries, following = self._entries(first, least, PARTS)
+        stamp = _stamp(before)
+        return _left_of([e for e in entries if e < stamp], now), following if following < PARTS else None
+
+    def newest(self, now: float, before: float) -> list[bytes]:
+        """The records that were noted last before a moment, some NEWEST at most, the last first."""
+        stamp, seen, entries = _stamp(before), set[bytes](), []
+        with self._lock:
+            for key in reversed(self._noted):
+                entry = self._parts[hash(key) % PARTS].get(key)
+                if key not in seen and entry is not None and entry < stamp:
+                    entries.append(entry)
+                seen.add(key)
+        return _left_of(entries, now)
+
+    def _entries(self, first: int, least: int, end: int) -> tuple[list[bytes], int]:
         entries: list[bytes] = []
         with self._lock:  # once: where a system call is dear, as in the lab's guest, a thousand times cost 9 ms
             while first < end and len(entries) < least:
                 entries += self._parts[first].values()
                 first += 1
-        return _left_of(entries, now), first
+        return entries, first
 
     def sweep(self, now: float) -> None:
         """Let go of what has expired in the next part. To be called often: each round is PARTS calls."""

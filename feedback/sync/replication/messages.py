@@ -37,6 +37,7 @@ class Hello(_Message, tag="hello", frozen=True, array_like=True):
     version: int
     boot: Boot
     session: Count
+    tracks: bool = False  # its kernel shares connections with the connection tracking (net.ipv4.vs.conntrack)
 
 
 class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
@@ -71,6 +72,15 @@ class Changes(_Message, tag="changes", frozen=True, array_like=True):
 
 class State(_Message, tag="state", frozen=True, array_like=True):
     session: Count
+    data: Annotated[bytes, msgspec.Meta(max_length=MESSAGE_BYTES_MAX)]
+
+
+class Tracking(_Message, tag="tracking", frozen=True, array_like=True):
+    """What there is of connection tracking on the active one: whether it is used, and what helpers have changed in
+    sequence numbers (feedback.sync.conntrack.adjustments)."""
+
+    session: Count
+    tracks: bool
     data: Annotated[bytes, msgspec.Meta(max_length=MESSAGE_BYTES_MAX)]
 
 
@@ -120,7 +130,7 @@ class Ack(_Message, tag="ack", frozen=True, array_like=True):
 
 
 Message: TypeAlias = (
-    Hello | Welcome | Refused | Services | Changes | State | TableBegin | Records | TableEnd | Alive | Ack
+    Hello | Welcome | Refused | Services | Changes | State | Tracking | TableBegin | Records | TableEnd | Alive | Ack
 )  # fmt: skip
 
 
@@ -150,7 +160,7 @@ def decode(data: bytes) -> Message:
         raise _refusal(data, printable(str(error))) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MessageError("malformed", f"not MessagePack: {error}") from None
-    if len(data) > SMALL_BYTES_MAX and not isinstance(message, Records | Services | Changes | State):
+    if len(data) > SMALL_BYTES_MAX and not isinstance(message, Records | Services | Changes | State | Tracking):
         raise MessageError("oversized", f"a {type(message).__name__} of {len(data)} bytes")
     if isinstance(message, Refused) and not message.reason.isprintable():
         raise MessageError("malformed", f"a reason that cannot be printed: {printable(message.reason)}")

@@ -19,7 +19,7 @@ from feedback.ipvs import IpvsError, Kernel
 from feedback.ops.logs import Log
 from feedback.sync.replication import messages
 from feedback.sync.replication.kernel import PUSH_SECONDS, Replication
-from feedback.sync.replication.messages import Ack, Changes, Hello, Message, Refused, Services, State
+from feedback.sync.replication.messages import Ack, Changes, Hello, Message, Refused, Services, State, Tracking
 from feedback.sync.replication.mirror import Original
 from feedback.sync.replication.replica import Bulk, Sender, SenderStatus
 
@@ -35,7 +35,8 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class Outbound:
-    """`answer` sends a message to a follower's route and says whether it could; `spawn` runs a coroutine beside."""
+    """`answer` sends a message to a follower's route and says whether it could; `spawn` runs a coroutine beside; `hear`
+    is told of the follower's connection tracking."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Outbound:
         replication: Replication | None,
         answer: Callable[[bytes, bytes], bool],
         spawn: Spawn,
+        hear: Callable[[bool, bytes], None],
         *,
         mirror: bool,
         master_state: Path | None,
@@ -51,7 +53,8 @@ class Outbound:
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._boot, self._kernel, self._replication = boot, kernel, replication
-        self._transport, self._spawn = answer, spawn
+        self._transport, self._spawn, self._hear = answer, spawn, hear
+        self._tracking = (False, b"")
         self._mirror, self._master_state, self._clock = mirror, master_state, clock
         self._sender: Sender | None = None
         self._route = b""
@@ -73,12 +76,23 @@ class Outbound:
         self.counters["sessions_served"] += 1
         self._route, self._sender = route, Sender(hello, self._boot, self._clock())
         self._answer(route, self._sender.greeting())
+        self._hear(hello.tracks, b"")
+        self._send_tracking(self._sender)
         self._spawn(self._open_session(self._sender), "session")
 
     def acknowledged(self, route: bytes, ack: Ack) -> None:
         if self._sender is not None and route == self._route:
             self._sender.receive(ack, self._clock())
             self._pump(self._clock())
+
+    def tell(self, tracks: bool, data: bytes) -> None:
+        """What there is of connection tracking here."""
+        self._tracking = tracks, data
+        if self._sender is not None:
+            self._send_tracking(self._sender)
+
+    def _send_tracking(self, sender: Sender) -> None:
+        self._answer(self._route, Tracking(sender.session, *self._tracking))
 
     def end(self, reason: str) -> None:
         if self._sender is not None:

@@ -128,6 +128,7 @@ class Replica:
         self._gaps = self._dropped = self._malformed = self._stale = self._connections = self._datagrams = 0
         self._lacking, self._lacking_until = 0, now
         self._restart = "no session yet"
+        self.tracks = False  # what each session says of us
 
     def begin(self, now: float) -> Hello:
         """A new session; what waited of the last one is thrown away: everything will come again."""
@@ -141,7 +142,7 @@ class Replica:
         if self._condition is Condition.COMPLETE:
             self._leave(now, "a new session was asked for")
         self._condition = Condition.CATCHING_UP
-        return Hello(PROTOCOL, self.boot, self.session)
+        return Hello(PROTOCOL, self.boot, self.session, self.tracks)
 
     def receive(self, message: Message, now: float) -> None:
         """A message of the active one. Services and State are the caller's; they count as its word."""

@@ -55,6 +55,26 @@ def test_a_timer_runs_on_and_ends_never_earlier_than_the_kernels() -> None:
     assert not table(book, 170.5)
 
 
+def test_the_newest_are_told_in_the_order_in_which_they_were_heard() -> None:
+    book = noted(connection(1), connection(2), connection(3))
+    book.note(records.encode([connection(1)], 2), 101.0)
+    book.note(records.encode([connection(4)], 2), 103.0)
+    assert [r.client[3] for r in of(book.newest(104.0, before=102.0))] == [1, 3, 2]
+    assert [r.timeout_seconds for r in of(book.newest(104.0, before=102.0))] == [908, 907, 907]
+    sweep(book, 2000.0)
+    assert book.newest(2000.0, before=2000.0) == []
+
+
+def test_a_part_is_told_as_it_was_before_a_moment() -> None:
+    book = noted(*map(connection, range(1, 200)))
+    book.note(records.encode([connection(5), connection(500)], 2), 102.0)
+    found, at = [], 0
+    while at is not None:
+        bodies, at = book.take_before(at, 20, 103.0, before=101.0)
+        found += [int.from_bytes(r.client, "big") for r in of(bodies)]
+    assert sorted(found) == [n for n in range(1, 200) if n != 5]
+
+
 def template(call: bytes, timeout: int = 300) -> Record:
     return Record(
         17, 0x1083, 0, b"\x0a\0\0\x09", 0, b"\x0a\0\0\x64", 5060, b"\x0a\1\0\1", 5060, 0, timeout,

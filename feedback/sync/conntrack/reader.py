@@ -1,0 +1,91 @@
+"""What helpers have changed in the sequence numbers of this director's connections, read from the kernel.
+
+Shell of adjustments.py, over pyroute2: few entries have an adjustment, and the kernel gives those alone. Everything is
+done in one thread of its own, which owns the socket; a fault there is a fault of this reading and of nothing else.
+Source: net/netfilter/nf_conntrack_netlink.c (ctnetlink_alloc_filter, ctnetlink_dump_ct_seq_adj).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from feedback.ipvs.namespace import within
+from feedback.sync.conntrack.adjustments import Adjustment, Shift
+from feedback.sync.conntrack.entries import GET, IPS_SEQ_ADJUST
+
+MODULES = Path("/sys/module")
+HELPERS = ("ip_vs_ftp", "nf_nat_*")  # whoever changes what packets say; nf_nat itself changes their addresses only
+
+
+def needed() -> bool:
+    """Whether anything on this host may change the length of what clients are sent."""
+    return any(MODULES.glob(pattern) for pattern in HELPERS)
+
+
+class Reader:
+    """`read` raises OSError where the kernel refuses."""
+
+    def __init__(self, netns: str | None = None) -> None:
+        self._netns = netns
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
+        self._socket: Any = None
+
+    def close(self) -> None:
+        self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def read(self) -> list[Adjustment]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self.read_here)
+
+    def read_here(self) -> list[Adjustment]:
+        """In the calling thread, always the same one."""
+        from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
+        from pyroute2.netlink.exceptions import NetlinkError
+        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket, nfct_msg
+
+        if self._socket is None:
+            self._socket = within(self._netns, NFCTSocket)
+        asked = nfct_msg.create_from(status=IPS_SEQ_ADJUST, status_mask=IPS_SEQ_ADJUST)
+        try:
+            answers = self._socket.nlm_request(asked, msg_type=GET, msg_flags=NLM_F_REQUEST | NLM_F_DUMP)
+            return list(_adjustments(answers))
+        except NetlinkError as error:
+            raise OSError(error.code, str(error)) from None
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+
+def _adjustments(answers: Iterable[Any]) -> Iterable[Adjustment]:
+    """Kernels before 5.15 do not know the filter, and give all: those without an adjustment are left out here."""
+    for answer in answers:
+        sent, received = (_shift(answer.get_attr(name)) for name in ("CTA_SEQ_ADJ_ORIG", "CTA_SEQ_ADJ_REPLY"))
+        found = answer.get_attr("CTA_TUPLE_ORIG")
+        if found is None or (sent is None and received is None):
+            continue
+        addresses, ports = found.get_attr("CTA_TUPLE_IP"), found.get_attr("CTA_TUPLE_PROTO")
+        family = "V4" if addresses.get_attr("CTA_IP_V4_SRC") else "V6"
+        yield Adjustment(
+            protocol=ports.get_attr("CTA_PROTO_NUM"),
+            client=ip_address(addresses.get_attr(f"CTA_IP_{family}_SRC")).packed,
+            client_port=ports.get_attr("CTA_PROTO_SRC_PORT"),
+            virtual=ip_address(addresses.get_attr(f"CTA_IP_{family}_DST")).packed,
+            virtual_port=ports.get_attr("CTA_PROTO_DST_PORT"),
+            sent=sent,
+            received=received,
+        )
+
+
+def _shift(attribute: Any) -> Shift | None:
+    """The kernel shows both directions of a connection that has one of them: zeros are none."""
+    if attribute is None:
+        return None
+    names = ("CORRECTION_POS", "OFFSET_BEFORE", "OFFSET_AFTER")
+    position, before, after = (attribute.get_attr(f"CTA_NAT_SEQ_{name}") or 0 for name in names)
+    return Shift(position, before, after) if before or after else None

@@ -1,0 +1,126 @@
+"""The kernel's tracking table by one netlink socket, held open: entries are written in batches, stale ones replaced.
+
+Shell of entries.py. Not by pyroute2, which reads adjustments (reader.py): thousands are written while clients wait, and
+its messages cost 100 times as much. The kernel works through a datagram before send() returns, and answers only what
+fails. Source: net/netfilter/nfnetlink.c (nfnetlink_rcv), net/netlink/af_netlink.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from feedback.ipvs import netlink
+from feedback.ipvs.errors import IpvsError, MalformedMessage, NotPermitted
+from feedback.ipvs.namespace import within
+from feedback.sync.conntrack import entries
+from feedback.sync.conntrack.adjustments import Adjustment, Key
+
+BATCH = 300  # entries: 80 kB of messages, under the send buffer's default of 212,992
+RECEIVE_BUFFER_BYTES = 1024 * 1024  # if each of a batch fails, its answer is charged with about 1 kB
+ANSWER_SECONDS = 1.0
+NETLINK_NETFILTER, SOL_NETLINK, NETLINK_CAP_ACK, SO_RCVBUFFORCE = 12, 270, 10, 33
+SETTING = Path("/proc/sys/net/ipv4/vs/conntrack")
+
+
+class TrackingError(IpvsError):
+    """The kernel's tracking table cannot be written."""
+
+
+class Written(NamedTuple):
+    """How many entries are there that were asked for, how many of them in the place of another, and how many were
+    refused, by the kernel's reason."""
+
+    entries: int
+    replaced: int
+    refused: Mapping[str, int]
+
+
+def wanted(netns: str | None = None) -> bool:
+    """Whether IPVS shares its connections with the tracking: net.ipv4.vs.conntrack."""
+    try:
+        return within(netns, lambda: SETTING.read_text(encoding="ascii")).strip() == "1"
+    except OSError:  # a kernel without tracking has no such setting
+        return False
+
+
+class Table:
+    """Raises TrackingError where it cannot be asked: the module nf_conntrack_netlink is missing."""
+
+    def __init__(self, netns: str | None = None) -> None:
+        self._socket = within(netns, _open)
+        try:
+            self._socket.send(entries.existence(1))
+            for message in netlink.messages(self._socket.recv(65536)):
+                if message.kind == netlink.NLMSG_ERROR and (code := netlink.error_code(message)):
+                    raise _error(code)
+        except TimeoutError:
+            self.close()
+            raise _error(errno.ETIMEDOUT) from None
+        except (OSError, MalformedMessage) as error:
+            self.close()
+            raise _error(getattr(error, "errno", 0) or errno.EPROTO) from None
+        except IpvsError:
+            self.close()
+            raise
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def write(self, bodies: Sequence[bytes], adjustments: Mapping[Key, Adjustment]) -> Written:
+        """The entries of at most BATCH records, each of them `entries.tracked`."""
+        if not bodies:
+            return Written(0, 0, {})
+        adjusted = [adjustments.get(entries.key(body)) if adjustments else None for body in bodies]
+        made = [entries.creation(body, n, adjusted[n]) for n, body in enumerate(bodies)]
+        refused = self._send(b"".join(made))
+        stale = [n for n, code in refused.items() if code == errno.EEXIST]
+        if stale:
+            self._send(b"".join(entries.removal(bodies[n], n) for n in stale))
+            again = self._send(b"".join(made[n] for n in stale))
+            refused = {n: code for n, code in refused.items() if code != errno.EEXIST} | again
+        reasons = Counter(errno.errorcode.get(code, str(code)) for code in refused.values())
+        return Written(len(bodies) - len(refused), len(set(stale) - set(refused)), dict(reasons))
+
+    def _send(self, messages: bytes) -> dict[int, int]:
+        """The errno of those that failed, by their sequence number."""
+        try:
+            self._socket.send(messages)
+        except OSError as error:
+            raise _error(error.errno or errno.EIO) from None
+        failed: dict[int, int] = {}
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    for message in netlink.messages(self._socket.recv(65536)):
+                        if message.kind == netlink.NLMSG_ERROR and (code := netlink.error_code(message)):
+                            failed[message.sequence] = code
+                except MalformedMessage:
+                    raise _error(errno.EPROTO) from None
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:  # answers were dropped: those entries are taken to be there
+                        raise
+        return failed
+
+
+def _open() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    sock.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+    with contextlib.suppress(PermissionError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+    sock.settimeout(ANSWER_SECONDS)
+    sock.bind((0, 0))
+    return sock
+
+
+def _error(code: int) -> IpvsError:
+    if code == errno.EPERM:
+        return NotPermitted("writing the kernel's connection tracking is refused")
+    hint = ": modprobe nf_conntrack_netlink" if code in (errno.EINVAL, errno.EOPNOTSUPP) else ""
+    return TrackingError(f"the kernel's connection tracking cannot be asked ({errno.errorcode.get(code, code)}){hint}")

@@ -1,0 +1,188 @@
+"""One director's connection tracking, for the daemon: what is written at a takeover, and what has to travel before.
+
+Shell of `table` and `reader`. Entries are written from the ledger in turns, the newest first: a client that spoke a
+moment ago speaks next. Between two turns the daemon's heartbeats have theirs. Invariant: only what was noted before the
+takeover is written. Whoever comes afterwards has an entry of his own, which says more than a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, Protocol
+
+from feedback.faults import said
+from feedback.ipvs.errors import IpvsError
+from feedback.ops.logs import Log
+from feedback.sync.conntrack import entries, reader, table
+from feedback.sync.conntrack.adjustments import Adjustment, AdjustmentError, Key, decode, encode
+from feedback.sync.conntrack.reader import Reader
+from feedback.sync.conntrack.table import BATCH, Table
+
+READ_SECONDS = 0.2  # between two readings of adjustments: what changed since then is lost with the director
+NEWEST = 1000  # of whose writing the status tells apart
+
+LOG = Log("tracking")
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+
+
+class Ledger(Protocol):
+    """What replication.ledger.Ledger offers."""
+
+    def newest(self, now: float, before: float) -> list[bytes]: ...
+    def take_before(self, first: int, least: int, now: float, before: float) -> tuple[list[bytes], int | None]: ...
+
+
+class Tracking:
+    """`mode` is `auto`, or `off`: nothing is done. `clock` is the ledger's. `changed` is called when what is to travel
+    has changed. Raises nothing once it is made: an error is said, and the takeover goes on."""
+
+    def __init__(
+        self,
+        mode: str,
+        ledger: Ledger,
+        clock: Callable[[], float],
+        spawn: Spawn,
+        changed: Callable[[], None],
+        netns: str | None = None,
+    ) -> None:
+        self.wanted = False  # net.ipv4.vs.conntrack, and we may act on it
+        self.peer: bool | None = None  # the same of the other director, None until it said so
+        self.problem = ""  # why entries cannot be written
+        self.adjustments = encode(())
+        self._mode, self._ledger, self._clock, self._netns = mode, ledger, clock, netns
+        self._spawn, self._changed = spawn, changed
+        self._table: Table | None = None
+        self._reader: Reader | None = None
+        self._heard: Mapping[Key, Adjustment] = {}
+        self._last: dict[str, Any] | None = None
+
+    def close(self) -> None:
+        if self._table is not None:
+            self._table.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    def look(self) -> bool:
+        """What the host's setting is now; a socket is opened before it is needed. Returns whether it has changed."""
+        before = self.wanted
+        self.wanted = self._mode == "auto" and table.wanted(self._netns)
+        if self.wanted and self._table is None:
+            try:
+                self._table, self.problem = Table(self._netns), ""
+            except IpvsError as error:
+                if str(error) != self.problem:
+                    LOG.error("tracking-unwritable", reason=str(error))
+                self.problem = str(error)
+        return before is not self.wanted
+
+    def hear(self, wanted: bool, data: bytes) -> None:
+        """The other director's word: the active one's with its adjustments, the standby's without."""
+        self.peer = wanted
+        if not data:
+            return
+        try:
+            self._heard = decode(data)
+        except AdjustmentError as error:
+            LOG.error("adjustments-refused", reason=str(error))
+
+    def take_over(self) -> None:
+        """At once for those that spoke last, and for the others in turns."""
+        if not self.wanted or self._table is None:
+            return
+        work = _Work(self._table, self._ledger, self._heard, self._clock)
+        self._last = work.status
+        self._step(work)
+        if not work.done:
+            self._spawn(self._go_on(work), "tracking")
+
+    async def _go_on(self, work: _Work) -> None:
+        while not work.done:
+            await asyncio.sleep(0)
+            self._step(work)
+
+    def _step(self, work: _Work) -> None:
+        try:
+            work.step()
+        except (IpvsError, OSError) as error:
+            work.done = True
+            LOG.error("tracking-unwritten", reason=str(error))
+            return
+        if work.done:
+            LOG.info("tracking-written", **work.status)
+
+    async def attend(self, active: Callable[[], bool]) -> None:
+        """Read adjustments while this director is active, for ever."""
+        while True:
+            await asyncio.sleep(READ_SECONDS)
+            if not (self.wanted and active() and reader.needed()):
+                continue
+            try:
+                await self._read()
+            except Exception as error:  # pyroute2's are its own: one reading failed, the next is tried
+                if said(error) != self.problem:
+                    LOG.error("adjustments-unread", reason=said(error))
+                self.problem = said(error)
+
+    async def _read(self) -> None:
+        self._reader = self._reader or Reader(self._netns)
+        found = encode(await self._reader.read())
+        self.problem = ""
+        if found != self.adjustments:
+            self.adjustments = found
+            self._changed()
+
+    def status(self) -> dict[str, Any]:
+        """For `sync status`."""
+        return {
+            "mode": self._mode,
+            "here": self.wanted,
+            "peer": self.peer,
+            "problem": self.problem,
+            "adjusted": len(self._heard),
+            "written": self._last,
+        }
+
+
+class _Work:
+    """One takeover's writing. `status` is for commands, and grows."""
+
+    def __init__(
+        self, table: Table, ledger: Ledger, adjustments: Mapping[Key, Adjustment], clock: Callable[[], float]
+    ) -> None:
+        self.done = False
+        self.status: dict[str, Any] = {"entries": 0, "replaced": 0, "refused": {}, "newest_ms": None, "took_ms": None}
+        self._table, self._adjustments, self._clock, self._began = table, adjustments, clock, clock()
+        self._batches = batches(ledger, clock)
+
+    def step(self) -> None:
+        """One batch. Raises IpvsError."""
+        bodies = next(self._batches, None)
+        self.done = bodies is None
+        if bodies is not None:
+            written = self._table.write(bodies, self._adjustments)
+            self.status["entries"] += written.entries
+            self.status["replaced"] += written.replaced
+            self.status["refused"] = dict(Counter(self.status["refused"]) + Counter(written.refused))
+        milliseconds = round(1000 * (self._clock() - self._began), 1)
+        if self.status["newest_ms"] is None and (self.done or self.status["entries"] >= NEWEST):
+            self.status["newest_ms"] = milliseconds
+        self.status["took_ms"] = milliseconds
+
+
+def batches(ledger: Ledger, clock: Callable[[], float]) -> Iterator[list[bytes]]:
+    """The tracked records of a ledger that were noted before now, each once and BATCH at a time: first those that were
+    noted last, then all others as they stand."""
+    before = clock()
+    newest = [body for body in ledger.newest(before, before) if entries.tracked(body)]
+    done = {entries.key(body) for body in newest}
+    waiting = newest
+    part: int | None = 0
+    while waiting or part is not None:
+        while len(waiting) < BATCH and part is not None:
+            bodies, part = ledger.take_before(part, BATCH, clock(), before)
+            waiting += [body for body in bodies if entries.tracked(body) and entries.key(body) not in done]
+        yield waiting[:BATCH]
+        waiting = waiting[BATCH:]
