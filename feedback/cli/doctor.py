@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import pwd
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +24,12 @@ from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
 
 if TYPE_CHECKING:
     from feedback.doctor import Facts, Finding, Interface
+    from feedback.doctor.rulesets import Rule
     from feedback.ipvs.sysctl import Value
 
-HOST = ("net.ipv4.icmp_ratelimit", "net.ipv4.ip_forward")
+TRACKING = ("nf_conntrack_max", "nf_conntrack_count", "nf_conntrack_tcp_loose")
+HOST = ("net.ipv4.icmp_ratelimit", "net.ipv4.ip_forward", *(f"net.netfilter.{name}" for name in TRACKING))
+RULES_SECONDS = 10.0  # that a firewall's own program may take to list its rules
 USER = "feedback"  # of the units
 TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
@@ -37,7 +43,8 @@ def doctor(directory: Path, control: Path | None, netns: str | None, as_json: bo
     """Find what is wrong on this machine, and say the command that mends it. Nothing is changed.
 
     On a director: the kernel module, IPVS's sysctls, schedulers, thresholds, persistence, the clock, keys, agents
-    that are missing or silent, orders that somebody forgot, ARP where two interfaces share a network, and the pair.
+    that are missing or silent, orders that somebody forgot, ARP where two interfaces share a network, a firewall that
+    looks at states, and the pair.
     On a real server: its agent's configuration, and ARP for a virtual address on lo.
     Exit status 1 if there is an error; warnings and advice are none.
     """
@@ -77,6 +84,7 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
             with Client(netns=netns) as client:
                 facts |= {"snapshot": client.snapshot().without_checks(), "timeouts": client.timeouts()}
             facts |= {"vs": read_all(netns), "table": read_size(netns), "host": _host(netns)}
+            facts |= {"rules": _rules(netns), "modules": _modules(), "conntrackd": _runs("conntrackd")}
         except IpvsError as error:
             facts["ipvs_problem"] = str(error)
     return Facts(**facts)
@@ -139,7 +147,11 @@ def _sync(control: Path, *, wanted: bool) -> dict[str, Any]:
         return {"sync_problem": error.message} if wanted else {}
     except Failure as error:
         return {"sync_problem": error.message}
-    return {"sync": tuple(_finding(Level(f["level"]), f) for f in answer["findings"])}
+    facts: dict[str, Any] = {"sync": tuple(_finding(Level(f["level"]), f) for f in answer["findings"])}
+    with contextlib.suppress(Failure):
+        status = ask(control, "status", "feedback sync")
+        facts |= {"tracking": status["tracking"], "ledger": (status["replica"]["ledger"] or {}).get("connections", 0)}
+    return facts
 
 
 def _finding(level: Any, found: Mapping[str, str]) -> Finding:
@@ -160,6 +172,41 @@ def _host(netns: str | None) -> dict[str, Value]:
         return found
 
     return within(netns, read)
+
+
+def _rules(netns: str | None) -> tuple[Rule, ...]:
+    """Of every firewall that can be asked: both kinds of iptables, and nftables. Nothing is changed by it."""
+    from feedback.doctor.rulesets import of_iptables, of_nftables
+    from feedback.ipvs.namespace import within
+
+    found: list[Rule] = []
+    for kind in ("nft", "legacy"):
+        for family, name in ((4, "iptables"), (6, "ip6tables")):
+            found += of_iptables(within(netns, partial(_printed, f"{name}-{kind}-save")), family)
+    return (*found, *of_nftables(within(netns, partial(_printed, "nft", "-j", "list", "ruleset"))))
+
+
+def _printed(program: str, *arguments: str) -> str:
+    """Nothing where it is not installed, or refuses."""
+    path = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if path is None:
+        return ""
+    try:
+        done = subprocess.run([path, *arguments], capture_output=True, timeout=RULES_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+
+
+def _modules() -> frozenset[str]:
+    root = Path("/sys/module")
+    return frozenset(path.name for path in root.iterdir()) if root.is_dir() else frozenset()
+
+
+def _runs(name: str) -> bool:
+    import psutil
+
+    return any(process.info["name"] == name for process in psutil.process_iter(["name"]))
 
 
 def _interfaces(netns: str | None) -> tuple[Interface, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from feedback.doctor.rulesets import Rule
 from feedback.ipvs.sysctl import Value
 from feedback.ipvs.table import TableSize
 from feedback.ipvs.types import Timeouts
@@ -51,7 +52,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """`snapshot` is None where the kernel cannot be asked, and `ipvs_problem` says why. `status` is the master's, None
     where it does not answer or decides nothing; `sync` is the sync daemon's own findings. `owned` are the services that
     master.toml makes; `enrolled` the RIPs that agents may speak for. `vs` are the settings under net.ipv4.vs, `host`
-    others by their full name. `clock_synchronised` is None where it cannot be told."""
+    others by their full name. `clock_synchronised` is None where it cannot be told. `rules` are the firewall's, as far
+    as they can be read, `modules` those that are loaded; `tracking` is the sync daemon's word on the connection
+    tracking, None where none answers, and `ledger` how many connections it holds."""
 
     configurations: tuple[Configuration, ...] = ()
     directs: bool = True  # this machine is a director, or is to become one
@@ -72,4 +75,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     sync_problem: str = ""
     clock_synchronised: bool | None = None
     interfaces: tuple[Interface, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    modules: frozenset[str] = frozenset()
+    tracking: dict[str, Any] | None = None
+    ledger: int = 0
+    conntrackd: bool = False
     now: float = 0.0

@@ -33,7 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
     """The findings, the worst first."""
-    found = [*_pair(facts), *_replica(facts), *_host(facts)]
+    found = [*_pair(facts), *_replica(facts), *_tracking(facts), *_host(facts)]
     return tuple(sorted(found, key=lambda f: f.level is not Level.ERROR))
 
 
@@ -100,6 +100,37 @@ def _ledger(ledger: dict[str, int] | None) -> list[Finding]:
     )
     mend = "wait until they expire; ipvsadm -Ln shows which service has so many: a flood?"
     return [Finding(Level.WARNING, what, mend)]
+
+
+def _tracking(facts: Facts) -> list[Finding]:
+    """Of a stateful firewall: IPVS takes the setting for each connection as it comes, so both need it before."""
+    tracking, peer = facts.status.get("tracking"), facts.status["peer"]["name"]
+    if tracking is None:
+        return []
+    found = []
+    if tracking["peer"] is not None and tracking["here"] is not tracking["peer"]:
+        here, there = ("is", "is not") if tracking["here"] else ("is not", "is")
+        what = (
+            f"the connection tracking {here} shared by IPVS here, and {there} on {peer}: after a takeover a stateful "
+            "firewall drops masqueraded connections"
+        )
+        where = f"on {peer}" if tracking["here"] else "here"
+        mend = f'{where}: sysctl -w net.ipv4.vs.conntrack=1, and [conntrack] mode = "auto" in sync.toml'
+        found.append(Finding(Level.ERROR, what, mend))
+    if tracking["late"]:
+        what = (
+            f"net.ipv4.vs.conntrack was set to 1 when {tracking['late']:,} connections were here: "
+            "IPVS keeps these from the tracking until they end"
+        )
+        found.append(Finding(Level.WARNING, what, "set it at boot, in /etc/sysctl.d; on a standby: reboot"))
+    if tracking["problem"]:
+        what = f"tracking entries cannot be written at a takeover: {tracking['problem']}"
+        found.append(Finding(Level.ERROR, what, "modprobe nf_conntrack_netlink, and in /etc/modules-load.d"))
+    refused = sum(((tracking["written"] or {}).get("refused") or {}).values())
+    if refused:
+        what = f"at the last takeover {refused:,} tracking entries were refused: {tracking['written']['refused']}"
+        found.append(Finding(Level.WARNING, what, "ENOMEM: a larger net.netfilter.nf_conntrack_max on both directors"))
+    return found
 
 
 def _host(facts: Facts) -> list[Finding]:

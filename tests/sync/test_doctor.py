@@ -9,12 +9,17 @@ import pytest
 from feedback.sync.doctor import Facts, Level, examine, verdict
 
 
+TRACKING = {"mode": "auto", "here": True, "peer": True, "problem": "", "late": 0, "adjusted": 0, "written": None}
+
+
 def status(**changes: Any) -> dict[str, Any]:
     peer = {"name": "d2", "alive": True, "age_seconds": 0.01, "role": "standby", "replica": "complete",
             "version": 1, "version_differs": False} | changes.pop("peer", {})  # fmt: skip
     replica = {"state": "original", "text": "original", "lacking": 0, "ledger": None} | changes.pop("replica", {})
     links = [{"local": "1:1", "peer": "2:1", "up": True}, {"local": "1:2", "peer": "2:2", "up": True}]
-    return {"role": "active", "reason": "", "links": links, "replica": replica, "peer": peer} | changes
+    tracking = TRACKING | changes.pop("tracking", {})
+    base = {"role": "active", "reason": "", "links": links, "replica": replica, "peer": peer, "tracking": tracking}
+    return base | changes
 
 
 def test_a_sound_pair_has_no_finding() -> None:
@@ -56,6 +61,11 @@ UP = {"local": "1:2", "peer": "2:2", "up": True}
             "the replica here is complete but for at most 7: a takeover would cut them",
         ),
         (Facts(status=status(replica=FULL)), Level.WARNING, "at most 1,200 connections found no place in the ledger"),
+        (Facts(status=status(tracking={"peer": False})), Level.ERROR, "shared by IPVS here, and is not on d2"),
+        (Facts(status=status(tracking={"here": False})), Level.ERROR, "is not shared by IPVS here, and is on d2"),
+        (Facts(status=status(tracking={"late": 1200})), Level.WARNING, "when 1,200 connections were here"),
+        (Facts(status=status(tracking={"problem": "EINVAL"})), Level.ERROR, "cannot be written at a takeover: EINVAL"),
+        (Facts(status=status(tracking={"written": {"refused": {"ENOMEM": 7}}})), Level.WARNING, "7 tracking entries"),
         (Facts(status=status(), replicates=False), Level.WARNING, "not replicated"),
         (Facts(status=status(), limitation="eth0 has no carrier"), Level.ERROR, "could not serve: eth0"),
         (Facts(status=status(), problems=["the backup thread does not run"]), Level.ERROR, "backup thread"),

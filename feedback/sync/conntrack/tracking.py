@@ -31,6 +31,7 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 class Ledger(Protocol):
     """What replication.ledger.Ledger offers."""
 
+    def __len__(self) -> int: ...
     def newest(self, now: float, before: float) -> list[bytes]: ...
     def take_before(self, first: int, least: int, now: float, before: float) -> tuple[list[bytes], int | None]: ...
 
@@ -51,6 +52,7 @@ class Tracking:
         self.wanted = False  # net.ipv4.vs.conntrack, and we may act on it
         self.peer: bool | None = None  # the same of the other director, None until it said so
         self.problem = ""  # why entries cannot be written
+        self.late = 0  # connections that were there when the setting came, and have no part in it
         self.adjustments = encode(())
         self._mode, self._ledger, self._clock, self._netns = mode, ledger, clock, netns
         self._spawn, self._changed = spawn, changed
@@ -58,6 +60,7 @@ class Tracking:
         self._reader: Reader | None = None
         self._heard: Mapping[Key, Adjustment] = {}
         self._last: dict[str, Any] | None = None
+        self._looked = False
 
     def close(self) -> None:
         if self._table is not None:
@@ -67,7 +70,8 @@ class Tracking:
 
     def look(self) -> bool:
         """What the host's setting is now; a socket is opened before it is needed. Returns whether it has changed."""
-        before = self.wanted
+        before, first = self.wanted, not self._looked
+        self._looked = True
         self.wanted = self._mode == "auto" and table.wanted(self._netns)
         if self.wanted and self._table is None:
             try:
@@ -76,6 +80,8 @@ class Tracking:
                 if str(error) != self.problem:
                     LOG.error("tracking-unwritable", reason=str(error))
                 self.problem = str(error)
+        if self.wanted and not before and not first:
+            self.late = len(self._ledger)
         return before is not self.wanted
 
     def hear(self, wanted: bool, data: bytes) -> None:
@@ -141,6 +147,7 @@ class Tracking:
             "here": self.wanted,
             "peer": self.peer,
             "problem": self.problem,
+            "late": self.late,
             "adjusted": len(self._heard),
             "written": self._last,
         }
