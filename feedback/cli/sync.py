@@ -185,6 +185,7 @@ def _status_lines(s: dict[str, Any]) -> list[str]:
         f"{peer['name']}: {heard}; replica there: {peer['replica']}",
         f"replica here: {s['replica']['text']}",
         *_ledger_lines(s["replica"]["ledger"]),
+        *_tracking_lines(s["tracking"]),
         "",
     ]
     for link in s["links"]:
@@ -203,6 +204,18 @@ def _ledger_lines(ledger: dict[str, int] | None) -> list[str]:
         return []
     more = f"at most {ledger['lacking']:,} more found no place: a standby that joins now would lack them"
     return [f"ledger here: {ledger['connections']:,} of {ledger['limit']:,} connections; {more}"]
+
+
+def _tracking_lines(tracking: dict[str, Any] | None) -> list[str]:
+    """Where the host's connection tracking has a part in it."""
+    if tracking is None or not tracking["here"]:
+        return []
+    written = tracking["written"]
+    if written is None:
+        said = "entries are written at a takeover"
+    else:
+        said = f"{written['entries']:,} entries written at the last takeover, in {written['took_ms']:.0f} ms"
+    return [f"tracking here: {tracking['problem'] or said}"]
 
 
 def _ago(seconds: float) -> str:

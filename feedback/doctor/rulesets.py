@@ -113,13 +113,13 @@ def of_nftables(text: str) -> tuple[Rule, ...]:
         found = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return ()
-    things = found.get("nftables", ()) if isinstance(found, dict) else ()
+    things = _list(found.get("nftables")) if isinstance(found, dict) else []
     rules = [thing["rule"] for thing in things if isinstance(thing, dict) and isinstance(thing.get("rule"), dict)]
-    return tuple(_rule(rule) for rule in rules if rule.get("family") in _FAMILIES)
+    return tuple(_rule(rule) for rule in rules if str(rule.get("family")) in _FAMILIES)
 
 
 def _rule(rule: dict[str, Any]) -> Rule:
-    expressions = [each for each in rule.get("expr") or () if isinstance(each, dict)]
+    expressions = [each for each in _list(rule.get("expr")) if isinstance(each, dict)]
     networks: list[Network] = []
     ports: list[Ports] = []
     states: list[str] = []
@@ -134,11 +134,11 @@ def _rule(rule: dict[str, Any]) -> Rule:
             networks += filter(None, map(_network, values))
         elif _is(left, "payload", field="dport"):
             ports += filter(None, map(_range, values))
-            protocols += [left["payload"].get("protocol", "")]
+            protocols += [str(left["payload"].get("protocol", ""))]
         elif _is(left, "meta", key="l4proto") or _is(left, "payload", field="protocol"):
             protocols += [value for value in values if isinstance(value, str)]
     return Rule(
-        _FAMILIES[rule["family"]],
+        _FAMILIES[str(rule["family"])],
         f"{rule.get('table')} {rule.get('chain')}",
         states=frozenset(states),
         notrack=any("notrack" in each for each in expressions),
@@ -146,6 +146,10 @@ def _rule(rule: dict[str, Any]) -> Rule:
         protocols=frozenset(protocols) - {"th", ""},
         ports=tuple(ports),
     )
+
+
+def _list(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else []
 
 
 def _is(left: Any, kind: str, **wanted: str) -> bool:

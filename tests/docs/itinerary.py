@@ -56,6 +56,7 @@ ELSEWHERE = {
     "feedback lab list": "tests/lab/test_command.py",
     "feedback lab run takeover": "the same",
     "feedback lab run takeover --firewall strict": "the same",
+    "feedback lab run firewall": "a scenario; tests/docs/test_firewall.py and tests/sync/conntrack on the real kernel",
     "feedback simulate --case starved": "tests/simulate/test_verdict.py",
     "feedback simulate --case wlc-memory": "tests/simulate/test_verdict.py",
     "promtool test rules contrib/prometheus/feedback.test.yml": "tests/web/test_prometheus.py",

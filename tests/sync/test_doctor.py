@@ -8,7 +8,6 @@ import pytest
 
 from feedback.sync.doctor import Facts, Level, examine, verdict
 
-
 TRACKING = {"mode": "auto", "here": True, "peer": True, "problem": "", "late": 0, "adjusted": 0, "written": None}
 
 
