@@ -125,3 +125,18 @@ def test_keys_are_written_as_they_are_read() -> None:
     for text in ("tcp:10.0.0.1:80", "udp:[2001:db8::1]:53", "fwmark:7", "fwmark:7:ipv6", "sctp:10.0.0.1:0"):
         config = parse(f'[[service]]\nvirtual = "{text}"\n', MasterConfig)
         assert str(service_key(config.service[0])) == text
+
+
+def test_a_persistence_engine_needs_udp_and_persistence() -> None:
+    sip = SERVICE.replace("tcp", "udp") + 'pe = "sip"\n'
+    made = to_service(parse(sip + "persistence_seconds = 120\n", MasterConfig).service[0])
+    assert made.pe_name == "sip" and made.persistent
+    marked = '[[service]]\nvirtual = "fwmark:7"\npe = "sip"\npersistence_seconds = 60\n'
+    assert to_service(parse(marked, MasterConfig).service[0]).pe_name == "sip"
+    for text, said in (
+        (sip, "needs persistence_seconds"),
+        (sip.replace("udp", "tcp") + "persistence_seconds = 120\n", "looks into UDP alone"),
+        (sip.replace("sip", "h323") + "persistence_seconds = 120\n", "expected one of sip"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            parse(text, MasterConfig)

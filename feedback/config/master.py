@@ -47,6 +47,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 FORWARD_WORDS = {"route": Forward.ROUTE, "masquerade": Forward.MASQUERADE, "tunnel": Forward.TUNNEL}
 TUNNEL_WORDS = {"ipip": TunnelType.IPIP, "gue": TunnelType.GUE, "gre": TunnelType.GRE}
+ENGINES = ("sip",)  # persistence engines: ip_vs_pe_NAME
 FLAG_WORDS = {
     "one-packet": ServiceFlags.ONE_PACKET,
     "sched-flag-1": ServiceFlags.SCHED1,
@@ -98,6 +99,7 @@ class ServiceConfig(Strict, frozen=True):
     law_options: dict[str, Any] = msgspec.field(default_factory=dict)  # what the law takes: docs/laws.md
     persistence_seconds: Annotated[int, msgspec.Meta(ge=0, le=86400 * 31)] = 0
     persistence_prefix: Annotated[int, msgspec.Meta(ge=0, le=128)] | None = None
+    pe: str | None = None  # persistence engine: sip
     flags: tuple[str, ...] = ()
     thresholds: str | None = None  # static | learned | off; the law's own default
     latency_seconds: Positive = 0.25  # what a connection may take at full load: sizes learned thresholds
@@ -323,13 +325,25 @@ def to_service(config: ServiceConfig, where: str = "service") -> Service:
     limit = 32 if key.family is Family.IPV4 else 128
     if config.persistence_prefix is not None and config.persistence_prefix > limit:
         raise ConfigError(f"{where}.persistence_prefix: {config.persistence_prefix} is more than {limit}")
+    if config.pe is not None:
+        _check_engine(config, key, where)
     return Service(
         key=key,
         scheduler=config.scheduler or default_scheduler(key),
         flags=flags,
         timeout_seconds=config.persistence_seconds,
         netmask=config.persistence_prefix,
+        pe_name=config.pe,
     )
+
+
+def _check_engine(config: ServiceConfig, key: ServiceKey, where: str) -> None:
+    """What would have no effect is refused: ip_vs_pe_sip.c looks into UDP alone, and into persistent services."""
+    check_word(config.pe or "", ENGINES, f"{where}.pe")
+    if not config.persistence_seconds:
+        raise ConfigError(f"{where}.pe: {config.pe}: needs persistence_seconds, the longest pause within a call")
+    if key.protocol not in (None, Protocol.UDP):
+        raise ConfigError(f"{where}.pe: {config.pe}: looks into UDP alone, and {key} is {key.protocol}")
 
 
 def to_destination(config: DestinationConfig, service: ServiceConfig, where: str = "destination") -> Destination:

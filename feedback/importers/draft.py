@@ -61,6 +61,7 @@ class Draft:
     forward: str = "route"
     persistence_seconds: int = 0
     persistence_prefix: int | None = None
+    pe: str | None = None
     flags: list[str] = field(default_factory=list)
     check: dict[str, Any] = field(default_factory=dict)
     on_failure: str = ""  # a destination may have its own
@@ -76,6 +77,8 @@ class Draft:
             found["persistence_seconds"] = self.persistence_seconds
         if self.persistence_prefix is not None:
             found["persistence_prefix"] = self.persistence_prefix
+        if self.pe is not None:
+            found["pe"] = self.pe
         if self.flags:
             found["flags"] = sorted(set(self.flags))
         if self.on_failure and self.check:
@@ -127,6 +130,9 @@ def _mended(draft: Draft, remarks: list[Remark]) -> bool:
     if not _refused(draft):
         return True
     whole = replace(draft, destinations=[], check={})
+    if draft.pe is not None and (why := _refused(whole)) and not _refused(replace(whole, pe=None)):
+        draft.pe = whole.pe = None
+        remarks.append(draft.remark(f"its persistence engine is left out: {why}"))
     if draft.check and (why := _refused(replace(whole, check=draft.check))) and not _refused(whole):
         draft.check = {}
         remarks.append(draft.remark(f"its check is left out: {why}"))

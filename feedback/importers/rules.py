@@ -129,8 +129,7 @@ def _draft(service: Service, line: int, remarks: list[Remark]) -> Draft:
         draft.persistence_prefix = service.netmask
     elif service.netmask is not None:
         remarks.append(draft.remark(f"netmask {service.netmask} is no prefix: not carried over"))
-    if service.pe_name:
-        remarks.append(draft.remark(f"persistence engine {service.pe_name}: not carried over"))
+    draft.pe = service.pe_name or None
     return draft
 
 

@@ -305,7 +305,7 @@ def test_ipvsadm_save() -> None:
     assert (hashed["flags"], hashed["persistence_prefix"]) == (["fallback", "port"], 24)
     assert hashed["destination"][0]["tunnel"] == "gue"
     assert found["fwmark:7:ipv6"]["flags"] == ["one-packet"]
-    assert said(remarks, "persistence engine sip")
+    assert said(remarks, "its persistence engine is left out: pe: sip: looks into UDP alone")
     assert said(remarks, "tunnel checksums")
     assert said(remarks, "10.1.0.2:80 has weight 0")
     assert said(remarks, "fwmark:7:ipv6: has no destination")
@@ -454,3 +454,17 @@ def test_whatever_is_read_is_refused_in_a_line_or_gives_what_the_master_takes(
         return
     if found.services:
         parse(as_toml(found.services, "x\n y"), MasterConfig)
+
+
+def test_a_persistence_engine_comes_over_where_it_has_an_effect() -> None:
+    sip = "-A -u 10.0.0.100:5060 -s rr -p 120 --pe sip\n-a -u 10.0.0.100:5060 -r 10.1.0.1:5060 -m -w 1\n"
+    found, remarks = services(sip, rules)
+    assert found["udp:10.0.0.100:5060"]["pe"] == "sip" and not said(remarks, "engine")
+    block = "virtual_server 10.0.0.100 5060 {\n lvs_method NAT\n lvs_sched rr\n protocol UDP\n %s\n"
+    servers = " real_server 10.1.0.1 5060 { }\n}\n"
+    found, remarks = services(block % "persistence_timeout 120\n persistence_engine sip" + servers, keepalived)
+    assert found["udp:10.0.0.100:5060"]["pe"] == "sip" and not said(remarks, "engine")
+    found, remarks = services(block % "persistence_timeout 120\n persistence_engine rtp" + servers, keepalived)
+    assert "pe" not in found["udp:10.0.0.100:5060"] and said(
+        remarks, "engine is left out: pe: 'rtp': expected one of sip"
+    )

@@ -52,6 +52,7 @@ class Virtual:
     flags: list[str] = field(default_factory=list)
     persistence: int = 0
     granularity: str = ""
+    engine: str = ""
     protocol: Protocol | None = None
     family: Family | None = None
     weight: int = 1
@@ -143,6 +144,8 @@ def _take(v: Virtual, n: Node, remarks: list[Remark]) -> None:
             v.persistence = _persistence(n, v.persistence, remarks)
         case "persistence_granularity":
             _granularity(v, n, remarks)
+        case "persistence_engine":
+            v.engine = n.word(1)
         case "protocol":
             if n.word(1).lower() in PROTOCOLS:
                 v.protocol = PROTOCOLS[n.word(1).lower()]
@@ -312,6 +315,7 @@ def _draft(v: Virtual, place: Place, key: ServiceKey, remarks: list[Remark]) -> 
     draft.forward = max(methods, key=methods.count)
     draft.flags, draft.persistence_seconds = list(v.flags), v.persistence
     draft.on_failure = way_out(removed=not all(r.inhibited for r in v.reals.values()))
+    draft.pe = v.engine or None
     if v.granularity:
         draft.persistence_prefix = mask_prefix(v.granularity, key.family)
         if draft.persistence_prefix is None:

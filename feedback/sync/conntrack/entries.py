@@ -18,7 +18,7 @@ from feedback.ipvs.netlink import NLM_F_REQUEST, attribute
 from feedback.sync.conntrack.adjustments import Adjustment, Key, Shift
 from feedback.sync.replication.records import RECORD6_BYTES, RECORD_BYTES, ConnectionFlag, IpProtocol
 
-NEW, GET, DELETE = 0x100, 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK and the command
+NEW, DELETE = 0x100, 0x102  # NFNL_SUBSYS_CTNETLINK and the command
 NLM_F_CREATE, NLM_F_EXCL = 0x400, 0x200
 _HEADER, _SEQUENCE = struct.Struct("=IHHII"), struct.Struct("=I")
 _SEQUENCE_AT = 8
@@ -34,7 +34,7 @@ _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 3
 _PROTOINFO_TCP, _TCP_STATE, _TCP_FLAGS_ORIGINAL, _TCP_FLAGS_REPLY = 1, 1, 4, 5
 _POSITION, _BEFORE, _AFTER = 1, 2, 3
 
-IPS_SEEN_REPLY, IPS_ASSURED, IPS_SEQ_ADJUST = 0x02, 0x04, 0x40
+IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED, IPS_SEQ_ADJUST = 0x02, 0x04, 0x08, 0x40
 BE_LIBERAL = 0x08
 
 # IPVS's state to the tracking's, both of TCP. A half-closed connection may carry data for long. What is not here has
@@ -151,7 +151,8 @@ def _tuples(size: int, protocol: int, kind: int, reply_kind: int) -> tuple[bytes
 
 def _new(size: int, protocol: int) -> _Form:
     attributes = b"".join(_tuples(size, protocol, _TUPLE_ORIG, _TUPLE_REPLY))
-    attributes += attribute(_STATUS, (IPS_SEEN_REPLY | IPS_ASSURED).to_bytes(4, "big"))
+    # Confirmed as well: the kernel has set it by then, and would take its absence for a change (EBUSY).
+    attributes += attribute(_STATUS, (IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED).to_bytes(4, "big"))
     attributes += attribute(_TIMEOUT, _TIMEOUT_MARK)
     if protocol == _TCP:
         liberal = bytes((BE_LIBERAL, BE_LIBERAL))

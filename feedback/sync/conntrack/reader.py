@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from feedback.ipvs.namespace import within
 from feedback.sync.conntrack.adjustments import Adjustment, Shift
-from feedback.sync.conntrack.entries import GET, IPS_SEQ_ADJUST
+from feedback.sync.conntrack.entries import IPS_SEQ_ADJUST
 
 MODULES = Path("/sys/module")
+BOTH_FAMILIES = 0  # AF_UNSPEC
 HELPERS = ("ip_vs_ftp", "nf_nat_*")  # whoever changes what packets say; nf_nat itself changes their addresses only
 
 
@@ -44,16 +46,13 @@ class Reader:
 
     def read_here(self) -> list[Adjustment]:
         """In the calling thread, always the same one."""
-        from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
         from pyroute2.netlink.exceptions import NetlinkError
-        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket, nfct_msg
+        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
         if self._socket is None:
-            self._socket = within(self._netns, NFCTSocket)
-        asked = nfct_msg.create_from(status=IPS_SEQ_ADJUST, status_mask=IPS_SEQ_ADJUST)
+            self._socket = within(self._netns, partial(NFCTSocket, nfgen_family=BOTH_FAMILIES))
         try:
-            answers = self._socket.nlm_request(asked, msg_type=GET, msg_flags=NLM_F_REQUEST | NLM_F_DUMP)
-            return list(_adjustments(answers))
+            return list(_adjustments(_shown(self._socket)))
         except NetlinkError as error:
             raise OSError(error.code, str(error)) from None
 
@@ -62,8 +61,16 @@ class Reader:
             self._socket.close()
 
 
+def _shown(sock: Any) -> Iterable[Any]:
+    """Those that have an adjustment; all where pyroute2, before 0.8, or the kernel, before 5.15, has no filter."""
+    try:
+        found: Iterable[Any] = sock.dump(status=IPS_SEQ_ADJUST, status_mask=IPS_SEQ_ADJUST)
+    except TypeError:
+        found = sock.dump()
+    return found
+
+
 def _adjustments(answers: Iterable[Any]) -> Iterable[Adjustment]:
-    """Kernels before 5.15 do not know the filter, and give all: those without an adjustment are left out here."""
     for answer in answers:
         sent, received = (_shift(answer.get_attr(name)) for name in ("CTA_SEQ_ADJ_ORIG", "CTA_SEQ_ADJ_REPLY"))
         found = answer.get_attr("CTA_TUPLE_ORIG")

@@ -21,6 +21,7 @@ from feedback.sync.conntrack.reader import Reader
 from feedback.sync.conntrack.table import BATCH, Table
 
 READ_SECONDS = 0.2  # between two readings of adjustments: what changed since then is lost with the director
+READ_SHARE = 20  # a twentieth of the time at most, where all entries are shown and not only those that have one
 NEWEST = 1000  # of whose writing the status tells apart
 
 LOG = Log("tracking")
@@ -121,16 +122,19 @@ class Tracking:
 
     async def attend(self, active: Callable[[], bool]) -> None:
         """Read adjustments while this director is active, for ever."""
+        took = 0.0
         while True:
-            await asyncio.sleep(READ_SECONDS)
+            await asyncio.sleep(max(READ_SECONDS, READ_SHARE * took))
             if not (self.wanted and active() and reader.needed()):
                 continue
+            began = self._clock()
             try:
                 await self._read()
             except Exception as error:  # pyroute2's are its own: one reading failed, the next is tried
                 if said(error) != self.problem:
                     LOG.error("adjustments-unread", reason=said(error))
                 self.problem = said(error)
+            took = self._clock() - began
 
     async def _read(self) -> None:
         self._reader = self._reader or Reader(self._netns)

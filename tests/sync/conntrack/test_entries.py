@@ -53,7 +53,7 @@ def test_an_entry_leads_from_the_client_to_the_vip_and_back_from_the_server(
     assert tuple_of(found, "CTA_TUPLE_REPLY") == (server, client, protocol, 8080, 40001)
     assert found["header"]["sequence_number"] == 5
     assert found.get_attr("CTA_TIMEOUT") == 777
-    assert found.get_attr("CTA_STATUS") == entries.IPS_SEEN_REPLY | entries.IPS_ASSURED
+    assert found.get_attr("CTA_STATUS") == 0x0E  # seen both ways, assured, confirmed
     assert (found.get_attr("CTA_PROTOINFO") is None) is (protocol == UDP)
 
 

@@ -57,7 +57,7 @@ def kernel(netns: str) -> Iterator[Table]:
 
 def shown(netns: str) -> list[Any]:
     def read() -> list[Any]:
-        with NFCTSocket() as sock:
+        with NFCTSocket(nfgen_family=0) as sock:
             return list(sock.dump())
 
     return within(netns, read)
