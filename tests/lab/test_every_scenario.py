@@ -78,6 +78,8 @@ def events() -> list[Event]:
     made.append(Event("memory", now(), {"oom_kills": 0, "peak_bytes": 1}))
     made.append(Event("operator", now(), {"address": "10.77.0.12", "weight": 0}))
     made.append(Event("held", SECONDS, {"found": []}))
+    made.append(Event("transfers", now(), {"transfers": 32, "failed": 0, "connections": 8}))
+    made.append(Event("calls", now(), {"made": 30, "kept": 30}))
     made += [Event("died", now(), {"server": "r1"}), Event("wake", now(), {}), Event("healed", now(), {})]
     made.append(Event("end", SECONDS, {}))
     return made

@@ -37,6 +37,8 @@ _POSITION, _BEFORE, _AFTER = 1, 2, 3
 IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED, IPS_SEQ_ADJUST = 0x02, 0x04, 0x08, 0x40
 BE_LIBERAL = 0x08
 
+_STATUS_ATTRIBUTE = attribute(_STATUS, (IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED).to_bytes(4, "big"))
+
 # IPVS's state to the tracking's, both of TCP. A half-closed connection may carry data for long. What is not here has
 # ended, or has not begun: its packets make an entry by themselves, or need none.
 TCP_STATES = {1: 3, 4: 4, 7: 5}  # ESTABLISHED, FIN_WAIT, CLOSE_WAIT
@@ -152,7 +154,7 @@ def _tuples(size: int, protocol: int, kind: int, reply_kind: int) -> tuple[bytes
 def _new(size: int, protocol: int) -> _Form:
     attributes = b"".join(_tuples(size, protocol, _TUPLE_ORIG, _TUPLE_REPLY))
     # Confirmed as well: the kernel has set it by then, and would take its absence for a change (EBUSY).
-    attributes += attribute(_STATUS, (IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED).to_bytes(4, "big"))
+    attributes += _STATUS_ATTRIBUTE
     attributes += attribute(_TIMEOUT, _TIMEOUT_MARK)
     if protocol == _TCP:
         liberal = bytes((BE_LIBERAL, BE_LIBERAL))
@@ -182,7 +184,8 @@ def _removals(body: bytes) -> tuple[_Form, _Form]:
 
 
 def _adjusted(made: bytearray, adjustment: Adjustment) -> bytes:
-    """The kernel sets the bit of the status by itself (ctnetlink_change_seq_adj)."""
+    """Without its bit of the status the kernel keeps the numbers and does not use them."""
+    made[made.find(_STATUS_ATTRIBUTE) + len(_STATUS_ATTRIBUTE) - 1] |= IPS_SEQ_ADJUST
     for kind, shift in ((_SEQ_ADJ_ORIG, adjustment.sent), (_SEQ_ADJ_REPLY, adjustment.received)):
         if shift is not None:
             made += _nested(kind, _shift(shift))

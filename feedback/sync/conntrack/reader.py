@@ -10,12 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from feedback.ipvs.namespace import within
 from feedback.sync.conntrack.adjustments import Adjustment, Shift
 from feedback.sync.conntrack.entries import IPS_SEQ_ADJUST
 
@@ -30,10 +28,10 @@ def needed() -> bool:
 
 
 class Reader:
-    """`read` raises OSError where the kernel refuses."""
+    """Of the process's own network namespace: pyroute2 opens its socket when it is first used, wherever that is. `read`
+    raises OSError where the kernel refuses."""
 
-    def __init__(self, netns: str | None = None) -> None:
-        self._netns = netns
+    def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
         self._socket: Any = None
 
@@ -50,7 +48,7 @@ class Reader:
         from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
         if self._socket is None:
-            self._socket = within(self._netns, partial(NFCTSocket, nfgen_family=BOTH_FAMILIES))
+            self._socket = NFCTSocket(nfgen_family=BOTH_FAMILIES)
         try:
             return list(_adjustments(_shown(self._socket)))
         except NetlinkError as error:

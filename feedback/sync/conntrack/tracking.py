@@ -137,7 +137,7 @@ class Tracking:
             took = self._clock() - began
 
     async def _read(self) -> None:
-        self._reader = self._reader or Reader(self._netns)
+        self._reader = self._reader or Reader()
         found = encode(await self._reader.read())
         self.problem = ""
         if found != self.adjustments:

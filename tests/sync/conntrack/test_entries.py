@@ -100,6 +100,7 @@ def test_a_shift_goes_with_the_entry_in_its_own_direction() -> None:
             told = attribute and tuple(attribute.get_attr(f"CTA_NAT_SEQ_{word}") for word in words)
             assert told == (shift and (shift.position, shift.before, shift.after))
         assert tuple_of(found, "CTA_TUPLE_ORIG")[:2] == (CLIENT, VIP)
+        assert found.get_attr("CTA_STATUS") == 0x4E
 
 
 def test_an_adjustment_is_found_by_the_key_of_its_record() -> None:

@@ -63,6 +63,14 @@ def shown(netns: str) -> list[Any]:
     return within(netns, read)
 
 
+def adjustments() -> list[Adjustment]:
+    reader = Reader()
+    try:
+        return reader.read_here()
+    finally:
+        reader.close()
+
+
 def servers(netns: str) -> set[str]:
     names = ("CTA_IP_V4_SRC", "CTA_IP_V6_SRC")
     replies = [each.get_attr("CTA_TUPLE_REPLY").get_attr("CTA_TUPLE_IP") for each in shown(netns)]
@@ -105,11 +113,9 @@ def test_a_shift_is_in_the_entry_and_is_read_again(kernel: Table, netns: str) ->
     shift = Shift(4_000_000_000, 2, 2**32 - 3)
     wanted = adjustment(2, shift)
     kernel.write([body(1), body(2), body(3)], {wanted.key: wanted})
-    reader = Reader(netns)
-    assert reader.read_here() == [wanted]
+    assert within(netns, adjustments) == [wanted]
     kernel.write([body(2)], {})  # replaced by one without
-    assert reader.read_here() == []
-    reader.close()
+    assert within(netns, adjustments) == []
 
 
 def test_the_setting_is_read_as_it_stands(netns: str) -> None:
