@@ -73,19 +73,22 @@ class Table:
     def close(self) -> None:
         self._socket.close()
 
-    def write(self, bodies: Sequence[bytes], adjustments: Mapping[Key, Adjustment]) -> Written:
-        """The entries of at most BATCH records, each of them `entries.tracked`."""
+    def write(self, bodies: Sequence[bytes], adjustments: Mapping[Key, Adjustment], *, replace: bool = True) -> Written:
+        """The entries of at most BATCH records, each of them `entries.tracked`. Without `replace` what is there stays,
+        and is not counted."""
         if not bodies:
             return Written(0, 0, {})
         adjusted = [adjustments.get(entries.key(body)) if adjustments else None for body in bodies]
         made = [entries.creation(body, n, adjusted[n]) for n, body in enumerate(bodies)]
         refused = self._send(b"".join(made))
         stale = [n for n, code in refused.items() if code == errno.EEXIST]
-        if stale:
+        if stale and replace:
             self._send(b"".join(entries.removal(bodies[n], n) for n in stale))
             again = self._send(b"".join(made[n] for n in stale))
             refused = {n: code for n, code in refused.items() if code != errno.EEXIST} | again
         reasons = Counter(errno.errorcode.get(code, str(code)) for code in refused.values())
+        if not replace:
+            del reasons["EEXIST"]
         return Written(len(bodies) - len(refused), len(set(stale) - set(refused)), dict(reasons))
 
     def _send(self, messages: bytes) -> dict[int, int]:

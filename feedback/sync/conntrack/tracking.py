@@ -2,7 +2,7 @@
 
 Shell of `table` and `reader`. Entries are written from the ledger in turns, the newest first: a client that spoke a
 moment ago speaks next. Between two turns the daemon's heartbeats have theirs. Invariant: only what was noted before the
-takeover is written. Whoever comes afterwards has an entry of his own, which says more than a record.
+takeover replaces an entry. Whoever comes afterwards has one of his own, which says more than a record.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from feedback.sync.conntrack.adjustments import Adjustment, AdjustmentError, Key
 from feedback.sync.conntrack.reader import Reader
 from feedback.sync.conntrack.table import BATCH, Table
 
+LATE_SECONDS = 0.7  # after a handover: what the old active one still had to say has come by then (carrier.py)
 READ_SECONDS = 0.2  # between two readings of adjustments: what changed since then is lost with the director
 READ_SHARE = 20  # a twentieth of the time at most, where all entries are shown and not only those that have one
 NEWEST = 1000  # of whose writing the status tells apart
@@ -33,7 +34,7 @@ class Ledger(Protocol):
     """What replication.ledger.Ledger offers."""
 
     def __len__(self) -> int: ...
-    def newest(self, now: float, before: float) -> list[bytes]: ...
+    def newest(self, now: float, before: float, since: float = 0.0) -> list[bytes]: ...
     def take_before(self, first: int, least: int, now: float, before: float) -> tuple[list[bytes], int | None]: ...
 
 
@@ -102,13 +103,17 @@ class Tracking:
         work = _Work(self._table, self._ledger, self._heard, self._clock)
         self._last = work.status
         self._step(work)
-        if not work.done:
-            self._spawn(self._go_on(work), "tracking")
+        self._spawn(self._go_on(work), "tracking")
 
     async def _go_on(self, work: _Work) -> None:
         while not work.done:
             await asyncio.sleep(0)
             self._step(work)
+        await asyncio.sleep(LATE_SECONDS)
+        try:
+            work.late()
+        except (IpvsError, OSError) as error:
+            LOG.error("tracking-unwritten", reason=str(error))
 
     def _step(self, work: _Work) -> None:
         try:
@@ -165,8 +170,9 @@ class _Work:
     ) -> None:
         self.done = False
         self.status: dict[str, Any] = {"entries": 0, "replaced": 0, "refused": {}, "newest_ms": None, "took_ms": None}
+        self.status["late"] = 0
         self._table, self._adjustments, self._clock, self._began = table, adjustments, clock, clock()
-        self._batches = batches(ledger, clock)
+        self._ledger, self._batches = ledger, batches(ledger, clock)
 
     def step(self) -> None:
         """One batch. Raises IpvsError."""
@@ -181,6 +187,14 @@ class _Work:
         if self.status["newest_ms"] is None and (self.done or self.status["entries"] >= NEWEST):
             self.status["newest_ms"] = milliseconds
         self.status["took_ms"] = milliseconds
+
+    def late(self) -> None:
+        """Records that came when the takeover had begun: their entries, where there are none. Raises IpvsError."""
+        now = self._clock()
+        bodies = [body for body in self._ledger.newest(now, now, self._began) if entries.tracked(body)]
+        for at in range(0, len(bodies), BATCH):
+            written = self._table.write(bodies[at : at + BATCH], self._adjustments, replace=False)
+            self.status["late"] += written.entries
 
 
 def batches(ledger: Ledger, clock: Callable[[], float]) -> Iterator[list[bytes]]:

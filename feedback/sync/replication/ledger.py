@@ -146,13 +146,13 @@ class Ledger:
         stamp = _stamp(before)
         return _left_of([e for e in entries if e < stamp], now), following if following < PARTS else None
 
-    def newest(self, now: float, before: float) -> list[bytes]:
-        """The records that were noted last before a moment, some NEWEST at most, the last first."""
-        stamp, seen, entries = _stamp(before), set[bytes](), []
+    def newest(self, now: float, before: float, since: float = 0.0) -> list[bytes]:
+        """The records that were noted last before a moment and not before another, NEWEST at most, the last first."""
+        first, stamp, seen, entries = _stamp(since), _stamp(before), set[bytes](), []
         with self._lock:
             for key in reversed(self._noted):
                 entry = self._parts[hash(key) % PARTS].get(key)
-                if key not in seen and entry is not None and entry < stamp:
+                if key not in seen and entry is not None and first <= entry < stamp:
                     entries.append(entry)
                 seen.add(key)
         return _left_of(entries, now)

@@ -109,6 +109,13 @@ def test_an_entry_that_began_at_the_server_is_replaced(kernel: Table, netns: str
     assert found.get_attr("CTA_TUPLE_ORIG").get_attr("CTA_TUPLE_IP").get_attr("CTA_IP_V4_DST") == "10.0.0.100"
 
 
+def test_what_is_there_stays_where_that_is_asked_for(kernel: Table, netns: str) -> None:
+    kernel.write([body(1, server=0x0A010001)], {})
+    late = [body(1, server=0x0A010002), body(2, server=0x0A010003)]
+    assert kernel.write(late, {}, replace=False) == Written(1, 0, {})
+    assert servers(netns) == {"10.1.0.1", "10.1.0.3"}
+
+
 def test_a_shift_is_in_the_entry_and_is_read_again(kernel: Table, netns: str) -> None:
     shift = Shift(4_000_000_000, 2, 2**32 - 3)
     wanted = adjustment(2, shift)

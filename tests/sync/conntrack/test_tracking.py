@@ -71,9 +71,13 @@ class Remembering:
 
     def __init__(self, *, fails_after: int = 1_000_000) -> None:
         self.written: list[tuple[int, Adjustment | None]] = []
+        self.late: list[int] = []
         self.fails_after = fails_after
 
-    def write(self, bodies: Sequence[bytes], adjustments: Mapping[Key, Adjustment]) -> Written:
+    def write(self, bodies: Sequence[bytes], adjustments: Mapping[Key, Adjustment], *, replace: bool = True) -> Written:
+        if not replace:
+            self.late += map(client, bodies)
+            return Written(len(bodies), 0, {})
         if len(self.written) >= self.fails_after:
             raise TrackingError("full")
         self.written += [(client(body), adjustments.get(entries.key(body))) for body in bodies]
@@ -83,13 +87,20 @@ class Remembering:
         pass
 
 
-def made(monkeypatch: pytest.MonkeyPatch, book: Ledger, kernel: Remembering, mode: str = "auto") -> Tracking:
+def made(
+    monkeypatch: pytest.MonkeyPatch,
+    book: Ledger,
+    kernel: Remembering,
+    mode: str = "auto",
+    at: Sequence[float] = (102.0,),
+) -> Tracking:
     def now(work: Coroutine[Any, Any, None], name: str) -> None:
         asyncio.run(work)
 
     monkeypatch.setattr(table, "wanted", lambda netns: True)
+    monkeypatch.setattr(tracking, "LATE_SECONDS", 0.0)
     monkeypatch.setattr(tracking, "Table", lambda netns: kernel)
-    found = Tracking(mode, book, lambda: 102.0, now, lambda: None)
+    found = Tracking(mode, book, lambda: at[0], now, lambda: None)
     found.look()
     return found
 
@@ -108,6 +119,17 @@ def test_a_takeover_writes_all_and_says_what_was_refused(monkeypatch: pytest.Mon
     told = found.status()["written"]
     assert (told["entries"], told["replaced"], told["refused"]) == (2 * BATCH + 2, 3, {"ENOMEM": 3})
     assert told["newest_ms"] is not None
+
+
+def test_what_comes_when_the_takeover_has_begun_is_written_where_nothing_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, book, work, at = Remembering(), full(3), list[Coroutine[Any, Any, None]](), [102.0]
+    found = made(monkeypatch, book, kernel, at=at)
+    monkeypatch.setattr(found, "_spawn", lambda coroutine, name: work.append(coroutine))
+    found.take_over()
+    note(book, 102.0, connection(7), connection(8, flags=3))
+    at[0] = 102.7
+    asyncio.run(work[0])
+    assert [number for number, _ in kernel.written] == [3, 2, 1] and kernel.late == [7]
 
 
 def test_an_adjustment_that_came_goes_with_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
