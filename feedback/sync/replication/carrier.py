@@ -139,6 +139,8 @@ class Carrier:
         """At least every TURN_SECONDS."""
         if self._replication is not None:
             self._replication.tend()
+            if self._leading:
+                self._out.repeat(self._replication.hold())
         self._out.turn(now)
         if not self._leading or self._lingers is not None:
             self._in.turn(now)

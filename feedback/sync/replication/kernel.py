@@ -46,6 +46,7 @@ from feedback.sync.replication.records import DatagramError
 from feedback.sync.replication.replica import BACKUP_ID, BULK_AT_ONCE, MASTER_ID, Bulk
 from feedback.sync.replication.table import Book, Table, joined, lacking, missing, read_table
 from feedback.sync.replication.threads import REFRESH_SECONDS, ReplicationError, Threads
+from feedback.sync.replication.ties import Ties
 
 __all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
 
@@ -111,6 +112,7 @@ class Replication:
         self.lost_captured = 0  # datagrams of the master that we were too slow to read
         self.queue: Queue | None = None  # of the backup's thread, when something was injected last
         self.ledger = Ledger(REFRESH_SECONDS, connections_max)
+        self._ties, self._swept = Ties(), 0
         self._learning: threading.Thread | None = None
         self._closed = threading.Event()
         self._kernel: Kernel | None = kernel
@@ -327,7 +329,16 @@ class Replication:
 
     def tend(self) -> None:
         """A little of what is to be done again and again: let go of what has expired. To be called at each turn."""
-        self.ledger.sweep(time.monotonic())
+        self._swept = self.ledger.sweep(time.monotonic())
+
+    def hold(self) -> list[bytes]:
+        """On the active director, behind each `tend`: what others depend on lives on in this kernel (ties.py). Returns
+        the same as datagrams, for the standby."""
+        self._ties.look(self.ledger.lives(self._swept, time.monotonic()))
+        if self._swept < PARTS - 1:
+            return []
+        datagrams = records.packed(self._ties.round(), BACKUP_ID)
+        return datagrams[: self.inject(datagrams)]
 
     def held(self) -> Held:
         return Held(len(self.ledger), self.ledger.limit, self.ledger.lacking(time.monotonic()))

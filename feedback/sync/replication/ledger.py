@@ -165,10 +165,19 @@ class Ledger:
                 first += 1
         return entries, first
 
-    def sweep(self, now: float) -> None:
-        """Let go of what has expired in the next part. To be called often: each round is PARTS calls."""
-        self._drop(self._next, _EXPIRES, _stamp(now))
-        self._next = (self._next + 1) % PARTS
+    def sweep(self, now: float) -> int:
+        """Let go of what has expired in the next part, and say which that was. To be called often: each round is PARTS
+        calls."""
+        swept = self._next
+        self._drop(swept, _EXPIRES, _stamp(now))
+        self._next = (swept + 1) % PARTS
+        return swept
+
+    def lives(self, index: int, now: float) -> list[tuple[float, bytes]]:
+        """The records of one part as they were noted, each behind the seconds that it has left."""
+        with self._lock:
+            entries = list(self._parts[index].values())
+        return [(int.from_bytes(entry[_EXPIRES], "big") / 1e6 - now, entry[_BODY:]) for entry in entries]
 
     def _drop(self, index: int, time: slice, before: bytes) -> None:
         """What of a part was noted, or expires, before that moment."""

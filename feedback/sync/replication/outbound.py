@@ -133,6 +133,11 @@ class Outbound:
             self._sender.live(datagrams)
             self._pump(self._clock())
 
+    def repeat(self, datagrams: list[bytes]) -> None:
+        """Records that our kernel has been given anew."""
+        if datagrams and self._sender is not None:
+            self._sender.live(datagrams)
+
     async def settle(self) -> str | None:
         """Before a planned handover: have the standby take what the kernel still holds back. The rest it has, or it is
         not complete and there is no handover. Returns why that was not to be."""

@@ -35,6 +35,7 @@ from feedback.model import (
 from feedback.sync.replication import kernel as replication
 from feedback.sync.replication import push, records, threads
 from feedback.sync.replication.kernel import Replication, ReplicationError
+from feedback.sync.replication.ledger import PARTS
 from feedback.sync.replication.push import PUSH_RECORDS, PUSH_SECONDS
 from feedback.sync.replication.records import Record
 from feedback.sync.replication.replica import BULK_BYTES
@@ -543,3 +544,22 @@ def test_a_sysctl_that_somebody_changed_is_a_problem(directors: Callable[[], Dir
     director = directors()
     sysctl.write("sync_threshold", (3, 50), director.netns)
     assert director.replication.problems() == ("net.ipv4.vs.sync_threshold is 3 50, should be 0 0",)
+
+
+def test_what_others_depend_on_lives_on_in_the_kernel_while_they_do(directors: Callable[[], Director]) -> None:
+    """As a template that came from another director, whose connection is not tied to it here."""
+    director = directors()
+    client, lonely = (socket.inet_aton(address) for address in ("10.9.0.1", "10.9.0.2"))
+    vip, server = (socket.inet_aton(address) for address in (VIP, "10.0.0.11"))
+    template = [Record(6, 0x1183, 0, each, 0, vip, 443, server, 443, 0, 60) for each in (client, lonely)]
+    talking = Record(6, 0x83, 1, client, 40000, vip, 443, server, 443, 0, 900)
+    director.take(records.encode([*template, talking], 2))
+    time.sleep(5.0)
+    given = []
+    for _ in range(2 * PARTS):
+        director.replication.tend()
+        given += director.replication.hold()
+    time.sleep(0.2)
+    left = {c.client.packed: c.expires_seconds for c in connections.read(director.netns) if not c.client_port}
+    assert left[client] >= 58 > 56 >= left[lonely]
+    assert [r.client for d in given for r in records.decode(d).records] == [client]

@@ -260,3 +260,10 @@ def test_every_record_comes_back_but_for_its_timer(found: list[Record]) -> None:
     assert {
         r.key: (r.flags, r.state, r.destination, r.sequence, r.pe_data, r.pe_name, r.fwmark) for r in table(book, 100.0)
     } == expected
+
+
+def test_a_part_is_told_with_what_is_left_and_the_sweep_says_which_it_was() -> None:
+    book = noted(*(connection(n, timeout=60) for n in range(1, 300)))
+    found = [lived for _ in range(ledger.PARTS) for lived in book.lives(book.sweep(120.0), 120.0)]
+    assert {left for left, _ in found} == {50.0} and len(found) == 299
+    assert of(body for _, body in found)[0].timeout_seconds == 60
