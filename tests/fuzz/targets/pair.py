@@ -1,5 +1,5 @@
 """Between the directors: heartbeats, replication messages, the kernel's sync records, ARP and neighbour discovery,
-keepalived's FIFO, rules text."""
+keepalived's FIFO, rules text; and of a director itself, its firewall's rules."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import struct
 
 import msgpack
 
+from feedback.doctor import rulesets
 from feedback.ipvs import text
 from feedback.ipvs.difference import of_edits
 from feedback.ipvs.encoding import encode_edit
 from feedback.ipvs.errors import Unencodable
 from feedback.ipvs.rules import RulesError
+from feedback.model import ServiceKey
 from feedback.sync.addresses import packets
+from feedback.sync.conntrack import adjustments as tracked
+from feedback.sync.conntrack.adjustments import AdjustmentError
 from feedback.sync.election import heartbeat
 from feedback.sync.election.heartbeat import HeartbeatError
 from feedback.sync.election.keepalived import Fifo
@@ -26,6 +30,7 @@ from tests.fuzz.mutation import MSGPACK_TOKENS, write_msgpack
 from tests.fuzz.target import Target
 
 KEY = bytes(32)
+SERVICE = ServiceKey.parse("tcp:10.0.0.100:80")
 HEADER, CHECK = 52, 16
 OPTIONS = (b"\x01\x18" + bytes(24), b"\x41\x02\0\0", b"\x02\xff", b"\x03\x00", b"\x10\x24", b"\x20\x24", b"\x7f\x01\0")
 
@@ -46,6 +51,17 @@ def signed(data: bytes) -> bytes:
 def message(data: bytes) -> None:
     found = messages.decode(data)
     assert messages.decode(messages.encode(found)) == found
+
+
+def adjustments(data: bytes) -> None:
+    found = tracked.decode(data)
+    assert tracked.decode(tracked.encode(found.values())) == found
+
+
+def firewall(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    for rule in (*rulesets.of_iptables(text, 4), *rulesets.of_nftables(text)):
+        rule.covers(SERVICE)
 
 
 def datagram(data: bytes) -> None:
@@ -119,6 +135,9 @@ TARGETS = (
     Target(name="heartbeat", take=beat, refuses=(HeartbeatError,), tokens=MSGPACK_TOKENS, seal=signed, bytes_max=600),
     Target(name="sync-message", take=message, refuses=(MessageError,), tokens=MSGPACK_TOKENS, trees=msgpack.unpackb,
            write=write_msgpack),
+    Target(name="adjustments", take=adjustments, refuses=(AdjustmentError,), tokens=MSGPACK_TOKENS,
+           trees=msgpack.unpackb, write=write_msgpack),
+    Target(name="firewall-rules", take=firewall, tokens=(b"-d", b"--ctstate", b"--dports 1:", b"set", b"{}", b"[[[[")),
     Target(name="sync-record", take=datagram, refuses=(DatagramError,), tokens=OPTIONS, seal=sized, bytes_max=66_000),
     Target(name="frame", take=frame, tokens=(b"\x01\x01", b"\x02\x00", b"\x86\xdd", b"\x08\x06"), seal=summed,
            bytes_max=1600),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,27 @@ class Site:
     def __init__(self, directory: Path, rules: str = RULES) -> None:
         self.wire = Wire()
         self.now = 100.0
+        self.heard: dict[str, tuple[bool, bytes]] = {}
         self.kernels = {"d1": FakeKernel(), "d2": FakeKernel()}
         assert self.kernels["d1"].apply(text.parse(rules)) == ()
         self.states = {name: directory / f"{name}.json" for name in self.kernels}
         for name, kernel in self.kernels.items():
             peer = "d2" if name == "d1" else "d1"
-            made = Carrier(name, kernel, None, mirror=True, master_state=self.states[name], clock=lambda: self.now)
+            made = Carrier(
+                name,
+                kernel,
+                None,
+                mirror=True,
+                master_state=self.states[name],
+                hear_tracking=partial(self._hear, name),
+                clock=lambda: self.now,
+            )
             self.wire.ends[name] = made
             made.open(self.wire.end(name, peer))
         self.d1, self.d2 = self.wire.ends["d1"], self.wire.ends["d2"]
+
+    def _hear(self, name: str, tracks: bool, data: bytes) -> None:
+        self.heard[name] = tracks, data
 
     async def turn(self, seconds: float = 0.02) -> None:
         self.now += seconds
@@ -127,6 +140,21 @@ def test_the_standby_gets_services_and_state_and_follows_their_changes(tmp_path:
         site.states["d1"].unlink()
         site.states["d1"].write_text("learned more")
         await site.until(lambda: site.states["d2"].read_text() == "learned more")
+
+    run(tmp_path, scenario)
+
+
+def test_each_director_hears_of_the_others_connection_tracking(tmp_path: Path) -> None:
+    async def scenario(site: Site) -> None:
+        await site.replicated()
+        assert site.heard == {"d1": (False, b""), "d2": (False, b"")}
+        site.d1.tell_tracking(True, b"some")
+        await site.until(lambda: site.heard["d2"] == (True, b"some"))
+        site.d2.tell_tracking(True, b"none of its own")
+        await site.until(lambda: site.heard["d1"] == (True, b""))
+        await site.until(lambda: site.state("d2") == "complete")
+        assert site.d2.status(site.now)["sessions"] == 2  # it is said at the beginning of one
+        assert site.heard["d2"] == (True, b"some")
 
     run(tmp_path, scenario)
 
