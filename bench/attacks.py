@@ -137,7 +137,7 @@ def crowd(endpoint: str, master: str, owns: list[tuple[str, bytes]], until: floa
         else:
             time.sleep(0.05)
     context.destroy(linger=0)
-    return Told(f"{len(made)} connections that come again, of one key", 0)
+    return Told(f"{len(made)} reconnecting clients with one key", 0)
 
 
 def large_frames(endpoint: str, master: str, owns: list[tuple[str, bytes]], until: float) -> Told:
@@ -175,7 +175,7 @@ def questions(endpoint: str, master: str, owns: list[tuple[str, bytes]], until: 
                 asked += 1
         else:
             time.sleep(0.001)
-    return Told(f"{asked} connections of who is not allowed", 0)
+    return Told(f"{asked} connections from addresses not in `allow`", 0)
 
 
 def _together(work: Callable[[int], None], count: int) -> None:
@@ -325,7 +325,7 @@ async def table() -> list[Row]:
 
 
 def lines(rows: list[Row]) -> list[str]:
-    head = "| attack, 8 s | sent | memory above rest | longest turn | connections shut | honest words heard |"
+    head = "| attack, 8 s | sent | memory above rest | longest turn | connections shut | honest reports heard |"
     return [head, "|---|---|---|---|---|---|"] + [
         f"| {r.attack} | {r.sent} | {r.memory_mb:g} MB | {r.longest_turn_ms:.0f} ms | {r.shut:,} | "
         f"{r.honest_heard} of {r.honest_sent} |"
