@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import socket
 import tempfile
 import threading
@@ -114,13 +115,14 @@ def _ftp(stand: PairStand, both: Product, output: Path) -> None:
     for director in DIRECTORS:
         with network.entered(stand.pair.namespace(director.name)):
             Path("/proc/sys/net/ipv4/vs/conntrack").write_text("1\n", encoding="ascii")
-    log = output / "vsftpd.log"
+    directory = output / "ftp"
+    shutil.rmtree(directory, ignore_errors=True)  # of a run before this one
+    directory.mkdir()
+    log = directory / "vsftpd.log"
     ftp.start_server(stand, server, Path(tempfile.mkdtemp(prefix="ftp-")) / "server", log)
     _begin(stand, both, FTP, [Destination(DestinationKey(a, ftp.PORT), 100, Forward.MASQUERADE) for a in (own, long)])
     both.start(second)
     both.wait_until_standby(second)
-    directory = output / "ftp"
-    directory.mkdir(exist_ok=True)
     sessions = [ftp.Session(number, passive=number // 2 % 2 == 0) for number in range(SESSIONS)]
     with _moving_weights(stand):
         for session in sessions:

@@ -8,6 +8,7 @@ Source: net/netfilter/nf_conntrack_netlink.c (ctnetlink_alloc_filter, ctnetlink_
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
@@ -32,6 +33,7 @@ class Reader:
     raises OSError where the kernel refuses."""
 
     def __init__(self) -> None:
+        self.took_seconds = 0.0  # the last reading, without the import of pyroute2, which takes seconds on a slow host
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
         self._socket: Any = None
 
@@ -49,10 +51,13 @@ class Reader:
 
         if self._socket is None:
             self._socket = NFCTSocket(nfgen_family=BOTH_FAMILIES)
+        began = time.monotonic()
         try:
             return list(_adjustments(_shown(self._socket)))
         except NetlinkError as error:
             raise OSError(error.code, str(error)) from None
+        finally:
+            self.took_seconds = time.monotonic() - began
 
     def _close(self) -> None:
         if self._socket is not None:

@@ -127,19 +127,17 @@ class Tracking:
 
     async def attend(self, active: Callable[[], bool]) -> None:
         """Read adjustments while this director is active, for ever."""
-        took = 0.0
         while True:
+            took = 0.0 if self._reader is None else self._reader.took_seconds
             await asyncio.sleep(max(READ_SECONDS, READ_SHARE * took))
             if not (self.wanted and active() and reader.needed()):
                 continue
-            began = self._clock()
             try:
                 await self._read()
             except Exception as error:  # pyroute2's are its own: one reading failed, the next is tried
                 if said(error) != self.problem:
                     LOG.error("adjustments-unread", reason=said(error))
                 self.problem = said(error)
-            took = self._clock() - began
 
     async def _read(self) -> None:
         self._reader = self._reader or Reader()

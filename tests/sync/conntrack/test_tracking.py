@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from feedback.ipvs.errors import IpvsError
-from feedback.sync.conntrack import entries, table, tracking
+from feedback.sync.conntrack import entries, reader, table, tracking
 from feedback.sync.conntrack.adjustments import Adjustment, Key, Shift, encode
 from feedback.sync.conntrack.table import BATCH, TrackingError, Written
 from feedback.sync.conntrack.tracking import Tracking, batches
@@ -176,3 +177,58 @@ def test_a_kernel_that_cannot_be_asked_is_told_of_and_asked_again(monkeypatch: p
 
 def _refuse() -> None:
     raise IpvsError("modprobe nf_conntrack_netlink")
+
+
+class Reading:
+    """In place of the kernel: what each reading finds, an error among them."""
+
+    def __init__(self, *answers: list[Adjustment] | OSError, took_seconds: float = 0.0) -> None:
+        self.answers, self.took_seconds, self.reads = list(answers), took_seconds, 0
+
+    async def read(self) -> list[Adjustment]:
+        self.reads += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        pass
+
+
+def attended(monkeypatch: pytest.MonkeyPatch, source: Reading, *, active: bool = True) -> tuple[Tracking, list[bytes]]:
+    """For a tenth of a second."""
+    told: list[bytes] = []
+    found = made(monkeypatch, full(1), Remembering())
+    monkeypatch.setattr(tracking, "READ_SECONDS", 0.001)
+    monkeypatch.setattr(tracking, "Reader", lambda: source)
+    monkeypatch.setattr(reader, "needed", lambda: True)
+    monkeypatch.setattr(found, "_changed", lambda: told.append(found.adjustments))
+
+    async def for_a_moment() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(found.attend(lambda: active), 0.1)
+
+    asyncio.run(for_a_moment())
+    return found, told
+
+
+SHIFTED = Adjustment(6, b"\0\0\0\1", 1024, b"\x0a\0\0\x64", 80, None, Shift(5, 0, 2))
+
+
+def test_what_a_helper_has_changed_is_told_once_and_an_error_is_none_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Reading([], OSError(5, "torn"), [SHIFTED], [SHIFTED])
+    found, told = attended(monkeypatch, source)
+    assert told == [encode([SHIFTED])] and source.reads > 4
+    assert found.problem == ""
+
+
+def test_a_standby_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Reading([SHIFTED])
+    assert attended(monkeypatch, source, active=False)[1] == [] and source.reads == 0
+
+
+def test_a_reading_that_takes_long_is_made_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Reading([SHIFTED], took_seconds=1.0)
+    attended(monkeypatch, source)
+    assert source.reads == 1
