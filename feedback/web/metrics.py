@@ -1,4 +1,4 @@
-"""Metrics of a status in Prometheus's and OpenMetrics's text. Pure; what each one means is said in docs/metrics.md.
+"""Metrics of a status in Prometheus's and OpenMetrics's text. Pure. docs/metrics.md says what each one means.
 
 Labels of real servers are node_exporter's (collector/ipvs_linux.go), value for value, so that its `node_ipvs_*` join by
 `on (local_address, local_port, proto, local_mark, remote_address, remote_port)`; traffic and connections are its, and
@@ -31,12 +31,12 @@ SERVER_GAUGES = (  # name, key in the document, help
     ("weight", "weight", "Weight in the kernel."),
     ("target_weight", "target_weight", "Weight that the last decision wants."),
     ("base_weight", "base_weight", "Static weight: of the configuration, or of the service's other owner."),
-    ("share_ratio", "share", "Part of the service's connections that the weight stands for."),
+    ("share_ratio", "share", "Share of the service's connections that the weight stands for."),
     ("upper_threshold_connections", "upper", "Upper threshold; 0 is none."),
     ("lower_threshold_connections", "lower", "Lower threshold; 0 is none."),
-    ("utilisation_ratio", "utilisation", "Use of its dominant resource, of what it can have."),
-    ("available_ratio", "available", "What its neighbours leave it, of what it is."),
-    ("memory_available_ratio", "memory_available", "Memory available, of the total that bounds it."),
+    ("utilisation_ratio", "utilisation", "Use of its dominant resource, relative to what it can have."),
+    ("available_ratio", "available", "Part of it that its neighbours leave it."),
+    ("memory_available_ratio", "memory_available", "Memory available, relative to the total that bounds it."),
     ("capacity_connections_per_second", "capacity_per_second", "Connections that it can complete in a second."),
     ("capacity_deviation_ratio", "deviation", "Relative uncertainty of the capacity (one standard deviation)."),
     ("connections_per_second", "rate_per_second", "New connections."),
@@ -45,9 +45,9 @@ SERVER_GAUGES = (  # name, key in the document, help
 
 COUNTERS = (  # name, key in the document's counters, help
     ("ipvs_edits", "edits", "Edits sent to the kernel's table."),
-    ("ipvs_errors", "ipvs_errors", "Edits that the kernel refused, and times that it could not be asked."),
+    ("ipvs_errors", "ipvs_errors", "Edits that the kernel refused, and failed attempts to read it."),
     ("ipvs_foreign_changes", "foreign_edits", "Weights that somebody else wrote over ours."),
-    ("faults", "faults", "Mistakes of the master: each held one service, or forgot what was learned of one server."),
+    ("faults", "faults", "Faults of the master: each froze one service, or forgot what was learned of one server."),
 )
 
 LINK = "link_"  # what the link counts of frames, by result
@@ -88,16 +88,16 @@ def _of_master(document: Document, now: float) -> Iterator[Metric]:
         text = "When the kernel last answered and a decision was made."
         yield _gauge("last_decision_timestamp_seconds", text, now - age)
     yield _gauge("director_active", "Whether this director is the active one.", document.get("role") != "standby")
-    text = "Connections at most that a takeover would cut: above the limit of what is replicated."
+    text = "At most so many connections exceed the limit of replication: a takeover would cut them."
     yield _gauge("director_connections_lacking", text, document.get("connections_lacking", 0))
     reload = document.get("reload")
     if reload:
-        yield _gauge("config_last_reload_successful", "Whether the last reload was taken.", reload["good"])
+        yield _gauge("config_last_reload_successful", "Whether the last reload succeeded.", reload["good"])
         yield _gauge("config_last_reload_timestamp_seconds", "When the last reload was.", now - reload["age_seconds"])
     counters = document.get("counters", {})
     for name, key, text in COUNTERS:
         yield CounterMetricFamily(f"feedback_{name}", text, counters.get(key, 0))
-    results = CounterMetricFamily("feedback_reports", "Frames of agents by what became of them.", labels=["result"])
+    results = CounterMetricFamily("feedback_reports", "Frames of agents, by result.", labels=["result"])
     results.add_metric(["accepted"], counters.get(f"{LINK}accepted", 0))
     for key, count in sorted(counters.items()):
         if key.startswith(LINK) and key != f"{LINK}accepted":
@@ -107,7 +107,7 @@ def _of_master(document: Document, now: float) -> Iterator[Metric]:
 
 def _of_services(services: Iterable[tuple[list[str], dict[str, Any]]]) -> Iterator[Metric]:
     flow = _family("service_connections_per_second", "New connections per second of the service.", SERVICE_LABELS)
-    held = _family("service_held", "Whether everything is held as it is, and no law followed.", SERVICE_LABELS)
+    held = _family("service_held", "Whether everything is held as it is, and no law is followed.", SERVICE_LABELS)
     info = InfoMetricFamily("feedback_service", "Scheduler and law of the service.", labels=SERVICE_LABELS)
     for labels, service in services:
         flow.add_metric(labels, service["connections_per_second"])
