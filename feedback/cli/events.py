@@ -67,7 +67,8 @@ def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Pa
 
     \b
     weight-changed foreign-edit ejected readmitted barred unbarred removed returned cut promoted
-    check-warning held released agent-heard agent-lost agent-back order-given order-lifted order-expired
+    check-warning held released agent-heard agent-lost agent-back exporter-heard exporter-lost exporter-back
+    order-given order-lifted order-expired
     role started reloaded reload-failed service-left service-removed
     of the pair: transition notice
     gone: so many came and went before they were read

@@ -106,6 +106,12 @@ def list_command(as_json: bool) -> None:
 @click.option("--law", help="The law of the policy `feedback`. Default: the scenario's own, mostly `capacity`.")
 @click.option("--scheduler", help="The kernel's scheduler instead of our default.")
 @click.option("--adopt", is_flag=True, help="Somebody else owns the service, with wlc; the master only adjusts it.")
+@click.option(
+    "--source",
+    metavar="SOURCE",
+    help="One policy more, in which the master knows the servers by this instead of agents: `exporter`, Debian's "
+    "prometheus-node-exporter on each; `none`, nothing but what the director sees. `hog` has them.",
+)
 @click.option("--seconds", type=float, help="Of load, in each policy's run. Default: the scenario's own.")
 @seed_option
 @kernel_option
@@ -124,6 +130,7 @@ def run(
     law: str | None,
     scheduler: str | None,
     adopt: bool,
+    source: str | None,
     seconds: float | None,
     seed: int,
     kernel: str | None,
@@ -156,7 +163,7 @@ def run(
         raise click.UsageError("--first-kernel and --second-kernel: one of the two has the guest's own")
     foreign = "d1" if first_kernel else "d2" if second_kernel else ""
     options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed, "foreign": foreign}
-    options["firewall"] = firewall or ""
+    options |= {"firewall": firewall or "", "source": source or ""}
     where = _Where(kernel, processors, accel, processor_speed, stolen)
     result = _run(scenario, output, where, policies, seconds, options, as_json=as_json)
     if as_json:
@@ -232,7 +239,7 @@ def _run(
         kernel = choose(where.kernel, processor, processors=where.processors, accelerator=where.accelerator)
         with Progress(scenario, chosen) as progress:
             result = runner.run(name, directory, options=chosen, kernel=kernel, only=policies, watch=progress)
-        drawn = picture(result, scenario, policies)
+        drawn = picture(result, scenario, chosen, policies)
     except LabError as error:
         raise Failure(str(error)) from None
     table(result, stderr=as_json)

@@ -104,9 +104,17 @@ def chains(found: list[dict[str, Any]]) -> str:
     for d in found:
         lines = [f"{d['address']} in {d['virtual']} ({d['scheduler']}, law {d['law']}): weight {d['weight']}"]
         lines += _checked(d.get("check"))
+        lines += _source(d)
         lines += [f"  {r['stage']:<8} {_value(r['value']):>10}  {r['text']}" for r in d["reasons"]]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _source(d: dict[str, Any]) -> list[str]:
+    """Where what is known of it comes from, and why its exporter says nothing."""
+    age = "" if d.get("age_seconds") is None else f", {d['age_seconds']:.1f} s old"
+    lines = [f"  {'source':<8} {'':>10}  {d['source']}{age}"] if d.get("source") else []
+    return lines + ([f"  {'exporter':<8} {'':>10}  {d['unread']}"] if d.get("unread") else [])
 
 
 def _checked(check: dict[str, Any] | None) -> list[str]:

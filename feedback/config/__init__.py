@@ -1,6 +1,7 @@
 """Configuration: one file for each daemon, TOML, strict. What a key means is said in docs/configuration.md."""
 
 from feedback.config.agent import AGENT_PATH, AgentCheckConfig, AgentConfig, MasterLink
+from feedback.config.exporter import Exporter
 from feedback.config.master import (
     MASTER_PATH,
     DestinationConfig,
@@ -28,6 +29,7 @@ __all__ = [
     "AgentConfig",
     "ConfigError",
     "DestinationConfig",
+    "Exporter",
     "Guards",
     "MasterConfig",
     "MasterLink",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from feedback.config.exporter import Exporter
 from feedback.config.probe import AgentSource, Check
 from feedback.config.strict import (
     ConfigError,
@@ -105,6 +106,7 @@ class ServiceConfig(Strict, frozen=True):
     latency_seconds: Positive = 0.25  # what a connection may take at full load: sizes learned thresholds
     check: Check | str | None = None  # its own, or the name of a [check.NAME]
     agent_check: AgentSource | None = None
+    exporter: Exporter | str | None = None  # its own, or the name of an [exporter.NAME]
     on_failure: str | None = None  # quiesce | remove | cut; UDP with a check: remove, else quiesce
 
 
@@ -147,6 +149,7 @@ class MasterConfig(File, frozen=True):
     checks: dict[CheckName, Check] = msgspec.field(
         default_factory=dict, name="check"
     )  # [check.NAME], for services to name
+    exporters: dict[CheckName, Exporter] = msgspec.field(default_factory=dict, name="exporter")  # likewise
     guards: Guards = Guards()
     http: Http = Http()
 
@@ -165,6 +168,8 @@ class MasterConfig(File, frozen=True):
             raise ConfigError(f'{source}: service: ownership "table" needs at least one [[service]]')
         for name, shared in self.checks.items():
             shared.check(f"{source}: check.{name}")
+        for name, page in self.exporters.items():
+            page.check(f"{source}: exporter.{name}")
         seen: set[ServiceKey] = set()
         for i, service in enumerate(self.service):
             where = f"{source}: service[{i}]"
@@ -177,6 +182,7 @@ class MasterConfig(File, frozen=True):
                 raise ConfigError(f"{where}.virtual: {key}: the marks {marks} are for our own checks")
             to_service(service, where)
             self._check_check(service, where)
+            self._check_exporter(service, where)
             _check_destinations(service, where)
             _check_failure(service, self.ownership, where)
 
@@ -194,6 +200,14 @@ class MasterConfig(File, frozen=True):
         if check is not None and check.through == "service":
             self._check_through(service, where)
 
+    def _check_exporter(self, service: ServiceConfig, where: str) -> None:
+        if isinstance(service.exporter, str):
+            if service.exporter not in self.exporters:
+                have = f"have {', '.join(sorted(self.exporters))}" if self.exporters else "there is none"
+                raise ConfigError(f"{where}.exporter: {service.exporter!r}: no such [exporter.NAME]: {have}")
+        elif service.exporter is not None:
+            service.exporter.check(f"{where}.exporter")
+
     def check_ports(self, service: ServiceConfig) -> dict[DestinationKey, int]:
         """Destinations that their check asks at a port of its own."""
         return {to_destination(d, service).key: d.check_port for d in service.destination if d.check_port}
@@ -208,6 +222,10 @@ class MasterConfig(File, frozen=True):
     def check_of(self, service: ServiceConfig) -> Check | None:
         """The check of a service, whether its own or named."""
         return self.checks[service.check] if isinstance(service.check, str) else service.check
+
+    def exporter_of(self, service: ServiceConfig) -> Exporter | None:
+        """Whether its own or named."""
+        return self.exporters[service.exporter] if isinstance(service.exporter, str) else service.exporter
 
 
 def _check_destinations(service: ServiceConfig, where: str) -> None:

@@ -16,7 +16,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line chooses; None: the scenario's own. `seconds` is of load, the whole run of one variant.
     With `adopt` somebody else owns the service, and the master adjusts weights and thresholds only. `foreign` names a
     director of a pair that has a kernel of its own within the guest; `firewall` is one on both directors of a pair
-    (pair/firewall.py)."""
+    (pair/firewall.py). `source` is what the master knows servers by instead of agents, where the scenario has that: one
+    variant more."""
 
     law: str | None = None
     scheduler: str | None = None
@@ -25,6 +26,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     foreign: str = ""
     firewall: str = ""
+    source: str = ""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,8 +32,8 @@ Keys = Mapping[str, str | int]  # of a table in TOML
 class Product:
     """`service` and `destinations` (by the server's name) are further keys of the master's tables for them,
     `master_tables` and `agent_tables` further tables, as text. The master's state is kept in `state`, a directory. With
-    `adopt` somebody else owns the service, and the master adjusts what it finds. Raises LabError where a daemon does
-    not come up."""
+    `adopt` somebody else owns the service, and the master adjusts what it finds. `agents`: only these servers have one.
+    Raises LabError where a daemon does not come up."""
 
     def __init__(
         self,
@@ -48,12 +48,14 @@ class Product:
         master_tables: str = "",
         agent_tables: str = "",
         state: Path | None = None,
+        agents: tuple[RealServer, ...] | None = None,
     ) -> None:
         self.stand = stand
         self.service = service or {}
         self.destinations = destinations or {}
         self.adopt = adopt
         self.servers = servers
+        self.agents = servers if agents is None else agents
         self.directory = Path(tempfile.mkdtemp(prefix="product-"))  # under TMPDIR, which goes with the run
         self.control = self.directory / "master.sock"
         self.state = (state or self.directory) / "master.json"
@@ -122,7 +124,7 @@ class Product:
 
     def start(self) -> None:
         self.start_master()
-        for server in self.servers:
+        for server in self.agents:
             self.start_agent(server)
         self.wait_until_reported()
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from feedback.lab.bounds import Check
 from feedback.lab.error import LabError
+from feedback.lab.job import Options
 from feedback.lab.runner import Result
 from feedback.lab.scenario import Scenario
 from feedback.lab.trace import Trace
@@ -41,7 +42,7 @@ def table(result: Result, *, stderr: bool) -> None:
     console.print(f"all files: {result.output}", highlight=False, soft_wrap=True)
 
 
-def picture(result: Result, scenario: Scenario, only: Sequence[str]) -> str:
+def picture(result: Result, scenario: Scenario, options: Options, only: Sequence[str]) -> str:
     """One line: the picture's name, or why there is none."""
     from feedback.lab.picture import draw
 
@@ -49,8 +50,7 @@ def picture(result: Result, scenario: Scenario, only: Sequence[str]) -> str:
     if result.disturbed:
         path.unlink(missing_ok=True)  # of a run before this one
         return "no picture: it would show this machine's other work"
-    variants = [variant for variant in scenario.variants if not only or variant in only]
-    traces = {variant: Trace.read(result.output / variant) for variant in variants}
+    traces = {variant: Trace.read(result.output / variant) for variant in scenario.played(options, only)}
     try:
         return f"picture: {draw(path, f'{scenario.name}: {scenario.summary}', traces, scenario.quotas)}"
     except LabError as error:

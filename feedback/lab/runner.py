@@ -96,7 +96,7 @@ def run(
     scenario = scenarios.named(name)
     options = options or Options(seconds=scenario.seconds)
     chosen = kernel or choose()
-    variants = _mixed(scenario, chosen) if options.foreign else _variants(scenario, only)
+    variants = _mixed(scenario, chosen) if options.foreign else _variants(scenario, options, only)
     if options.firewall and not scenario.paired:
         raise LabError(f"{name} has no pair of directors: --firewall has nowhere to be")
     if options.seconds < scenario.seconds_least:
@@ -134,11 +134,15 @@ def run(
     return result
 
 
-def _variants(scenario: Scenario, only: Sequence[str]) -> list[str]:
+def _variants(scenario: Scenario, options: Options, only: Sequence[str]) -> list[str]:
+    if options.source and options.source not in scenario.sources:
+        have = f"choose from {', '.join(scenario.sources)}" if scenario.sources else "it has agents only"
+        raise LabError(f"{scenario.name} has no source {options.source!r}: {have}")
+    there = scenario.played(options)
     for variant in only:
-        if variant not in scenario.variants:
-            raise LabError(f"{scenario.name} has no {variant!r}: choose from {', '.join(scenario.variants)}")
-    return [variant for variant in scenario.variants if not only or variant in only]
+        if variant not in there:
+            raise LabError(f"{scenario.name} has no {variant!r}: choose from {', '.join(there)}")
+    return scenario.played(options, only)
 
 
 def _mixed(scenario: Scenario, kernel: Kernel) -> list[str]:

@@ -7,7 +7,7 @@ compare any. Invariant: `figures` reads files only, so a finished run can be jud
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from feedback.lab.bounds import Bound
@@ -28,7 +28,13 @@ class Scenario(ABC):
     scheduler: str
     bounds: tuple[Bound, ...]
     paired = False  # there are two directors, which may have a firewall
+    sources: tuple[str, ...] = ()  # other ones than agents: each is a variant, played where the options name it
     conn_tab_bits = 0  # of the kernel's table of connections; 0: as it comes
+
+    def played(self, options: Options, only: Sequence[str] = ()) -> list[str]:
+        """The variants that these options mean, in their order."""
+        named = (*self.variants, *([options.source] if options.source else ()))
+        return [variant for variant in named if not only or variant in only]
 
     @abstractmethod
     def run(self, job: Job, output: Path) -> None:

@@ -12,12 +12,12 @@ edit: the shell does, and what came of it is seen in the next snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 import msgspec
 
-from feedback.config import ConfigError, MasterConfig, ServiceConfig, service_key, to_destination, to_service
+from feedback.config import ConfigError, Exporter, MasterConfig, ServiceConfig, service_key, to_destination, to_service
 from feedback.faults import said
 from feedback.master.claims.asking import Asking, Passage, Probe, Result
 from feedback.master.claims.orders import Orders
@@ -30,6 +30,7 @@ from feedback.master.passages import Passages
 from feedback.master.pipeline import Pipeline, ServiceStatus
 from feedback.master.pool import Role, Row
 from feedback.master.servers.fleet import Fleet, Refused
+from feedback.master.servers.window import Window
 from feedback.master.state import ServiceState, State, StateError
 from feedback.model import (
     AddDestination,
@@ -102,6 +103,9 @@ class Controller:
         now = {service_key(s): s for s in config.service}
         kept = {k for k in before if now.get(k) == named.get(k) and (k in now or config.law == law)}
         kept -= {k for k, s in now.items() if k in named and config.check_of(s) != self._config.check_of(named[k])}
+        kept -= {
+            k for k, s in now.items() if k in named and config.exporter_of(s) != self._config.exporter_of(named[k])
+        }
         if config.ownership == "table":
             kept &= now.keys()
         if config.ownership == self._config.ownership == "table":
@@ -143,13 +147,21 @@ class Controller:
             return result
         if result is not None:
             for address in report.addresses:
-                for pipeline, row in self._behind.get(address, ()):
-                    try:
-                        pipeline.observe(row, result)
-                    except Exception as error:
-                        pipeline.forget(row)
-                        self.faults.append(Fault(f"{report.agent} for {row.key}", said(error)))
+                self._observe(address, report.agent, result)
         return None
+
+    def _observe(
+        self, address: str, who: str, window: Window, wants: Callable[[Pipeline], bool] = lambda pipeline: True
+    ) -> None:
+        """A window of the server at this RIP, for the services that want it."""
+        for pipeline, row in self._behind.get(address, ()):
+            if not wants(pipeline):
+                continue
+            try:
+                pipeline.observe(row, window)
+            except Exception as error:
+                pipeline.forget(row)
+                self.faults.append(Fault(f"{who} for {row.key}", said(error)))
 
     def _index(self) -> None:
         """Which rows stand behind each RIP."""
@@ -162,11 +174,9 @@ class Controller:
                 self._behind.setdefault(row.address, []).append((pipeline, row))
 
     def probes(self, now: float) -> list[Probe]:
-        """What to ask about destinations now: health checks, and agents that speak agent-check."""
+        """What to ask about destinations now: health checks, agents that speak agent-check, and exporters."""
         wanted = [
-            (p.watch, tuple(row.key for row in p.rows), _passages(p))
-            for p in self._pipelines.values()
-            if not p.watch.idle
+            (p.watch, tuple(row.key for row in p.rows), _passages(p)) for p in self._pipelines.values() if p.watch.asks
         ]
         return [probe for found in self._asking.probes(wanted, now) if (probe := self._marked(found)) is not None]
 
@@ -182,12 +192,25 @@ class Controller:
         return msgspec.structs.replace(probe, mark=mark)
 
     def receive_probe(self, probe: Probe, result: Result, now: float) -> str:
-        """Take what came of a probe: an answer, an agent's line, or None where it was silent. Returns what was wrong
-        with the line, or ''."""
+        """Take what came of a probe: an answer, an agent's line, an exporter's report, or None where it was silent.
+        Returns what was wrong with the line or the report, or ''."""
         taken = self._asking.receive(probe, result, now)
+        if isinstance(probe.what, Exporter):
+            return self._receive_reading(probe.what, result, now)
         if taken.turned:
             self._timer = now  # what fails must not wait for the next turn
         return taken.problem
+
+    def _receive_reading(self, of: Exporter, result: Result, now: float) -> str:
+        """It counts where no agent is heard: an agent says more, and no work may be counted twice."""
+        if not isinstance(result, Report):
+            return str(result or "")
+        made = self._fleet.receive_reading(result, now)
+        if isinstance(made, Window):
+            for address in result.addresses:
+                if not self._fleet.speaks(address, now):
+                    self._observe(address, result.agent, made, lambda pipeline: pipeline.watch.exporter == of)
+        return str(made) if isinstance(made, Refused) else ""
 
     def receive_cut(self, told: Told, now: float) -> None:
         """Take what the shell says of a cut."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from feedback.master.claims.health import Checked
     from feedback.master.claims.orders import Order
     from feedback.master.servers.capacity import Estimate
-    from feedback.master.servers.fleet import Trust
+    from feedback.master.servers.fleet import Source, Trust
 
 
 class Fact(Protocol):
@@ -139,6 +139,8 @@ class Status(msgspec.Struct, frozen=True, gc=False):
     checked: Checked | None
     order: Order | None
     gone: bool = False  # it must not be in the table
+    source: Source | None = None  # of what is known of it
+    unread: Fact | None = None  # why its exporter could not be read the last time
 
     @property
     def steps(self) -> tuple[Step, ...]:

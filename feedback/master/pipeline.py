@@ -40,9 +40,10 @@ from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisa
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.servers.arrivals import Arrivals, flow
 from feedback.master.servers.capacity import Capacity, Learned
-from feedback.master.servers.fleet import Fleet, Trust
+from feedback.master.servers.fleet import Fleet, Server, Trust
 from feedback.master.servers.prior import Prior
 from feedback.master.servers.window import Window
+from feedback.master.sources.reading import name
 from feedback.master.state import ServiceState
 from feedback.master.traits import closer_look, traits
 from feedback.model import Address, Destination, DestinationKey, Edit, Service, ServiceEntry, parse_address
@@ -150,6 +151,7 @@ class Pipeline:
             config.check_of(named) if named else None,
             named.agent_check if named else None,
             config.check_ports(named) if named else None,
+            config.exporter_of(named) if named else None,
         )
         self.pool = Pool(service)
         self._udp = self.pool.udp
@@ -389,9 +391,13 @@ class Pipeline:
             self._fleet_version, self._rows = fleet.version, rows
             for row in rows:
                 row.server = fleet.server(row.address)
-        known, fresh = [], Trust.FRESH
+                row.page = self._page(fleet, row)
+        known, fresh, reads = [], Trust.FRESH, self.watch.exporter is not None
         for row in rows:
-            server = row.server
+            server = row.server if row.page is None else _better(row.server, row.page, now)
+            row.source = None if server is None else server.source
+            if reads:
+                row.unread = self.watch.unread(row.key)
             if server is None:
                 row.trust, row.age_seconds = Trust.NEVER, None
             else:
@@ -403,6 +409,11 @@ class Pipeline:
                 known.append(estimate)
         pool.utilisation = used = utilisation(known)
         pool.crowding = max(used, crowding(known))
+
+    def _page(self, fleet: Fleet, row: Row) -> Server | None:
+        """The stream of its exporter, once it was read."""
+        exporter = self.watch.exporter
+        return None if exporter is None else fleet.exporter(name(exporter, row.key.address))
 
     def _let_go(self, now: float) -> None:
         """Who leaves the table with its flows, and who has the first place."""
@@ -523,6 +534,11 @@ def _nobody() -> None:
     """Has any decision."""
 
 
+def _better(agent: Server | None, page: Server, now: float) -> Server:
+    """Which of its two streams counts: what the controller takes windows from."""
+    return page if agent is None or agent.trust(agent.age(now)) is Trust.LOST else agent
+
+
 def _status(row: Row, service: Service) -> Status:
     chain = Chain(row.why, row.of, row.said, service.scheduler, row.aimed, row.note, row.share, row.told)
     return Status(
@@ -543,6 +559,8 @@ def _status(row: Row, service: Service) -> Status:
         row.checked,
         row.order,
         row.gone,
+        row.source,
+        row.unread,
     )
 
 

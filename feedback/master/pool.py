@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from feedback.master.cuts.course import Course, Evicted
     from feedback.master.servers.arrivals import Arrivals
     from feedback.master.servers.capacity import Capacity, Estimate
-    from feedback.master.servers.fleet import Server, Trust
+    from feedback.master.servers.fleet import Server, Source, Trust
     from feedback.master.servers.window import Window
 
 SATURATED = 0.88  # mean utilisation of a pool: above, capacities freeze, and a queue tells nothing of its server
@@ -57,7 +57,10 @@ class Row:
     # servers/: what is known of the real server behind it, and what it can complete
     capacity: Capacity
     trust: Trust
-    server: Server | None = None
+    server: Server | None = None  # its agent's stream
+    page: Server | None = None  # its exporter's
+    source: Source | None = None  # which of them counts
+    unread: Fact | None = None  # why its exporter could not be read the last time
     age_seconds: float | None = None
     estimate: Estimate | None = None
     windows: list[Window] = field(default_factory=list)  # of the agent's stream, since the last decision

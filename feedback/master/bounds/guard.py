@@ -22,7 +22,7 @@ from feedback.master.bounds.doubt import Doubt
 from feedback.master.bounds.eject import TRIAL_CONNECTIONS, Ejector
 from feedback.master.outcome import Fact, Out
 from feedback.master.pool import SATURATED, Pool, Row, estimates, utilisation
-from feedback.master.servers.fleet import Trust
+from feedback.master.servers.fleet import Source, Trust
 from feedback.model import DestinationKey
 
 RAMP_START = 0.1
@@ -182,6 +182,7 @@ class Guard:
         if self._config.lost_policy == "quiesce":
             room = int(len(rows) * (1 - IN_SERVICE_MIN)) - out
             lost = [r for r in rows if r.trust is Trust.LOST and r.zero is None and r.out is None]
+            lost = [r for r in lost if r.source is not Source.EXPORTER]  # that is silent itself, not its server
             for row in lost[: max(0, room)]:
                 row.out = Out.LOST
                 _zero(row, LOST_QUIESCED)

@@ -18,10 +18,13 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from feedback.config.exporter import Exporter
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import Advice, AdviceError
 from feedback.master.claims.health import Health, Outcome, Unasked, Verdict
+from feedback.master.sources.reading import Unread
 from feedback.model import Address, Destination, DestinationKey, Family, Forward, TunnelType, format_endpoint
+from feedback.wire import Report
 
 if TYPE_CHECKING:
     from feedback.master.claims.watch import Watch
@@ -29,11 +32,11 @@ if TYPE_CHECKING:
 DRIFT = 0.1  # of the interval
 FIRST_SECONDS = 1.0  # within this each target is asked for the first time
 
-What: TypeAlias = Check | AgentSource
+What: TypeAlias = Check | AgentSource | Exporter
 
 
 # What comes of a probe; None where an agent was silent, or nothing could be asked for want of memory.
-Result: TypeAlias = Outcome | Unasked | bytes | None
+Result: TypeAlias = Outcome | Unasked | bytes | Report | Unread | None
 
 
 class Passage(msgspec.Struct, frozen=True, order=True, cache_hash=True):
@@ -76,8 +79,8 @@ class Target(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """Something to ask now: the shell does, and hands back an Outcome, Unasked, a line, or None where an agent was
-    silent. `mark` is the firewall mark to send with, 0 for none."""
+    """Something to ask now: the shell does, and hands back an Outcome, Unasked, a line, an exporter's Report or why it
+    was Unread, or None where an agent was silent. `mark` is the firewall mark to send with, 0 for none."""
 
     target: Target
     what: What
@@ -87,12 +90,13 @@ class Probe(msgspec.Struct, frozen=True):
 class Subject:
     """A target of one question, and what came of it."""
 
-    __slots__ = ("advice", "asked", "due", "health", "rounds", "target", "unasked")
+    __slots__ = ("advice", "asked", "due", "health", "rounds", "target", "unasked", "unread")
 
     def __init__(self, target: Target, what: What, due: float) -> None:
         self.target, self.due = target, due
         self.asked, self.rounds = False, 0
         self.unasked: Unasked | None = None  # the last time
+        self.unread: Unread | None = None  # likewise
         self.health = Health(what.rise, what.fall) if isinstance(what, Check) else None
         self.advice = Advice() if isinstance(what, AgentSource) else None
 
@@ -158,6 +162,9 @@ class Series:
         """The interval counts from when it was due, so that a slow answer does not make checks rarer."""
         subject.asked = False
         subject.rounds += 1
+        if isinstance(self.what, Exporter):  # as seldom as was said
+            subject.due += self.what.interval_seconds
+            return
         subject.due += self.what.interval_seconds * (1 - DRIFT * _part(subject.target, subject.rounds))
         if subject.health is not None and subject.health.wavers:
             subject.due -= self.what.timeout_seconds
@@ -165,6 +172,7 @@ class Series:
 
 def _take(subject: Subject, result: Result, now: float) -> str:
     subject.unasked = result if isinstance(result, Unasked) else None
+    subject.unread = result if isinstance(result, Unread) else None
     if isinstance(result, Outcome) and subject.health is not None:
         subject.health.observe(result)
     elif isinstance(result, bytes) and subject.advice is not None:

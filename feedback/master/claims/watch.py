@@ -1,4 +1,4 @@
-"""Watch: what checks and agent-check agents say of the destinations of one service. Pure.
+"""Watch: what checks and agent-check agents say of the destinations of one service, and what its exporters do. Pure.
 
 Owns what their word means: which destination must get nothing, and how far an agent's word can be trusted. A healthy
 agent and a healthy service are two things: either can keep a server out, neither can bring it in.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from feedback.config.exporter import Exporter
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import Advice
 from feedback.master.claims.asking import Asking, Passage, Series, Subject, Target, Through
 from feedback.master.claims.health import Checked, Health, Verdict
 from feedback.master.outcome import By, Zero
 from feedback.master.servers.fleet import Trust
+from feedback.master.sources.reading import Unread
 from feedback.model import Destination, DestinationKey, Forward, ServiceKey
 
 NOT_CHECKED = Zero(By.CHECK, "not checked yet")
@@ -27,13 +29,17 @@ class Watch:
         check: Check | None,
         source: AgentSource | None,
         ports: Mapping[DestinationKey, int] | None = None,
+        exporter: Exporter | None = None,
     ) -> None:
         """`ports`: where the check asks these destinations, instead of at its own port or theirs."""
         self._service, self._ports = service, ports or {}
         self.through = check is not None and check.through == "service"
         self._check = asking.series(check) if check is not None else None
         self._source = asking.series(source) if source is not None else None
+        self.exporter = exporter
+        self._read = asking.series(exporter) if exporter is not None else None
         self._checked: dict[DestinationKey, Subject] = {}
+        self._pages: dict[DestinationKey, Subject] = {}
         self._advised: dict[DestinationKey, Subject] = {}
         self._ways: dict[DestinationKey, tuple[Destination, Passage | None]] = {}
 
@@ -55,12 +61,15 @@ class Watch:
         self, series: Series, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]
     ) -> Iterator[Target]:
         """Whom this question is put to for these destinations."""
-        if series is self._check or series is self._source:
+        if series is self._check or series is self._source or series is self._read:
             yield from self._targets(series, keys, passages)
 
     def _targets(
         self, series: Series, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]
     ) -> Iterator[Target]:
+        if isinstance(series.what, Exporter):
+            yield from (Target(key.address, series.what.asked_port) for key in keys)
+            return
         ways = passages if series is self._check and passages else [None] * len(keys)
         vip, ports = self._service.address, self._ports if series is self._check else {}
         for key, passage in zip(keys, ways, strict=True):
@@ -72,6 +81,7 @@ class Watch:
         self._ways = {key: self._ways[key] for key in keys if key in self._ways}
         self._checked = self._subjects(self._check, keys, passages)
         self._advised = self._subjects(self._source, keys, passages)
+        self._pages = self._subjects(self._read, keys, passages)
 
     def _subjects(
         self, series: Series | None, keys: Sequence[DestinationKey], passages: Sequence[Passage | None]
@@ -114,10 +124,20 @@ class Watch:
         found = subject.advice if subject is not None else None
         return found if found is not None and found.heard else None
 
+    def unread(self, key: DestinationKey) -> Unread | None:
+        """Why its exporter could not be read the last time."""
+        subject = self._pages.get(key)
+        return subject.unread if subject is not None else None
+
     @property
     def idle(self) -> bool:
-        """Whether nothing is asked at all."""
+        """Whether nobody is asked whose word counts."""
         return self._check is None and self._source is None
+
+    @property
+    def asks(self) -> bool:
+        """Whether anybody is asked anything."""
+        return not self.idle or self._read is not None
 
     def barred(self, key: DestinationKey, serves: bool) -> Zero | None:
         """Why it must get nothing. Before the first outcome who serves goes on, and who does not waits."""

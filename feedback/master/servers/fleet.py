@@ -27,6 +27,13 @@ class Trust(StrEnum):
     NEVER = "never"  # no report since this master started
 
 
+class Source(StrEnum):
+    """Where what is known of a server comes from, the best first."""
+
+    AGENT = "agent"
+    EXPORTER = "exporter"  # a page that the master reads itself (feedback/master/sources)
+
+
 class Refused(msgspec.Struct, frozen=True):
     """Why a report was not taken. `kind` is what it is counted as."""
 
@@ -38,12 +45,23 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Server:
-    """One agent's stream: its last report, clock map and times. `patience` and `lost` are ages in seconds: up to the
-    first it is fresh, up to the second stale."""
+    """One stream of reports, an agent's or an exporter's: its last report, clock map and times. `patience` and `lost`
+    are ages in seconds: up to the first it is fresh, up to the second stale."""
 
-    __slots__ = ("_diffs", "_strikes", "last", "lost", "mapped_at", "patience", "quarantined_until", "received_at")
+    __slots__ = (
+        "_diffs",
+        "_strikes",
+        "last",
+        "lost",
+        "mapped_at",
+        "patience",
+        "quarantined_until",
+        "received_at",
+        "source",
+    )
 
-    def __init__(self, report: Report, now: float) -> None:
+    def __init__(self, report: Report, now: float, source: Source = Source.AGENT) -> None:
+        self.source = source
         self.begin(report, now)
         self.patience = self.lost = 0.0
         self.quarantined_until = -inf
@@ -83,12 +101,14 @@ class Server:
 
 
 class Fleet:
-    """Servers by agent, and which agent speaks for which RIP. `version` grows whenever that changes."""
+    """Servers by agent, and which agent speaks for which RIP: `version` grows whenever that changes. And by exporter,
+    of which each service has its own or none."""
 
     def __init__(self, stale_seconds: float, lost_seconds: float) -> None:
         self._stale, self._lost = stale_seconds, lost_seconds
         self._servers: dict[str, Server] = {}
         self._speaker: dict[str, Server] = {}  # by RIP
+        self._exporters: dict[str, Server] = {}
         self.version = 0
 
     def receive(self, report: Report, now: float) -> Window | Refused | None:
@@ -99,13 +119,32 @@ class Fleet:
             self._speak(server, report)
             return None
         last = server.last
+        made = self._follow(server, report, now)
+        if isinstance(made, Refused):
+            return made
+        if last.boot != report.boot or report.addresses != last.addresses:
+            self._speak(server, report)
+        return made
+
+    def receive_reading(self, report: Report, now: float) -> Window | Refused | None:
+        """Likewise of an exporter."""
+        server = self._exporters.get(report.agent)
+        if server is None:
+            server = self._exporters[report.agent] = Server(report, now, Source.EXPORTER)
+            self._be_patient(server, report)
+            self.version += 1
+            return None
+        return self._follow(server, report, now)
+
+    def _follow(self, server: Server, report: Report, now: float) -> Window | Refused | None:
+        last = server.last
         if now < server.quarantined_until:
             return Refused(
                 "quarantined", f"impossible reports: not heard for {server.quarantined_until - now:.0f} s more"
             )
         if last.boot != report.boot:
             server.begin(report, now)
-            self._speak(server, report)
+            self._be_patient(server, report)
             return None
         if report.sequence <= last.sequence or report.sampled_at <= last.sampled_at:
             return Refused("replayed", f"sequence {report.sequence} after {last.sequence}: replayed or out of order")
@@ -116,9 +155,7 @@ class Fleet:
             server.strike(now)
             return Refused("impossible", str(made))
         server.last, server.received_at, server.mapped_at = report, now, end
-        if report.addresses != last.addresses:
-            self._speak(server, report)
-        elif report.interval_seconds != last.interval_seconds:
+        if report.interval_seconds != last.interval_seconds:
             self._be_patient(server, report)
         return made
 
@@ -136,6 +173,15 @@ class Fleet:
     def server(self, address: str) -> Server | None:
         """Of the agent that speaks for this RIP."""
         return self._speaker.get(address)
+
+    def speaks(self, address: str, now: float) -> bool:
+        """Whether an agent speaks for this RIP that is not lost."""
+        server = self._speaker.get(address)
+        return server is not None and server.trust(server.age(now)) is not Trust.LOST
+
+    def exporter(self, name: str) -> Server | None:
+        """By the name of its reports."""
+        return self._exporters.get(name)
 
     def report(self, address: str) -> Report | None:
         server = self.server(address)

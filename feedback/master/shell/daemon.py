@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from feedback.config import ConfigError, MasterConfig, cuts, load, removes, stand_ins
+from feedback.config import ConfigError, Exporter, MasterConfig, cuts, load, removes, stand_ins
 from feedback.ipvs import Client, EditError, IpvsError, Kernel, sysctl
 from feedback.ipvs.text import removal
 from feedback.master.claims.asking import Probe, Result
@@ -356,11 +356,15 @@ class Daemon:
                 self._controller.receive_probe(probe, None, now)
 
     def _receive_probe(self, probe: Probe, result: Result, now: float) -> None:
+        if isinstance(result, Report):
+            self._record(result, now)
+            self._counters["readings"] += 1
         problem = self._controller.receive_probe(probe, result, now)
         if isinstance(result, Unasked):
             self._complain("check", f"{probe.target}: {result.reason}")
         if problem:
-            self._complain("agent-check", f"{probe.target}: {problem}")
+            kind = "exporter" if isinstance(probe.what, Exporter) else "agent-check"
+            self._complain(kind, f"{probe.target}: {problem}")
         if self._controller.next_timer() <= now:
             self._stir.set()
 

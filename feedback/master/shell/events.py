@@ -15,7 +15,7 @@ from feedback.master.bounds.eject import Ejected
 from feedback.master.controller import Decision
 from feedback.master.outcome import By, Out, Status
 from feedback.master.pipeline import ServiceStatus
-from feedback.master.servers.fleet import Trust
+from feedback.master.servers.fleet import Source, Trust
 from feedback.model import Address, DestinationKey, ServiceKey
 
 SCHEMA = 1
@@ -46,6 +46,9 @@ KINDS = (
     "agent-heard",
     "agent-lost",
     "agent-back",
+    "exporter-heard",
+    "exporter-lost",
+    "exporter-back",
     "order-given",
     "order-lifted",
     "order-expired",
@@ -148,10 +151,11 @@ class Watcher:
         self._agents[address] = trust
         if before is None or before is trust:
             return
+        who = of.source or Source.AGENT
         if trust is Trust.LOST:
-            yield "agent-lost", {"address": str(address), "age_seconds": round(of.age_seconds or 0.0, 1)}
+            yield f"{who}-lost", {"address": str(address), "age_seconds": round(of.age_seconds or 0.0, 1)}
         elif trust is Trust.FRESH:
-            yield "agent-heard" if before is Trust.NEVER else "agent-back", {"address": str(address)}
+            yield f"{who}-heard" if before is Trust.NEVER else f"{who}-back", {"address": str(address)}
 
 
 def _standing(of: Status) -> Standing:

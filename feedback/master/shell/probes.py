@@ -1,8 +1,8 @@
 """The shell of the checks: asks real servers, and hands what came of it to the controller. It decides nothing.
 
 What is said to a server and what answer is good is in kinds.py; exec is a program's exit status, run elsewhere and
-without capabilities (programs.py), all of it killed at the deadline; agent-check is one line. Every probe has a
-deadline and an end; so many go at once and no more, the rest waits its turn.
+without capabilities (programs.py), all of it killed at the deadline; agent-check is one line, an exporter a page
+(scrapes.py). Every probe has a deadline and an end; so many go at once and no more, the rest waits its turn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import partial
 
 from msgspec import structs
 
+from feedback.config.exporter import Exporter
 from feedback.config.probe import AgentSource, Check
 from feedback.faults import said
 from feedback.master.claims.advice import LINE_BYTES_MAX
@@ -25,6 +26,7 @@ from feedback.master.claims.asking import Probe, Result
 from feedback.master.claims.health import Outcome, Unasked
 from feedback.master.shell.kinds import KINDS, Blocked, Nonsense
 from feedback.master.shell.programs import Gone, Programs
+from feedback.master.shell.scrapes import Scrapes
 from feedback.ops.descriptors import NONE_LEFT
 from feedback.ops.logs import Log
 from feedback.ops.tasks import Tasks
@@ -46,9 +48,12 @@ class Probes:
     def __init__(self, receive: Receive) -> None:
         self._receive, self._home = receive, asyncio.get_running_loop()
         self._tasks = Tasks(LOG)
-        self._places = {"exec": asyncio.Semaphore(PROGRAMS_MAX)}
+        self._places: dict[str, contextlib.AbstractAsyncContextManager[None]] = {
+            "exec": asyncio.Semaphore(PROGRAMS_MAX),
+            "exporter": contextlib.nullcontext(),
+        }
         self._usual = asyncio.Semaphore(CONNECTIONS_MAX)
-        self._programs = Programs()
+        self._programs, self._scrapes = Programs(), Scrapes()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="probes", daemon=True)
         self._thread.start()
@@ -68,16 +73,19 @@ class Probes:
 
     async def _end(self) -> None:
         await self._tasks.close()
+        self._scrapes.close()
         await self._programs.close()
 
     async def _run(self, probe: Probe) -> None:
         what = probe.what
-        kind = what.type if isinstance(what, Check) else "agent"
+        kind = what.type if isinstance(what, Check) else "exporter" if isinstance(what, Exporter) else "agent"
         async with self._places.get(kind, self._usual):
             result: Result
             try:
                 if isinstance(what, Check):
                     result = _printable(await _checked(what, probe, self._programs))
+                elif isinstance(what, Exporter):
+                    result = await self._scrapes.read(what, probe)
                 else:
                     result = await _asked(what, probe)
             except Exception as error:

@@ -60,6 +60,8 @@ def _destination(of: Status) -> dict[str, Any]:
         "upper": of.upper,
         "lower": of.lower,
         "state": of.state,
+        "source": None if of.source is None else str(of.source),
+        "unread": None if of.unread is None else str(of.unread),
         "age_seconds": None if of.age_seconds is None else round(of.age_seconds, 3),
         "utilisation": round(estimate.utilisation, 4) if estimate else None,
         "available": round(estimate.available, 4) if estimate else None,
