@@ -26,6 +26,8 @@ OWN = {  # keys that say something to these kinds only
     "record": {"dns"},
     "transport": {"dns"},
     "answer": {"dns"},
+    "weight_header": {"http", "https"},
+    "weight_json": {"http", "https"},
 }
 
 
@@ -35,7 +37,8 @@ class Check(Strict, frozen=True):
     `expect`, a character a byte (U+0000 to U+00FF), the expected anywhere in the first 4 KiB, and `quit`, said before
     closing; for udp `reply` false: silence is good, a refusal is not. For dns: the `name` and `record` that is asked,
     over `transport`, and `answer`, one of the records as text. For http and https: `path`, `host` (the Host header, and
-    the name in TLS), `status` (any of these), `body` (text that the first 64 KiB must contain). For tls and https:
+    the name in TLS), `status` (any of these), `body` (text that the first 64 KiB must contain), and where the server
+    says its weight: `weight_header`, or `weight_json`, a JSON pointer (RFC 6901) into the body. For tls and https:
     `verify` (the certificate), `expiry_days` (so long before it expires there is a warning; 0: none). For exec:
     `command`, an absolute path and arguments, where {address} and {port} stand for the destination's; exit status 0 is
     good."""
@@ -62,6 +65,13 @@ class Check(Strict, frozen=True):
     verify: bool = False
     expiry_days: Annotated[int, msgspec.Meta(ge=0, le=365)] = 14
     command: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
+    weight_header: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,64}$")] = ""
+    weight_json: Annotated[str, msgspec.Meta(max_length=256, pattern=r"^(/.*)?$")] = ""
+
+    @property
+    def weighs(self) -> bool:
+        """Whether a server says its weight in its answer."""
+        return bool(self.weight_header or self.weight_json)
 
     @property
     def sent(self) -> bytes:
@@ -119,6 +129,8 @@ class Check(Strict, frozen=True):
             text = getattr(self, name) or ""
             if not text.isascii() or not text.isprintable() or " " in text:
                 raise ConfigError(f"{where}.{name}: {text!r}: printable ASCII without spaces")
+        if self.weight_header and self.weight_json:
+            raise ConfigError(f"{where}.weight_json: a weight is in a header or in the body: leave one out")
         if not self.path.startswith("/"):
             raise ConfigError(f"{where}.path: {self.path!r}: must begin with /")
         if self.verify and (self.type not in ("https", "tls") or not self.host):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from math import inf
+from statistics import median_low
 from weakref import ref
 
 import msgspec
@@ -39,7 +40,7 @@ from feedback.master.outcome import Chain, Fact, Status, Step
 from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisation
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.servers.arrivals import Arrivals, flow
-from feedback.master.servers.capacity import Capacity, Learned
+from feedback.master.servers.capacity import Capacity, Estimate, Learned
 from feedback.master.servers.fleet import Fleet, Server, Trust
 from feedback.master.servers.prior import Prior
 from feedback.master.servers.window import Window
@@ -123,6 +124,23 @@ class Advised(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"its agent asks for {100 * self.part:.0f} % of it"
+
+
+class Weighed(msgspec.Struct, frozen=True, gc=False):
+    """A weight in the answer to a check, and what it makes of a share."""
+
+    weight: float
+    part: float
+
+    def __str__(self) -> str:
+        return f"says weight {self.weight:g} in answer to its check: {100 * self.part:.0f} % of a usual one"
+
+
+class NotWeighed(msgspec.Struct, frozen=True, gc=False):
+    weight: float
+
+    def __str__(self) -> str:
+        return f"says weight {self.weight:g} in answer to its check: its capacity is measured, which tells more"
 
 
 class Pipeline:
@@ -442,6 +460,8 @@ class Pipeline:
             if row.advised is not None:  # a part of what its server would get, as HAProxy takes it of the usual weight
                 row.wanted *= row.advised
                 row.say("advice", Advised(row.advised), row.wanted)
+        if self.watch.weighs:
+            _weigh(rows)
 
     def _bound(self) -> bool:
         """Whether trials may go on."""
@@ -528,6 +548,21 @@ class Pipeline:
         if owned is not None and self.orders.paused is None:
             return reconcile_owned(self.service, self.claims.rows, entry)
         return reconcile_weights(self.service.key, self.pool.rows) if entry is not None else []
+
+
+def _weigh(rows: list[Row]) -> None:
+    """Servers say weights of any scale, so each counts beside the usual one of the pool, less what the static weights
+    say already. A capacity that is measured tells more."""
+    said = [row for row in rows if row.weighed and row.base.weight and row.zero is None]
+    usual = median_low([row.weighed / row.base.weight for row in said if row.weighed]) if said else 1.0
+    for row in said:
+        weight = row.weighed or 0.0
+        if isinstance(row.why, Estimate):
+            row.say("advice", NotWeighed(weight), row.wanted)
+        else:
+            part = weight / row.base.weight / usual
+            row.wanted *= part
+            row.say("advice", Weighed(weight, part), row.wanted)
 
 
 def _nobody() -> None:

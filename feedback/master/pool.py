@@ -78,6 +78,7 @@ class Row:
     order: Order | None = None
     checked: Checked | None = None
     advised: float | None = None  # the part of its share that an agent-check agent asks for
+    weighed: float | None = None  # the weight that it says in answers to its check
     stands_for: tuple[DestinationKey, ...] = ()  # it gets nothing while all of these serve
     on_failure: OnFailure = OnFailure.QUIESCE
     absence: Absence | None = None  # where a failing check takes it out of the table

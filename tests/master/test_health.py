@@ -13,7 +13,7 @@ from feedback.master.claims.asking import FIRST_SECONDS, Asking, Probe, Series, 
 from feedback.master.claims.health import Health, Outcome, Verdict
 from feedback.master.claims.watch import Watch
 from feedback.master.outcome import By, Zero
-from feedback.master.servers.fleet import Trust
+from feedback.master.servers.fleet import Source, Trust
 from feedback.model import DestinationKey
 from tests.master.builders import VIRTUAL, rip
 
@@ -160,11 +160,11 @@ def test_an_agents_silence_makes_its_word_old_and_nothing_else() -> None:
     source = AgentSource(interval_seconds=1.0)
     made = Watched(None, source)
     watch = made.watches[0]
-    assert watch.trust(rip(1), 0.0, 2.0, 15.0) == (Trust.NEVER, None)
+    assert watch.source(rip(1), 0.0, 2.0, 15.0) == (None, Trust.NEVER, None)
     assert made.hear(b"up 60%\n", 10.0, source) == ""
     for now, trust in [(10.0, Trust.FRESH), (12.9, Trust.FRESH), (14.0, Trust.STALE), (26.0, Trust.LOST)]:
         made.hear(None, now, source)  # could not be reached
-        assert watch.trust(rip(1), now, 2.0, 15.0) == (trust, now - 10.0)
+        assert watch.source(rip(1), now, 2.0, 15.0) == (Source.AGENT_CHECK, trust, now - 10.0)
         assert watch.barred(rip(1), serves=True) is None
         assert watch.advice(rip(1)).ratio == 0.6  # type: ignore[union-attr]
 

@@ -375,8 +375,9 @@ class Claims:
         watch = self._watch
         advice = watch.advice(row.key)
         row.advised = None if advice is None else advice.of(row.base.weight)
-        if advice is not None and row.trust is Trust.NEVER:
-            row.trust, row.age_seconds = watch.trust(row.key, now, *self._patience)
+        row.weighed = watch.weight(row.key)
+        if row.trust is Trust.NEVER and (advice is not None or row.weighed is not None):
+            row.source, row.trust, row.age_seconds = watch.source(row.key, now, *self._patience)
         if row.zero is None:
             row.zero = watch.barred(row.key, row.weight > 0)
         row.checked = watch.checked(row.key)

@@ -14,11 +14,12 @@ from feedback.master.claims.advice import Advice
 from feedback.master.claims.asking import Asking, Passage, Series, Subject, Target, Through
 from feedback.master.claims.health import Checked, Health, Verdict
 from feedback.master.outcome import By, Zero
-from feedback.master.servers.fleet import Trust
+from feedback.master.servers.fleet import Source, Trust
 from feedback.master.sources.reading import Unread
 from feedback.model import Destination, DestinationKey, Forward, ServiceKey
 
 NOT_CHECKED = Zero(By.CHECK, "not checked yet")
+WEIGHS_NOTHING = "the answer to its check says weight 0"
 
 
 class Watch:
@@ -34,6 +35,7 @@ class Watch:
         """`ports`: where the check asks these destinations, instead of at its own port or theirs."""
         self._service, self._ports = service, ports or {}
         self.through = check is not None and check.through == "service"
+        self.weighs = check is not None and check.weighs
         self._check = asking.series(check) if check is not None else None
         self._source = asking.series(source) if source is not None else None
         self.exporter = exporter
@@ -129,6 +131,11 @@ class Watch:
         subject = self._pages.get(key)
         return subject.unread if subject is not None else None
 
+    def weight(self, key: DestinationKey) -> float | None:
+        """What the server says of its own weight in answers to its check, if it ever did."""
+        subject = self._checked.get(key)
+        return subject.weighed if subject is not None else None
+
     @property
     def idle(self) -> bool:
         """Whether nobody is asked whose word counts."""
@@ -148,15 +155,23 @@ class Watch:
             failed = not health.last.good
             return Zero(By.CHECK, f"check fails: {health.last.text}" if failed else "check failed, and is not back yet")
         said = advice.bar() if advice is not None else ""
+        if not said and self.weight(key) == 0:
+            said = WEIGHS_NOTHING
         return Zero(By.ADVICE, said) if said else None
 
-    def trust(self, key: DestinationKey, now: float, stale: float, lost: float) -> tuple[Trust, float | None]:
-        """How far the agent's last word can be trusted, and its age: a failure to connect makes it old, no more."""
-        advice = self.advice(key)
-        if advice is None or self._source is None:
-            return Trust.NEVER, None
-        age = max(0.0, now - advice.heard_at)
-        patience = max(stale, 3 * self._source.what.interval_seconds)
+    def source(
+        self, key: DestinationKey, now: float, stale: float, lost: float
+    ) -> tuple[Source | None, Trust, float | None]:
+        """Whose word there is where no report is: how far its last one can be trusted, and its age. A failure to
+        connect makes it old, no more."""
+        advice, subject = self.advice(key), self._checked.get(key)
+        if advice is not None and self._source is not None:
+            found, heard_at, interval = Source.AGENT_CHECK, advice.heard_at, self._source.what.interval_seconds
+        elif subject is not None and subject.weighed is not None and self._check is not None:
+            found, heard_at, interval = Source.HEADER, subject.weighed_at, self._check.what.interval_seconds
+        else:
+            return None, Trust.NEVER, None
+        age, patience = max(0.0, now - heard_at), max(stale, 3 * interval)
         if age <= patience:
-            return Trust.FRESH, age
-        return (Trust.STALE if age <= max(lost, patience) else Trust.LOST), age
+            return found, Trust.FRESH, age
+        return found, (Trust.STALE if age <= max(lost, patience) else Trust.LOST), age

@@ -32,6 +32,8 @@ class Source(StrEnum):
 
     AGENT = "agent"
     EXPORTER = "exporter"  # a page that the master reads itself (feedback/master/sources)
+    AGENT_CHECK = "agent-check"  # what its agent-check agent asks for
+    HEADER = "header"  # a weight in the answer to its health check
 
 
 class Refused(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ import h11
 from feedback.config.probe import Check
 from feedback.master.claims.asking import Probe
 from feedback.master.claims.health import Outcome, Unasked
-from feedback.master.shell import certificate
+from feedback.master.shell import certificate, weight
 from feedback.master.shell.nameserver import DNS_BYTES_MAX, judged, question
 from feedback.master.shell.way import Ports, Ways
 from feedback.model import Address, format_endpoint
@@ -190,7 +190,7 @@ async def _get(check: Check, host: str, reader: asyncio.StreamReader, writer: as
     headers = [("Host", host), ("User-Agent", "feedback-check"), ("Connection", "close")]
     writer.write(connection.send(h11.Request(method="GET", target=check.path, headers=headers)) or b"")
     writer.write(connection.send(h11.EndOfMessage()) or b"")
-    status, body = 0, b""
+    status, body, said = 0, b"", weight.NOT_ASKED
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
@@ -199,16 +199,25 @@ async def _get(check: Check, host: str, reader: asyncio.StreamReader, writer: as
             status = event.status_code
             if status not in check.status:
                 return Outcome(False, f"status {status}")
-            if not check.body:
-                return Outcome(True, f"status {status}")
+            said = weight.in_header(check, event.headers)
+            if not check.body and not check.weight_json:
+                return said.onto(Outcome(True, f"status {status}"))
         elif isinstance(event, h11.Data):
             body += bytes(event.data)
-            if check.body.encode() in body:
-                return Outcome(True, f"status {status} with the text")
+            if not check.weight_json and check.body.encode() in body:
+                return said.onto(Outcome(True, f"status {status} with the text"))
             if len(body) > BODY_BYTES_MAX:
-                return Outcome(False, f"status {status}, and the text is not in its first 64 KiB")
+                return _ended(check, status, body, f"status {status}, and the text is not in its first 64 KiB")
         elif not isinstance(event, h11.InformationalResponse):
-            return Outcome(False, f"status {status} without the text")
+            return _ended(check, status, body, f"status {status} without the text")
+
+
+def _ended(check: Check, status: int, body: bytes, without: str) -> Outcome:
+    """Of a body that was read to its end, or to ours."""
+    if check.body.encode() not in body:
+        return Outcome(False, without)
+    said = weight.in_body(check, body)
+    return said.onto(Outcome(True, f"status {status}" + (" with the text" if check.body else "")))
 
 
 @cache
