@@ -12,7 +12,7 @@ edit: the shell does, and what came of it is seen in the next snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 import msgspec
@@ -150,15 +150,13 @@ class Controller:
                 self._observe(address, report.agent, result)
         return None
 
-    def _observe(
-        self, address: str, who: str, window: Window, wants: Callable[[Pipeline], bool] = lambda pipeline: True
-    ) -> None:
-        """A window of the server at this RIP, for the services that want it."""
+    def _observe(self, address: str, who: str, window: Window, page: Exporter | None = None) -> None:
+        """A window of the server at this RIP: for all its services, or for those that ask this exporter."""
         for pipeline, row in self._behind.get(address, ()):
-            if not wants(pipeline):
+            if page is not None and pipeline.watch.exporter != page:
                 continue
             try:
-                pipeline.observe(row, window)
+                pipeline.observe(row, window, page=page is not None)
             except Exception as error:
                 pipeline.forget(row)
                 self.faults.append(Fault(f"{who} for {row.key}", said(error)))
@@ -209,7 +207,7 @@ class Controller:
         if isinstance(made, Window):
             for address in result.addresses:
                 if not self._fleet.speaks(address, now):
-                    self._observe(address, result.agent, made, lambda pipeline: pipeline.watch.exporter == of)
+                    self._observe(address, result.agent, made, of)
         return str(made) if isinstance(made, Refused) else ""
 
     def receive_cut(self, told: Told, now: float) -> None:

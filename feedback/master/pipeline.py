@@ -282,11 +282,12 @@ class Pipeline:
         self.claims.follow(changed=entry.service != self.service)
         self.pool.service = entry.service
 
-    def observe(self, row: Row, window: Window) -> None:
-        """Take each window of the agent's stream: several may come between two decisions."""
+    def observe(self, row: Row, window: Window, *, page: bool = False) -> None:
+        """Take each window of its stream, an agent's or an exporter's `page`: several may come between two
+        decisions."""
         if self._udp:  # the agent counts TCP only
             window = msgspec.structs.replace(window, opened=None, completions=None)
-        row.capacity.observe(window)
+        row.capacity.observe(window, page=page)
         if self._follow is not None:
             self._follow(row, window)
         eject.count(row, window, udp=self._udp)

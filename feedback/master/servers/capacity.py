@@ -168,8 +168,9 @@ class Capacity:
             known = self._learned = Learned(level, self.held)
         return known
 
-    def observe(self, window: Window) -> None:
-        """Take one window of the agent's stream."""
+    def observe(self, window: Window, *, page: bool = False) -> None:
+        """Take one window of its stream, which is an exporter's `page` or an agent."""
+        self._neighbour.proves = page
         used = window.own if window.own is not None else window.busy - window.stolen
         if window.applications or used < 0:
             used = _used(window, used)

@@ -11,9 +11,10 @@ level (`FADE_SECONDS`), where equal use of the hosts is the safe reading.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import exp, sqrt
 
 FADE_SECONDS = 45.0
+HAD_SECONDS, PROVEN_SECONDS = 2.0, 120.0
 SLACK, LIMIT = 0.75, 3.0  # CUSUM, in standard deviations: one false alarm of a server in a few minutes
 LEAST = 0.05  # of the server: less is nobody
 DRIFT_PER_SECOND = 0.05  # variance: neighbours change their minds
@@ -23,19 +24,29 @@ MOST = 0.98
 
 
 class Neighbour:
-    """`part` is what it uses of the server now, 0..1; 0 while there is none."""
+    """`part` is what it uses of the server now, 0..1; 0 while there is none. `proves`: what the service has had beside
+    it is taken for what it can have. A neighbour that takes all idle CPU leaves just what is asked for, so that without
+    this a share that follows what is left falls until the floor: quickly where windows are short, and for good where a
+    page of an exporter comes once a second."""
 
-    __slots__ = ("_sum", "_variance", "part")
+    __slots__ = ("_had", "_proven", "_sum", "_variance", "part", "proves")
 
     def __init__(self) -> None:
         self.part = self._variance = self._sum = 0.0
+        self.proves = False
+        self._had = self._proven = 0.0  # of the server, by the service: lately, and at most beside this neighbour
 
     def observe(self, used: float, own: float, variance: float, seconds: float) -> None:
         """`used` of the server in a window of so many seconds (0..1), of which `own` is what the service's work should
         have cost, with the relative `variance` of that."""
         beyond, noise = used - own, own * own * variance + FLOOR
+        if self.proves:
+            self._had += (1 - exp(-seconds / HAD_SECONDS)) * (min(own, used) - self._had)
+            self._proven = max(self._had, self._proven * exp(-seconds / PROVEN_SECONDS)) if self.part else self._had
         if self.part:
             self._follow(beyond, noise, seconds)
+            if self.proves and self.part:
+                self.part = min(self.part, max(LEAST, 1 - self._proven))
             return
         self._sum = max(0.0, self._sum + beyond / sqrt(noise) - SLACK)
         if self._sum > LIMIT and beyond > LEAST:
