@@ -94,7 +94,8 @@ def test_explain_says_how_the_check_stands(check: dict[str, Any] | None, expecte
     found = {"virtual": "tcp:10.0.0.100:80", "scheduler": "sed", "law": "capacity"} | destination | {"check": check}
     lines = [" ".join(line.split()) for line in chains([found]).splitlines()]
     assert lines[1 : 1 + len(expected)] == expected
-    assert lines[1 + len(expected)].startswith("law ")
+    assert lines[1 + len(expected)].startswith("source agent, ")
+    assert lines[2 + len(expected)].startswith("law ")
 
 
 def test_an_unknown_destination_is_an_error_that_names_the_known(control: Path) -> None:

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "make deb": "needs PyPI; it tries its package by debian/tests/installation",
     "apt-get install ./lvs-feedback_0.1.0_amd64.deb": "debian/tests/installation installs it, and over itself",
     "apt-get install python3-venv": "needs Debian's mirror; the Makefile installs it",
+    "feedback lab run hog --source exporter": "the same",
     "feedback lab run hog": "the scenarios: `make test` and tests/lab run the lab's machinery",
     "make test-kernels": "hours; `make test` boots one kernel of it",
     "feedback lab run takeover --kernel qemu:6.1": "the same: `make test-kernels` runs it",

@@ -127,10 +127,10 @@ def test_a_fault_in_one_report_forgets_what_was_learned_of_that_server_and_no_ot
         turn(controller, table, k / 5)
     real = Capacity.observe
 
-    def broken(self: Capacity, window: Window) -> None:
+    def broken(self: Capacity, window: Window, **keys: Any) -> None:
         if window.busy > 0.9:
             raise OverflowError("too large")
-        real(self, window)
+        real(self, window, **keys)
 
     monkeypatch.setattr(Capacity, "observe", broken)
     turn(controller, table, 6.0, busy=(0.2, 0.81))

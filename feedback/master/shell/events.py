@@ -151,7 +151,9 @@ class Watcher:
         self._agents[address] = trust
         if before is None or before is trust:
             return
-        who = of.source or Source.AGENT
+        if of.source is Source.HEADER:
+            return  # its check tells
+        who = "exporter" if of.source is Source.EXPORTER else "agent"
         if trust is Trust.LOST:
             yield f"{who}-lost", {"address": str(address), "age_seconds": round(of.age_seconds or 0.0, 1)}
         elif trust is Trust.FRESH:
