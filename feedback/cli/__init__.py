@@ -1,1 +1,1 @@
-"""The operator's face: one file a command. It asks daemons and prints; it decides nothing."""
+"""The operator's interface, one file for each command. It asks daemons and prints; it decides nothing."""

@@ -1,4 +1,4 @@
-"""`feedback agent`: the daemon on a real server, and its check. What it does lives in feedback.agent.daemon."""
+"""`feedback agent`: the daemon on a real server, and its check. Its work is in feedback.agent.daemon."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check(context: click.Context, path: Path | None) -> None:
 
 
 def checked(path: Path) -> str:
-    """What is good about it. Raises Failure."""
+    """The line for a good configuration. Raises Failure."""
     from feedback.agent import daemon
     from feedback.agent.signals.files import SignalError
     from feedback.config import ConfigError

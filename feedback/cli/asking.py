@@ -1,4 +1,4 @@
-"""How commands ask a daemon over its control socket, and what their answers have in common."""
+"""How commands ask a daemon over its control socket, and the common parts of their output."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ SCHEMA = 1  # of what commands print themselves; a daemon's answer has its own
 
 
 def told(document: dict[str, Any]) -> None:
-    """Print one JSON object, with the number of its schema in front."""
+    """Print one JSON object, its schema number first."""
     click.echo(json.dumps({"schema": SCHEMA} | document))
 
 
 def ask(control: Path, command: str, daemon: str = "feedback master", **words: Any) -> dict[str, Any]:
-    """A daemon's answer. Raises Failure with what it said, Unreachable (exit status 3) where there is none."""
+    """A daemon's answer. Raises Failure with its message, Unreachable (exit status 3) if there is none."""
     from feedback.ops import control as socket
 
     try:

@@ -1,4 +1,4 @@
-"""`feedback check`: every configuration that is there, each by the daemon's own check."""
+"""`feedback check`: every configuration present, each by its daemon's own check."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from feedback.config import AGENT_PATH, MASTER_PATH, SYNC_PATH
 @directory_option
 @json_option
 def check(directory: Path, as_json: bool) -> None:
-    """Check every configuration that is there: master.toml, agent.toml, sync.toml, with their keys and enrolments.
+    """Check every configuration present: master.toml, agent.toml, sync.toml, with their keys and enrolments.
 
-    Exit status 1 if one is bad, or none is there. Nothing is changed, no daemon is asked.
+    Exit status 1 if one is bad, or if there is none. Changes nothing and asks no daemon.
     """
     found = results(directory)
     if as_json:
@@ -34,7 +34,7 @@ def check(directory: Path, as_json: bool) -> None:
 
 
 def results(directory: Path) -> list[dict[str, Any]]:
-    """What is there, and whether it is good."""
+    """Each configuration, and whether it is good."""
     found: list[dict[str, Any]] = []
     for name, test in ((MASTER_PATH.name, _master), (AGENT_PATH.name, _agent), (SYNC_PATH.name, _sync)):
         path = directory / name

@@ -1,4 +1,4 @@
-"""`feedback completion`: the script that a shell loads. click makes it; it asks the installed command at each Tab."""
+"""`feedback completion`: the script that a shell loads. click makes it. It asks the installed command at each Tab."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`cut` and `promote`: end the flows of a destination now, and move the first place of a `failover` service.
 
-What is refused lives in feedback.master.shell.commands; how flows end, in feedback.master.cuts.
+feedback.master.shell.commands decides what is refused; feedback.master.cuts ends the flows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from feedback.cli.orders import say
 WAIT_SECONDS, LONGEST_SECONDS = 0.1, 20.0
 
 _service = click.option("--service", default="", metavar="SERVICE", help="Only in this service: tcp:10.0.0.100:80.")
-_reason = click.option("--reason", "-r", default="", metavar="TEXT", help="Why: is shown by explain and in the logs.")
+_reason = click.option("--reason", "-r", default="", metavar="TEXT", help="Reason, shown by explain and in the logs.")
 
 
 @click.command()
@@ -28,8 +28,8 @@ _reason = click.option("--reason", "-r", default="", metavar="TEXT", help="Why: 
 @_service
 @_reason
 @click.option("--client", default="", metavar="ADDRESS[/PREFIX]", help="Only the connections of these clients.")
-@click.option("--force", is_flag=True, help="Even where it is the last server in service.")
-@click.option("--dry-run", is_flag=True, help="Say what would be cut, and cut nothing.")
+@click.option("--force", is_flag=True, help="Even if it is the last server in service.")
+@click.option("--dry-run", is_flag=True, help="Show what would be cut, and cut nothing.")
 @control_option
 @json_option
 def cut(
@@ -44,9 +44,9 @@ def cut(
 ) -> None:
     """End every flow of DESTINATION (ADDRESS or ADDRESS:PORT) now: both ends of each TCP connection are reset.
 
-    It leaves the kernel's table for that, and comes back once its flows are forgotten, within a second; new
-    connections go elsewhere meanwhile. A drained one comes back drained. UDP flows go on elsewhere. With --client
-    nothing leaves the table: the TCP connections of these clients are reset, and they may come again at once.
+    It leaves the kernel's table for that, and returns once its flows are forgotten, within a second. Meanwhile new
+    connections go elsewhere. A drained one returns drained. UDP flows go on elsewhere. With --client nothing leaves
+    the table: the TCP connections of these clients are reset, and the clients may reconnect at once.
     """
     seen = {} if dry_run else ask(control, "events")
     words = {"destination": destination, "service": service, "client": client, "reason": reason}
@@ -78,7 +78,7 @@ def _there(status: dict[str, Any], place: tuple[str, str]) -> dict[str, Any]:
 
 
 def _theirs(netns: str | None, place: tuple[str, str], client: str) -> dict[str, Any]:
-    """By the kernel's own table. Raises Failure where it cannot be read."""
+    """Counted in the kernel's own table. Raises Failure if it cannot be read."""
     from ipaddress import ip_network
 
     from feedback.ipvs import IpvsError, connections
@@ -89,7 +89,7 @@ def _theirs(netns: str | None, place: tuple[str, str], client: str) -> dict[str,
     try:
         table = connections.read(netns)
     except (IpvsError, OSError) as error:
-        raise Failure(f"the table of connections cannot be read: {error}") from None
+        raise Failure(f"the connection table cannot be read: {error}") from None
     there = [
         c
         for c in table
@@ -106,7 +106,7 @@ def _theirs(netns: str | None, place: tuple[str, str], client: str) -> dict[str,
 
 
 def _wait(control: Path, seen: dict[str, Any], places: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """What became of each. Raises Failure where the master does not say it."""
+    """The outcome for each. Raises Failure if the master does not report it."""
     deadline = time.monotonic() + LONGEST_SECONDS
     while time.monotonic() < deadline:
         time.sleep(WAIT_SECONDS)
@@ -114,7 +114,7 @@ def _wait(control: Path, seen: dict[str, Any], places: Sequence[tuple[str, str]]
         found = {(e["service"], e["destination"]): e for e in told if e["kind"] == "cut"}
         if all(place in found for place in places):
             return [_said(found[place]) for place in places]
-    raise Failure(f"the master has not said in {LONGEST_SECONDS:.0f} s that it is done: feedback events")
+    raise Failure(f"the master did not finish within {LONGEST_SECONDS:.0f} s: see feedback events")
 
 
 def _said(event: dict[str, Any]) -> dict[str, Any]:
@@ -130,8 +130,8 @@ def _said(event: dict[str, Any]) -> dict[str, Any]:
 def promote(destination: str, service: str, control: Path, as_json: bool) -> None:
     """Give DESTINATION the first place of its `failover` service, and keep it there (law_options: sticky).
 
-    As after a failure: the old one leaves the table and its connections are cut, as law_options say, in the same
-    decision that gives the new one its weight. The old one comes back behind it.
+    The same happens as after a failure. The old one leaves the table and its connections are cut, as law_options say,
+    in the decision that gives the new one its weight. The old one returns behind it.
     """
     answer = say(control, "promote", destination=destination, service=service)
     virtual, promoted = answer["promoted"]
@@ -142,7 +142,7 @@ def promote(destination: str, service: str, control: Path, as_json: bool) -> Non
         if any(s["virtual"] == virtual and s.get("holder") == promoted for s in services):
             break
     else:
-        raise Failure(f"{promoted} has not got the place in {LONGEST_SECONDS:.0f} s: feedback explain {promoted}")
+        raise Failure(f"{promoted} did not get the place within {LONGEST_SECONDS:.0f} s: feedback explain {promoted}")
     if as_json:
         click.echo(json.dumps({"schema": answer["schema"], "service": virtual, "holder": promoted}))
     else:

@@ -1,4 +1,4 @@
-"""`feedback doctor`: collects what is known of this machine; what is wrong about it is judged in feedback.doctor."""
+"""`feedback doctor`: collects the facts of this machine; feedback.doctor judges them."""
 
 from __future__ import annotations
 
@@ -36,17 +36,18 @@ TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 
 @click.command()
 @directory_option
-@click.option("--control", type=click.Path(path_type=Path), default=None, help=f"The master's socket; else {MASTER}.")
+@click.option(
+    "--control", type=click.Path(path_type=Path), default=None, help=f"The master's socket; default {MASTER}."
+)
 @click.option("--netns", default=None, metavar="NAME", help="The director's network namespace.")
 @json_option
 def doctor(directory: Path, control: Path | None, netns: str | None, as_json: bool) -> None:
-    """Find what is wrong on this machine, and say the command that mends it. Nothing is changed.
+    """Find what is wrong on this machine, and print the command that fixes it. Changes nothing.
 
-    On a director: the kernel module, IPVS's sysctls, schedulers, thresholds, persistence, the clock, keys, agents
-    that are missing or silent, orders that somebody forgot, ARP where two interfaces share a network, a firewall that
-    looks at states, and the pair.
+    On a director: the kernel module, IPVS's sysctls, schedulers, thresholds, persistence, the clock, keys, missing or
+    silent agents, forgotten orders, ARP if two interfaces share a network, a stateful firewall, and the pair.
     On a real server: its agent's configuration, and ARP for a virtual address on lo.
-    Exit status 1 if there is an error; warnings and advice are none.
+    Exit status 1 if there is an error; warnings and advice do not count.
     """
     from feedback.doctor import Level, examine, verdict
 
@@ -62,7 +63,7 @@ def doctor(directory: Path, control: Path | None, netns: str | None, as_json: bo
 
 
 def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
-    """What can be learned here, each part as far as it goes."""
+    """The facts of this machine, each part as far as it can be read."""
     from feedback.doctor import Configuration, Facts
     from feedback.ipvs import Client, IpvsError
     from feedback.ipvs.sysctl import read_all
@@ -91,7 +92,7 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
 
 
 def _configured(path: Path) -> dict[str, Any]:
-    """What a good master.toml says."""
+    """The contents of a good master.toml."""
     from feedback.config import ConfigError, MasterConfig, load, removes, service_key
     from feedback.ops import keys
 
@@ -112,7 +113,7 @@ def _configured(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(directory: Path) -> tuple[str, ...]:
-    """Secrets that are not of the user that the units run as, where there is one."""
+    """Secrets that do not belong to the units' user, if there is one."""
     from feedback.config import AgentConfig, ConfigError, MasterConfig, SyncConfig, load
 
     try:
@@ -175,7 +176,7 @@ def _host(netns: str | None) -> dict[str, Value]:
 
 
 def _rules(netns: str | None) -> tuple[Rule, ...]:
-    """Of every firewall that can be asked: both kinds of iptables, and nftables. Nothing is changed by it."""
+    """The rules of every firewall that can be asked: both kinds of iptables, and nftables. Changes nothing."""
     from feedback.doctor.rulesets import of_iptables, of_nftables
     from feedback.ipvs.namespace import within
 
@@ -187,7 +188,7 @@ def _rules(netns: str | None) -> tuple[Rule, ...]:
 
 
 def _printed(program: str, *arguments: str) -> str:
-    """Nothing where it is not installed, or refuses."""
+    """Nothing if it is not installed, or refuses."""
     path = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if path is None:
         return ""
@@ -238,7 +239,7 @@ def _interfaces(netns: str | None) -> tuple[Interface, ...]:
 
 
 def _synchronised() -> bool | None:
-    """The kernel's word; None where it gives none."""
+    """The kernel's value; None if it has none."""
     buffer = ctypes.create_string_buffer(512)  # struct timex, zeroed: only read
     try:
         state = int(ctypes.CDLL(None, use_errno=True).adjtimex(buffer))

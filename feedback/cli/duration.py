@@ -19,5 +19,5 @@ class Duration(click.ParamType[float]):
             return float(value)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value.strip())
         if found is None or float(found[1]) <= 0:
-            self.fail(f"{value!r}: expected a duration as 90s, 10m or 1h", param, ctx)
+            self.fail(f"{value!r}: expected a duration like 90s, 10m or 1h", param, ctx)
         return float(found[1]) * UNITS[found[2]]

@@ -1,4 +1,4 @@
-"""How commands fail: one line on standard error and an exit status, never a traceback for what an operator did."""
+"""How commands fail: one line on standard error and an exit status, never a traceback for an operator's mistake."""
 
 from __future__ import annotations
 

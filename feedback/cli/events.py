@@ -1,4 +1,4 @@
-"""`feedback events`: what happened, as JSON lines: the master's, and in a pair the sync daemon's transitions."""
+"""`feedback events`: events as JSON lines: the master's, and in a pair the sync daemon's transitions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLLOW_SECONDS = 0.25
 
 
 class Source:
-    """One daemon's events, each once. A daemon that is away is asked again; a restarted one begins anew."""
+    """One daemon's events, each once. An absent daemon is asked again; a restarted one begins anew."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name, self._path = name, path
@@ -48,7 +48,7 @@ class Source:
 
 
 @click.command()
-@click.option("--follow", "-f", is_flag=True, help="Go on as they happen, until interrupted.")
+@click.option("--follow", "-f", is_flag=True, help="Follow new ones until interrupted.")
 @click.option(
     "--kind", "kinds", multiple=True, metavar="KIND", help="Only these: weight-changed, role ...; repeatable."
 )
@@ -60,10 +60,10 @@ class Source:
     type=click.Path(path_type=Path),
     default=SYNC,
     show_default=True,
-    help="The sync daemon's; its transitions are among the events where it runs.",
+    help="The sync daemon's control socket; if it runs, its transitions are among the events.",
 )
 def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Path) -> None:
-    """Print what happened as JSON lines, oldest first: schema, source, number, at, kind and what belongs to the kind.
+    """Print events as JSON lines, oldest first: schema, source, number, at, kind and the fields of that kind.
 
     \b
     weight-changed foreign-edit ejected readmitted barred unbarred removed returned cut promoted
@@ -71,9 +71,9 @@ def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Pa
     order-given order-lifted order-expired
     role started reloaded reload-failed service-left service-removed
     of the pair: transition notice
-    gone: so many came and went before they were read
+    gone: so many were lost before they were read
 
-    The master keeps the newest 2000. A daemon that restarts is followed on.
+    The master keeps the newest 2000. --follow survives a daemon's restart.
     """
     sources = [Source("master", control), Source("sync", sync_control)]
     while True:

@@ -1,5 +1,5 @@
-"""`feedback import`: somebody else's configuration as ours. What a format means lives in feedback.importers; here files
-are read, those that a file includes as well, and names of services are looked up."""
+"""`feedback import`: another tool's configuration as ours. feedback.importers knows the formats; this reads the files
+and their includes, and looks up names of services."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ LEFT_OUT = 4  # exit status
 @click.command("import")
 @click.argument("format_", metavar="FORMAT", type=click.Choice(FORMATS))
 @click.argument("file", type=click.File("r", encoding="utf-8", errors="surrogateescape"))
-@click.option("--strict", is_flag=True, help="Where anything is left out, print no TOML.")
+@click.option("--strict", is_flag=True, help="If anything is left out, print no TOML.")
 @click.option("--instance", default="", metavar="NAME", help="keepalived's -i: which @NAME lines count.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: the TOML, and the remarks.")
 def import_(format_: str, file: Any, strict: bool, instance: str, as_json: bool) -> None:
     """Turn FILE (- is standard input) into master.toml, on standard output.
 
     FORMAT is keepalived.conf, ldirectord.cf or ipvsadm-save (what `ipvsadm -S` or `feedback save` printed). Files that
-    a keepalived.conf includes are read too. What could not be carried over is said on standard error, line by line, and
-    the exit status is 4 then; a line with "note" says what the other tool makes of the file, where we do the same.
+    a keepalived.conf includes are read too. Whatever could not be carried over is reported on standard error, line by
+    line, and the exit status is 4 then. A line with "note" says how the other tool reads the file, and that we follow.
 
     \b
     feedback import keepalived.conf /etc/keepalived/keepalived.conf > /etc/feedback/master.toml
@@ -50,7 +50,7 @@ def import_(format_: str, file: Any, strict: bool, instance: str, as_json: bool)
     if not found.services and not as_json:
         for remark in found.remarks:
             click.echo(f"{name}: {remark}", err=True)
-        raise Failure(f"{name}: no service of it can be carried over")
+        raise Failure(f"{name}: none of its services can be carried over")
     refused = strict and not found.lossless
     written = "" if refused else as_toml(found.services, name)
     if as_json:
@@ -61,9 +61,9 @@ def import_(format_: str, file: Any, strict: bool, instance: str, as_json: bool)
         for remark in found.remarks:
             click.echo(f"{name}: {'note: ' if remark.note else ''}{remark}", err=True)
         left_out = sum(not r.note for r in found.remarks)
-        click.echo(f"{name}: {len(found.services)} services, {left_out} remarks on what is left out", err=True)
+        click.echo(f"{name}: {len(found.services)} services; remarks on omissions: {left_out}", err=True)
     if refused and not as_json:
-        click.echo(f"feedback: {name}: something was left out, and with --strict no TOML is printed", err=True)
+        click.echo(f"feedback: {name}: something was left out, so --strict prints no TOML", err=True)
     if not found.lossless:
         raise SystemExit(LEFT_OUT)
 
@@ -93,14 +93,14 @@ def _port_of(name: str, protocol: str) -> int | None:
 
 
 def _included(pattern: str, file: str) -> list[tuple[str, str]]:
-    """The files that match, relative to the one that includes them: as keepalived does, regular ones that nobody may
-    execute."""
+    """The files that match, relative to the including file: as keepalived does, only regular ones without execute
+    permission."""
     found: list[tuple[str, str]] = []
     left = TEXT_MAX
     for name in sorted(glob.glob(str(Path(file).parent / pattern))):  # noqa: PTH207 - a pattern may be absolute
         mode = Path(name).stat().st_mode
         if not stat.S_ISREG(mode) or mode & 0o111:
-            raise OSError(f"{name}: not a regular file that is not executable, which keepalived takes only")
+            raise OSError(f"{name}: not a regular file without execute permission, so keepalived skips it")
         with Path(name).open("rb") as opened:
             text = opened.read(left + 1).decode("utf-8", "surrogateescape")
         left -= len(text)

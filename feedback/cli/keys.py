@@ -1,4 +1,4 @@
-"""`feedback keys`: key pairs, and which agents a master hears. What it does lives in feedback.ops.keys."""
+"""`feedback keys`: key pairs, and which agents a master hears. feedback.ops.keys does the work."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def keys() -> None:
 
     The director itself needs a key once: feedback keys new /etc/feedback/master.
 
-    A public key is 40 characters with signs that a shell knows: quote it, or give the .key file instead.
+    A public key is 40 characters, some of them special to a shell: quote it, or give the .key file instead.
     """
 
 
@@ -59,7 +59,7 @@ def keys() -> None:
 def new(path: Path) -> None:
     """Make a key pair: PATH.key (public) and PATH.key_secret (mode 0600). Prints the public key.
 
-    What root makes in /etc/feedback belongs to the daemons' user, feedback, where there is one.
+    Files that root makes in /etc/feedback belong to the daemons' user, feedback, if it exists.
     """
     from feedback.ops import keys as store
 
@@ -73,9 +73,9 @@ def new(path: Path) -> None:
 @keys.command()
 @click.argument("path", type=click.Path(path_type=Path), default=Path("/etc/feedback/pair.key"))
 def pair(path: Path) -> None:
-    """Make the secret of a director pair: PATH (mode 0600). Copy it to the other director; there is nothing else.
+    """Make the secret of a director pair: PATH (mode 0600). Copy it to the other director; nothing else is needed.
 
-    What root makes in /etc/feedback belongs to the daemons' user, feedback, where there is one: keep that in the copy.
+    Files that root makes in /etc/feedback belong to the daemons' user, feedback, if it exists: keep that in the copy.
     """
     from feedback.ops import keys as files
     from feedback.ops import pair as store
@@ -105,22 +105,27 @@ def show(path: Path, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--key", "key", required=True, metavar="PUBLIC", help="The agent's public key, or its .key file.")
 @click.option(
-    "--rip", "addresses", required=True, multiple=True, metavar="ADDRESS", help="A RIP it may speak for; repeatable."
+    "--rip",
+    "addresses",
+    required=True,
+    multiple=True,
+    metavar="ADDRESS",
+    help="A RIP that it may report for; repeatable.",
 )
 @_directory
 def enroll(name: str, key: str, addresses: tuple[str, ...], directory: Path) -> None:
-    """Let agent NAME speak for its RIPs; replaces what NAME was enrolled with. The master hears of it on reload."""
+    """Let agent NAME report for its RIPs. Replaces NAME's earlier enrolment. The master reads it at its next reload."""
     from feedback.ops import keys as store
 
     with _one_line():
         written = store.enroll(directory, name, _public_key(key), addresses)
-    click.echo(f"{written}: {name} may speak for {', '.join(addresses)}; `systemctl reload feedback-master` tells it")
+    click.echo(f"{written}: {name} may report for {', '.join(addresses)}; `systemctl reload feedback-master` tells it")
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--rip", "addresses", multiple=True, metavar="ADDRESS", help="A RIP it may speak for; repeatable.")
-@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="How long the token is good.")
+@click.option("--rip", "addresses", multiple=True, metavar="ADDRESS", help="A RIP that it may report for; repeatable.")
+@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="How long the token is valid.")
 @click.option(
     "--master-key",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -135,10 +140,9 @@ def token(
 ) -> None:
     """Make a token with which one real server enrolls itself as NAME, once, for these RIPs.
 
-    Without --rip, for an agent that is enrolled: a new key for the same RIPs; the old one stays good until the new one
-    reports, an hour at most. The token is a secret until it is used: hand it over as you would a password. `keys revoke
-    NAME` takes it back. The master hears of it by itself.
-    """
+    Without --rip, for an enrolled agent: a new key for the same RIPs. The old one stays valid until the new one
+    reports, an hour at most. The token is a secret until it is used: hand it over like a password. `keys revoke NAME`
+    revokes it. The master needs no reload."""
     from feedback.ops import keys as store
     from feedback.ops import tokens
 
@@ -162,7 +166,7 @@ def token(
     "--token-file",
     type=click.File("r"),
     metavar="FILE",
-    help="Where the token is; `-` is standard input.",
+    help="File with the token; `-` is standard input.",
 )
 @click.option("--master", "endpoint", required=True, metavar="tcp://ADDRESS:PORT", help="Where the master listens.")
 @click.option(
@@ -171,7 +175,7 @@ def token(
     type=click.Path(path_type=Path),
     default=AGENT_KEY,
     show_default=True,
-    help="The agent's key: PATH.key, and PATH.key_secret (mode 0600). One that is there is kept.",
+    help="The agent's key: PATH.key, and PATH.key_secret (mode 0600). An existing one is kept.",
 )
 @click.option(
     "--config",
@@ -179,10 +183,10 @@ def token(
     type=click.Path(path_type=Path, dir_okay=False),
     default="/etc/feedback/agent.toml",
     show_default=True,
-    help="The agent's configuration: made, or the master is added to it.",
+    help="The agent's configuration: it is made, or the master is added to it.",
 )
-@click.option("--no-config", is_flag=True, help="Print what belongs there instead.")
-@click.option("--new-key", is_flag=True, help="Make a new key in place of the one that is there.")
+@click.option("--no-config", is_flag=True, help="Print its contents instead of writing it.")
+@click.option("--new-key", is_flag=True, help="Make a new key in place of the existing one.")
 def join(
     token: str | None,
     token_file: IO[str] | None,
@@ -194,14 +198,13 @@ def join(
 ) -> None:
     """Enroll this real server with the token that `feedback keys token` made on the director.
 
-    Asks for the token, or reads it from standard input or --token-file. As the word TOKEN it is taken too, but other
-    users of this host see the words of a command.
+    Asks for the token, or reads it from standard input or --token-file. It may also be the argument TOKEN, but other
+    users of this host can see command arguments.
 
-    Makes a key here, whose secret never leaves, and has it enrolled for the token's name and RIPs. A key that is there
-    is kept: so an agent joins both masters of a pair, with a token of each. With --new-key it is exchanged, for this
-    master alone: another one hears the agent again after a join there, without --new-key. Only the master that made
-    the token can take it.
-    """
+    Makes a key here and has it enrolled for the token's name and RIPs. Its secret never leaves this machine. An
+    existing key is kept, so an agent can join both masters of a pair, with a token from each. With --new-key it is
+    exchanged, for this master alone. The other master hears the agent again after a join there, without --new-key. Only
+    the master that made the token accepts it."""
     from feedback.ops import joining, tokens
     from feedback.ops import keys as store
 
@@ -216,9 +219,7 @@ def join(
             return
         changed = joining.configure(config, joined, endpoint, held.master, secret)
     click.echo(f"{config}: {'the master is in it now' if changed else 'has this master already'}", err=True)
-    click.echo(
-        "now: systemctl enable --now feedback-agent, or, where it runs: systemctl reload feedback-agent", err=True
-    )
+    click.echo("now: systemctl enable --now feedback-agent, or, if it runs: systemctl reload feedback-agent", err=True)
 
 
 def _token(word: str | None, file: IO[str] | None) -> str:
@@ -235,14 +236,13 @@ def _token(word: str | None, file: IO[str] | None) -> str:
 @keys.command()
 @click.argument("name")
 @click.option("--key", "key", required=True, metavar="PUBLIC", help="The agent's new public key, or its .key file.")
-@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="How long at most.")
+@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="How long both are valid.")
 @_directory
 def rotate(name: str, key: str, seconds: float, directory: Path) -> None:
     """Enroll NAME's next key beside the present one, for the same RIPs.
 
-    Both are good until the new one reports, or the time is over: there is no moment without a key. By token it is one
-    step: `feedback keys token NAME`, and `feedback keys join --new-key` there.
-    """
+    Both are valid until the new one reports or the time is over, so there is no moment without a key. With a token it
+    is one step: `feedback keys token NAME`, and `feedback keys join --new-key` there."""
     from feedback.ops import keys as store
 
     with _one_line():
@@ -296,7 +296,7 @@ def list_(directory: Path, as_json: bool) -> None:
 
 
 def _row(name: str, key: str, addresses: Iterable[object], state: str, until: int | None) -> dict[str, Any]:
-    """`state`: enrolled; previous, a key that another one replaces; token, whose key nobody has joined with."""
+    """`state`: enrolled; previous, a key that is being replaced; token, not yet used."""
     return {
         "name": name,
         "public_key": key,

@@ -31,7 +31,7 @@ processor_speed_option = click.option(
     type=click.FloatRange(0.1, 10),
     default=1.0,
     show_default=True,
-    help="Of the guest's processor, beside the one that the lab's figures were made on. uml only.",
+    help="Speed of the guest's processor relative to the one that the lab's figures were made on. uml only.",
 )
 stolen_option = click.option(
     "--stolen",
@@ -42,7 +42,9 @@ stolen_option = click.option(
     "machine. uml only.",
 )
 processors_option = click.option(
-    "--processors", type=click.IntRange(1, 16), help="Of a guest in QEMU. Default: 1; the others have what they have."
+    "--processors",
+    type=click.IntRange(1, 16),
+    help="Processors of a guest in QEMU. Default: 1.",
 )
 accel_option = click.option(
     "--accel",
@@ -71,7 +73,7 @@ output_option = click.option(
     help="Where logs, samples, records and the picture go. Default: lab-output/SCENARIO-TIME.",
 )
 seed_option = click.option(
-    "--seed", type=int, default=1, show_default=True, help="Of the requests; one seed, one load."
+    "--seed", type=int, default=1, show_default=True, help="Seed of the requests; one seed, one load."
 )
 
 
@@ -79,11 +81,10 @@ seed_option = click.option(
 def lab() -> None:
     """Run a whole LVS cluster on this machine, on a real kernel.
 
-    Client, director and real servers are network namespaces; the real servers' speeds, cgroup quotas. Agents, master,
-    HTTP servers, clients and IPVS are the real ones. The kernel is booted as an ordinary process (User Mode Linux,
-    Debian package user-mode-linux, 2 s). Where it is not installed, this machine's own is used, if it has IPVS and you
-    are root.
-    """
+    Client, director and real servers are network namespaces, and the real servers' speeds are cgroup quotas. Agents,
+    master, HTTP servers, clients and IPVS are the real ones. The kernel is booted as an ordinary process (User Mode
+    Linux, Debian package user-mode-linux, 2 s). If that is not installed, this machine's own is used, provided it has
+    IPVS and you are root."""
 
 
 @lab.command("list")
@@ -147,15 +148,15 @@ def run(
 ) -> None:
     """Run SCENARIO, judge its figures, and say so: a table, a picture, result.json.
 
-    Each policy runs in a guest of its own on a core of its own, at most two at a time, with the same requests. Progress
-    is on standard error. With uml a guest has a time of its own: other work on this machine makes a run take longer and
-    changes no figure.
+    Each policy runs in its own guest on its own core, at most two at a time, with the same requests. Progress is on
+    standard error. With uml a guest has its own time: other work on this machine makes a run longer and changes no
+    figure.
 
     \b
     Exit status
       0   every bound holds
       1   a bound is missed, or the scenario could not be run
-      75  inconclusive: other work on this machine had too large a part in the figures. No bound
+      75  inconclusive: other work on this machine affected the figures too much. No bound
           is judged and no picture is drawn; run it again when the machine has less to do.
     """
     policies = tuple(only.split(",")) if only else ()
@@ -178,10 +179,10 @@ def run(
 def demo(seed: int, kernel: str | None, output: Path | None) -> None:
     """Race LVS as people run it against feedback, side by side, in about a minute and a half.
 
-    Scenario `hog` with two of its policies: four real servers of unequal speed under one service; halfway a CPU hog
-    starts on the largest. Left, wlc with equal weights; right, agents and master. Ends in a table and a picture.
+    Scenario `hog` with two of its policies: four real servers of unequal speed under one service; halfway through a CPU
+    hog starts on the largest. Left, wlc with equal weights; right, agents and master. Ends in a table and a picture.
 
-    If other work on this machine had too large a part in the figures, it runs once more by itself. The exit status is
+    If other work on this machine affected the figures too much, it runs once more by itself. The exit status is
     that of `feedback lab run`.
     """
     result = _demo(output, kernel, seed)

@@ -1,8 +1,8 @@
-"""The manual pages, made from the commands themselves and from docs/configuration.md: `make man`, or
+"""The manual pages, made from the commands and docs/configuration.md: `make man`, or
 
     python -m feedback.cli.manual docs/configuration.md man
 
-Prose that is nowhere else stands here. A test holds the pages in man/ to this, so that no option and no key is missing.
+Other prose is here. A test compares the pages in man/ with this, so that no option and no key is missing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ENVIRONMENT = """\
 No colours.
 .TP
 .B SUDO_USER
-Who is named in an order that root gives by sudo.
+The user named in an order that root gives by sudo.
 """
 
 FILES = {
@@ -62,17 +62,17 @@ FILES = {
     "master": [
         ("/etc/feedback/master.toml", "Configuration: feedback.toml(5)."),
         ("/etc/feedback/master.key_secret", "Its secret key, mode 0600."),
-        ("/etc/feedback/agents", "Enrolments, one file an agent."),
-        ("/run/feedback/master.sock", "Where commands ask, mode 0660."),
+        ("/etc/feedback/agents", "Enrolments, one file for each agent."),
+        ("/run/feedback/master.sock", "Control socket for commands, mode 0660."),
         (
             "/var/lib/feedback/master.json",
-            "What a restarted master, or the other director's, goes on with; orders too.",
+            "State for a restarted master, or the other director's; orders too.",
         ),
     ],
     "sync": [
         ("/etc/feedback/sync.toml", "Configuration: feedback.toml(5)."),
         ("/etc/feedback/pair.key", "The pair's secret, the same on both directors, mode 0600."),
-        ("/run/feedback/sync.sock", "Where commands ask, mode 0660."),
+        ("/run/feedback/sync.sock", "Control socket for commands, mode 0660."),
         ("/run/feedback/role.json", "The role, for the master."),
     ],
 }
@@ -81,7 +81,7 @@ SIGNALS = """\
 .SH SIGNALS
 .TP
 .B SIGHUP
-Read the configuration again; a bad one leaves what was in force.
+Read the configuration again; a bad one leaves the old one in force.
 .TP
 .B SIGTERM
 Stop. The kernel's table stays as it is.

@@ -31,8 +31,8 @@ config_option = click.option(
 def master(ctx: click.Context, path: Path, verbose: bool) -> None:
     """Run the master of this director in the foreground.
 
-    It reads what agents report and what the kernel counts, and sets weights. SIGTERM stops it and leaves the weights as
-    they are; SIGHUP reads configuration and enrolments again. It needs CAP_NET_ADMIN.
+    It sets weights from agents' reports and the kernel's counts. SIGTERM stops it and leaves the weights as they are;
+    SIGHUP reads configuration and enrolments again. It needs CAP_NET_ADMIN.
     """
     ctx.obj = path
     if ctx.invoked_subcommand is None:
@@ -48,7 +48,7 @@ def check(default: Path, path: Path | None) -> None:
 
 
 def checked(chosen: Path) -> str:
-    """What is good about it. Raises Failure."""
+    """The line for a good configuration. Raises Failure."""
     from feedback.config import ConfigError, MasterConfig, cuts, load
     from feedback.master import Controller
     from feedback.master.laws import UnknownLawError
@@ -71,7 +71,7 @@ def checked(chosen: Path) -> str:
 
 
 def _cannot_cut() -> str:
-    """Who lacks the capability, with what mends it; '' if nobody does. The unit is asked where systemd runs."""
+    """Who lacks the capability, with the remedy; '' if nobody does. If systemd runs, the unit is asked."""
     from feedback.ops import process
 
     if not process.may_send_raw():

@@ -1,6 +1,6 @@
-"""`drain`, `undrain`, `override`, `pause`, `resume`, `orders`: an operator's word to the master, by hand.
+"""`drain`, `undrain`, `override`, `pause`, `resume`, `orders`: an operator's orders to the master.
 
-What an order means and what is refused lives in feedback.master.claims.orders and feedback.master.shell.commands.
+feedback.master.claims.orders and feedback.master.shell.commands decide what an order means and what is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from feedback.cli.errors import Failure, Unreachable
 WAIT_SECONDS = 0.25
 
 _service = click.option("--service", default="", metavar="SERVICE", help="Only in this service: tcp:10.0.0.100:80.")
-_reason = click.option("--reason", "-r", default="", metavar="TEXT", help="Why: is shown by explain, orders and logs.")
-_force = click.option("--force", is_flag=True, help="Do it against the reason why not.")
+_reason = click.option("--reason", "-r", default="", metavar="TEXT", help="Reason, shown by explain, orders and logs.")
+_force = click.option("--force", is_flag=True, help="Do it although it would be refused.")
 _for = click.option("--for", "seconds", type=Duration(), default=None, help="End by itself after this: 90s, 30m, 2h.")
 
 
@@ -38,7 +38,7 @@ _for = click.option("--for", "seconds", type=Duration(), default=None, help="End
     "cut_after",
     type=Duration(),
     default=None,
-    help="After so long cut the connections that are left, as `feedback cut` does.",
+    help="After this time cut the connections that are left, as `feedback cut` does.",
 )
 @click.option("--timeout", type=Duration(), default="1h", show_default=True, help="With --wait: give up after this.")
 @control_option
@@ -55,10 +55,10 @@ def drain(
     control: Path,
     as_json: bool,
 ) -> None:
-    """Take DESTINATION (ADDRESS or ADDRESS:PORT) out of service: weight 0, its connections go on, or are cut later.
+    """Take DESTINATION (ADDRESS or ADDRESS:PORT) out of service: weight 0. Its connections go on, or are cut later.
 
-    Stands until `feedback undrain`, or for the time of --for; restarts and takeovers do not end it. Refused where it
-    is the last server in service.
+    Lasts until `feedback undrain`, or for the time of --for; restarts and takeovers do not end it. Refused for the last
+    server in service.
     """
     answer = say(
         control,
@@ -86,16 +86,16 @@ def drain(
 @control_option
 @json_option
 def undrain(destination: str, service: str, control: Path, as_json: bool) -> None:
-    """Let DESTINATION serve again: lifts its drain or override. It comes back by a slow start."""
+    """Put DESTINATION back into service: lift its drain or override. It comes back by slow start."""
     _done(say(control, "undrain", destination=destination, service=service), as_json)
 
 
 @click.command()
 @click.argument("destination")
 @click.argument("weight", type=click.IntRange(0, 2**31 - 1), required=False)
-@click.option("--end", is_flag=True, help="End the override that stands.")
+@click.option("--end", is_flag=True, help="End the override in force.")
 @click.option("--for", "seconds", type=Duration(), default="30m", show_default=True, help="Ends by itself after this.")
-@click.option("--until-lifted", is_flag=True, help="It does not end by itself.")
+@click.option("--until-lifted", is_flag=True, help="It has no end.")
 @_service
 @_reason
 @_force
@@ -113,10 +113,10 @@ def override(
     control: Path,
     as_json: bool,
 ) -> None:
-    """Give DESTINATION the WEIGHT that you say, whatever is measured, for a while.
+    """Give DESTINATION this WEIGHT for a while, whatever is measured.
 
-    A weight of 0 that its owner set (the configuration, keepalived, a failing check) is not raised without --force,
-    and with it is theirs again when the override ends.
+    A zero set by its owner (the configuration, keepalived, a failing check) is not raised without --force. With --force
+    it is restored when the override ends.
     """
     if end == (weight is not None):
         raise click.UsageError("a WEIGHT, or --end")
@@ -134,9 +134,9 @@ def override(
 @control_option
 @json_option
 def pause(service: str, seconds: float | None, reason: str, control: Path, as_json: bool) -> None:
-    """Write nothing to SERVICE (to any, without one) until `feedback resume`: weights stay as they are.
+    """Write nothing to SERVICE (or to any) until `feedback resume`: weights stay as they are.
 
-    Drains and overrides go on acting. Agents are heard and everything is measured meanwhile.
+    Drains and overrides still act. Meanwhile agents are heard and everything is measured.
     """
     _done(say(control, "pause", service=service, seconds=seconds, reason=reason), as_json)
 
@@ -154,7 +154,7 @@ def resume(service: str, control: Path, as_json: bool) -> None:
 @control_option
 @json_option
 def orders(control: Path, as_json: bool) -> None:
-    """List the drains, overrides and pauses that stand: who, why, how much longer."""
+    """List the drains, overrides and pauses in force: who, why, how much longer."""
     answer = ask(control, "orders")
     if as_json:
         click.echo(json.dumps({"schema": answer["schema"], "orders": answer["orders"]}))
@@ -162,7 +162,7 @@ def orders(control: Path, as_json: bool) -> None:
     for order in answer["orders"]:
         click.echo(line(order))
     if not answer["orders"]:
-        click.echo("no order stands")
+        click.echo("no orders")
 
 
 def line(order: dict[str, Any]) -> str:
@@ -178,7 +178,7 @@ def line(order: dict[str, Any]) -> str:
 
 
 def say(control: Path, command: str, **words: Any) -> dict[str, Any]:
-    """The master's answer to an operator's word. Raises Failure, Unreachable."""
+    """The master's answer to a command. Raises Failure, Unreachable."""
     said = {name: value for name, value in words.items() if value not in (None, "", False)}
     sudo = os.environ.get("SUDO_USER")
     return ask(control, command, **said, **({"sudo_user": sudo} if sudo else {}))

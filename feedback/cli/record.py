@@ -1,4 +1,4 @@
-"""`feedback record`: what agents and kernel tell the master, into a file, for `feedback simulate --replay`."""
+"""`feedback record`: the master's input from agents and kernel, into a file for `feedback simulate --replay`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ MEGABYTE = 1_000_000
     help="A new file; compressed if its name ends in .gz (a tenth of the size).",
 )
 @click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="For so long.")
-@click.option("--max-size", type=click.IntRange(1, 100_000), default=500, show_default=True, help="MB; stops there.")
+@click.option(
+    "--max-size", type=click.IntRange(1, 100_000), default=500, show_default=True, help="In MB; it stops there."
+)
 @control_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def record(path: Path, seconds: float, max_size: int, control: Path, as_json: bool) -> None:
-    """Record what agents and the kernel tell the master, to be replayed with another law.
+    """Record the master's input from agents and kernel, to replay it with another law.
 
-    The master goes on as it does; a recorder that is too slow is cut off and not waited for. Ctrl-C ends it, and what
-    is there can be used; so it can after a full disk. `feedback simulate --replay FILE --law LAW` reads it.
+    The master does not wait for a slow recorder but cuts it off. Ctrl-C ends the recording; the file can be used, even
+    after a full disk. `feedback simulate --replay FILE --law LAW` reads it.
     """
     from feedback.ops.control import ControlError, NotRunningError, follow
     from feedback.simulate.tape import FullError, Tape
@@ -63,7 +65,7 @@ def record(path: Path, seconds: float, max_size: int, control: Path, as_json: bo
     except (ControlError, FullError) as error:
         why = str(error)
     except FileExistsError:
-        raise Failure(f"{path}: is there already: choose another name") from None
+        raise Failure(f"{path}: already exists: choose another name") from None
     except OSError as error:
         raise Failure(f"{path}: cannot be written: {error.strerror}") from None
     except KeyboardInterrupt:
@@ -81,4 +83,4 @@ def _tell(path: Path, seconds: float, count: int, why: str, *, as_json: bool) ->
     else:
         click.echo(f"{path}: {seconds:.0f} s, {count} entries, {size / MEGABYTE:.1f} MB")
     if why:
-        raise Failure(f"ended early: {why}; what is there can be replayed")
+        raise Failure(f"ended early: {why}; the recorded part can be replayed")

@@ -1,4 +1,4 @@
-"""What `feedback top` shows and what its keys mean. Pure: statuses and keys in, lines and wishes out.
+"""Display and keys of `feedback top`. Pure: statuses and keys in, lines and requests out.
 
 Knows no terminal: the command reads keys, asks the master and draws. Invariant: every line fits the width; the selected
 destination stays selected while there is one of its name, whatever the order.
@@ -34,7 +34,7 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """What the operator wants done: `quit`, or a command for the master with its words."""
+    """The operator's request: `quit`, or a command for the master with its arguments."""
 
     command: str
     words: dict[str, Any] = {}
@@ -58,7 +58,7 @@ class Screen:
             self._selected = keys[0] if keys else None
 
     def press(self, key: str) -> Wish | None:
-        """A key: a sign, or `up`, `down`, `enter`, `escape`."""
+        """A key: a character, or `up`, `down`, `enter`, `escape`."""
         if self._asked is not None:
             wish, self._asked, self.message = self._asked, None, ""
             return wish if key in ("y", "Y") else None
@@ -100,7 +100,7 @@ class Screen:
     # --- what is shown -----------------------------------------------------------------------------------------------
 
     def lines(self, width: int, height: int) -> list[Line]:
-        """At most `height` lines of at most `width` signs."""
+        """At most `height` lines of at most `width` characters."""
         head, foot = self._head(), self._foot()
         body = self._explanation() if self._explaining else self._table()
         room = max(1, height - len(head) - len(foot))
@@ -117,7 +117,7 @@ class Screen:
         s = self._status or {"services": []}
         servers = sum(len(x["destinations"]) for x in s["services"])
         found = problems(s) if self._status else []
-        worst = f"{found[0].where}: {found[0].text}" if found else "nothing needs a look"
+        worst = f"{found[0].where}: {found[0].text}" if found else "nothing needs attention"
         more = f"  (and {len(found) - 1} more)" if len(found) > 1 else ""
         said = f"{s.get('director', '')} {s.get('role', '')}: {len(s['services'])} services, {servers} destinations"
         return [

@@ -1,4 +1,4 @@
-"""`show` and `explain`: the `ipvsadm -Ln` look with what the master knows, and the chain of reasons for one weight."""
+"""`show` and `explain`: a table like `ipvsadm -Ln` with the master's figures, and the reasons for one weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORWARD = {"route": "Route", "masquerade": "Masq", "tunnel": "Tunnel", "local": 
 
 
 def kernel_status(netns: str | None) -> dict[str, Any]:
-    """What the kernel alone says. Raises Failure."""
+    """Status from the kernel alone. Raises Failure."""
     from feedback.ipvs import Client, IpvsError
     from feedback.master.shell.status import of_snapshot
 
@@ -32,11 +32,11 @@ def kernel_status(netns: str | None) -> dict[str, Any]:
 @click.option("--netns", default=None, help="With --kernel: in this network namespace.")
 @json_option
 def show(control: Path, kernel: bool, netns: str | None, as_json: bool) -> None:
-    """Show services and destinations: the look of `ipvsadm -Ln`, with base weight, target, load, age and state.
+    """Show services and destinations like `ipvsadm -Ln`, with base weight, target, load, age and state.
 
     \b
     Base    the static weight          Target  share of the service's connections
-    Load    used, of what it can have  Cap     connections per second it can complete
+    Load    used part of its capacity  Cap     connections per second it can complete
     Age     since the last report      State   fresh, stale, lost, never, quiesced, barred, removed; [orders]
     """
     answer = kernel_status(netns) if kernel else ask(control, "status")
@@ -95,7 +95,7 @@ def explain(destination: str, control: Path, as_json: bool) -> None:
     ]
     if not found:
         known = ", ".join(d["address"] for s in answer["services"] for d in s["destinations"])
-        raise Failure(f"{destination}: no such destination: there are {known or 'none'}")
+        raise Failure(f"{destination}: no such destination; known: {known or 'none'}")
     click.echo(json.dumps({"schema": answer["schema"], "destinations": found}) if as_json else chains(found))
 
 
@@ -118,7 +118,7 @@ def _source(d: dict[str, Any]) -> list[str]:
 
 
 def _checked(check: dict[str, Any] | None) -> list[str]:
-    """How its health check stands, and what it warns of."""
+    """Its health check's verdict and warning."""
     if not check:
         return []
     stands = {True: "up", False: "down", None: ""}[check["up"]]

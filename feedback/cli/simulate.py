@@ -1,4 +1,4 @@
-"""`feedback simulate`: the real controller against a model of a pool, under every law, beside an oracle."""
+"""`feedback simulate`: the real controller against a model of a pool, under every law, compared with an oracle."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
 @click.option(
     "--servers",
     type=click.IntRange(1, 10_000),
-    help="So many, the case's own again and again. Above 20,000 requests a second they are dearer instead.",
+    help="So many servers: the case's own, repeated. Above 20,000 requests a second, each request costs more instead.",
 )
 @click.option(
     "--replay",
     "recording",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A recording (`feedback record`) instead of a case: what each --law would have done, beside what was.",
+    help="A recording (`feedback record`) instead of a case: what each --law would have done, beside the recording.",
 )
 @click.option(
     "--config",
@@ -87,17 +87,16 @@ def simulate(
 ) -> None:
     """Try laws on a model of a pool: the same controller, no kernel, no waiting.
 
-    Each case runs under each law on each scheduler, under `plain` (equal weights, as LVS is without us) and under an
-    oracle that knows every server's true capacity. The figures end in a table, and in what of the project's promises
-    holds. Exit 0 when the runs were made, whatever they show.
-    """
+    Each case runs under each law on each scheduler, under `plain` (LVS with equal weights) and under an oracle that
+    knows every server's true capacity. Prints a table of figures, and which of the project's promises hold. Exit 0 when
+    the runs were made, whatever they show."""
     from feedback.simulate.verdict import average, checks
 
     if list_cases:
         _list()
         return
     if config is not None and recording is None:
-        raise Failure("--config is for --replay: a case says its own options")
+        raise Failure("--config is for --replay: a case has its own options")
     if recording is not None:
         _replay(recording, config, laws, picture, as_json=as_json)
         return
@@ -122,7 +121,7 @@ def _cases(names: tuple[str, ...], files: tuple[Path, ...], servers: int | None,
 
 
 def _laws(laws: tuple[str, ...]) -> list[str]:
-    """Without a choice, all that share a load among equals. `static` is `plain` here: equal weights."""
+    """By default, all that share a load among equals. `static` is `plain` here: equal weights."""
     from feedback.master.laws import UnknownLawError, load, names
     from feedback.simulate.policy import ORACLE, PLAIN
 
@@ -202,7 +201,7 @@ def _replay(path: Path, config: Path | None, laws: tuple[str, ...], picture: Pat
     except (OSError, UnicodeDecodeError, zlib.error) as error:
         raise Failure(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not histories[0].moments:
-        raise Failure(f"{path}: there is no look at the kernel in it")
+        raise Failure(f"{path}: it has no look at the kernel")
     Console(stderr=as_json, width=None if sys.stdout.isatty() else 160).print(replay_table(histories))
     if picture is not None:
         try:

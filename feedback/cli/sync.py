@@ -1,4 +1,4 @@
-"""`feedback sync`: run the director pair's daemon, and ask it: status, events, handover, resync, doctor."""
+"""`feedback sync`: the director pair's daemon, and commands to it: status, events, handover, resync, doctor."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sync(ctx: click.Context, path: Path, verbose: bool) -> None:
     """Run this director's part of the pair in the foreground: election, addresses, replication.
 
     SIGTERM stops it and leaves addresses, services and connections as they are: no traffic moves. SIGHUP reads
-    priority and fail-back again. It needs CAP_NET_ADMIN and CAP_NET_RAW.
+    priority and failback again. It needs CAP_NET_ADMIN and CAP_NET_RAW.
 
     \b
     First time, on one director:  feedback keys pair        (and copy /etc/feedback/pair.key to the other)
@@ -64,7 +64,7 @@ def check(path: Path) -> None:
 
 
 def checked(path: Path) -> str:
-    """What is good about it. Raises Failure."""
+    """The line for a good configuration. Raises Failure."""
     from feedback.config import ConfigError, SyncConfig, load
     from feedback.ops import pair
     from feedback.ops.keys import KeyFileError
@@ -81,7 +81,7 @@ def checked(path: Path) -> str:
 @_control
 @_json
 def status(control: Path, as_json: bool) -> None:
-    """Show roles, links, addresses, the replica's state and the last transitions. Exit 1 where nobody is active."""
+    """Show roles, links, addresses, the replica's state and the last transitions. Exit 1 if nobody is active."""
     answer = _ask(control, "status")
     click.echo(json.dumps(answer) if as_json else "\n".join(_status_lines(answer)))
     sys.exit(0 if "active" in (answer["role"], answer["peer"]["role"]) else 1)
@@ -89,7 +89,7 @@ def status(control: Path, as_json: bool) -> None:
 
 @sync.command()
 @_control
-@click.option("--follow", "-f", is_flag=True, help="Go on as they happen, until interrupted.")
+@click.option("--follow", "-f", is_flag=True, help="Follow new ones until interrupted.")
 def events(control: Path, follow: bool) -> None:
     """Print the transitions as JSON lines: when, from what, to what, why."""
     last = -1
@@ -109,7 +109,7 @@ def events(control: Path, follow: bool) -> None:
 def handover(control: Path, timeout: float, as_json: bool) -> None:
     """Give the active role to the other director, once it is complete. Prints how long that took.
 
-    Ask the active director. Refused, with the reason, where the other one is absent or its replica incomplete.
+    Ask the active director. Refused, with the reason, if the other one is absent or its replica incomplete.
     """
     answer = _ask(control, "handover")
     deadline = time.monotonic() + timeout
@@ -155,7 +155,7 @@ def resync(control: Path, wait: bool, timeout: float) -> None:
 @_control
 @_json
 def doctor(control: Path, as_json: bool) -> None:
-    """Would a takeover work now? Print each reason why not, with what mends it. Exit 1 if there is one."""
+    """Would a takeover work now? Print each reason why not, with its remedy. Exit 1 if there is one."""
     answer = _ask(control, "doctor")
     if as_json:
         told(answer)
@@ -202,7 +202,7 @@ def _status_lines(s: dict[str, Any]) -> list[str]:
 def _ledger_lines(ledger: dict[str, int] | None) -> list[str]:
     if ledger is None or not ledger["lacking"]:
         return []
-    more = f"at most {ledger['lacking']:,} more found no place: a standby that joins now would lack them"
+    more = f"at most {ledger['lacking']:,} more did not fit: a standby that joins now would lack them"
     return [f"ledger here: {ledger['connections']:,} of {ledger['limit']:,} connections; {more}"]
 
 

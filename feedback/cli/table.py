@@ -1,5 +1,5 @@
-"""`save` and `restore`: the kernel's table as ipvsadm's rules, and back by difference. What differs is decided in
-feedback.ipvs.difference; the text is feedback.ipvs.text's."""
+"""`save` and `restore`: the kernel's table as ipvsadm's rules, and back by difference. feedback.ipvs.difference finds
+the differences; feedback.ipvs.text has the format."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _netns = click.option("--netns", default=None, metavar="NAME", help="In this net
 def save(netns: str | None, output: Path | None, as_json: bool) -> None:
     """Print the kernel's table as rules that `ipvsadm -R` and `feedback restore` read.
 
-    Unlike `ipvsadm -S` it keeps the thresholds (-x, -y). Counters and connections are not part of it, nor are the
-    services that carry the master's own checks.
+    Unlike `ipvsadm -S` it keeps the thresholds (-x, -y). Counters and connections are left out, as are the services
+    for the master's own checks.
     """
     from feedback.ipvs import Client, IpvsError
     from feedback.ipvs.text import format_table
@@ -52,15 +52,14 @@ def save(netns: str | None, output: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("file", type=click.File("r"))
 @click.option("--dry-run", "-n", is_flag=True, help="Print the edits, as ipvsadm options; do nothing.")
-@click.option("--keep", is_flag=True, help="Leave services alone that FILE does not name.")
+@click.option("--keep", is_flag=True, help="Leave alone services that FILE does not name.")
 @_netns
 @json_option
 def restore(file: Any, dry_run: bool, keep: bool, netns: str | None, as_json: bool) -> None:
-    """Make the kernel's table what FILE (- is standard input) says, by the smallest difference.
+    """Make the kernel's table match FILE (- is standard input), by the smallest difference.
 
-    FILE is what `feedback save` or `ipvsadm -S` printed. Nothing is flushed, so no connection loses its packets: what
-    is as it should be is not touched. Services that FILE does not name are removed, unless --keep.
-    """
+    FILE is output of `feedback save` or `ipvsadm -S`. Nothing is flushed and nothing correct is touched, so no
+    connection loses packets. Services that FILE does not name are removed, unless --keep is given."""
     from feedback.ipvs import Client, IpvsError
     from feedback.ipvs.difference import difference, of_snapshot
     from feedback.ipvs.text import format_edit
@@ -80,7 +79,7 @@ def restore(file: Any, dry_run: bool, keep: bool, netns: str | None, as_json: bo
     else:
         click.echo(_summary(lines))
     if MASTER.exists() and edits and not dry_run and netns is None:
-        click.echo("note: a master runs here: what it owns, it sets again (`feedback pause` stops that)", err=True)
+        click.echo("note: a master runs here and will rewrite what it owns (`feedback pause` stops that)", err=True)
     if refused:
         raise Failure(f"{len(refused)} of {len(edits)} edits were refused: {refused[0]}")
 

@@ -1,4 +1,4 @@
-"""`feedback top`: the terminal around feedback.cli.screen: keys in, lines out, wishes to the master."""
+"""`feedback top`: the terminal around feedback.cli.screen: keys in, lines out, requests to the master."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN_WIDTH = 200
     metavar="SECONDS",
     help="Between looks.",
 )
-@click.option("--once", is_flag=True, help="One table, as where it is not on a terminal.")
+@click.option("--once", is_flag=True, help="Print one table, as when not on a terminal.")
 @control_option
 def top(interval: float, once: bool, control: Path) -> None:
     """Watch services and destinations live.
@@ -43,7 +43,7 @@ def top(interval: float, once: bool, control: Path) -> None:
                       connections, age p   pause or resume everything
                                        q   quit
 
-    Away from a terminal it prints one table.
+    When not on a terminal it prints one table.
     """
     screen = Screen()
     screen.update(ask(control, "status"))
@@ -125,7 +125,7 @@ def _decoded(data: bytes) -> Iterator[str]:
 
 @contextmanager
 def _keys() -> Iterator[int]:
-    """Single keys without echo. However it ends, the terminal is as it was."""
+    """Single keys without echo. Restores the terminal however it ends."""
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     try:

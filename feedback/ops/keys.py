@@ -174,7 +174,7 @@ def create(path: Path) -> tuple[Path, Path, PublicKey]:
     public, secret = base.with_name(base.name + ".key"), secret_of(base)
     for existing in (public, secret):
         if existing.exists():
-            raise KeyFileError(f"{existing}: is there already: remove it first if its agent should lose its identity")
+            raise KeyFileError(f"{existing}: already exists: remove it first if its agent should lose its identity")
     try:
         # A directory of mode 0700: zmq.auth writes the secret with the umask's mode, nobody may see it before chmod.
         with tempfile.TemporaryDirectory(dir=base.parent, prefix=".keys-") as directory:

@@ -55,7 +55,7 @@ def create(path: Path) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError:
-        raise KeyFileError(f"{path}: is there already: remove it on both directors for a new one") from None
+        raise KeyFileError(f"{path}: already exists: remove it on both directors for a new one") from None
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be written: {error.strerror}") from None
     return path

@@ -77,7 +77,7 @@ def test_drain_undrain_override_and_pause_change_the_kernels_table_and_say_who(s
         assert "override 7   10.0.0.12:80" in say("orders").output
         say.json("override", "10.0.0.12", "--end")
         until(lambda: site.weights() == [100, 100])
-        assert say("orders").output == "no order stands\n"
+        assert say("orders").output == "no orders\n"
 
         say.json("pause", "-r", "migration")
         until(lambda: "[paused by" in say("show").output)

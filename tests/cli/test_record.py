@@ -69,7 +69,7 @@ def test_nothing_is_written_where_nobody_answers_or_the_file_is_there(site: Site
     def work() -> None:
         answer = command("record", "-o", path, "--control", site.control)
         assert (answer.exit_code, path.read_text()) == (1, "mine")
-        assert "is there already" in answer.output
+        assert "already exists" in answer.output
 
     run(site, work)
 

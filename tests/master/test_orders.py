@@ -268,7 +268,7 @@ def test_a_state_of_before_orders_is_read_and_one_with_a_bad_order_has_the_good_
     ("request_", "said"),
     [
         ({"command": "drain"}, "which destination"),
-        ({"command": "drain", "destination": "10.9.9.9"}, "no such destination: there are 10.0.0.11:80"),
+        ({"command": "drain", "destination": "10.9.9.9"}, "no such destination; known: 10.0.0.11:80"),
         ({"command": "drain", "destination": "10.0.0.11", "service": "tcp:1.2.3.4:5"}, "no such service"),
         ({"command": "override", "destination": "10.0.0.11"}, "needs a weight"),
         ({"command": "override", "destination": "10.0.0.11", "weight": -1}, "weight"),
@@ -276,7 +276,7 @@ def test_a_state_of_before_orders_is_read_and_one_with_a_bad_order_has_the_good_
         ({"command": "drain", "destination": "10.0.0.11", "reason": "a\x1b[2J"}, "cannot be printed"),
         ({"command": "drain", "destination": "10.0.0.11", "reason": "x" * 201}, "reason"),
         ({"command": "drain", "destination": "10.0.0.11", "sudo": 1}, "sudo"),
-        ({"command": "undrain", "destination": "10.0.0.11"}, "no order stands"),
+        ({"command": "undrain", "destination": "10.0.0.11"}, "no order for it"),
         ({"command": "resume"}, "nothing is paused"),
     ],
 )

@@ -44,7 +44,7 @@ def test_a_path_may_name_either_file_or_neither(tmp_path: Path, name: str) -> No
 
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     key = make(tmp_path / "agent")
-    with pytest.raises(KeyFileError, match="is there already"):
+    with pytest.raises(KeyFileError, match="already exists"):
         make(tmp_path / "agent")
     assert keys.read_public(tmp_path / "agent.key") == key
 

@@ -35,7 +35,7 @@ def test_the_secret_is_never_shown(tmp_path: Path):
 def test_a_secret_is_not_overwritten(tmp_path: Path):
     path = pair.create(tmp_path / "pair.key")
     before = path.read_bytes()
-    with pytest.raises(KeyFileError, match="is there already"):
+    with pytest.raises(KeyFileError, match="already exists"):
         pair.create(path)
     assert path.read_bytes() == before
 

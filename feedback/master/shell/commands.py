@@ -191,7 +191,7 @@ def _destinations(request: Request, services: Sequence[ServiceStatus]) -> list[t
     if not found:
         known = sorted({str(d.key) for s in inside for d in s.destinations})
         listed = ", ".join(known[:20]) + (" ..." if len(known) > 20 else "")
-        raise CommandError(f"{request.destination}: no such destination: there are {listed or 'none'}")
+        raise CommandError(f"{request.destination}: no such destination; known: {listed or 'none'}")
     return found
 
 
@@ -245,7 +245,7 @@ def _lift(request: Request, orders: Orders) -> Done:
         and request.service in ("", o.service, o.service.partition(":")[2])
     )
     if not found:
-        raise CommandError(f"{request.destination}: no order stands for it: `feedback orders` lists them")
+        raise CommandError(f"{request.destination}: no order for it: `feedback orders` lists them")
     for order in found:
         orders.lift(order)
     return Done(lifted=found)
