@@ -4,6 +4,7 @@
 agent_cost      on this host: CPU and memory of a real agent, and reports a second through the link
 pipeline        on this host: reports through decode, fleet and estimate; a look and a decision for 4 to 10,000
                 destinations
+checks          on this host: 3,000 health checks by HTTP every two seconds
 fleet           on this host: a real master with 500 and with 2,000 agents, each with a report a second
 hostile         on this host: attacks on what a daemon can be made to hold, then a million malformed and hostile
                 messages to a master; somebody honest beside each
@@ -60,7 +61,7 @@ def on_kernel(script: str, *arguments: str, conn_tab_bits: int = 0, memory_mb: i
 
 
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
-    **{name: partial(on_host, f"{name}.py") for name in ("agent_cost", "pipeline", "fleet", "hostile")},
+    **{name: partial(on_host, f"{name}.py") for name in ("agent_cost", "pipeline", "checks", "fleet", "hostile")},
     **{name: partial(on_kernel, f"{name}.py") for name in ("weight_updates", "replication")},
     "million": partial(on_kernel, "replication.py", "--session", conn_tab_bits=MILLION_BITS, memory_mb=2048),
 }

@@ -66,6 +66,7 @@ ELSEWHERE = {
     "python -m tests.fuzz 600": "tests/fuzz runs the same for seconds",
     "ipvsadm --set 0 2 0": "a remark on what ipvsadm can",
     "feedback lab run deadflows": "a scenario; tests/lab/test_waiting_figures.py",
+    "python -m bench.checks": "measures; run when its figures are published",
     "python -m bench.cuts": "measures, as root, on a machine that has nothing else to do",
     "feedback lab run writers": "the same",
     "feedback lab run standin": "a scenario; tests/lab/test_standin.py",
