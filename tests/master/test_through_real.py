@@ -24,7 +24,7 @@ from feedback.master.claims.health import Outcome, Unasked
 from feedback.master.passages import Passages
 from feedback.master.shell import way
 from feedback.master.shell.probes import Probes
-from feedback.model import Address, Destination, DestinationKey, Family, Forward
+from feedback.model import Address, Destination, DestinationKey, Family, Forward, TunnelType
 
 pytestmark = pytest.mark.lab
 
@@ -92,19 +92,28 @@ class Site:
     def set(self, name: str, value: str) -> None:
         network.settle(self.director, {f"net/ipv4/conf/{name}": value}, [])
 
-    def passage(self, address: Address, forward: Forward) -> Passage:
+    def passage(self, address: Address, forward: Forward, tunnel: tuple[TunnelType, int]) -> Passage:
         """With its service in the kernel."""
-        made = Passage.of(Family.of(address), Destination(DestinationKey(address, 0), forward=forward))
+        key = DestinationKey(address, 0)
+        to = Destination(key, forward=forward, tunnel_type=tunnel[0], tunnel_port=tunnel[1])
+        made = Passage.of(Family.of(address), to)
         for _ in range(2):
             self.passages.look(self.kernel.snapshot())
             assert not self.kernel.apply(self.passages.edits([made]))
         return made
 
-    def ask(self, check: Check, i: int = 0, forward: Forward = Forward.ROUTE, six: bool = False) -> Any:
+    def ask(
+        self,
+        check: Check,
+        i: int = 0,
+        forward: Forward = Forward.ROUTE,
+        six: bool = False,
+        tunnel: tuple[TunnelType, int] = (TunnelType.IPIP, 0),
+    ) -> Any:
         """What comes of a check of this server, from the director."""
         server = self.topology.servers[i]
         address, vip = (rip6(server), VIP6) if six else (server.address, VIP)
-        passage = self.passage(address, forward)
+        passage = self.passage(address, forward, tunnel)
         port = check.port or (53 if check.type == "udp" else 80)
         mark = self.passages.mark(passage)
         assert mark is not None
@@ -191,6 +200,30 @@ def test_a_tunnel_that_is_down_is_found(site: Site) -> None:
     assert site.ask(TCP, forward=Forward.TUNNEL).good
     network.run_ip(rs1, "link", "set", "tunl0", "down")
     assert not site.ask(TCP, forward=Forward.TUNNEL).good
+
+
+OPEN = {"net/ipv4/conf/all/rp_filter": "0", "net/ipv4/conf/{}/rp_filter": "0"}
+GRE = ["link add tun1 type gre remote {peer} local {own}"]
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "made", "device"),
+    [((TunnelType.GUE, 6080), ["fou add port 6080 gue"], "tunl0"), ((TunnelType.GRE, 0), GRE, "tun1")],
+    ids=["gue", "gre"],
+)
+def test_the_other_kinds_of_tunnels_are_asked_through_too(
+    site: Site, tunnel: tuple[TunnelType, int], made: list[str], device: str
+) -> None:
+    site.set("eth0/accept_local", "1")
+    rs1, d1 = site.topology.namespace("rs1"), next(n.address for n in site.topology.nodes if n.name == "d1")
+    assert not site.ask(TCP, forward=Forward.TUNNEL, tunnel=tunnel).good
+    own = site.topology.servers[0].address
+    for words in (*made, f"link set {device} up"):
+        network.run_ip(rs1, *words.format(peer=d1, own=own).split())
+    network.settle(rs1, {name.format(device): value for name, value in OPEN.items()}, [])
+    assert site.ask(TCP, forward=Forward.TUNNEL, tunnel=tunnel).good
+    network.run_ip(rs1, "link", "set", device, "down")
+    assert not site.ask(TCP, forward=Forward.TUNNEL, tunnel=tunnel).good
 
 
 def test_what_a_check_leaves_in_the_table_of_connections_is_gone_in_seconds(site: Site) -> None:

@@ -16,7 +16,7 @@ from feedback.lab.job import Job
 MODULES = (
     *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_lc", "ip_vs_wlc", "ip_vs_sed", "ip_vs_nq", "ip_vs_fo", "ip_vs_ovf"),
     *("ip_vs_sh", "ip_vs_mh", "ip_vs_lblc", "ip_vs_lblcr", "ip_vs_dh", "veth", "bridge", "dummy", "sch_netem"),
-    *("sch_prio", "sch_ingress", "cls_flower", "act_gact", "tun", "ipip", "ip_vs_pe_sip"),
+    *("sch_prio", "sch_ingress", "cls_flower", "act_gact", "tun", "ipip", "fou", "ip_gre", "ip_vs_pe_sip"),
     # A firewall on a director, marks, and the protocols that carry addresses in their data.
     *("iptable_raw", "iptable_mangle", "iptable_nat", "iptable_filter", "ip6table_raw", "ip6table_mangle"),
     *("ip6table_nat", "ip6table_filter", "xt_conntrack", "xt_CT", "xt_mark", "xt_tcpudp", "nf_conntrack_netlink"),
