@@ -6,6 +6,7 @@ pipeline        on this host: reports through decode, fleet and estimate; a look
                 destinations
 checks          on this host: 3,000 health checks by HTTP every two seconds
 fleet           on this host: a real master with 500 and with 2,000 agents, each with a report a second
+scrapes         on this host: pages of 500 and of 2,000 exporters, each once a second, over a kept connection each
 hostile         on this host: attacks on what a daemon can be made to hold, then a million malformed and hostile
                 messages to a master; somebody honest beside each
 weight_updates  on the lab's kernel: ours, pyroute2's, `ipvsadm -R` by a pipe, and one `ipvsadm -e` a change
@@ -61,7 +62,10 @@ def on_kernel(script: str, *arguments: str, conn_tab_bits: int = 0, memory_mb: i
 
 
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
-    **{name: partial(on_host, f"{name}.py") for name in ("agent_cost", "pipeline", "checks", "fleet", "hostile")},
+    **{
+        name: partial(on_host, f"{name}.py")
+        for name in ("agent_cost", "pipeline", "checks", "fleet", "scrapes", "hostile")
+    },
     **{name: partial(on_kernel, f"{name}.py") for name in ("weight_updates", "replication")},
     "million": partial(on_kernel, "replication.py", "--session", conn_tab_bits=MILLION_BITS, memory_mb=2048),
 }

@@ -54,7 +54,8 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
     "--law",
     "laws",
     multiple=True,
-    help="May be given again. Default: all but those of priority pools. `plain` and `oracle` always run.",
+    help="May be given again. Default: all but those of priority pools. `plain` and `oracle` always run. `exporter` "
+    "and `no agent` are the law `capacity` told by pages of exporters, and by nothing but what the director sees.",
 )
 @click.option(
     "--scheduler",
@@ -123,13 +124,14 @@ def _cases(names: tuple[str, ...], files: tuple[Path, ...], servers: int | None,
 def _laws(laws: tuple[str, ...]) -> list[str]:
     """By default, all that share a load among equals. `static` is `plain` here: equal weights."""
     from feedback.master.laws import UnknownLawError, load, names
-    from feedback.simulate.policy import ORACLE, PLAIN
+    from feedback.simulate.policy import EXPORTER, NO_AGENT, ORACLE, PLAIN
 
     every = [law for law in names() if law not in NOT_AMONG_EQUALS]
-    chosen = [law for law in laws or every if law not in (PLAIN, ORACLE)]
+    chosen = [law for law in laws or (*every, EXPORTER, NO_AGENT) if law not in (PLAIN, ORACLE)]
     try:
         for law in chosen:
-            load(law)
+            if law not in (EXPORTER, NO_AGENT):
+                load(law)
     except UnknownLawError as error:
         raise Failure(str(error)) from None
     return [PLAIN, *chosen]
@@ -218,4 +220,4 @@ def _list() -> None:
 
     for case in CASES:
         click.echo(f"{case.name:14} {case.summary} (on {', '.join(case.schedulers)})")
-    click.echo(f"laws: {', '.join(names())}; beside them: plain, oracle")
+    click.echo(f"laws: {', '.join(names())}; beside them: plain, oracle; capacity without agents: exporter, no agent")

@@ -108,6 +108,7 @@ class ServiceConfig(Strict, frozen=True):
     agent_check: AgentSource | None = None
     exporter: Exporter | str | None = None  # its own, or the name of an [exporter.NAME]
     on_failure: str | None = None  # quiesce | remove | cut; UDP with a check: remove, else quiesce
+    passive: bool = False  # what nobody reports of a server is told by how long connections stay there
 
 
 class Guards(Strict, frozen=True):

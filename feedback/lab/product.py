@@ -6,6 +6,7 @@ Owns their configuration and keys, in a directory that goes with the run. Must n
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import tempfile
@@ -163,6 +164,15 @@ class Product:
             time.sleep(0.1)
         raise LabError(f"the master has no fresh report of each server in {READY_SECONDS:.0f} s: {ages}")
 
+    def wait_until_decided(self) -> None:
+        """Until the master has decided something. Raises LabError."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not self.ages():
+            self.stand.processes.check()
+            if time.monotonic() > deadline:
+                raise LabError(f"the master has decided nothing in {READY_SECONDS:.0f} s")
+            time.sleep(0.1)
+
     def wait_until_checked(self, seconds: float) -> None:
         """Until each destination has passed its health check. Raises LabError."""
         deadline = time.monotonic() + seconds
@@ -191,5 +201,5 @@ class Product:
 
 def _table(name: str, keys: Keys) -> str:
     """One element of an array of tables in TOML."""
-    lines = (f'{key} = "{value}"\n' if isinstance(value, str) else f"{key} = {value}\n" for key, value in keys.items())
+    lines = (f"{key} = {json.dumps(value)}\n" for key, value in keys.items())  # strings, numbers, booleans: TOML's too
     return f"[[{name}]]\n{''.join(lines)}"

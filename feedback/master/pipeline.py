@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from math import inf
+from math import inf, log
 from statistics import median_low
 from weakref import ref
 
@@ -41,8 +41,9 @@ from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisa
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.servers.arrivals import Arrivals, flow
 from feedback.master.servers.capacity import Capacity, Estimate, Learned
-from feedback.master.servers.fleet import Fleet, Server, Trust
+from feedback.master.servers.fleet import Fleet, Server, Source, Trust
 from feedback.master.servers.prior import Prior
+from feedback.master.servers.residence import Residence, judge
 from feedback.master.servers.window import Window
 from feedback.master.sources.reading import name
 from feedback.master.state import ServiceState
@@ -174,6 +175,7 @@ class Pipeline:
         self.pool = Pool(service)
         self._udp = self.pool.udp
         self._prior = Prior()
+        self._passive = named is not None and named.passive and not self._udp  # no UDP flow is ever open
         self._roles = _roles(named) if named else {}
         self._failing = _on_failure(named) if named and owned is not None else {}
         self._lets_go = self.succession is not None or OnFailure.CUT in self._failing.values()
@@ -200,6 +202,8 @@ class Pipeline:
         role = self._roles.get(key, Role())
         row = Row(key, base, str(key.address), str(key), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
         row.arrivals = Arrivals()
+        if self._passive:
+            row.residence = Residence()
         row.stands_for = self._stand_ins.get(key, ())
         row.on_failure = self._failing.get(key, OnFailure.QUIESCE)
         if row.on_failure is not OnFailure.QUIESCE:
@@ -330,7 +334,21 @@ class Pipeline:
         else:
             self._measure_flow(entry, now)
         self._prior.residence(opened / self.pool.flow if self.pool.flow > 0 else 0.0, now)
+        if self._passive:
+            self._see(now)
         return foreign
+
+    def _see(self, now: float) -> None:
+        """How long connections stay on each server."""
+        fresh = [
+            row.residence
+            for row in self.pool.rows
+            if row.residence is not None
+            and row.kernel is not None
+            and row.residence.look(row.active, row.kernel.counters.connections, now)
+        ]
+        if fresh:
+            judge([(r.residence, log(r.base.weight)) for r in self.pool.rows if r.residence and r.base.weight], fresh)
 
     def _continue(self) -> None:
         """Weights that are not the static ones were learned by somebody, most likely by us before a restart."""
@@ -393,6 +411,8 @@ class Pipeline:
         self._begin()
         self._turn(fleet, now)
         self.claims.ask(self.orders, now)
+        if self._passive:
+            _know(self.pool.rows)
         self._let_go(now)
         self._ask_law(now)
         trials = self._bound()
@@ -412,11 +432,14 @@ class Pipeline:
                 row.server = fleet.server(row.address)
                 row.page = self._page(fleet, row)
         known, fresh, reads = [], Trust.FRESH, self.watch.exporter is not None
+        passive = self._passive
         for row in rows:
             server = row.server if row.page is None else _better(row.server, row.page, now)
             row.source = None if server is None else server.source
             if reads:
                 row.unread = self.watch.unread(row.key)
+            if passive and row.residence is not None:
+                row.seen = row.residence.seen if server is None else None
             if server is None:
                 row.trust, row.age_seconds = Trust.NEVER, None
             else:
@@ -549,6 +572,15 @@ class Pipeline:
         if owned is not None and self.orders.paused is None:
             return reconcile_owned(self.service, self.claims.rows, entry)
         return reconcile_weights(self.service.key, self.pool.rows) if entry is not None else []
+
+
+def _know(rows: list[Row]) -> None:
+    """Where nobody says anything of a server, what the director sees is known of it."""
+    for row in rows:
+        if row.trust is not Trust.NEVER:
+            row.seen = None
+        elif row.seen is not None:
+            row.trust, row.source = Trust.FRESH, Source.DIRECTOR
 
 
 def _weigh(rows: list[Row]) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from feedback.master.servers.arrivals import Arrivals
     from feedback.master.servers.capacity import Capacity, Estimate
     from feedback.master.servers.fleet import Server, Source, Trust
+    from feedback.master.servers.residence import Residence, Seen
     from feedback.master.servers.window import Window
 
 SATURATED = 0.88  # mean utilisation of a pool: above, capacities freeze, and a queue tells nothing of its server
@@ -78,6 +79,8 @@ class Row:
     order: Order | None = None
     checked: Checked | None = None
     advised: float | None = None  # the part of its share that an agent-check agent asks for
+    residence: Residence | None = None  # where the service is to be known passively
+    seen: Seen | None = None  # what that says, where nobody says more
     weighed: float | None = None  # the weight that it says in answers to its check
     stands_for: tuple[DestinationKey, ...] = ()  # it gets nothing while all of these serve
     on_failure: OnFailure = OnFailure.QUIESCE

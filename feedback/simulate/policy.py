@@ -13,21 +13,27 @@ from typing import Any
 
 import msgspec
 
-from feedback.config import MasterConfig, ServiceConfig
+from feedback.config import Exporter, MasterConfig, ServiceConfig
 from feedback.master import Controller
-from feedback.model import Edit, SetDestination, Snapshot
+from feedback.master.claims.asking import Probe, Target
+from feedback.master.sources.reading import name
+from feedback.model import Edit, SetDestination, Snapshot, parse_address
 from feedback.simulate.case import Case
 from feedback.simulate.director import Director
 from feedback.wire import Report
 
 PLAIN, ORACLE = "plain", "oracle"
+EXPORTER, NO_AGENT = "exporter", "no agent"  # the law `capacity` without agents
+EXPORTER_SECONDS = 1.0
+CAPACITY = "capacity"
 WEIGHT = 100
 ORACLE_MAX = 1000
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """`law` is a registered law, `plain` (LVS as it is: equal weights) or `oracle`; `delay` multiplies the delay of
-    reports."""
+    """`law` is a registered law, `plain` (LVS as it is: equal weights) or `oracle`; or `capacity` without agents:
+    `exporter`, told once a second what a host's page says, and `no agent`, told nothing. `delay` multiplies the delay
+    of reports."""
 
     law: str
     scheduler: str
@@ -52,6 +58,7 @@ class Nobody:
     """LVS as it is."""
 
     listens = False  # whether it is to be given reports
+    report_seconds = 0.0  # not more often than this
 
     def receive(self, report: Report, now: float) -> None:
         pass
@@ -93,8 +100,12 @@ class Feedback(Nobody):
         virtual: str = "tcp:10.0.0.100:80",
         thresholds: str | None = None,
         options: Mapping[str, Any] | None = None,
+        **keys: Any,
     ) -> None:
-        service = ServiceConfig(virtual=virtual, law=law, law_options=dict(options or {}), thresholds=thresholds)
+        """`keys` are further ones of the service."""
+        service = ServiceConfig(
+            virtual=virtual, law=law, law_options=dict(options or {}), thresholds=thresholds, **keys
+        )
         config = MasterConfig(ownership="weights", law=law, service=(service,))
         self.controller = Controller(config)
         self.refused = 0
@@ -114,10 +125,35 @@ class Feedback(Nobody):
         return decision.edits, [shares.get(key, 0.0) for key in order]
 
 
+class Exported(Feedback):
+    """The same, told by the pages of exporters, which know no cgroup and no application."""
+
+    report_seconds = EXPORTER_SECONDS
+    exporter = Exporter(interval_seconds=EXPORTER_SECONDS)
+
+    def receive(self, report: Report, now: float) -> None:
+        address = parse_address(report.addresses[0])
+        cpu = msgspec.structs.replace(report.cpu, own_seconds=None, entitled=None)
+        page = msgspec.structs.replace(report, agent=name(self.exporter, address), cpu=cpu, applications=())
+        page = msgspec.structs.replace(page, interval_seconds=EXPORTER_SECONDS)
+        probe = Probe(Target(address, self.exporter.asked_port), self.exporter)
+        self.refused += bool(self.controller.receive_probe(probe, page, now))
+
+
+class Unaided(Feedback):
+    """The same, told nothing: it sees what a director sees."""
+
+    listens = False
+
+
 def make(policy: Policy, virtual: str, case: Case) -> Nobody:
     """`virtual` as in the configuration of the service. Raises UnknownLawError or ConfigError."""
     if policy.law == PLAIN:
         return Nobody()
+    if policy.law == EXPORTER:
+        return Exported(CAPACITY, virtual, case.thresholds, exporter=Exported.exporter)
+    if policy.law == NO_AGENT:
+        return Unaided(CAPACITY, virtual, case.thresholds, passive=True)
     return (
         Oracle()
         if policy.law == ORACLE

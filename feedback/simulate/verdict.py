@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from feedback.simulate.policy import ORACLE, PLAIN, Policy
+from feedback.simulate.policy import EXPORTER, NO_AGENT, ORACLE, PLAIN, Policy
 from feedback.simulate.run import Outcome
 
 Figures: TypeAlias = Mapping[str, float]
@@ -101,7 +101,7 @@ def _others(case: str, policy: Policy, found: Mapping[Policy, Figures]) -> Itera
     rivals = {
         p.law: ours["p99_ms"] / f["p99_ms"]
         for p, f in found.items()
-        if p.law not in (LAW, ORACLE)
+        if p.law not in (LAW, ORACLE, EXPORTER, NO_AGENT)
         and (p.scheduler, p.delay) == (policy.scheduler, policy.delay)
         and f["errors"] <= ours["errors"] + ERRORS_APART
     }

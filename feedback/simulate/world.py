@@ -269,7 +269,7 @@ class World:
 
     def _samples(self, now: float, index: int) -> None:
         server = self.servers[index]
-        self._at(now + self.case.report_seconds, SAMPLES, index)
+        self._at(now + max(self.case.report_seconds, self.driver.report_seconds), SAMPLES, index)
         if not self.driver.listens:
             server.advance(now)  # as a look at it does: sums in other portions would differ in their last digit
             return

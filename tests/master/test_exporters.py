@@ -34,11 +34,11 @@ class Bench:
     """A controller, a table, and servers that complete so many connections a second at `load`. `agents` and `pages`
     say who tells."""
 
-    def __init__(self, text: str, agents: set[int], pages: set[int], servers: int = 4) -> None:
+    def __init__(self, text: str, agents: set[int], pages: set[int], servers: int = 4, keys: str = "") -> None:
         destinations = "".join(
             f'[[service.destination]]\naddress = "{rip(i).address}"\n' for i in range(1, servers + 1)
         )
-        head = '[[service]]\nvirtual = "tcp:10.0.0.100:80"\n'
+        head = f'[[service]]\nvirtual = "tcp:10.0.0.100:80"\n{keys}'
         self.config = parse(head + destinations + text, MasterConfig)
         self.controller, self.table = Controller(self.config), Table()
         self.agents, self.pages = agents, pages

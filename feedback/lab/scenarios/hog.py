@@ -156,15 +156,21 @@ def _start(stand: Stand, variant: str, options: Options) -> None:
     if variant == "exporter":
         exporters.start(stand, servers)
         tables = exporters.TABLE
-    Product(
+    product = Product(
         stand,
         scheduler=options.scheduler,
         law=options.law or Hog.law,
         servers=servers,
+        service={"passive": True} if variant == "none" else None,
         adopt=options.adopt,
         master_tables=tables,
         agents=servers if variant == "feedback" else (),
-    ).start()
+    )
+    if variant == "none":
+        product.start_master()
+        product.wait_until_decided()
+    else:
+        product.start()
 
 
 def _weights(quotas: tuple[float, ...]) -> list[int]:

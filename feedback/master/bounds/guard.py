@@ -296,7 +296,7 @@ class Guard:
         if before is None:
             return False
         if row.trust is Trust.FRESH:
-            if row.estimate is not None or row.advised is not None or row.weighed is not None:
+            if row.estimate is not None or row.advised is not None or row.weighed is not None or row.seen is not None:
                 return False
             row.share, why = before, UNMEASURED
             row.say("guard", why, before)

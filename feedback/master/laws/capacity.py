@@ -16,6 +16,7 @@ import msgspec
 
 from feedback.master.laws.options import Options
 from feedback.master.laws.strain import Strain
+from feedback.master.outcome import Fact
 from feedback.master.pool import SATURATED, Pool, Row, Share, Shares, estimates
 from feedback.master.servers.capacity import SETTLED_SAMPLES
 from feedback.master.servers.window import Window
@@ -97,8 +98,9 @@ class Capacity:
                 row.say("law", known.why, row.wanted)
 
 
-def _unknown(row: Row, average: float | None) -> tuple[float, str]:
-    return (float(row.base.weight), NO_REPORT) if average is None else (average, AVERAGE)
+def _unknown(row: Row, average: float | None) -> tuple[float, Fact]:
+    value, why = (float(row.base.weight), NO_REPORT) if average is None else (average, AVERAGE)
+    return (value, why) if row.seen is None else (value * row.seen.factor, row.seen)
 
 
 def _average(rows: Sequence[Row]) -> float | None:

@@ -34,6 +34,7 @@ class Source(StrEnum):
     EXPORTER = "exporter"  # a page that the master reads itself (feedback/master/sources)
     AGENT_CHECK = "agent-check"  # what its agent-check agent asks for
     HEADER = "header"  # a weight in the answer to its health check
+    DIRECTOR = "director"  # how long connections stay, by its own counts (residence.py)
 
 
 class Refused(msgspec.Struct, frozen=True):

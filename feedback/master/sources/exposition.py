@@ -57,9 +57,8 @@ class Page:
             if not name or name[0] not in wanted or len(line) > LINE_BYTES_MAX:
                 continue
             read = _read(line)
-            if read is not None and left:
-                found, sample = read
-                self._samples[found].append(sample)
+            if read is not None and read[0] in self._samples and left:  # the parser takes `a b{c="d"} 1`
+                self._samples[read[0]].append(read[1])
                 left -= 1
 
     def all(self, name: str) -> list[Sample]:

@@ -1,6 +1,6 @@
 """The decoders: everything in the product that reads what somebody else wrote."""
 
-from tests.fuzz.targets import agent, checks, files, http, importers, kernel, pair
+from tests.fuzz.targets import agent, checks, files, http, importers, kernel, pair, sources
 
 TARGETS = (
     *agent.TARGETS,
@@ -10,4 +10,5 @@ TARGETS = (
     *http.TARGETS,
     *importers.TARGETS,
     *checks.TARGETS,
+    *sources.TARGETS,
 )

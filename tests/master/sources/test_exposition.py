@@ -35,6 +35,7 @@ def values(page: bytes, name: str = "m") -> list[float]:
         (b'm{a="\xff"} 1', []),
         (b"m 1\rm 2", [1.0, 2.0]),
         (b"# m 1", []),
+        (b'm x{a="b"} 1', []),
         (b'm 1 # {trace_id="x"} 1', []),
         (b'm{a="' + b"b" * LINE_BYTES_MAX + b'"} 1', []),
     ],

@@ -1,0 +1,166 @@
+"""Residence: how long connections stay on a server, by the director's own counts, and what that says of its load. Pure.
+
+For servers of which nobody tells anything. By Little's law connections stay, on the mean, the open ones over those that
+come and go in a second. Where they stay longer than they should, the rest of the time they wait: then what the server
+completes is what it can, and a weight fits that stands for as many open connections as it would have without that wait.
+What they should stay is what they stayed there at best (forgotten slowly), or on most servers.
+
+It tells nothing where clients keep connections for long: what load adds is then lost in chance. Nor does a residence
+that fewer open connections do not shorten: that is the server's own pace, and its measure from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, log, sqrt
+from statistics import median_low
+
+import msgspec
+
+from feedback.master.servers.filter import Filter
+
+CONNECTIONS_LEAST, SECONDS_LEAST, SECONDS_MOST = 20, 1.9, 12.0  # of a sample: one refresh of the kernel's counters
+CV_SQUARED = 1.5  # of residences
+TOLD_SECONDS = 10.0  # on the mean: where they last longer, load is lost in it
+FORGET_PER_SECOND = 0.002  # of the best, in the logarithm: what clients do changes
+LIVELY = 5.0  # times as quickly as a server's pace, for which the filter was made, a load changes
+SURE = 0.7  # standard deviations
+BLEND = 0.5  # of what a sample says a weight should be
+LEAST, MOST = log(1 / 16), log(4)  # of a static weight
+BACK_SECONDS = 120.0  # towards the static weight, where nothing speaks against it
+TRIED, ANSWERS = 0.5, 0.3  # so much fewer open connections, of which the residence falls by this part: a queue's by all
+TIMES = 2  # samples in a row that do not answer
+
+
+class Seen(msgspec.Struct, frozen=True, gc=False):
+    """What the director sees of one server: how long connections stay, how sure that is, how many times as long as they
+    should, and what becomes of its static weight."""
+
+    seconds: float
+    deviation: float
+    over: float
+    factor: float
+
+    def __str__(self) -> str:
+        stay = f"no report, and connections stay {self.seconds:.3g} s by the director's counts"
+        if self.seconds > TOLD_SECONDS:
+            return f"{stay}: that tells nothing of its load: static weight"
+        part = f"{100 * self.factor:.0f} % of its static weight"
+        return f"{stay} ±{100 * self.deviation:.0f} %, {self.over:.2f} times as long as they should: {part}"
+
+
+class Residence:
+    """Of one destination. `filter` has the logarithm of the mean residence, `best` the least that this was, `factor`
+    what becomes of its static weight."""
+
+    __slots__ = (
+        "_active",
+        "_connections",
+        "_count",
+        "_looked_at",
+        "_refreshed",
+        "_sampled",
+        "_seconds",
+        "_stayed",
+        "_times",
+        "_tried",
+        "best",
+        "factor",
+        "filter",
+        "open",
+        "own",
+        "sample",
+        "seen",
+    )
+
+    def __init__(self) -> None:
+        self.filter = Filter()
+        self.best: float | None = None
+        self.own = False  # its best is its own pace, however far from the others'
+        self.factor = self.sample = self.open = 0.0  # logarithms: the last two are the last sample's
+        self.seen: Seen | None = None
+        self._connections = -1  # the kernel's count at the last look
+        self._active = self._times = 0
+        self._looked_at = self._seconds = self._stayed = self._count = self._sampled = 0.0
+        self._refreshed: tuple[float, int] | None = None  # when the count moved last, and what was open then
+        self._tried: tuple[float, float] | None = None  # residence and open connections before any were taken
+
+    def look(self, active: int, connections: int, now: float) -> bool:
+        """Take the director's counts. Whether there is a new sample."""
+        if self._connections >= 0:
+            self._stayed += (active + self._active) / 2 * (now - self._looked_at)
+        self._looked_at, self._active = now, active
+        before, self._connections = self._connections, connections
+        if connections == before:
+            return False
+        return self._refresh(connections - before if before >= 0 else -1, active, now)
+
+    def _refresh(self, came: int, active: int, now: float) -> bool:
+        since, self._refreshed = self._refreshed, (now, active)
+        if since is None or came < 0:
+            self._begin()
+            return False
+        self._seconds += now - since[0]
+        self._count += came - (active - since[1]) / 2  # half way between those that came and those that ended
+        if self._seconds < SECONDS_LEAST or (self._count < CONNECTIONS_LEAST and self._seconds < SECONDS_MOST):
+            return False
+        count, stayed, seconds = self._count, self._stayed, self._seconds
+        self._begin()
+        if count < 3 or stayed <= 0:
+            return False
+        self._take(log(stayed / count), log(stayed / seconds), CV_SQUARED / count, seconds)
+        return True
+
+    def _begin(self) -> None:
+        self._seconds = self._stayed = self._count = 0.0
+
+    def _take(self, sample: float, open_: float, variance: float, seconds: float) -> None:
+        of, self.sample, self.open, self._sampled = self.filter, sample, open_, seconds
+        if not of.samples:
+            of.start(sample, variance)
+        of.update(sample, variance, LIVELY * seconds)
+        best = of.level if self.best is None else self.best + FORGET_PER_SECOND * seconds
+        self.best = min(best, of.level)
+
+    def measure(self, usual: float) -> float:
+        """What connections should stay, in the logarithm; `usual` is what they do on most servers at their best."""
+        best = usual if self.best is None else self.best
+        return best if self.own else min(usual, best)
+
+    def judge(self, usual: float, others: float, scale: float, base: float) -> None:
+        """After a sample. `others`: by how much longer than they should connections stay on most servers. `scale` is
+        what open connections are to weights here, `base` its static weight. All are logarithms."""
+        measure, deviation = self.measure(usual) + others, sqrt(self.filter.variance)
+        over = self.filter.level - measure
+        if exp(self.filter.level) > TOLD_SECONDS:
+            self.factor = 0.0
+        elif abs(over) <= SURE * deviation:
+            self.factor *= exp(-self._sampled / BACK_SECONDS)
+            self._tried = None
+        elif not self._is_its_own(over):
+            fits = self.open - (self.sample - measure) - scale - base
+            self.factor = max(LEAST, min(MOST, self.factor + BLEND * (fits - self.factor)))
+        self.seen = Seen(exp(self.filter.level), deviation, exp(over), exp(self.factor))
+
+    def _is_its_own(self, over: float) -> bool:
+        """Whether fewer open connections do not shorten the residence."""
+        if over < 0 or self._tried is None:
+            self._tried, self._times = (self.sample, self.open), 0
+            return False
+        fewer, shorter = self._tried[1] - self.open, self._tried[0] - self.sample
+        self._times = self._times + 1 if fewer > TRIED and shorter < ANSWERS * fewer else 0
+        if self._times < TIMES:
+            return False
+        self.best, self.own, self._tried = self.filter.level, True, None
+        return True
+
+
+def judge(all_: Sequence[tuple[Residence, float]], fresh: Sequence[Residence]) -> None:
+    """Those of one pool, each with the logarithm of its static weight, after some have a new sample."""
+    known = [(of, base) for of, base in all_ if of.best is not None]
+    usual = median_low([of.best for of, _ in known if of.best is not None])
+    others = max(0.0, median_low([of.filter.level - of.measure(usual) for of, _ in known]))
+    scale = median_low([of.open - of.factor - base for of, base in known])
+    for of, base in known:
+        if of in fresh:
+            of.judge(usual, others, scale, base)
