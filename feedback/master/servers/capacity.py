@@ -337,7 +337,10 @@ class Capacity:
         # Where connections are kept, a queue that is worked off looks like a neighbour for a moment.
         noise = KEPT_NOISE * variance if self.kept else variance
         self._neighbour.observe(used, n * exp(-level) / self._allotment, noise, self._seconds)
-        if self._neighbour.part and n >= 3 and used > IDLE:
+        taken = (
+            self._neighbour.proves and used > SATURATED
+        )  # all that was idle: it looks the same however long it lasts
+        if self._neighbour.part and n >= 3 and used > IDLE and not taken:
             self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
             self._prior.moved(self)
         return max(0.0, busy - self._neighbour.part * self._allotment)

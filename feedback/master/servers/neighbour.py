@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import exp, sqrt
 
 FADE_SECONDS = 45.0
-HAD_SECONDS, PROVEN_SECONDS = 2.0, 120.0
+HAD_SECONDS, PROVEN_SECONDS = 2.0, 600.0
 SLACK, LIMIT = 0.75, 3.0  # CUSUM, in standard deviations: one false alarm of a server in a few minutes
 LEAST = 0.05  # of the server: less is nobody
 DRIFT_PER_SECOND = 0.05  # variance: neighbours change their minds
