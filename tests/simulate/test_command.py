@@ -49,7 +49,7 @@ def test_every_law_runs_on_every_scheduler_of_a_case_and_the_last_line_is_json(s
     assert found["schema"] == 1
     assert found["seeds"] == [1, 2]
     runs = {(r["law"], r["scheduler"]) for r in found["cases"]["short"].values()}
-    laws = {"plain", "oracle", *names()} - {"static", "failover", "overflow", "spillover"}
+    laws = {"plain", "oracle", "exporter", "no agent", *names()} - {"static", "failover", "overflow", "spillover"}
     assert runs == {(law, scheduler) for law in laws for scheduler in ("sed", "wlc", "wrr")}
     assert picture.stat().st_size > 1000
     assert "6/6 short" in answer.stderr
