@@ -340,6 +340,10 @@ class Pipeline:
 
     def _see(self, now: float) -> None:
         """How long connections stay on each server."""
+        for row in () if self.watch.idle else self.pool.rows:
+            answered = self.watch.answered(row.key)
+            if answered is not None and row.residence is not None:
+                row.residence.answer(*answered)
         fresh = [
             row.residence
             for row in self.pool.rows

@@ -220,3 +220,34 @@ def test_no_counts_make_a_factor_that_is_no_number() -> None:
         if fresh:
             judge([(of, log(100)) for of in all_], fresh)
         assert all(1 / 17 < exp(of.factor) < 4.1 for of in all_)
+
+
+def lasting(of: Residence, answers: list[float], at: float = 0.0) -> float:
+    """Connections stay 60 s, and a check each 2 s is answered in these seconds. Returns the end."""
+    for seconds in answers:
+        at += 2.0
+        of.answer(seconds, at)
+        if of.look(600, int(10 * at), at):
+            judge([(of, log(100))], [of])
+    return at
+
+
+def test_where_connections_last_the_answers_to_checks_tell() -> None:
+    random, of = Random(5), Residence()
+    at = lasting(of, [0.01 * random.expovariate(1.0) + 0.002 for _ in range(60)])
+    assert exp(of.factor) > 0.9
+    assert of.seen is not None and of.seen.factor > 0.9
+    at = lasting(of, [0.2 * random.expovariate(1.0) + 0.002 for _ in range(30)], at)
+    assert exp(of.factor) < 0.6
+    assert "its check is answered in" in str(of.seen)
+    lasting(of, [0.01 * random.expovariate(1.0) + 0.002 for _ in range(240)], at)
+    assert exp(of.factor) > 0.9
+
+
+def test_where_connections_tell_the_answers_to_checks_do_not_count() -> None:
+    of = Residence()
+    for k in range(1, 40):
+        of.answer(0.01 if k < 20 else 1.0, 2.0 * k)
+        if of.look(10, 20 * k, 2.0 * k):
+            judge([(of, log(100))], [of])
+    assert exp(of.factor) == pytest.approx(1.0, abs=0.05)

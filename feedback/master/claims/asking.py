@@ -87,16 +87,36 @@ class Probe(msgspec.Struct, frozen=True):
     mark: int = 0
 
 
+class Answered(NamedTuple):
+    """How long a good answer to a check took, and when it came."""
+
+    seconds: float
+    at: float
+
+
 class Subject:
     """A target of one question, and what came of it."""
 
-    __slots__ = ("advice", "asked", "due", "health", "rounds", "target", "unasked", "unread", "weighed", "weighed_at")
+    __slots__ = (
+        "advice",
+        "answered",
+        "asked",
+        "due",
+        "health",
+        "rounds",
+        "target",
+        "unasked",
+        "unread",
+        "weighed",
+        "weighed_at",
+    )
 
     def __init__(self, target: Target, what: What, due: float) -> None:
         self.target, self.due = target, due
         self.asked, self.rounds = False, 0
         self.unasked: Unasked | None = None  # the last time
         self.unread: Unread | None = None  # likewise
+        self.answered: Answered | None = None  # the last good outcome
         self.weighed: float | None = None  # the last weight in an answer, and when it was heard
         self.weighed_at = 0.0
         self.health = Health(what.rise, what.fall) if isinstance(what, Check) else None
@@ -177,6 +197,8 @@ def _take(subject: Subject, result: Result, now: float) -> str:
     subject.unread = result if isinstance(result, Unread) else None
     if isinstance(result, Outcome) and subject.health is not None:
         subject.health.observe(result)
+        if result.good and result.seconds is not None:
+            subject.answered = Answered(result.seconds, now)
         if result.weight is not None:
             subject.weighed, subject.weighed_at = result.weight, now
     elif isinstance(result, bytes) and subject.advice is not None:

@@ -21,13 +21,15 @@ class Verdict(StrEnum):
 
 class Outcome(msgspec.Struct, frozen=True):
     """Of one check: `text` says what was seen, for people. `expires_at` is when the server's certificate does, in
-    seconds since 1970. `warning` never counts against the server. `weight` is what the server says that its own is."""
+    seconds since 1970. `warning` never counts against the server. `weight` is what the server says that its own is,
+    `seconds` how long it took."""
 
     good: bool
     text: str
     warning: str = ""
     expires_at: float | None = None
     weight: float | None = None
+    seconds: float | None = None
 
 
 class Unasked(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from feedback.config.exporter import Exporter
 from feedback.config.probe import AgentSource, Check
 from feedback.master.claims.advice import Advice
-from feedback.master.claims.asking import Asking, Passage, Series, Subject, Target, Through
+from feedback.master.claims.asking import Answered, Asking, Passage, Series, Subject, Target, Through
 from feedback.master.claims.health import Checked, Health, Verdict
 from feedback.master.outcome import By, Zero
 from feedback.master.servers.fleet import Source, Trust
@@ -135,6 +135,11 @@ class Watch:
         """What the server says of its own weight in answers to its check, if it ever did."""
         subject = self._checked.get(key)
         return subject.weighed if subject is not None else None
+
+    def answered(self, key: DestinationKey) -> Answered | None:
+        """The last good answer to its check."""
+        subject = self._checked.get(key)
+        return subject.answered if subject is not None else None
 
     @property
     def idle(self) -> bool:

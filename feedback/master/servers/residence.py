@@ -5,8 +5,9 @@ come and go in a second. Where they stay longer than they should, the rest of th
 completes is what it can, and a weight fits that stands for as many open connections as it would have without that wait.
 What they should stay is what they stayed there at best (forgotten slowly), or on most servers.
 
-It tells nothing where clients keep connections for long: what load adds is then lost in chance. Nor does a residence
-that fewer open connections do not shorten: that is the server's own pace, and its measure from then on.
+Where clients keep connections for long, what load adds is lost in chance. There the time counts that a server takes to
+answer its health check, and for less, since one answer in two seconds tells little. A residence that fewer open
+connections do not shorten tells nothing either: it is the server's own pace, and its measure from then on.
 """
 
 from __future__ import annotations
@@ -30,22 +31,29 @@ LEAST, MOST = log(1 / 16), log(4)  # of a static weight
 BACK_SECONDS = 120.0  # towards the static weight, where nothing speaks against it
 TRIED, ANSWERS = 0.5, 0.3  # so much fewer open connections, of which the residence falls by this part: a queue's by all
 TIMES = 2  # samples in a row that do not answer
+ANSWER_VARIANCE = 1.0  # of the logarithm of one answer's time
+ANSWER_SURE, ANSWER_LEAST, ANSWER_BLEND = 2.0, log(1 / 2), 0.3
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
     """What the director sees of one server: how long connections stay, how sure that is, how many times as long as they
-    should, and what becomes of its static weight."""
+    should (where they last: the answers to its check), and what becomes of its static weight. `answer` is how long
+    these take, in seconds, where that counts."""
 
     seconds: float
     deviation: float
     over: float
     factor: float
+    answer: float | None = None
 
     def __str__(self) -> str:
         stay = f"no report, and connections stay {self.seconds:.3g} s by the director's counts"
+        part = f"{100 * self.factor:.0f} % of its static weight"
+        if self.answer is not None:
+            took = f"its check is answered in {1000 * self.answer:.3g} ms, {self.over:.1f} times as long as at best"
+            return f"{stay}, which tells nothing of its load; {took}: {part}"
         if self.seconds > TOLD_SECONDS:
             return f"{stay}: that tells nothing of its load: static weight"
-        part = f"{100 * self.factor:.0f} % of its static weight"
         return f"{stay} ±{100 * self.deviation:.0f} %, {self.over:.2f} times as long as they should: {part}"
 
 
@@ -55,6 +63,9 @@ class Residence:
 
     __slots__ = (
         "_active",
+        "_answer_best",
+        "_answered_at",
+        "_answers",
         "_connections",
         "_count",
         "_looked_at",
@@ -79,11 +90,24 @@ class Residence:
         self.own = False  # its best is its own pace, however far from the others'
         self.factor = self.sample = self.open = 0.0  # logarithms: the last two are the last sample's
         self.seen: Seen | None = None
+        self._answers, self._answer_best, self._answered_at = Filter(), 0.0, 0.0
         self._connections = -1  # the kernel's count at the last look
         self._active = self._times = 0
         self._looked_at = self._seconds = self._stayed = self._count = self._sampled = 0.0
         self._refreshed: tuple[float, int] | None = None  # when the count moved last, and what was open then
         self._tried: tuple[float, float] | None = None  # residence and open connections before any were taken
+
+    def answer(self, seconds: float, at: float) -> None:
+        """How long the answer to its check took that came at this moment."""
+        of, since = self._answers, at - self._answered_at
+        if since <= 0 or seconds <= 0:
+            return
+        self._answered_at = at
+        if not of.samples:
+            of.start(log(seconds), ANSWER_VARIANCE)
+            self._answer_best = of.level
+        of.update(log(seconds), ANSWER_VARIANCE, LIVELY * min(since, SECONDS_MOST))
+        self._answer_best = min(of.level, self._answer_best + FORGET_PER_SECOND * min(since, SECONDS_MOST))
 
     def look(self, active: int, connections: int, now: float) -> bool:
         """Take the director's counts. Whether there is a new sample."""
@@ -133,14 +157,29 @@ class Residence:
         measure, deviation = self.measure(usual) + others, sqrt(self.filter.variance)
         over = self.filter.level - measure
         if exp(self.filter.level) > TOLD_SECONDS:
-            self.factor = 0.0
-        elif abs(over) <= SURE * deviation:
+            self._judge_answers()
+            return
+        if abs(over) <= SURE * deviation:
             self.factor *= exp(-self._sampled / BACK_SECONDS)
             self._tried = None
         elif not self._is_its_own(over):
             fits = self.open - (self.sample - measure) - scale - base
             self.factor = max(LEAST, min(MOST, self.factor + BLEND * (fits - self.factor)))
         self.seen = Seen(exp(self.filter.level), deviation, exp(over), exp(self.factor))
+
+    def _judge_answers(self) -> None:
+        """Where connections last too long to tell."""
+        of, deviation = self._answers, sqrt(self.filter.variance)
+        over = max(0.0, of.level - self._answer_best)
+        if not of.samples:
+            self.factor = 0.0
+        elif over <= ANSWER_SURE * sqrt(of.variance):
+            self.factor *= exp(-self._sampled / BACK_SECONDS)
+        else:
+            self.factor += ANSWER_BLEND * (max(ANSWER_LEAST, -over) - self.factor)
+        told = exp(of.level) if of.samples and abs(self.factor) > 0.01 else None
+        factor = 1.0 if told is None else exp(self.factor)
+        self.seen = Seen(exp(self.filter.level), deviation, exp(over), factor, told)
 
     def _is_its_own(self, over: float) -> bool:
         """Whether fewer open connections do not shorten the residence."""

@@ -150,8 +150,8 @@ async def _checked(check: Check, probe: Probe, programs: Programs) -> Outcome | 
         return Outcome(False, f"{check.type}: {reason.lower()}")
     except (Nonsense, ValueError) as error:  # and names that cannot be sent
         return Outcome(False, f"{check.type}: {error}"[:OUTPUT_BYTES_MAX])
-    took = 1000 * (time.monotonic() - began)
-    return structs.replace(outcome, text=f"{check.type}: {outcome.text}, {took:.0f} ms")
+    took = time.monotonic() - began
+    return structs.replace(outcome, text=f"{check.type}: {outcome.text}, {1000 * took:.0f} ms", seconds=took)
 
 
 async def _program(programs: Programs, check: Check, to: Probe) -> Outcome:
