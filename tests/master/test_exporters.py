@@ -127,7 +127,7 @@ def test_an_agents_word_comes_before_a_page_until_it_is_lost() -> None:
 
 @pytest.mark.parametrize("policy", ["hold", "static", "quiesce"])
 def test_a_silent_exporter_is_stale_then_lost_and_never_down(policy: str) -> None:
-    bench = Bench(NODE + f'[guards]\nlost_policy = "{policy}"\npanic = 0\n', set(), {0, 1, 2, 3})
+    bench = Bench(NODE + f'[guards]\nlost_policy = "{policy}"\npanic = 0.9\n', set(), {0, 1, 2, 3})
     bench.run(20)
     bench.pages = {1, 2, 3}
     bench.run(5)
@@ -210,3 +210,16 @@ def test_a_name_that_nobody_has_is_refused() -> None:
         parse('[[service]]\nvirtual = "tcp:10.0.0.100:80"\nexporter = "x"\n', MasterConfig)
     with pytest.raises(ConfigError, match=r"exporter.x.port: custom needs one"):
         parse('[[service]]\nvirtual = "tcp:10.0.0.1:80"\n[exporter.x]\nkind = "custom"\n', MasterConfig)
+
+
+def test_a_neighbour_that_takes_all_idle_cpu_does_not_take_the_share_with_it() -> None:
+    """It has half of the largest server from then on, and the service half: for a minute that looks the same."""
+    bench = Bench(NODE, set(), {0, 1, 2, 3})
+    bench.run(30)
+    speeds = list(SPEEDS)
+    for _ in range(300):
+        share = bench.statuses()[3].share
+        bench.busy[3] += 0.2 * 0.5  # beside what `run` adds: all of it is in use
+        bench.opened[3] -= 0.2 * 0.5 * speeds[3] * (1 - min(1.0, share / 0.53))
+        bench.run(0.2)
+    assert bench.statuses()[3].share == pytest.approx(200 / 550, rel=0.2)

@@ -41,12 +41,30 @@ def test_a_small_one_is_found_by_and_by() -> None:
     assert sum(parts[10:]) / 40 == pytest.approx(0.1, abs=0.03)
 
 
+def test_what_the_service_has_had_beside_one_who_takes_all_the_rest_is_left_to_it() -> None:
+    """Its share falls meanwhile, and with it what it uses."""
+    falling, proven = Neighbour(), Neighbour()
+    proven.proves = True
+    for neighbour in (falling, proven):
+        for own in (0.5,) * 20:
+            neighbour.observe(own, own, VARIANCE, 1.0)
+        for own in (0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.2, 0.2):
+            neighbour.observe(1.0, own, VARIANCE, 1.0)
+    assert (falling.part, falling.denied) == (pytest.approx(0.8, abs=0.05),) * 2
+    assert (proven.part, proven.denied) == (pytest.approx(0.8, abs=0.05), pytest.approx(0.5, abs=0.05))
+    for _ in range(10):
+        proven.observe(0.3, 0.3, VARIANCE, 1.0)
+    assert proven.part == 0
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 5), st.floats(0, 10), st.floats(0, 60)), max_size=30))
 def test_a_part_is_a_part_whatever_is_seen(windows: list[tuple[float, float, float, float]]) -> None:
-    neighbour = Neighbour()
-    for used, own, variance, seconds in windows:
-        neighbour.observe(used, own, variance, seconds)
-        assert 0 <= neighbour.part <= MOST
+    for proves in (False, True):
+        neighbour = Neighbour()
+        neighbour.proves = proves
+        for used, own, variance, seconds in windows:
+            neighbour.observe(used, own, variance, seconds)
+            assert 0 <= neighbour.denied <= neighbour.part <= MOST
 
 
 def test_less_than_a_twentieth_of_the_server_is_nobody() -> None:

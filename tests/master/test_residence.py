@@ -155,8 +155,10 @@ def test_a_server_that_becomes_slower_is_spared_and_comes_back() -> None:
 
 
 def test_a_pace_that_does_not_answer_to_the_weight_is_the_servers_own() -> None:
-    bench = Bench(Plant([400.0] * 4, keep=0.0, pace=[0.02, 0.02, 0.02, 0.2], flow=300.0))
-    bench.run(400)
+    bench = Bench(Plant([4000.0] * 4, keep=0.0, pace=[0.2, 0.2, 0.2, 0.8], flow=300.0))
+    bench.run(30)
+    assert bench.statuses()[3].share < 0.2  # it was tried
+    bench.run(210)
     assert bench.statuses()[3].share > 0.15
 
 

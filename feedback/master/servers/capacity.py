@@ -229,8 +229,10 @@ class Capacity:
         if available is None:  # the first one is the best that is known: a busy server is not idle because it is new
             available, blend = left, 1.0
         available = self._available = available + blend * (left - available)
-        taken = self._neighbour.part if self._neighbour.part and self._infers() else 0.0
-        left = available * (1 - taken)
+        taken = denied = 0.0
+        if self._neighbour.part and self._infers():
+            taken, denied = self._neighbour.part, self._neighbour.denied
+        left = available * (1 - denied)
         part = (used - taken) / (left if left > 0.01 else 0.01)
         part = 0.0 if part < 0.0 else 1.0 if part > 1.0 else part
         self._utilisation += blend * (part - self._utilisation)
@@ -385,7 +387,7 @@ class Capacity:
             level = DEFAULT_LEVEL if prior is None else prior
         available = self._available or 0.0
         if self._neighbour.part and self._infers():
-            available *= 1 - self._neighbour.part
+            available *= 1 - self._neighbour.denied
         return Estimate(
             last.cores * exp(level) * available,
             sqrt(of.variance),

@@ -24,15 +24,15 @@ MOST = 0.98
 
 
 class Neighbour:
-    """`part` is what it uses of the server now, 0..1; 0 while there is none. `proves`: what the service has had beside
-    it is taken for what it can have. A neighbour that takes all idle CPU leaves just what is asked for, so that without
-    this a share that follows what is left falls until the floor: quickly where windows are short, and for good where a
-    page of an exporter comes once a second."""
+    """`part` is what it uses of the server now, 0..1; 0 while there is none. `denied` is what of that the service
+    cannot have. `proves`: what the service has had beside it is taken for what it can have. A neighbour that takes all
+    idle CPU leaves just what is asked for, so that without this a share that follows what is left falls until the
+    floor."""
 
-    __slots__ = ("_had", "_proven", "_sum", "_variance", "part", "proves")
+    __slots__ = ("_had", "_proven", "_sum", "_variance", "denied", "part", "proves")
 
     def __init__(self) -> None:
-        self.part = self._variance = self._sum = 0.0
+        self.part = self.denied = self._variance = self._sum = 0.0
         self.proves = False
         self._had = self._proven = 0.0  # of the server, by the service: lately, and at most beside this neighbour
 
@@ -45,12 +45,11 @@ class Neighbour:
             self._proven = max(self._had, self._proven * exp(-seconds / PROVEN_SECONDS)) if self.part else self._had
         if self.part:
             self._follow(beyond, noise, seconds)
-            if self.proves and self.part:
-                self.part = min(self.part, max(LEAST, 1 - self._proven))
-            return
-        self._sum = max(0.0, self._sum + beyond / sqrt(noise) - SLACK)
-        if self._sum > LIMIT and beyond > LEAST:
-            self.part, self._variance, self._sum = min(MOST, beyond), noise, 0.0
+        else:
+            self._sum = max(0.0, self._sum + beyond / sqrt(noise) - SLACK)
+            if self._sum > LIMIT and beyond > LEAST:
+                self.part, self._variance, self._sum = min(MOST, beyond), noise, 0.0
+        self.denied = min(self.part, max(0.0, 1 - self._proven)) if self.proves else self.part
 
     def _follow(self, beyond: float, noise: float, seconds: float) -> None:
         self._variance += DRIFT_PER_SECOND * seconds
