@@ -8,6 +8,7 @@ else half way between the question and the answer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TypeAlias
 
@@ -27,6 +28,7 @@ Read: TypeAlias = Callable[[bytes, Exporter], Said]
 KINDS: dict[str, Read] = {"node": node.read, "windows": windows.read, "custom": custom.read}
 
 
+@lru_cache(65_536)  # asked of each row whenever an exporter is heard for the first time
 def name(exporter: Exporter, address: Address) -> str:
     """What the reports of this exporter of a server are known by: one for all services that ask the same."""
     mark = blake2b(repr(exporter).encode(), digest_size=4).hexdigest()
