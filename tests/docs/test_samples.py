@@ -8,6 +8,7 @@ from feedback.master.controller import Decision
 from feedback.master.laws.capacity import Capacity
 from feedback.master.pipeline import ServiceStatus
 from feedback.master.pool import Row
+from feedback.master.servers.fleet import Source
 from feedback.master.shell.status import of_decision
 from tests.docs.pages import ROOT, blocks
 from tests.master.builders import member, pool, replace
@@ -18,7 +19,7 @@ DEAD_BAND, WEIGHT_MAX = 0.05, 65535
 def server(i: int, weight: float, share: float, active: int, inactive: int, **estimate: float) -> Row:
     made = member(i, weight=round(weight), active=active, inactive=inactive)
     made.estimate = replace(made.estimate, deviation=0.08, samples=8, **estimate)
-    made.share = share
+    made.share, made.source = share, Source.AGENT
     band(made, weight, DEAD_BAND, WEIGHT_MAX)
     made.aimed = made.aim
     return made
