@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 # What the lab's kernel, its network and the peers need, and a compiler for the library that gives a guest its own time.
-PACKAGES := python3-venv user-mode-linux kmod iproute2 iptables ipvsadm systemd procps gcc libc6-dev
+PACKAGES := python3-venv user-mode-linux kmod iproute2 iptables nftables ipvsadm systemd procps gcc libc6-dev
 # The real programs that tests put beside ours. Installing them starts none.
 PEERS := keepalived ldirectord haproxy prometheus prometheus-node-exporter chromium-headless-shell openssl \
-  redis-server dnsmasq-base nftables conntrackd vsftpd lftp
+  redis-server dnsmasq-base bird2 conntrackd vsftpd lftp
 
 # Another kernel than the user-mode one: the emulator, and the keys by which Debian's packages are checked.
 QEMU := qemu-system-x86 debian-archive-keyring

@@ -20,7 +20,7 @@ MODULES = (
     # A firewall on a director, marks, and the protocols that carry addresses in their data.
     *("iptable_raw", "iptable_mangle", "iptable_nat", "iptable_filter", "ip6table_raw", "ip6table_mangle"),
     *("ip6table_nat", "ip6table_filter", "xt_conntrack", "xt_CT", "xt_mark", "xt_tcpudp", "nf_conntrack_netlink"),
-    *("nf_conntrack_ftp", "nf_nat_ftp", "ip_vs_ftp"),
+    *("nf_conntrack_ftp", "nf_nat_ftp", "ip_vs_ftp", "xt_multiport", "xt_addrtype"),
 )
 
 

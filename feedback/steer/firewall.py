@@ -1,0 +1,97 @@
+"""What both ways to mark have in common: their seam, and how a program of the system is run."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from feedback.model import Family
+from feedback.steer.errors import SteerError
+from feedback.steer.plan import Held, Rule
+from feedback.wire import printable
+
+PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+LOCK = Path("/run/xtables.lock")  # of iptables, for the kernel's older tables
+OWN_LOCK = "/run/feedback/xtables.lock"
+PATIENCE_SECONDS = 10.0  # a program may wait for the firewall's lock
+REASON_MAX = 300
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a program said. `status` is None where there is no such program."""
+
+    status: int | None
+    out: str
+    reason: str
+
+
+class ForeignMark(msgspec.Struct, frozen=True):
+    """Somebody else's rule that writes marks: the bits of `mask` become those of `value`; None: it depends."""
+
+    where: str
+    value: int | None
+    mask: int
+
+    def gives(self, mark: int) -> bool:
+        """A packet without a mark gets just this one."""
+        return self.value is not None and self.value & self.mask == mark
+
+
+Run: TypeAlias = Callable[[Sequence[str], str], Said]
+
+
+class Firewall(Protocol):
+    name: str
+
+    def unusable(self, rules: Sequence[Rule]) -> str | None:
+        """Why these rules could not be made here, or None. Changes nothing."""
+
+    def read(self, families: frozenset[Family]) -> Held:
+        """Raises SteerError."""
+
+    def write(self, rules: Sequence[Rule], families: frozenset[Family]) -> None:
+        """All of ours at once; in `families` without a rule, none. Raises SteerError."""
+
+    def foreign(self) -> tuple[ForeignMark, ...]:
+        """Raises SteerError."""
+
+
+def run(command: Sequence[str], given: str) -> Said:
+    """In the namespace of the calling thread, and in the C locale. Raises SteerError."""
+    try:
+        done = subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=PATIENCE_SECONDS,
+            env={"PATH": PATH, "LC_ALL": "C", **_lock()},
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        return Said(None, "", f"{command[0]}: {error.strerror}")
+    except subprocess.TimeoutExpired:
+        raise SteerError(f"{command[0]} has not ended in {PATIENCE_SECONDS:.0f} s: who holds the lock?") from None
+    return Said(done.returncode, done.stdout, reason(command[0], done.stderr))
+
+
+def reason(program: str, text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return printable(f"{program}: {lines[0].removeprefix(f'{program}: ') if lines else 'no reason given'}"[:REASON_MAX])
+
+
+def _lock() -> dict[str, str]:
+    """Where we may not open the lock that all use, one of our own: two who write at once are then told apart by the
+    kernel alone, which refuses the later one only where the number of rules has changed."""
+    try:
+        if not LOCK.exists():
+            LOCK.touch(mode=0o600)
+        LOCK.open("rb").close()
+    except OSError:
+        return {"XTABLES_LOCKFILE": OWN_LOCK}
+    return {}
