@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from feedback.doctor import Facts, Finding, Interface
     from feedback.doctor.rulesets import Rule
     from feedback.ipvs.sysctl import Value
+    from feedback.model import Address
 
 TRACKING = ("nf_conntrack_max", "nf_conntrack_count", "nf_conntrack_tcp_loose")
 HOST = ("net.ipv4.icmp_ratelimit", "net.ipv4.ip_forward", *(f"net.netfilter.{name}" for name in TRACKING))
@@ -45,7 +46,8 @@ def doctor(directory: Path, control: Path | None, netns: str | None, as_json: bo
     """Find what is wrong on this machine, and print the command that fixes it. Changes nothing.
 
     On a director: the kernel module, IPVS's sysctls, schedulers, thresholds, persistence, the clock, keys, missing or
-    silent agents, forgotten orders, ARP if two interfaces share a network, a stateful firewall, and the pair.
+    silent agents, forgotten orders, ARP if two interfaces share a network, a stateful firewall, missing or colliding
+    firewall marks, ranges that both directors would answer for, and the pair.
     On a real server: its agent's configuration, and ARP for a virtual address on lo.
     Exit status 1 if there is an error; warnings and advice do not count.
     """
@@ -80,6 +82,7 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
         facts |= _configured(directory / MASTER_PATH.name)
         facts |= _master(control or facts.pop("control", MASTER), wanted=MASTER_PATH.name in names)
         facts |= _sync(SYNC, wanted=SYNC_PATH.name in names)
+        facts |= _steered(directory)
         facts.pop("control", None)
         try:
             with Client(netns=netns) as client:
@@ -110,6 +113,58 @@ def _configured(path: Path) -> dict[str, Any]:
     except keys.KeyFileError:
         pass  # the check has said it
     return facts
+
+
+def _steered(directory: Path) -> dict[str, Any]:
+    """Where a good master.toml has a match."""
+    from feedback.config import ConfigError, MasterConfig, SyncConfig, load, marks
+    from feedback.doctor import Steered
+    from feedback.ipvs import IpvsError
+    from feedback.ipvs.namespace import within
+
+    try:
+        config = load(directory / MASTER_PATH.name, MasterConfig)
+        wanted = marks(config)
+    except ConfigError:
+        return {}
+    if not wanted:
+        return {}
+    from feedback.cli.steer import keeper
+    from feedback.steer.errors import SteerError
+
+    moving: frozenset[Address] = frozenset()
+    paired = False
+    with contextlib.suppress(ConfigError):
+        pair = load(directory / SYNC_PATH.name, SyncConfig)
+        moving, paired = frozenset(ip_interface(a.address).ip for a in pair.address), True
+    place: dict[str, Any] = {"marks": wanted, "table": config.steer.table, "priority": config.steer.priority}
+    try:
+        kept = keeper(config)
+        found: dict[str, Any] = {"lacking": kept.lacking(), "foreign_marks": kept.foreign()}
+        found |= within(config.netns, lambda: _routing(config.steer.table))
+    except (SteerError, IpvsError) as error:
+        found = {"problem": str(error)}
+    return {"steered": Steered(**place, **found, moving=moving, paired=paired)}
+
+
+def _routing(table: int) -> dict[str, Any]:
+    """Of this thread's namespace, without ours. Raises SteerError."""
+    from feedback.steer.plan import PROTOCOL
+    from feedback.steer.routing import LOCAL, Routing
+
+    with Routing() as routing:
+        policy = tuple(rule for rule in routing.policy() if rule.protocol != PROTOCOL)
+        strangers = tuple(route for route in routing.routes(table=table) if route.protocol != PROTOCOL)
+        local = tuple(route for route in routing.routes(type=LOCAL) if route.table != table)
+    conf = Path("/proc/sys/net/ipv4/conf")
+    on = {
+        name: tuple(sorted(path.parent.name for path in conf.glob(f"*/{name}") if path.read_text().strip() != "0"))
+        for name in ("src_valid_mark", "proxy_arp")
+    }
+    return {"policy": policy, "strangers": strangers, "local": local} | {
+        "valid_marks": on["src_valid_mark"],
+        "proxies": on["proxy_arp"],
+    }
 
 
 def _unreadable(directory: Path) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Pa
     weight-changed foreign-edit ejected readmitted barred unbarred removed returned cut promoted
     check-warning held released agent-heard agent-lost agent-back exporter-heard exporter-lost exporter-back
     order-given order-lifted order-expired
-    role started reloaded reload-failed service-left service-removed
+    role started reloaded reload-failed service-left service-removed steered steer-mended steer-removal
     of the pair: transition notice
     gone: so many were lost before they were read
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "restore": ("feedback.cli.table:restore", "Make the kernel's table match a file, by difference."),
     "check": ("feedback.cli.check:check", "Check every configuration present."),
     "import": ("feedback.cli.imports:import_", "Turn keepalived, ldirectord or ipvsadm files into our TOML."),
+    "steer": ("feedback.cli.steer:steer", "Show or remove the marks, rules and routes that lead ranges to IPVS."),
     "doctor": ("feedback.cli.doctor:doctor", "Find what is wrong on this machine, and how to fix it."),
     "keys": ("feedback.cli.keys:keys", "Make, show, enroll, list and revoke keys."),
     "record": ("feedback.cli.record:record", "Record reports and kernel counts, to replay them with another law."),

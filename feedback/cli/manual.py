@@ -64,6 +64,7 @@ FILES = {
         ("/etc/feedback/master.key_secret", "Its secret key, mode 0600."),
         ("/etc/feedback/agents", "Enrolments, one file for each agent."),
         ("/run/feedback/master.sock", "Control socket for commands, mode 0660."),
+        ("/run/feedback/master.steer", "Where its marks, rules and routes are, if any."),
         (
             "/var/lib/feedback/master.json",
             "State for a restarted master, or the other director's; orders too.",

@@ -194,6 +194,9 @@ def _status_lines(s: dict[str, Any]) -> list[str]:
     for address in s["addresses"]:
         where = "here" if address["installed"] else "not here"
         lines.append(f"address  {address['address']:<28} {address['interface']:<28} {where}")
+    for route in s["routes"]:
+        table, where = f"table {route['table']}", "announced here" if route["installed"] else "not here"
+        lines.append(f"route    {route['to']:<28} {table:<28} {where}")
     lines.append("")
     lines += [f"{_ago(t['age_seconds']):>8} ago  {t['old']} -> {t['new']}: {t['reason']}" for t in s["transitions"]]
     return lines

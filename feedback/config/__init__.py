@@ -11,6 +11,7 @@ from feedback.config.master import (
     ServiceConfig,
     cuts,
     default_scheduler,
+    marks,
     on_failure,
     removes,
     service_key,
@@ -18,6 +19,7 @@ from feedback.config.master import (
     to_destination,
     to_service,
 )
+from feedback.config.match import Match
 from feedback.config.strict import ConfigError, load, parse
 from feedback.config.sync import SYNC_PATH, SyncConfig
 
@@ -33,12 +35,14 @@ __all__ = [
     "Guards",
     "MasterConfig",
     "MasterLink",
+    "Match",
     "OnFailure",
     "ServiceConfig",
     "SyncConfig",
     "cuts",
     "default_scheduler",
     "load",
+    "marks",
     "on_failure",
     "parse",
     "removes",

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import msgspec
 
 from feedback.config.exporter import Exporter
+from feedback.config.match import RULES_MAX, TEXT_MAX, Match, parse_match
 from feedback.config.probe import AgentSource, Check
 from feedback.config.strict import (
     ConfigError,
     File,
+    Network,
     Port,
     Positive,
     Strict,
@@ -46,6 +48,8 @@ Threshold = Annotated[int, msgspec.Meta(ge=0, le=THRESHOLD_MAX)]
 CheckName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
+FIREWALLS = ("auto", "nftables", "iptables", "iptables-legacy")
+KERNELS_TABLES = (253, 254, 255)  # default, main, local
 FORWARD_WORDS = {"route": Forward.ROUTE, "masquerade": Forward.MASQUERADE, "tunnel": Forward.TUNNEL}
 TUNNEL_WORDS = {"ipip": TunnelType.IPIP, "gue": TunnelType.GUE, "gre": TunnelType.GRE}
 ENGINES = ("sip",)  # persistence engines: ip_vs_pe_NAME
@@ -90,9 +94,11 @@ class DestinationConfig(Strict, frozen=True):
 
 
 class ServiceConfig(Strict, frozen=True):
-    """A virtual service: `virtual` is `tcp:10.0.0.100:80` or `fwmark:7`."""
+    """A virtual service: `virtual` is `tcp:10.0.0.100:80` or `fwmark:7`. `match` is what gets the mark, of both
+    families: the packets of each go to the service of the mark and its family."""
 
     virtual: str
+    match: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=TEXT_MAX)], ...], msgspec.Meta(max_length=64)] = ()
     destination: tuple[DestinationConfig, ...] = ()
     scheduler: str | None = None
     forward: str = "route"
@@ -131,6 +137,15 @@ class Http(Strict, frozen=True):
     listen: str = "127.0.0.1:7480"
 
 
+class Steer(Strict, frozen=True):
+    """How packets with a mark come to IPVS. `firewall` is the program that marks them; `table` the routing table in
+    which every address is local, `priority` where the policy rules stand that lead to it: before the main one."""
+
+    firewall: str = "auto"
+    table: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] = 7433
+    priority: Annotated[int, msgspec.Meta(ge=1, le=32765)] = 7433
+
+
 class MasterConfig(File, frozen=True):
     """A director's master. With ownership `table` it makes the services below and owns them; with `weights` it takes
     the services that the kernel has (those below, or all if none is named) and touches weights and thresholds only."""
@@ -153,6 +168,7 @@ class MasterConfig(File, frozen=True):
     exporters: dict[CheckName, Exporter] = msgspec.field(default_factory=dict, name="exporter")  # likewise
     guards: Guards = Guards()
     http: Http = Http()
+    steer: Steer = Steer()
 
     def check(self, source: str) -> None:
         check_word(self.ownership, {"table", "weights"}, f"{source}: ownership")
@@ -186,6 +202,12 @@ class MasterConfig(File, frozen=True):
             self._check_exporter(service, where)
             _check_destinations(service, where)
             _check_failure(service, self.ownership, where)
+        check_word(self.steer.firewall, FIREWALLS, f"{source}: steer.firewall")
+        if self.steer.table in KERNELS_TABLES:
+            raise ConfigError(
+                f"{source}: steer.table: {self.steer.table} is the kernel's own: every address would be local"
+            )
+        _check_matches(self, seen, source)
 
     def _check_check(self, service: ServiceConfig, where: str) -> None:
         if isinstance(service.check, str):
@@ -227,6 +249,53 @@ class MasterConfig(File, frozen=True):
     def exporter_of(self, service: ServiceConfig) -> Exporter | None:
         """Whether its own or named."""
         return self.exporters[service.exporter] if isinstance(service.exporter, str) else service.exporter
+
+
+def marks(config: MasterConfig) -> dict[int, tuple[Match, ...]]:
+    """What gets each mark. Raises ConfigError."""
+    found: dict[int, tuple[Match, ...]] = {}
+    for i, service in enumerate(config.service):
+        if service.match:
+            fwmark = service_key(service).fwmark
+            made = (parse_match(text, f"service[{i}].match[{j}]") for j, text in enumerate(service.match))
+            found[fwmark] = found.get(fwmark, ()) + tuple(made)
+    return found
+
+
+def _check_matches(config: MasterConfig, services: set[ServiceKey], source: str) -> None:
+    kept: dict[tuple[Network, Protocol], list[tuple[Match, int]]] = {}
+    singles: list[tuple[Match, int]] = []
+    total = 0
+    for i, service in enumerate(config.service):
+        where, mark = f"{source}: service[{i}].match", service_key(service).fwmark
+        if service.match and not mark:
+            raise ConfigError(f'{where}: is for a firewall mark: virtual = "fwmark:7"')
+        for j, text in enumerate(service.match):
+            here = f"{where}[{j}]"
+            match = parse_match(text, here)
+            if ServiceKey.marked(mark, match.family) not in services:
+                wanted = ServiceKey.marked(mark, match.family)
+                raise ConfigError(f'{here}: {text}: there is no [[service]] virtual = "{wanted}" for it: add it')
+            total += len(match.parts)
+            if total > RULES_MAX:
+                raise ConfigError(
+                    f"{here}: more than {RULES_MAX} rules in this file: every packet walks past all of them"
+                )
+            rivals = kept.setdefault((match.network, match.protocol), [])
+            for other, its in rivals:
+                if its != mark and match.rivals(other):
+                    raise ConfigError(f"{here}: {match}: mark {its} has {other}: a packet can have one mark only")
+            rivals.append((match, mark))
+            singles += [(match, mark)] if match.single else []
+    _check_hidden(services, singles, source)
+
+
+def _check_hidden(services: set[ServiceKey], singles: list[tuple[Match, int]], source: str) -> None:
+    """The kernel looks a service up by its mark first: one by address would get nothing any more."""
+    for match, mark in singles:
+        for key in services:
+            if key.protocol and key.address == match.network[0] and match.takes(key.protocol, key.port):
+                raise ConfigError(f"{source}: service: {key}: gets nothing: {match} gives its packets to mark {mark}")
 
 
 def _check_destinations(service: ServiceConfig, where: str) -> None:

@@ -1,10 +1,10 @@
 """What is wrong on this machine, and the command that mends it. Pure: facts in, findings out; the command collects.
 
-`kernel` judges IPVS's settings and table, `firewall` what stands beside it, `neighbours` who answers ARP, and `daemons`
-what runs here and whom it hears.
+`kernel` judges IPVS's settings and table, `firewall` what stands beside it, `steering` marks and ranges, `neighbours`
+who answers ARP, and `daemons` what runs here and whom it hears.
 """
 
-from feedback.doctor.facts import Configuration, Facts, Finding, Interface, Level
+from feedback.doctor.facts import Configuration, Facts, Finding, Interface, Level, Steered
 from feedback.doctor.findings import examine, verdict
 
-__all__ = ["Configuration", "Facts", "Finding", "Interface", "Level", "examine", "verdict"]
+__all__ = ["Configuration", "Facts", "Finding", "Interface", "Level", "Steered", "examine", "verdict"]

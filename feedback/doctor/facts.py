@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Interface
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,7 +13,12 @@ from feedback.doctor.rulesets import Rule
 from feedback.ipvs.sysctl import Value
 from feedback.ipvs.table import TableSize
 from feedback.ipvs.types import Timeouts
-from feedback.model import Snapshot
+from feedback.model import Address, Snapshot
+
+if TYPE_CHECKING:  # rtnetlink's library is for who collects
+    from feedback.config import Match
+    from feedback.steer.firewall import ForeignMark
+    from feedback.steer.routing import PolicyRule, Route
 
 
 class Level(StrEnum):
@@ -48,6 +53,27 @@ class Interface(msgspec.Struct, frozen=True):
     announce: int
 
 
+class Steered(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a service has a match. `problem`: why it could not be looked at. `lacking` is what is missing of ours, in
+    words. `policy` are the rules of others, `strangers` their routes in our `table`, `local` all routes of type local
+    in other tables. `moving` are the addresses that go with the active role, where the director is `paired`.
+    `valid_marks` and `proxies` name interfaces, or `all`, where src_valid_mark and proxy_arp are on."""
+
+    marks: Mapping[int, Sequence[Match]]
+    table: int
+    priority: int
+    problem: str = ""
+    lacking: tuple[str, ...] = ()
+    foreign_marks: tuple[ForeignMark, ...] = ()
+    policy: tuple[PolicyRule, ...] = ()
+    strangers: tuple[Route, ...] = ()
+    local: tuple[Route, ...] = ()
+    moving: frozenset[Address] = frozenset()
+    paired: bool = False
+    valid_marks: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """`snapshot` is None where the kernel cannot be asked, and `ipvs_problem` says why. `status` is the master's, None
     where it does not answer or decides nothing; `sync` is the sync daemon's own findings. `owned` are the services that
@@ -80,4 +106,5 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     tracking: dict[str, Any] | None = None
     ledger: int = 0
     conntrackd: bool = False
+    steered: Steered | None = None
     now: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from feedback.doctor import daemons, firewall, kernel, neighbours
+from feedback.doctor import daemons, firewall, kernel, neighbours, steering
 from feedback.doctor.facts import Facts, Finding, Level
 
 ORDER = {Level.ERROR: 0, Level.WARNING: 1, Level.ADVICE: 2}
@@ -12,7 +12,7 @@ ORDER = {Level.ERROR: 0, Level.WARNING: 1, Level.ADVICE: 2}
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
     director = [*kernel.examine(facts), *firewall.examine(facts)] if facts.directs else []
-    found = [*daemons.examine(facts), *director, *neighbours.examine(facts)]
+    found = [*daemons.examine(facts), *director, *steering.examine(facts), *neighbours.examine(facts)]
     return tuple(sorted(found, key=lambda f: ORDER[f.level]))
 
 

@@ -71,6 +71,7 @@ ELSEWHERE = {
     "python -m bench.checks": "measures; run when its figures are published",
     "python -m bench.cuts": "measures, as root, on a machine that has nothing else to do",
     "feedback lab run writers": "the same",
+    "feedback lab run range": "a scenario; tests/lab/test_ranges.py",
     "feedback lab run standin": "a scenario; tests/lab/test_standin.py",
     "feedback drain 10.0.0.11 --then-cut 10m": "tests/master/test_orders.py; what is cut: tests/lab/test_cuts_real.py",
     "feedback cut 10.0.0.11": "tests/cli/test_orders.py, tests/lab/test_cuts_real.py",
@@ -279,6 +280,18 @@ def own_case(site: Site) -> None:
     site["d1"].must("mkdir -p docs")
 
 
+def range_of_addresses(site: Site) -> None:
+    """The page's services behind those that are there. The lab's kernel has the older iptables only."""
+    text = configuration("ranges.md", "fwmark:7:ipv6")
+    for name in DIRECTORS:
+        director = site[name]
+        director.write("/etc/feedback/master.toml", director.read("/etc/feedback/master.toml") + text)
+        directory = "/etc/systemd/system/feedback-master.service.d"
+        director.must(f"mkdir -p {directory}")
+        director.write(f"{directory}/iptables-legacy.conf", example("examples/iptables-legacy.conf"))
+        director.must("systemctl daemon-reload && systemctl restart feedback-master")
+
+
 COLUMNS = (
     r"Prot LocalAddress:Port Scheduler Flags",
     r"-> RemoteAddress:Port +Forward Weight ActiveConn InActConn +Base +Target +Load +Cap/s +Age State",
@@ -382,6 +395,16 @@ ITINERARY: tuple[Stop | Also, ...] = (
     Stop("simulate.md", "feedback record -o day.jsonl.gz", sooner="the block above it needs its file"),
     Stop("simulate.md", "feedback simulate", by_hand=own_case),
     Stop("laws.md", "feedback simulate --suite"),
+    Stop(
+        "ranges.md",
+        "feedback check",
+        on=DIRECTORS,
+        by_hand=range_of_addresses,
+        soon=("feedback steer show",),
+        shows=("mark 7 .*203.0.113.0/24 tcp 80,443,8000-8100", "iptables-legacy rules"),
+    ),
+    Stop("ranges.md", "ip route add local 203.0.113.0/24 dev lo", on=SERVERS),
+    Stop("ranges.md", "feedback steer remove", on=DIRECTORS, shows=("no mark, rule or route of ours is left",)),
     Also("feedback keys revoke rs1; systemctl reload feedback-master"),
     Also("systemctl stop feedback-master"),
     # Only now: a master that runs would make its service again meanwhile.

@@ -51,6 +51,34 @@ must "feedback-agent starts" systemctl start feedback-agent
 soon "the master hears it" 'feedback show --json | grep -q "\"state\": *\"fresh\""'
 soon "its own check, a program, has no capability and passes" 'feedback show --json | grep -q "\"up\": *true"'
 
+# Marks, policy rules and routes, from within the sandbox. This kernel has the older iptables only: a drop-in.
+cp /etc/feedback/master.toml before.toml
+cat >>/etc/feedback/master.toml <<'END'
+[[service]]
+virtual = "fwmark:7"
+match = ["203.0.113.0/24 tcp 80", "2001:db8:9::/64 tcp 443"]
+[[service]]
+virtual = "fwmark:7:ipv6"
+END
+must "feedback-master takes a range" systemctl reload feedback-master
+soon "without the drop-in it says that nothing can mark" 'journalctl --no-pager -u feedback-master | grep -q "steer-failed.*nothing here can mark packets"'
+mkdir -p /etc/systemd/system/feedback-master.service.d
+cp /opt/feedback/source/examples/iptables-legacy.conf /etc/systemd/system/feedback-master.service.d/
+systemctl daemon-reload
+must "feedback-master starts with the drop-in" systemctl restart feedback-master
+soon "the master marks IPv4" 'iptables-legacy-save -t mangle | grep -q "^-A feedback-steer -d 203.0.113.0/24 .*0x7/0xffffffff"'
+soon "the master marks IPv6" 'ip6tables-legacy-save -t mangle | grep -q "^-A feedback-steer -d 2001:db8:9::/64 .*0x7/0xffffffff"'
+must "with policy rules" sh -c 'ip rule | grep -q "fwmark 0x7 lookup 7433" && ip -6 rule | grep -q "fwmark 0x7 lookup 7433"'
+must "and routes" sh -c 'ip route show table 7433 | grep -q "^local default" && ip -6 route show table 7433 | grep -q "^local default"'
+must "steer show says that all is there" feedback steer show
+must "what is undone" ip rule del fwmark 7
+soon "is back" 'ip rule | grep -q "fwmark 0x7 lookup 7433"'
+must "steer remove" feedback steer remove
+must "leaves nothing" sh -c '! { iptables-legacy-save; ip6tables-legacy-save; ip rule; ip -6 rule; } | grep -E "feedback|fwmark"'
+cp before.toml /etc/feedback/master.toml
+rm /etc/systemd/system/feedback-master.service.d/iptables-legacy.conf
+systemctl daemon-reload
+
 # What is made while a daemon runs is hidden from it when it starts again.
 must "feedback-master and sync start again" systemctl restart feedback-master feedback-sync
 soon "the master hears the agent again" 'feedback show --json | grep -q "\"state\": *\"fresh\""'

@@ -37,6 +37,7 @@ from feedback.master.shell.link import Link
 from feedback.master.shell.recording import line
 from feedback.master.shell.statefile import StateFile
 from feedback.master.shell.status import of_master
+from feedback.master.shell.steering import Steering
 from feedback.master.standins import StandIns
 from feedback.master.state import StateError
 from feedback.model import DestinationKey, Edit, RemoveService, ServiceKey, SetDestination, Snapshot
@@ -47,6 +48,7 @@ from feedback.ops.feed import Feed
 from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
 from feedback.ops.role import Role, RoleFile, RoleSaid
+from feedback.ops.tasks import Tasks
 from feedback.web.view import View
 from feedback.wire import Report
 
@@ -59,6 +61,7 @@ ERROR_LOG_SECONDS = 10.0  # the same failure is said again after this
 RECORDERS_MAX = 4
 TURN_SECONDS_LEAST = 0.02  # from one turn to the next, however many checks change their verdict
 PROBE_SECONDS = 0.05  # so late a check may go out
+ASKED = ("status", "record", "events", "steer", "steer-remove")
 NODEST = "expire_nodest_conn"  # under net.ipv4.vs
 NOT_SAVED = "it could not be written to the disk, which is tried again: a master that restarts before does not know it"
 
@@ -87,6 +90,7 @@ class Daemon:
         self._role_file = RoleFile(self._config.role) if self._config.role else None
         self._role = RoleSaid(Role.ACTIVE)
         self._events, self._watcher = Ring(f"{time.time():.3f}"), Watcher()
+        self._tasks = Tasks(self._log, self._failed)
         self._stir = asyncio.Event()  # ends the sleep between two turns
 
     async def run(self) -> None:
@@ -119,6 +123,9 @@ class Daemon:
                 await self._open_pages(stack)
                 self._open_cutter()
                 stack.callback(self._close_cutter)
+                self._steering = Steering(self._config, self._tell, self._complain)
+                self._tasks.start(self._steering.run(), "steering")
+                stack.push_async_callback(self._tasks.close)
                 systemd.ready(self._status())
                 self._tell("started", listen=" ".join(self._config.listen), ownership=self._config.ownership)
                 await self._work(stop)
@@ -140,6 +147,12 @@ class Daemon:
         except OSError as error:
             self._log.error("pages-failed", listen=self._config.http.listen, reason=error.strerror, note="none served")
         stack.callback(server.close)
+
+    def _failed(self, name: str, reason: str) -> None:
+        """A fault of ours in what runs beside the turns: it is begun again."""
+        self._counters["faults"] += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(ERROR_LOG_SECONDS, lambda: self._tasks.start(self._steering.run(), name))
 
     def _view(self) -> View:
         now = time.monotonic()
@@ -487,6 +500,7 @@ class Daemon:
         self._config = config
         self._let_flows_go()
         self._open_cutter()
+        self._steering.follow(config)
         self._tell("reloaded", path=str(self._path))
         self._note_left(before)
 
@@ -500,11 +514,16 @@ class Daemon:
 
     def _answer(self, request: dict[str, Any]) -> Answer:
         command = request.get("command")
-        if command not in ("status", "record", "events", *commands.COMMANDS):
-            words = ", ".join(("status", "record", "events", *commands.COMMANDS))
+        if command not in (*ASKED, *commands.COMMANDS):
+            words = ", ".join((*ASKED, *commands.COMMANDS))
             return {"error": f"unknown command {command!r}: expected one of {words}"}
         if command == "events":
             return self._events.since(*_since(request))
+        if command in ("steer", "steer-remove"):  # in either role
+            if command == "steer-remove":
+                self._steering.remove()
+                self._tell("steer-removal", by=asking.get().who(request.get("sudo_user")))
+            return {"schema": commands.SCHEMA, **self._steering.told()}
         if self._role.role is not Role.ACTIVE:
             peer = self._role.peer or "the other director"
             return {"error": f"this director is the standby: ask the active one, {peer} ({self._role.reason})"}

@@ -52,6 +52,9 @@ KINDS = (
     "order-given",
     "order-lifted",
     "order-expired",
+    "steered",
+    "steer-mended",
+    "steer-removal",
 )
 
 

@@ -1,0 +1,179 @@
+"""`feedback steer`: what leads packets for addresses that the director does not have to IPVS; show it, remove it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from feedback.cli.asking import ask, directory_option, json_option, told
+from feedback.cli.errors import Failure, Unreachable
+from feedback.config import MASTER_PATH
+
+if TYPE_CHECKING:
+    from feedback.config import MasterConfig
+    from feedback.steer.keeper import Keeper
+
+WAIT_SECONDS, LONGEST_SECONDS = 0.2, 30.0
+
+
+@click.group()
+def steer() -> None:
+    """Ranges of addresses and ports as one service: show or remove what leads their packets to IPVS.
+
+    A director drops or forwards a packet for an address that it does not have. To balance a whole range, a packet
+    gets a firewall mark on its way in, a policy rule looks marked packets up in a table where every address is local,
+    and IPVS has a service for the mark. `match` in master.toml asks for all that:
+
+    \b
+    [[service]]
+    virtual = "fwmark:7"
+    match = ["203.0.113.0/24 tcp 80,443,8000-8100"]
+
+    The master makes it on both directors, in either role; so at a takeover nothing of it has to move. What somebody
+    undoes is back within 5 seconds. It is a table lvs_feedback (nftables) or a chain feedback-steer in mangle
+    (iptables), and rules and routes with protocol 251: nothing else is ever touched. The router needs a route for the
+    range to an address that goes with the active role: see docs/ranges.md.
+    """
+
+
+@steer.command()
+@directory_option
+@json_option
+def show(directory: Path, as_json: bool) -> None:
+    """Show each mark with what gets it, and whether the kernel has all that it needs.
+
+    Reads master.toml and the kernel, as root; asks the master whether it keeps it so. Exit status 1 if something is
+    missing.
+    """
+    config = _config(directory)
+    document = _document(config)
+    if as_json:
+        told(document)
+    else:
+        click.echo("\n".join(_lines(document)))
+    if document["missing"]:
+        raise Failure(f"{len(document['missing'])} things are missing" if not as_json else document["missing"][0])
+
+
+@steer.command()
+@directory_option
+@json_option
+def remove(directory: Path, as_json: bool) -> None:
+    """Remove every mark, rule and route of ours on this director, and leave what others made as it is.
+
+    A master that runs does it, and makes nothing again until it is started or reloaded; without one it is done from
+    here, as root. To be rid of it for good, take `match` out of master.toml first. The other director has its own.
+    """
+    config = _config(directory)
+    try:
+        answer = ask(config.control, "steer-remove")
+    except Unreachable:
+        by, problem = "here", _remove(config)
+    else:
+        by, problem = "master", _wait(config, answer)
+    if problem:
+        raise Failure(f"not removed: {problem}")
+    if as_json:
+        told({"removed": True, "by": by})
+    else:
+        until = "; a start or a reload of the master makes them again" if by == "master" else ""
+        click.echo(f"no mark, rule or route of ours is left{until}")
+
+
+def _config(directory: Path) -> MasterConfig:
+    from feedback.config import ConfigError, MasterConfig, load
+
+    try:
+        return load(directory / MASTER_PATH.name, MasterConfig)
+    except ConfigError as error:
+        raise Failure(str(error)) from None
+
+
+def keeper(config: MasterConfig) -> Keeper:
+    """The one that the master of this configuration has, to look through."""
+    from feedback.config import marks
+    from feedback.master.shell.steering import memory
+    from feedback.steer.keeper import Keeper
+    from feedback.steer.routing import Place
+
+    place = Place(config.steer.table, config.steer.priority)
+    made = Keeper(memory(config), config.steer.firewall, place, config.netns)
+    made.want(marks(config))
+    return made
+
+
+def _document(config: MasterConfig) -> dict[str, Any]:
+    from feedback.config import marks
+    from feedback.ipvs import IpvsError
+    from feedback.steer.errors import SteerError
+
+    try:
+        looked = keeper(config)
+        firewall, _ = looked.seen()
+        missing = looked.lacking()
+    except (SteerError, IpvsError) as error:
+        raise Failure(str(error)) from None
+    return {
+        "firewall": firewall,
+        "table": config.steer.table,
+        "priority": config.steer.priority,
+        "marks": [{"mark": mark, "match": list(map(str, matches))} for mark, matches in sorted(marks(config).items())],
+        "missing": list(missing),
+        "master": _master(config),
+    }
+
+
+def _master(config: MasterConfig) -> dict[str, Any]:
+    """Its word, or why there is none."""
+    try:
+        answer = ask(config.control, "steer")
+    except Failure as error:  # Unreachable too
+        return {"state": "unknown", "settled": False, "problem": error.message}
+    return {name: answer[name] for name in ("state", "settled", "problem")}
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    if not document["marks"]:
+        return ["no service has a match: nothing is steered"]
+    lines = []
+    for mark in document["marks"]:
+        lines += [f"mark {mark['mark']:<6} {match}" for match in mark["match"]]
+    lines.append(
+        f"table {document['table']}, policy rules at {document['priority']}, {document['firewall'] or 'no'} rules"
+    )
+    master = document["master"]
+    words = {
+        "kept": "the master keeps them" if master["settled"] else "the master makes them just now",
+        "removed": "removed by `feedback steer remove`: a start or a reload of the master makes them again",
+        "none": "the master has another configuration: systemctl reload feedback-master",
+        "unknown": "no master keeps them",
+    }[master["state"]]
+    lines.append(f"{words}: {master['problem']}" if master["problem"] else words)
+    return [*lines, *(f"missing: {what}" for what in document["missing"])]
+
+
+def _wait(config: MasterConfig, answer: dict[str, Any]) -> str:
+    """Until the master has done it: why not, or nothing."""
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while not answer["settled"] and not answer["problem"]:
+        if time.monotonic() > deadline:
+            return f"the master has not done it after {LONGEST_SECONDS:.0f} s"
+        time.sleep(WAIT_SECONDS)
+        answer = ask(config.control, "steer")
+    return str(answer["problem"])
+
+
+def _remove(config: MasterConfig) -> str:
+    from feedback.ipvs import IpvsError
+    from feedback.steer.errors import SteerError
+
+    try:
+        made = keeper(config)
+        made.want({})
+        made.turn()
+    except (SteerError, IpvsError) as error:
+        return str(error)
+    return ""
