@@ -8,13 +8,18 @@ from typing import Annotated
 
 import msgspec
 
-from feedback.config.strict import ConfigError, File, Positive, Strict, check_address, check_word
+from feedback.config.strict import ConfigError, File, Positive, Strict, check_address, check_network, check_word
 from feedback.model import Address, parse_endpoint
 from feedback.wire import Name
 
 SYNC_PATH = Path("/etc/feedback/sync.toml")
 
 ENGINES = ("heartbeat", "keepalived")
+UNSUITABLE = {  # tables for [[route]]
+    253: "is the kernel's default table",
+    255: "is the kernel's table of local addresses",
+    7433: "is the master's table, where packets with a mark would be dropped",
+}
 MODES = ("relay", "multicast", "off")
 TRACKING = ("auto", "off")
 
@@ -33,6 +38,14 @@ class AddressConfig(Strict, frozen=True):
 
     address: str
     interface: Annotated[str, msgspec.Meta(min_length=1, max_length=15)]
+
+
+class RouteConfig(Strict, frozen=True):
+    """A range that goes with the active role: a blackhole route in a table in which no packet is looked up, for a
+    routing daemon to announce."""
+
+    to: Annotated[str, msgspec.Meta(max_length=64)]
+    table: Annotated[int, msgspec.Meta(ge=1, le=2**32 - 1)] = 74
 
 
 class Timing(Strict, frozen=True):
@@ -77,6 +90,7 @@ class SyncConfig(File, frozen=True):
     peer: Name
     link: Annotated[tuple[LinkConfig, ...], msgspec.Meta(min_length=1, max_length=8)]
     address: Annotated[tuple[AddressConfig, ...], msgspec.Meta(max_length=256)] = ()
+    route: Annotated[tuple[RouteConfig, ...], msgspec.Meta(max_length=256)] = ()
     secret: Path = Path("/etc/feedback/pair.key")
     priority: Annotated[int, msgspec.Meta(ge=0, le=255)] = 100
     failback: bool = False
@@ -122,8 +136,22 @@ class SyncConfig(File, frozen=True):
             raise ConfigError(f"{source}: address: none: name the VIPs that go with the active role")
         if self.engine == "keepalived" and self.address:
             raise ConfigError(f'{source}: address: with engine "keepalived" it moves the addresses: remove these')
+        _check_routes(self.route, source)
         for i, text in enumerate(self.reach):
             check_address(text, f"{source}: reach[{i}]")
+
+
+def _check_routes(routes: tuple[RouteConfig, ...], source: str) -> None:
+    seen = set()
+    for i, route in enumerate(routes):
+        network = check_network(route.to, f"{source}: route[{i}].to")
+        if network.prefixlen == 0:
+            raise ConfigError(f"{source}: route[{i}].to: {network}: name the range, not everything")
+        if route.table in UNSUITABLE:
+            raise ConfigError(f"{source}: route[{i}].table: {route.table}: {UNSUITABLE[route.table]}")
+        if (network, route.table) in seen:
+            raise ConfigError(f"{source}: route[{i}].to: {network} is there twice")
+        seen.add((network, route.table))
 
 
 def _endpoint(text: str, where: str) -> tuple[Address, int]:

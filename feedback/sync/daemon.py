@@ -17,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from feedback.sync import doctor, report
 from feedback.sync.addresses.network import Network
 from feedback.sync.addresses.packets import Answer, Claim
 from feedback.sync.addresses.plan import VirtualAddress, foreign, foreign_advice
+from feedback.sync.addresses.routes import Routes
 from feedback.sync.addresses.tenure import Tenure
 from feedback.sync.conntrack.tracking import Tracking
 from feedback.sync.election import heartbeat
@@ -117,6 +118,9 @@ class Daemon:
             stack.callback(self._network.close)
             moves = self._network if c.engine == "heartbeat" else None
             self._tenure = Tenure(moves, RoleFile(c.role), c.peer, now)
+            self._routes = Routes([(ip_network(r.to), r.table) for r in c.route], c.role.with_suffix(".routes"))
+            self._routes.open()
+            stack.callback(self._routes.close)
             kernel = stack.enter_context(Client())
             self._replication = self._open_replication(kernel)
             if self._replication is not None:
@@ -287,6 +291,7 @@ class Daemon:
             self._engine.receive_interface(interface, self._network.link_up(interface), at)
         if self._tenure.active or self._engine.role is Role.STANDBY:
             self._tenure.mend()
+            self._routes.follow(self._tenure.active)
         self._engine.receive_installed(self._tenure.installed())
         self._tenure.say_again()
         if self._tracking is not None and self._tracking.look():
@@ -328,9 +333,11 @@ class Daemon:
                     self._tracking.take_over()
                 self._engine.receive_installed(True)
                 self._carrier.lead()
+                self._routes.follow(True)
                 self._log.info("resumed" if resumed else "took-over", reason=reason, term=term, act_ms=self._act_ms())
             case StepDown(reason):
                 self._tenure.end(reason, self._engine.status(at).term)
+                self._routes.follow(False)
                 self._engine.receive_installed(self._tenure.installed())
                 self._follow()
                 self._log.info("stepped-down", reason=reason)
@@ -476,6 +483,7 @@ class Daemon:
             replica=self._carrier.status(at),
             tracking=None if self._tracking is None else self._tracking.status(),
             installed={str(p.address.address) for p in self._network.installed()},
+            routes=[self._routes.installed(ip_network(r.to), r.table) for r in self._config.route],
             act_ms=self._act_ms(),
             counters={
                 "links": dict(self._links.counters),
@@ -498,9 +506,10 @@ class Daemon:
         return {"schema": report.SCHEMA, "findings": told, "verdict": doctor.verdict(findings)}
 
     def _problems(self) -> tuple[str, ...]:
+        routes = (f"[[route]]: {self._routes.problem}",) if self._routes.problem else ()
         if self._config.replication.mode == "multicast":
-            return (multicast.WARNING,)
-        return self._replication.problems() if self._replication else ()
+            return (multicast.WARNING, *routes)
+        return (*(self._replication.problems() if self._replication else ()), *routes)
 
     def _act_ms(self) -> float | None:
         seconds = self._tenure.acted_seconds

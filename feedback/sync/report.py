@@ -37,10 +37,11 @@ def of_status(
     replica: dict[str, Any],
     tracking: dict[str, Any] | None,
     installed: set[str],
+    routes: list[bool],
     act_ms: float | None,
     counters: dict[str, Any],
 ) -> dict[str, Any]:
-    """`installed`: the addresses that this host has."""
+    """`installed`: the addresses that this host has; `routes`: of each [[route]], whether it is here."""
     heard = {link.link: link.age_seconds for link in status.links}
     return {
         "schema": SCHEMA,
@@ -64,6 +65,10 @@ def of_status(
         "addresses": [
             {"address": a.address, "interface": a.interface, "installed": a.address.partition("/")[0] in installed}
             for a in config.address
+        ],
+        "routes": [
+            {"to": route.to, "table": route.table, "installed": here}
+            for route, here in zip(config.route, routes, strict=True)
         ],
         "replica": replica,
         "tracking": tracking,
