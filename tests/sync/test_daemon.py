@@ -221,6 +221,32 @@ def test_a_planned_handover_exchanges_the_roles(site: Site) -> None:
     assert site.d1.run("status").returncode == 0
 
 
+def test_a_range_goes_with_the_active_role(site: Site) -> None:
+    for d in site.directors:
+        path = site.directory / f"{d.name}.toml"
+        path.write_text(f'{path.read_text()}\n[[route]]\nto = "203.0.113.0/24"\n')
+
+    def announced() -> list[bool]:
+        command = ["route", "show", "table", "all", "type", "blackhole"]
+        shown = [
+            subprocess.run(["ip", "-n", d.netns, *command], capture_output=True, text=True) for d in site.directors
+        ]
+        return ["203.0.113.0/24 table 74 proto 252" in told.stdout for told in shown]
+
+    site.both()
+    site.until(lambda: announced() == [True, False], "the active one alone does not announce it")
+    site.d1.kill(signal.SIGTERM)
+    site.d1.start()  # a restart withdraws nothing
+    for _ in range(20):
+        assert announced() == [True, False]
+        time.sleep(0.1)
+    site.until(lambda: site.d2.status()["replica"]["state"] == "complete", "d2 is not complete again")
+    assert site.d1.run("handover").returncode == 0, site.logs()
+    site.until(lambda: announced() == [False, True], "it did not go with the role")
+    site.until(lambda: site.d2.status()["routes"][0]["installed"], "the active one does not say so")
+    assert "announced here" in site.d2.run("status").stdout and "announced here" not in site.d1.run("status").stdout
+
+
 def test_a_cut_link_is_survived_and_said(site: Site) -> None:
     site.both()
     site.ip(site.d1.netns, "link set link1 down")

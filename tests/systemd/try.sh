@@ -36,12 +36,15 @@ peer = "10.0.0.2:7434"
 [[address]]
 address = "10.0.0.100/32"
 interface = "eth0"
+[[route]]
+to = "203.0.113.0/24"
 [timing]
 start_seconds = 0.5
 END
 must "feedback-sync starts" systemctl start feedback-sync
 must "feedback-master starts" systemctl start feedback-master
 soon "sync takes its address" 'ip address show eth0 | grep -q 10.0.0.100/32'
+soon "sync has its range announced" 'ip route show table 74 | grep -q "blackhole 203.0.113.0/24"'
 soon "the master makes its service" 'grep -q "TCP  0A000064:0050" /proc/net/ip_vs'
 must "sync wrote the kernel's sysctls" grep -qx 10 /proc/sys/net/ipv4/vs/sync_refresh_period
 
