@@ -1,4 +1,4 @@
-"""A fault of our own, as an operator is told of it."""
+"""An internal fault, as reported to an operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the field as types: services, destinations, what the kernel says of them, and what we want of it.
+"""The field's terms as types: services, destinations, the kernel's figures for them, and what we want from it.
 
 Everything is frozen and does no I/O. Configuration types (`Service`, `Destination`) are kept apart from what the kernel
 counts (`Counters`, `DestinationEntry`), so that writing back what was read can never write a counter. Keys are types:

@@ -1,4 +1,4 @@
-"""The last words on the sessions of one real server's applications. Pure.
+"""The latest session values of one real server's applications. Pure.
 
 The latest word of a session wins. A session is forgotten a minute after its last word. Where all take more than
 BYTES_MAX, the one that has said nothing for the longest is forgotten first.

@@ -135,7 +135,7 @@ def test_a_persistence_engine_needs_udp_and_persistence() -> None:
     assert to_service(parse(marked, MasterConfig).service[0]).pe_name == "sip"
     for text, said in (
         (sip, "needs persistence_seconds"),
-        (sip.replace("udp", "tcp") + "persistence_seconds = 120\n", "looks into UDP alone"),
+        (sip.replace("udp", "tcp") + "persistence_seconds = 120\n", "only works with UDP"),
         (sip.replace("sip", "h323") + "persistence_seconds = 120\n", "expected one of sip"),
     ):
         with pytest.raises(ConfigError, match=said):

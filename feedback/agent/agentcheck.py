@@ -1,4 +1,4 @@
-r"""What the agent answers to HAProxy's agent-check: `up ready 73%\n`. Pure: samples in, lines out.
+r"""The agent's answer to HAProxy's agent-check: `up ready 73%\n`. Pure: samples in, lines out.
 
 The percentage is what this server has to give, of what it is: where the service's own cgroup is known, what the
 neighbours leave it (so the answer does not chase the load that it attracts); else what is idle. Memory takes it down as

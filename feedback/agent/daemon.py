@@ -76,12 +76,12 @@ def _advice(config: AgentConfig) -> str:
     from feedback.agent.signals.holders import holders
 
     found = [
-        f"port {port} is listened on in {' and '.join(sorted(map(str, paths)))}"
+        f"port {port}: the listener is in {' and '.join(sorted(map(str, paths)))}"
         for port, paths in sorted(holders(config.ports).items())
     ]
     if not found:
         return ""
-    return f"; {', '.join(found)}: name it as service_cgroup, with all else that works for it (docs/first-director.md)"
+    return f"; {', '.join(found)}: name it as service_cgroup, with all else that serves there (docs/first-director.md)"
 
 
 def _without_socket(config: AgentConfig) -> AgentConfig:

@@ -1,4 +1,4 @@
-"""Words on sessions: those of this server's applications to the masters, those of others to where applications read.
+"""Session values: from this server's applications to the masters, and from other servers to files for applications.
 
 A server that stands in for another one is told the last words of its sessions all the time, so that it can go on where
 the other one ends. They are kept in one file for each port, PORT.json, a map from session to value, replaced by a
@@ -95,7 +95,7 @@ class Desk:
                 raise ValueError(f"more than {SPEAKERS_MAX} servers to stand in for")
             self._speakers.setdefault(said.agent, Sessions()).take(said.sessions, self._turned_at)
         except ValueError as error:  # WireError is one
-            self._complain(f"a master's word does not fit: {error}")
+            self._complain(f"a master's message is invalid: {error}")
 
     def _write(self, now: float) -> None:
         assert self._directory is not None

@@ -1,4 +1,4 @@
-"""Samples -> reports: boot, sequence, and when the next one is due. Pure: time comes with the sample.
+"""Samples -> reports, with boot, sequence, and the time of the next one. Pure: time comes with the sample.
 
 A report carries raw counters; the only decision made here is the cadence. While anything moves (CPU, connections,
 memory, waiting, an application's word) reports go at the fast interval, and for a few seconds after; at rest they go at

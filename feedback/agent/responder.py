@@ -1,4 +1,5 @@
-"""The port where HAProxy asks: accept, perhaps read a word, answer, close. It never waits: the agent's poll() does.
+"""The port for HAProxy's agent-check: accept, perhaps read a word, answer, close. It never waits: the agent's poll()
+does.
 
 The protocol has no authentication, so who may ask is a list of networks, and nobody else gets a byte. A client that
 wants one service's answer sends its port at once; one that says nothing within a tenth of a second gets the server's.
@@ -43,7 +44,7 @@ class Responder:
             self._socket = socket.create_server((str(address), port), family=family, backlog=64)
         except OSError as error:
             reason = error.strerror.lower() if error.strerror else str(error)
-            raise SignalError(f"agent_check.listen: {listen}: {reason}: `ss -lntp` tells who listens") from None
+            raise SignalError(f"agent_check.listen: {listen}: {reason}: `ss -lntp` shows who listens") from None
         self._socket.setblocking(False)
         self.port = int(self._socket.getsockname()[1])
 

@@ -1,4 +1,4 @@
-"""The agent's link to one master: an encrypted socket that carries the newest report or nothing, or words on sessions.
+"""The agent's link to one master: an encrypted socket that carries the newest report or nothing, or session values.
 
 Owns the socket, its back-off, and what the operator is told of it; knows nothing of what a report means. Nothing stale
 is ever queued: CONFLATE keeps only the newest report, IMMEDIATE queues none while there is no connection, and
@@ -74,7 +74,7 @@ _EVENTS = (
 
 _REFUSALS: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "this agent's key is not enrolled there: feedback keys enroll, on the director",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what listens there does not speak CURVE: is it a master?",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the listener there does not speak CURVE: is it a master?",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "handshake failed: is master.public_key this master's? feedback keys show",
 }
 
@@ -145,7 +145,7 @@ class Uplink:
             self._open()
         except zmq.ZMQError as error:  # no descriptors left: there may be some later
             self.close()
-            self._refused(f"no socket can be made here: {error.strerror}")
+            self._refused(f"cannot make a socket: {error.strerror}")
             self._retry_at = now + RETRY_SECONDS
 
     def _open(self) -> None:
@@ -179,7 +179,7 @@ class Uplink:
         try:
             reply = wire.decode_reply(data)
         except wire.WireError as error:
-            self._refused(f"its reply does not fit: {error}")
+            self._refused(f"its reply is invalid: {error}")
             return
         if not reply.accepted:
             self._refused(reply.reason)

@@ -1,4 +1,4 @@
-"""Configuration: one file for each daemon, TOML, strict. What a key means is said in docs/configuration.md."""
+"""Configuration: one strict TOML file for each daemon. docs/configuration.md says what each key means."""
 
 from feedback.config.agent import AGENT_PATH, AgentCheckConfig, AgentConfig, MasterLink
 from feedback.config.exporter import Exporter

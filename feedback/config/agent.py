@@ -1,4 +1,4 @@
-"""agent.toml: what a real server's agent is told."""
+"""agent.toml: the configuration of a real server's agent."""
 
 from __future__ import annotations
 

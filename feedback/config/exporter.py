@@ -1,4 +1,4 @@
-"""What the master asks of a server's metrics exporter, where no agent of ours may run."""
+"""How the master reads a server's metrics exporter where no agent of ours may run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""master.toml: services, destinations and guards of a director, and how they become the model's words."""
+"""master.toml: services, destinations and guards of a director, and how they become the model's types."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class MasterConfig(File, frozen=True):
             where = f"{source}: service[{i}]"
             key = service_key(service, where)
             if key in seen:
-                raise ConfigError(f"{where}.virtual: {key} is there twice")
+                raise ConfigError(f"{where}.virtual: {key} is listed twice")
             seen.add(key)
             if key.fwmark in CHECK_MARKS:
                 marks = f"{CHECK_MARKS.start:#x} to {CHECK_MARKS.stop - 1:#x}"
@@ -219,7 +219,7 @@ class MasterConfig(File, frozen=True):
         check = self.check_of(service)
         portless = [d for d in service.destination if not (d.check_port or d.port)] or not service.destination
         if check is not None and not check.port and not service_key(service).port and portless:
-            raise ConfigError(f"{where}.check: needs a port: a service without one does not tell it")
+            raise ConfigError(f"{where}.check: needs a port, since the service has none")
         if check is not None and check.through == "service":
             self._check_through(service, where)
 
@@ -307,7 +307,7 @@ def _check_destinations(service: ServiceConfig, where: str) -> None:
         check_word(destination.pool, {"service", "spill"}, f"{here}.pool")
         made = to_destination(destination, service, here)
         if made.key in seen:
-            raise ConfigError(f"{here}.address: {made.key} is there twice")
+            raise ConfigError(f"{here}.address: {made.key} is listed twice")
         seen.add(made.key)
     _check_stand_ins(service, where)
 
@@ -320,11 +320,13 @@ def _check_stand_ins(service: ServiceConfig, where: str) -> None:
         here, text = f"{where}.destination[{j}].stand_in", destination.stand_in
         address = check_address(text, here)
         if address not in of:
-            raise ConfigError(f"{here}: {text} is no destination of this service: add it, it gets nothing until then")
+            raise ConfigError(
+                f"{here}: {text} is no destination of this service: add it (it gets nothing until it is needed)"
+            )
         if address == check_address(destination.address, here):
             raise ConfigError(f"{here}: {text} is this destination itself")
         if of[address] is not None:
-            raise ConfigError(f"{here}: {text} has a stand-in itself: nobody stands in for a stand-in")
+            raise ConfigError(f"{here}: {text} has a stand-in itself: a stand-in cannot have one")
 
 
 def stand_ins(config: MasterConfig) -> dict[tuple[Address, int], frozenset[Address]]:
@@ -352,7 +354,7 @@ def _check_failure(service: ServiceConfig, ownership: str, where: str) -> None:
         if ownership == "weights":
             raise ConfigError(f'{here}: {word!r}: with ownership "weights" only the owner removes: `feedback doctor`')
         if service.check is None:
-            raise ConfigError(f"{here}: {word!r}: needs [service.check], which finds out that a destination fails")
+            raise ConfigError(f"{here}: {word!r}: needs [service.check], which detects that a destination fails")
         if word == OnFailure.CUT and service_key(service).protocol is not Protocol.TCP:
             raise ConfigError(f'{here}: "cut": only clients of a TCP service can be told: "remove" ends the flows')
 
@@ -426,12 +428,12 @@ def to_service(config: ServiceConfig, where: str = "service") -> Service:
 
 
 def _check_engine(config: ServiceConfig, key: ServiceKey, where: str) -> None:
-    """What would have no effect is refused: ip_vs_pe_sip.c looks into UDP alone, and into persistent services."""
+    """What would have no effect is refused: ip_vs_pe_sip.c only works with UDP, and into persistent services."""
     check_word(config.pe or "", ENGINES, f"{where}.pe")
     if not config.persistence_seconds:
         raise ConfigError(f"{where}.pe: {config.pe}: needs persistence_seconds, the longest pause within a call")
     if key.protocol not in (None, Protocol.UDP):
-        raise ConfigError(f"{where}.pe: {config.pe}: looks into UDP alone, and {key} is {key.protocol}")
+        raise ConfigError(f"{where}.pe: {config.pe}: only works with UDP, and {key} is {key.protocol}")
 
 
 def to_destination(config: DestinationConfig, service: ServiceConfig, where: str = "destination") -> Destination:

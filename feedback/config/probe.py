@@ -1,4 +1,4 @@
-"""What the master asks about destinations: its own health checks, and agents that speak HAProxy's agent-check."""
+"""The master's probes of destinations: its own health checks, and agents that speak HAProxy's agent-check."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ class Check(Strict, frozen=True):
         check_word(self.type, KINDS, f"{where}.type")
         check_word(self.through, {"rip", "service"}, f"{where}.through")
         if self.through == "service" and self.type == "exec":
-            raise ConfigError(f"{where}.through: a program of exec sends its own packets: it cannot go by the service")
+            raise ConfigError(
+                f"{where}.through: an exec program sends its own packets: they cannot go through the service"
+            )
         for key, kinds in OWN.items():
             if self.type not in kinds and getattr(self, key) != _DEFAULTS[key]:
                 told = " or ".join(f'"{kind}"' for kind in sorted(kinds))
@@ -99,11 +101,11 @@ class Check(Strict, frozen=True):
             raise ConfigError(f"{where}.command: exec needs one, with an absolute path first")
         for key in ("send", "expect", "quit"):
             if any(ord(sign) > 0xFF for sign in getattr(self, key)):
-                raise ConfigError(f"{where}.{key}: {getattr(self, key)!r}: each sign is a byte, up to U+00FF")
+                raise ConfigError(f"{where}.{key}: {getattr(self, key)!r}: each character is a byte, up to U+00FF")
         if self.type == "udp" and not self.send:
-            raise ConfigError(f"{where}.send: udp needs it: nobody answers to nothing")
+            raise ConfigError(f"{where}.send: udp needs it: a server answers only a request")
         if not self.reply and self.expect:
-            raise ConfigError(f"{where}.reply: false expects nothing: leave out expect")
+            raise ConfigError(f"{where}.reply: with false nothing is expected: leave out expect")
         if self.type == "dns":
             self._check_dns(where)
         self._check_http(where)
@@ -115,14 +117,14 @@ class Check(Strict, frozen=True):
         except ImportError:
             raise ConfigError(f"{where}.type: dns needs dnspython: pip install 'lvs-feedback[director]'") from None
         if not self.name:
-            raise ConfigError(f"{where}.name: dns needs it: the name that is asked for")
+            raise ConfigError(f"{where}.name: dns needs it: the name to query")
         try:
             name.from_text(self.name)
             kind = rdatatype.from_text(self.record)
         except (exception.DNSException, ValueError) as error:
-            raise ConfigError(f"{where}: {self.name!r}, {self.record!r}: cannot be asked for: {error}") from None
+            raise ConfigError(f"{where}: {self.name!r}, {self.record!r}: cannot be queried: {error}") from None
         if rdatatype.is_metatype(kind):
-            raise ConfigError(f"{where}.record: {self.record!r}: is no record")
+            raise ConfigError(f"{where}.record: {self.record!r}: is no record type")
 
     def _check_http(self, where: str) -> None:
         for name in ("path", "host"):

@@ -1,4 +1,4 @@
-"""What every configuration file shares: strict TOML -> types, and errors of one line that name file, key and remedy.
+"""Shared by every configuration file: strict TOML -> types, and one-line errors that name file, key and remedy.
 
 An unknown key, a wrong type or a value out of range is refused, and nothing is guessed. Reading the file is the only
 I/O here.
@@ -71,7 +71,7 @@ def convert(text: str, kind: type[S], source: str) -> S:
     except ValueError as error:  # tomllib's own, and int()'s of a number with thousands of digits
         raise ConfigError(f"{source}: not TOML: {printable(str(error))}") from None
     except RecursionError:
-        raise ConfigError(f"{source}: not TOML that can be read: nested too deeply") from None
+        raise ConfigError(f"{source}: not readable TOML: nested too deeply") from None
 
 
 def _path_hook(kind: type, value: object) -> object:

@@ -128,14 +128,16 @@ class SyncConfig(File, frozen=True):
             try:
                 made = ip_interface(entry.address)
             except ValueError:
-                raise ConfigError(f"{where}: {entry.address!r}: expected ADDRESS/PREFIX, as 10.0.0.100/32") from None
+                raise ConfigError(f"{where}: {entry.address!r}: expected ADDRESS/PREFIX, like 10.0.0.100/32") from None
             if made.ip in seen:
-                raise ConfigError(f"{where}: {made.ip} is there twice")
+                raise ConfigError(f"{where}: {made.ip} is listed twice")
             seen.add(made.ip)
         if self.engine == "heartbeat" and not self.address:
-            raise ConfigError(f"{source}: address: none: name the VIPs that go with the active role")
+            raise ConfigError(f"{source}: address: none: name the VIPs that move with the active role")
         if self.engine == "keepalived" and self.address:
-            raise ConfigError(f'{source}: address: with engine "keepalived" it moves the addresses: remove these')
+            raise ConfigError(
+                f'{source}: address: with engine "keepalived" keepalived moves the addresses: remove these'
+            )
         _check_routes(self.route, source)
         for i, text in enumerate(self.reach):
             check_address(text, f"{source}: reach[{i}]")

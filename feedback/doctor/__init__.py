@@ -1,4 +1,4 @@
-"""What is wrong on this machine, and the command that mends it. Pure: facts in, findings out; the command collects.
+"""What is wrong on this machine, and the command that fixes it. Pure: facts in, findings out; the command collects.
 
 `kernel` judges IPVS's settings and table, `firewall` what stands beside it, `steering` marks and ranges, `neighbours`
 who answers ARP, and `daemons` what runs here and whom it hears.

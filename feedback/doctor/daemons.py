@@ -16,7 +16,7 @@ FORGOTTEN_SECONDS = 86400.0  # an order without an end is mentioned after a day
 def examine(facts: Facts) -> Iterator[Finding]:
     yield from _configurations(facts)
     for path in facts.unreadable:
-        what = f"{path}: belongs to another user than the daemons', feedback: they cannot read it"
+        what = f"{path}: does not belong to the daemons' user, feedback: they cannot read it"
         yield Finding(Level.ERROR, "keys", what, f"chown feedback {path}")
     yield from _clock(facts)
     if facts.directs:
@@ -48,7 +48,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _clock(facts: Facts) -> Iterator[Finding]:
     if facts.clock_synchronised is False:
-        what = "the clock is not synchronised: orders end by it, on both directors, and logs cannot be compared"
+        what = "the clock is not synchronised: orders end at the wrong time on a director, and logs cannot be compared"
         yield Finding(Level.WARNING, "clock", what, "timedatectl set-ntp true   (or start chrony)")
 
 
@@ -61,13 +61,13 @@ def _master(facts: Facts) -> Iterator[Finding]:
         return
     age = status.get("decision_age_seconds")
     if age is not None and age > SILENT_SECONDS:
-        what = f"the master has decided nothing for {age:.0f} s: weights stay as they are"
+        what = f"the master has made no decision for {age:.0f} s: weights stay as they are"
         yield Finding(Level.ERROR, "master", what, "journalctl -u feedback-master")
     if status.get("reload", {}).get("good") is False:
-        what = "the last reload was refused: what was in force before still is"
+        what = "the last reload was refused: the old configuration is in force"
         yield Finding(Level.WARNING, "master", what, "feedback check; then: systemctl reload feedback-master")
     for left in status.get("left", ()):
-        what = f"{left}: was made by this master, is not in its file any more, and goes on with its last weights"
+        what = f"{left}: was made by this master, is no longer in its file, and keeps its last weights"
         mend = f"{removal(ServiceKey.parse(left))}   (or for all: remove_unlisted = true in master.toml, and reload)"
         yield Finding(Level.WARNING, "service", what, mend)
 
@@ -101,14 +101,14 @@ def _agent(facts: Facts, address: str, d: dict[str, Any]) -> Finding | None:
 
 
 def _checks(status: dict[str, Any]) -> Iterator[Finding]:
-    """What checks warn of, once for a real server; and what keeps them from being made, once."""
+    """What checks warn of, once for a real server; and what prevents them, once."""
     unasked: dict[str, tuple[str, str]] = {}
     for service in status["services"]:
         for d in service["destinations"]:
             if d.get("check") and (found := d["check"].get("unasked")):
                 unasked.setdefault(found["mend"], (found["reason"], d["address"]))
     for mend, (reason, destination) in unasked.items():
-        yield Finding(Level.ERROR, "check", f"the check of {destination} is not made: {reason}", mend)
+        yield Finding(Level.ERROR, "check", f"the check of {destination} cannot run: {reason}", mend)
     warned = {
         (d["address"].rpartition(":")[0].strip("[]"), d["check"]["warning"]): d["address"]
         for service in status["services"]
@@ -116,7 +116,7 @@ def _checks(status: dict[str, Any]) -> Iterator[Finding]:
         if d.get("check") and d["check"].get("warning")
     }
     for (address, warning), destination in sorted(warned.items()):
-        mend = f"on {address}: renew it, and reload what serves it; feedback explain {destination} shows the check"
+        mend = f"on {address}: renew it, and reload its server; feedback explain {destination} shows the check"
         yield Finding(Level.WARNING, "check", f"{address}: {warning}", mend)
 
 
@@ -126,7 +126,7 @@ def _orders(facts: Facts, status: dict[str, Any]) -> Iterator[Finding]:
         if order["until"] is None and days * 86400 > FORGOTTEN_SECONDS:
             where = order["destination"] or order["service"] or "everything"
             what = (
-                f"{where}: {order['kind']} by {order['who'] or '?'} stands for {days:.0f} d and does not end by itself"
+                f"{where}: {order['kind']} by {order['who'] or '?'} has been in force for {days:.0f} d and has no end"
             )
             word = "resume" if order["kind"] == "pause" else "undrain"
             subject = order["service"] if word == "resume" else order["destination"]

@@ -1,4 +1,4 @@
-"""What is known, and what is found: the words of the doctor. No judgement here."""
+"""The doctor's types: facts and findings. No judgement here."""
 
 from __future__ import annotations
 

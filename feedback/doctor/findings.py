@@ -20,5 +20,5 @@ def verdict(findings: Sequence[Finding]) -> str:
     """One line."""
     errors = sum(f.level is Level.ERROR for f in findings)
     if errors:
-        return f"{errors} error{'s' * (errors > 1)}: mend the first one first"
+        return f"{errors} error{'s' * (errors > 1)}: fix the first one first"
     return "nothing is wrong" + (", with the remarks above" if findings else "")

@@ -26,7 +26,7 @@ def examine(facts: Facts) -> Iterator[Finding]:
     if masqueraded and not tracks and (rule := stateful(facts.rules)) is not None:
         first = masqueraded[0].service.key
         what = (
-            f"net.ipv4.vs.conntrack=0, and the firewall looks at states ({_shown(rule.text)}): every packet of {first} "
+            f"net.ipv4.vs.conntrack=0, and the firewall is stateful ({_shown(rule.text)}): every packet of {first} "
             "and of its answers is NEW to it; with 1 they are ESTABLISHED"
         )
         mend = "sysctl -w net.ipv4.vs.conntrack=1   (on both directors, before they have connections; docs/firewall.md)"
@@ -45,7 +45,7 @@ def _routed(facts: Facts, entries: tuple[ServiceEntry, ...], *, tracks: bool) ->
         if rule is None or key.address is None or untracked(facts.rules, key):
             continue
         so = "its clients' second packet is INVALID" if tracks else "each of its clients' packets is NEW"
-        what = f"{key}: the answers go past this director, and the firewall looks at states ({_shown(rule.text)}): {so}"
+        what = f"{key}: the answers bypass this director, and the firewall is stateful ({_shown(rule.text)}): {so}"
         yield Finding(Level.ERROR if tracks else Level.WARNING, "firewall", what, _notrack(key))
 
 
@@ -61,8 +61,8 @@ def _takeover(facts: Facts, masqueraded: list[ServiceEntry]) -> Iterator[Finding
         yield Finding(Level.ERROR, "firewall", what, '[conntrack] mode = "auto" in sync.toml of both directors')
     if facts.conntrackd:
         what = (
-            f"conntrackd runs, and does not know what IPVS does: of {first} it carries answers that come from the VIP, "
-            "and its commit puts them in the place of the right ones"
+            f"conntrackd runs, but ignores IPVS: for {first} it replicates answers from the VIP, and its commit "
+            "replaces the right ones"
         )
         mend = f"Address Ignore {{ IPv{first.address.version if first.address else 4}_address {first.address} }} in the"
         yield Finding(

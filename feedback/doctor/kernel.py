@@ -47,26 +47,26 @@ def _settings(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Findi
     vs = facts.vs
     if any(e.service.persistent for e in entries) and vs.get("expire_quiescent_template") == 0:
         what = (
-            "expire_quiescent_template=0: clients of persistent services go on to a drained server, weight 0 or not; "
+            "expire_quiescent_template=0: clients of persistent services still go to a drained server, even at 0; "
             "with 1 their next connection goes elsewhere"
         )
         yield Finding(Level.WARNING, "sysctl", what, _set("expire_quiescent_template", 1))
     if vs.get("conn_reuse_mode") == 0:
         what = (
-            "conn_reuse_mode=0: a client that takes the same port again goes to its old server, drained or dead; "
+            "conn_reuse_mode=0: a client that reuses its port goes to its old server, drained or dead; "
             "with 3 it is scheduled anew"
         )
         yield Finding(Level.WARNING, "sysctl", what, _set("conn_reuse_mode", 3))
     elif vs.get("conn_reuse_mode") == 1 and _forwards(entries, Forward.ROUTE):
         what = (
-            "conn_reuse_mode=1: with direct routing a closed connection stands in FIN_WAIT for two minutes, and a "
-            "client that takes its port again goes to the same server; with 3 it is scheduled anew"
+            "conn_reuse_mode=1: with direct routing a closed connection stays in FIN_WAIT for two minutes, and a "
+            "client that reuses its port goes to the same server; with 3 it is scheduled anew"
         )
         yield Finding(Level.ADVICE, "sysctl", what, _set("conn_reuse_mode", 3))
     if vs.get("expire_nodest_conn") == 0 and facts.removes:
         what = (
-            "expire_nodest_conn=0, and on_failure removes servers: their flows are dropped in silence instead of going "
-            "on elsewhere, and revive at the server's return. The master sets it at its start"
+            "expire_nodest_conn=0, and on_failure removes servers: their flows are silently dropped instead of going "
+            "on elsewhere, and revive when the server returns. The master sets it at its start"
         )
         mend = (
             _set("expire_nodest_conn", 1) + "   (on both directors; ReadWritePaths=-/proc/sys/net/ipv4/vs in the unit)"
@@ -74,7 +74,7 @@ def _settings(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Findi
         yield Finding(Level.ERROR, "sysctl", what, mend)
     elif vs.get("expire_nodest_conn") == 0:
         what = (
-            "expire_nodest_conn=0: when a server is removed, its clients' packets are dropped in silence until their "
+            "expire_nodest_conn=0: when a server is removed, its clients' packets are silently dropped until their "
             "own timeout; with 1 they are told at once"
         )
         yield Finding(Level.ADVICE, "sysctl", what, _set("expire_nodest_conn", 1))
@@ -83,18 +83,18 @@ def _settings(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Findi
         what = f"run_estimation=0: {_still(udp)}; with 1 they move every 2 s"
         yield Finding(Level.WARNING if udp else Level.ADVICE, "sysctl", what, _set("run_estimation", 1))
     elif vs.get("est_cpulist") == "":
-        what = f"est_cpulist is empty, so no processor may count: {_still(udp)}"
-        mend = "sysctl -w net.ipv4.vs.est_cpulist=0-N   (the processors that may spend time on it)"
+        what = f"est_cpulist is empty, so no processor updates counters: {_still(udp)}"
+        mend = "sysctl -w net.ipv4.vs.est_cpulist=0-N   (the processors that may do so)"
         yield Finding(Level.WARNING if udp else Level.ADVICE, "sysctl", what, mend)
     if _limited(entries) and facts.host.get("net.ipv4.icmp_ratelimit"):
         what = (
             f"net.ipv4.icmp_ratelimit={facts.host['net.ipv4.icmp_ratelimit']}: when every server is at its threshold, "
-            "only one refusal in that many ms is sent to a client's address, the others wait for their own timeout; "
+            "only one refusal in that many ms is sent to a client's address; the others wait for their own timeout; "
             "with 0 each is told at once"
         )
         yield Finding(Level.ADVICE, "sysctl", what, "sysctl -w net.ipv4.icmp_ratelimit=0")
     if _forwards(entries, Forward.MASQUERADE) and facts.host.get("net.ipv4.ip_forward") == 0:
-        what = "net.ipv4.ip_forward=0: masquerading needs it: answers of real servers are not forwarded"
+        what = "net.ipv4.ip_forward=0: real servers' answers are not forwarded, which masquerading needs"
         yield Finding(Level.ERROR, "sysctl", what, "sysctl -w net.ipv4.ip_forward=1")
 
 
@@ -109,15 +109,15 @@ def _table(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Finding]
     most = facts.vs.get("conn_max")
     if isinstance(most, int) and held >= NEARLY_FULL * most:
         what = (
-            f"conn_max={most} and {held} connections are open or remembered: the kernel drops the packets of every new "
-            "client beyond that, in silence, and a standby keeps no copy"
+            f"conn_max={most} and {held} connections are open or remembered: beyond that the kernel silently drops the "
+            "packets of new clients, and a standby keeps no copy"
         )
         mend = _set("conn_max", max(2 * most, 2 * held)) + "   (on both directors)"
         yield Finding(Level.ERROR if held >= most else Level.WARNING, "table", what, mend)
     buckets = facts.table.most_buckets
     if buckets and held > LONG_CHAIN * buckets:
         size = f"{'at most ' if facts.table.grows else ''}{buckets} buckets"
-        what = f"{held} connections in a table of {size}: every packet looks through {held // buckets} of them"
+        what = f"{held} connections in a table of {size}: every packet searches {held // buckets} of them"
         bits = min(27, held.bit_length())
         mend = f"options ip_vs conn_tab_bits={bits} in /etc/modprobe.d/ip_vs.conf; it counts when ip_vs is loaded anew"
         yield Finding(Level.ADVICE, "table", what, mend)
@@ -145,10 +145,10 @@ def _scheduler(facts: Facts, entry: ServiceEntry) -> Iterator[Finding]:
         what = f"{service.key}: {name} looks at active connections, which UDP never has: one server gets everything"
         yield Finding(Level.ERROR, "scheduler", what, _change(facts, service, "wrr"))
     if name in BLIND:
-        what = f"{service.key}: {name} looks only whether a weight is zero: what we learn has no effect"
+        what = f"{service.key}: {name} only checks whether a weight is zero: learned weights have no effect"
         yield Finding(Level.WARNING, "scheduler", what, _change(facts, service, "wrr" if udp else "sed"))
     if name == "wrr" and not udp:
-        what = f"{service.key}: wrr looks at no connection, and begins its round anew at each change of a weight"
+        what = f"{service.key}: wrr ignores open connections, and restarts its round at each change of a weight"
         yield Finding(Level.ADVICE, "scheduler", what, _change(facts, service, "sed"))
     if name == "wlc" and not udp and _short(entry):
         fin = facts.timeouts.tcp_fin_seconds or 120
@@ -217,12 +217,12 @@ def _thresholds(facts: Facts, entry: ServiceEntry) -> Iterator[Finding]:
         first = clogged[0]
         fin = facts.timeouts.tcp_fin_seconds or 120
         what = (
-            f"{key}: {first.destination.key} is full of closed connections ({first.inactive} of "
+            f"{key}: {first.destination.key} is full because of closed connections ({first.inactive} of "
             f"{first.destination.upper}): a threshold counts them for {fin} s"
         )
         mend = f'ipvsadm --set 0 {max(10, fin // 4)} 0   (the FIN timeout), a larger upper, or thresholds = "learned"'
         yield Finding(Level.WARNING, "threshold", what, mend)
     if limited and entry.service.persistent:
-        what = f"{key}: clients of a persistent service pass its thresholds"
+        what = f"{key}: clients of a persistent service bypass its thresholds"
         mend = f'thresholds = "off" for {key} in master.toml, or no persistence'
         yield Finding(Level.ADVICE, "threshold", what, mend)

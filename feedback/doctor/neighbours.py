@@ -1,4 +1,4 @@
-"""Which interfaces answer ARP for a virtual address that is not theirs to answer for. Pure.
+"""Which interfaces wrongly answer ARP for a virtual address. Pure.
 
 Linux answers ARP for every address of the host on every interface (arp_ignore=0). On a director with two interfaces on
 one segment both answer for the VIP; the other director's look and the clients' caches then hear two MACs for it. A real
@@ -41,7 +41,7 @@ def _shared_segments(interfaces: Sequence[Interface], vips: Collection[IPv4Addre
             what = (
                 f"{' and '.join(sorted(names))} are both in {network}, and each answers ARP for {mine[0]} "
                 f"({first.name}: arp_ignore={first.ignore}, arp_announce={first.announce}): "
-                "neighbours hear two MACs for it"
+                "neighbours see two MACs for it"
             )
             yield Finding(Level.WARNING, "arp", what, MEND)
 
@@ -51,7 +51,7 @@ def _hidden(interfaces: Sequence[Interface], vips: Sequence[IPv4Address]) -> Ite
     if vips and loud:
         first = loud[0]
         what = (
-            f"{vips[0]} is on lo, and {first.name} tells the network of it (arp_ignore={first.ignore}, "
-            f"arp_announce={first.announce}): clients of a virtual address come here past the director"
+            f"{vips[0]} is on lo, and {first.name} announces it to the network (arp_ignore={first.ignore}, "
+            f"arp_announce={first.announce}): clients of a virtual address bypass the director"
         )
         yield Finding(Level.WARNING, "arp", what, MEND)

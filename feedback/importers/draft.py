@@ -1,4 +1,4 @@
-"""A service as it is read from somebody else's file, before it is ours."""
+"""A service as read from another tool's file, before it becomes ours."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def kept(drafts: list[Draft], remarks: list[Remark]) -> Imported:
     good: dict[ServiceKey, Draft] = {}
     for draft in drafts:
         if draft.key in good:
-            remarks.append(draft.remark("left out: is there twice"))
+            remarks.append(draft.remark("left out: is listed twice"))
         elif _mended(draft, remarks):
             good[draft.key] = draft
             remarks += draft.remarks()
@@ -149,7 +149,7 @@ def _taken(draft: Draft, whole: Draft, remarks: list[Remark]) -> Iterator[dict[s
     for destination in draft.destinations:
         key = destination["address"], destination["port"]
         if key in seen:
-            remarks.append(draft.remark(f"{destination['address']}: left out: is there twice"))
+            remarks.append(draft.remark(f"{destination['address']}: left out: is listed twice"))
             continue
         seen.add(key)
         why = _refused(replace(whole, destinations=[destination]))

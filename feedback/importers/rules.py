@@ -1,4 +1,4 @@
-"""What `ipvsadm -S` or `feedback save` printed, as services. Without `-n` ipvsadm prints names of services."""
+"""Output of `ipvsadm -S` or `feedback save` as services. Without `-n` ipvsadm prints names of services."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Table:
         """Raises ValueError, with why it is left out."""
         if isinstance(edit, AddService):
             if edit.service.key in self.drafts:
-                raise RulesError(f"{edit.service.key} is there twice: the kernel keeps the first")
+                raise RulesError(f"{edit.service.key} is listed twice: the kernel keeps the first")
             self.drafts[edit.service.key] = _draft(edit.service, line, self.remarks)
         elif isinstance(edit, AddDestination):
             if edit.service not in self.drafts:
@@ -95,7 +95,7 @@ class _Table:
             key = DestinationKey(destination.key.address, draft.key.port)
             destination = msgspec.structs.replace(destination, key=key)
         if (draft.key, destination.key) in self._seen:
-            raise RulesError(f"{where} is there twice: the kernel keeps the first")
+            raise RulesError(f"{where} is listed twice: the kernel keeps the first")
         self._seen.add((draft.key, destination.key))
         draft.destinations.append(_destination(destination))
         if destination.tunnel_flags:

@@ -1,4 +1,4 @@
-"""The difference between a wanted table and the one that the kernel has, as edits. Pure.
+"""The difference between a wanted table and the kernel's, as edits. Pure.
 
 A table is never flushed and made again: between the flush and the last addition the kernel drops the packets of every
 connection, and deleted destinations come back with their old counts. Invariant: applying the difference and taking it

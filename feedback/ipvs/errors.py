@@ -1,4 +1,4 @@
-"""What can go wrong between us and the kernel's IPVS: a small hierarchy, each text saying what to do.
+"""Errors of the kernel's IPVS: a small hierarchy; each text says what to do.
 
 A refused edit of a batch is not here: it is data (`EditError` in types.py), because the edits after it are still done.
 """

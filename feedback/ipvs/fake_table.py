@@ -1,4 +1,4 @@
-"""What the kernel keeps for one service of a `FakeKernel`: its destinations, their connections, the overload flag.
+"""The kernel's state for one service of a `FakeKernel`: its destinations, their connections, the overload flag.
 
 Mutable and without I/O; time comes in as `now`. Knows no netlink errno: what is refused is decided in fake.py.
 Source: net/netfilter/ipvs/ip_vs_ctl.c and ip_vs_conn.c; measured on 6.1.176 and 6.12.117.

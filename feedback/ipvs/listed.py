@@ -1,4 +1,4 @@
-"""The destinations of a service as the kernel had them at one moment, which netlink does not tell of more than ninety.
+"""The destinations of a service at one moment, which netlink cannot list for more than ninety.
 
 The socket options that `ipvsadm` used before netlink copy a service's destinations under one lock, for IPv4 only: an
 IPv6 service, and an IPv6 destination of an IPv4 one, they do not know. Any IPv4 socket can ask, with CAP_NET_ADMIN.

@@ -1,4 +1,4 @@
-"""Doing one thing inside another network namespace, without the caller ever leaving its own.
+"""Run one call inside another network namespace, without the caller ever leaving its own.
 
 setns() moves one thread. The work is done in a thread made for it, which ends afterwards: there is nothing to restore,
 so no failure can leave a caller's thread in the wrong namespace, and threads may do this at the same time. A socket

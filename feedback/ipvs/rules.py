@@ -1,4 +1,4 @@
-"""A line of ipvsadm's rules as options: which there are, under which names, which take a value. Pure.
+"""A line of ipvsadm's rules as options: which exist, under which names, which take a value. Pure.
 
 Knows no meaning: that is text.py. Long names, `--name=value` and quoting are understood; short options are not joined
 (`-At`), as neither `ipvsadm -S` nor people's files do. Source: ipvsadm 1.31.
@@ -76,6 +76,6 @@ def split(line: str) -> dict[str, str]:
         if kind is _VALUE and not value:
             raise RulesError(f"{name} needs a value")
         if name in found:
-            raise RulesError(f"{name} is there twice")
+            raise RulesError(f"{name} is listed twice")
         found[name] = value
     return found

@@ -1,4 +1,4 @@
-"""Reading many destinations quickly: the kernel writes all of them in one shape, so the shape is found once. Pure.
+"""Reading many destinations quickly: the kernel writes them all in one layout, so the layout is found once. Pure.
 
 A shape is where each attribute stands. A message is of that shape if it has the length and, at the same places, the
 same attribute headers: one comparison of the message under a mask. Then one unpack reads all values. Whatever is not of

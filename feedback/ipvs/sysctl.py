@@ -1,4 +1,4 @@
-"""The settings under net.ipv4.vs of one network namespace, typed: numbers, and the pair that sync_threshold is.
+"""The settings under net.ipv4.vs of one network namespace, typed: numbers, and the pair of sync_threshold.
 
 Reading and writing files under /proc/sys is the only I/O. Which settings there are depends on the kernel (est_nice is
 new, sync_persist_mode old): what is absent is not in `read_all`, and reading it says so. What they mean is in

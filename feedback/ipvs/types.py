@@ -1,4 +1,4 @@
-"""What IPVS has besides services and destinations: timeouts, sync daemons, its version; and an edit's failure.
+"""IPVS's types besides services and destinations: timeouts, sync daemons, its version; and an edit's failure.
 
 Frozen, no I/O. Services, destinations and edits are words of the whole project and live in feedback/model.py.
 Source: include/uapi/linux/ip_vs.h.

@@ -1,4 +1,4 @@
-"""Bounds: what the figures of a scenario must hold, as data, and the judge of them. Pure.
+"""Bounds: limits on the figures of a scenario, as data, and their judge. Pure.
 
 A figure that is not there is not judged: its variant was not run. One that is not a number misses every bound.
 """

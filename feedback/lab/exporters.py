@@ -1,4 +1,5 @@
-"""Debian's prometheus-node-exporter beside real servers of the stand, as operators have it where no agent of ours runs.
+"""Debian's prometheus-node-exporter beside real servers of the stand, as operators run it where they have no agent of
+ours.
 
 Each sees its server's cgroup as a machine (procfs.py), in the server's network namespace, and runs beside the
 container as the agent does. Must not know what a scenario shows.

@@ -1,4 +1,4 @@
-"""Frame: what the scenarios of one pool have in common in the guest: who governs it, its load, and the run of it.
+"""Frame: what the scenarios of one pool share in the guest: who governs the pool, its load, and the run.
 
 Knows no scenario's numbers and no figure.
 """

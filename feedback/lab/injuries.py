@@ -1,4 +1,4 @@
-"""What can be done to daemons and what they live on, and undone: bad links, a full disk, no descriptors, a set clock.
+"""Faults that can be injected and undone: bad links, a full disk, no descriptors, a changed clock.
 
 Each is an object with `close`, which mends whatever is still hurt. Must not know what a scenario expects of it.
 Source: tc-netem(8), tc-prio(8), tc-flower(8), prlimit(2), clock_settime(2).

@@ -1,4 +1,4 @@
-"""What a guest is to do: a file of JSON, written by the host, read by `feedback.lab.guest`.
+"""A guest's job: a JSON file, written by the host, read by `feedback.lab.guest`.
 
 Paths are the host's and mean the same in the guest, which sees the host's files.
 """

@@ -1,4 +1,4 @@
-"""Listens to what the master hears and sees, by the feed of `feedback record`.
+"""Follows the master's input, by the feed of `feedback record`.
 
 Opened before an injury, it goes on while no new connection to the master can be made. In a thread, so that the
 scenario's own hand stays free.

@@ -1,4 +1,4 @@
-"""Progress while guests run: a table on the terminal, or a line now and then where there is none.
+"""Progress while guests run: a table on the terminal, or without one a line now and then.
 
 Reads the files of the variants as they grow. Must not know what a scenario shows, only its quotas and which requests
 its p99 is of: when a run ends, the p99 here is that of the figures.

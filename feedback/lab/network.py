@@ -1,4 +1,4 @@
-"""Makes a topology real, and removes it: namespaces, cables, addresses, sysctls.
+"""Creates a topology, and removes it: namespaces, cables, addresses, sysctls.
 
 Owns all calls of `ip` and `tc`. Must not know of services or workloads. A start of `ip` costs 10 ms in the guest:
 one batch for each namespace.

@@ -1,4 +1,4 @@
-"""Part: tests that share a guest, the guest, and what it has reported of them so far.
+"""Part: tests that share a guest, the guest, and its reports on them so far.
 
 Invariant: a guest that does not come up, dies or hangs fails every test that it has not reported.
 """

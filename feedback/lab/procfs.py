@@ -1,4 +1,4 @@
-"""A real server's cgroup shown as a machine of its own, for programs that know machines only: a directory like /proc.
+"""A real server's cgroup shown as a whole machine, for programs that know only machines: a directory like /proc.
 
     python -m feedback.lab.procfs SETTINGS_JSON
 

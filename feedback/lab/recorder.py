@@ -1,4 +1,4 @@
-"""Samples what the kernel has and what the real servers use, ten times a second, into a file of JSON lines.
+"""Samples the kernel's table and the real servers' use, ten times a second, into a file of JSON lines.
 
     python -m feedback.lab.recorder SETTINGS_JSON
 

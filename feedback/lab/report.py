@@ -1,4 +1,4 @@
-"""How a run ends for a person: a table of its figures, what they fall short of, and the name of its picture."""
+"""The end of a run for people: a table of its figures, the bounds that they miss, and the name of its picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the recorder saw, as JSON lines in a file that grows while a scenario runs."""
+"""The recorder's samples, as JSON lines in a file that grows while a scenario runs."""
 
 from __future__ import annotations
 

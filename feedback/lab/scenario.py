@@ -1,4 +1,4 @@
-"""What a scenario is: variants that run in a guest each, figures that the host draws from their files, and bounds.
+"""A scenario: variants that each run in a guest, figures that the host draws from their files, and bounds.
 
 `run` is the guest's side, everything else the host's. A variant is one policy, or the whole scenario where it does not
 compare any. Invariant: `figures` reads files only, so a finished run can be judged again.

@@ -1,4 +1,4 @@
-"""A cluster standing in the guest: namespaces, cgroups, HTTP servers, a service, a recorder; and the handles on it.
+"""A running cluster in the guest: namespaces, cgroups, HTTP servers, a service, a recorder; and the handles on it.
 
 Owns what is common to the scenarios. Must not know what they show. Events are moments of CLOCK_MONOTONIC, which is one
 for all namespaces, written to events.jsonl in the output directory for the host to follow.

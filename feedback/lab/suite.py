@@ -1,4 +1,4 @@
-"""Tests marked `lab`, run in guests, their outcomes told by the pytest of the host.
+"""Tests marked `lab`, run in guests; the host's pytest reports their outcomes.
 
 Two halves. In a guest, `run_inside` runs pytest on the chosen tests and writes each report to a file. On the host,
 `GuestSuite` boots the guests and gives out their reports in place of running the tests. Where the running kernel has

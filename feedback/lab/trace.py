@@ -1,4 +1,4 @@
-"""Trace: all that a variant of a scenario has left in its output directory, read whole or while it grows.
+"""Trace: everything that a variant of a scenario left in its output directory, read whole or while it grows.
 
 Reads files only, so a finished run can be judged again. Must not know what any scenario shows.
 """

@@ -1,4 +1,4 @@
-"""Verdict: what a run comes to. It holds its bounds or falls short; or the host had a part in it, and it says nothing.
+"""Verdict: the result of a run. It holds its bounds or misses them; or the host disturbed it, and it is inconclusive.
 
 Pure. The time of a guest that has its own stands still while the host makes it wait: what it measures is never the
 host's. Every other guest counts the host's stalls as its own, and beside other work its figures are mostly those. And

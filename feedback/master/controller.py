@@ -1,4 +1,4 @@
-"""Controller: the stages in their order, for all services. The stable public face of the pipeline.
+"""Controller: the stages in their order, for all services. The stable public interface of the pipeline.
 
     controller = Controller(config)
     controller.receive_report(report, now)      # why it was refused, or None

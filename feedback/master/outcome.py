@@ -1,4 +1,4 @@
-"""Outcome: what a decision says of one destination, as data. The words are made when somebody reads them.
+"""Outcome: a decision on one destination, as data. Its words are made when somebody reads them.
 
 Each stage that acts leaves a `Step`: its name, a fact, and the value after it. A fact is a small frozen struct with its
 numbers, whose `str()` is the sentence for people; a law's may be a plain string. Nothing here or elsewhere parses such

@@ -1,4 +1,4 @@
-"""Passages: how a packet of the master's own reaches one real server as a client's does. Pure.
+"""Passages: how the master's own packet reaches one real server as a client's does. Pure.
 
 For each passage there is a virtual service of the kernel's with a firewall mark out of a range that is ours, and that
 one destination. What the master sends to the VIP with that mark, IPVS forwards by the very code that forwards clients'

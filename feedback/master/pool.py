@@ -1,4 +1,4 @@
-"""Pool: one virtual service and its destinations, a row for each. What every stage reads and writes.
+"""Pool: one virtual service and its destinations, with a row for each. Every stage reads and writes it.
 
 A row is made once and kept until its destination goes; what was known of it goes with it. Each room writes its own
 fields and reads the others'. The length of a turn, the flow and the pool's utilisation are said once, here.

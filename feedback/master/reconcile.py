@@ -1,4 +1,4 @@
-"""Reconcile: settings against what the kernel has -> the smallest plan of edits.
+"""Reconcile: wanted settings and the kernel's table -> the smallest plan of edits.
 
 Each edit carries the whole record, made from desired state or from what was read, never from defaults: the kernel
 replaces a destination as a whole. With ownership `table` services and destinations of the configuration are made, set

@@ -1,4 +1,4 @@
-"""Which words on sessions go to whom: those of a server to whoever stands in for it. Pure.
+"""Where session values go: those of a server to its stand-in. Pure.
 
 The configuration says who stands in. What a server has said is kept for as long as it would be of use, so that a
 stand-in whose agent comes new, or comes back, is told all of it; also when the server itself is dead. Of a server for

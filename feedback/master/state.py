@@ -1,4 +1,4 @@
-"""State: the little that the kernel's table cannot tell a restarted master, and what the operator ordered.
+"""State: what a restarted master cannot read from the kernel's table, and the operator's orders.
 
 A weight of 0 has no author in the kernel: without this, an ejection that outlives the master would be taken for the
 operator's word and stay for ever. And what another owner of a service wanted is gone once ours is written.

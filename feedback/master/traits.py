@@ -1,4 +1,4 @@
-"""Traits: what the kernel's schedulers make of a weight, in one table that everything else reads.
+"""Traits: what a weight means to each of the kernel's schedulers, in one table that everything else reads.
 
 A new scheduler is a line here and an actuator. One that is not in the table is only set to zero or not.
 Source: net/netfilter/ipvs/ip_vs_*.c.

@@ -1,1 +1,1 @@
-"""What every daemon needs of its surroundings: systemd, keys, logs. Shells: no decision is made here."""
+"""Every daemon's surroundings: systemd, keys, logs. Shells: no decision is made here."""

@@ -1,4 +1,4 @@
-"""Control: the Unix socket where the commands ask a daemon. One JSON line in, one JSON line out, then it closes. Where
+"""Control: the Unix socket for commands to a daemon. One JSON line in, one JSON line out, then it closes. Where
 the answer is a feed, its lines follow until one side has had enough.
 
 File permissions are the access control: the socket is made 0660. A stale socket file of a dead daemon is replaced; one
@@ -164,7 +164,7 @@ def follow(path: Path, request: dict[str, Any], daemon: str = "feedback master")
         if not line.endswith(b"\n"):
             break
         if line.startswith(b'{"end"'):
-            raise ControlError(f"{path}: the daemon ended it: {json.loads(line)['end']}")
+            raise ControlError(f"{path}: the daemon ended the connection: {json.loads(line)['end']}")
         yield line
     raise ControlError(f"{path}: the daemon has gone")
 

@@ -1,4 +1,4 @@
-"""What every CURVE socket of the daemons shares: who may connect, reading dry on the loop, binding with a clear error.
+"""Shared by every CURVE socket of the daemons: who may connect, draining on the loop, binding with a clear error.
 
 `serve` enforces ZAP's domain, so that a missing Gate refuses everybody instead of admitting them. Plain sockets
 on the loop's readers, not zmq.asyncio: no future per message, which triples the rate. The trap is that ZMQ_FD is
@@ -172,7 +172,7 @@ def close_watched(router: Socket | None, monitor: Socket | None) -> None:
 
 
 _BIND_HINTS = {
-    errno.EADDRINUSE: "another daemon? `ss -lntp` tells who listens there",
+    errno.EADDRINUSE: "another daemon? `ss -lntp` shows who listens there",
     errno.EADDRNOTAVAIL: "no interface here has this address",
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose another",
 }

@@ -1,4 +1,4 @@
-"""Descriptors: how many a daemon may have, and by what an error says that none are left. Lean: the agent imports it."""
+"""Descriptors: how many a daemon may have, and which errors say that none are left. Lean: the agent imports it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 import resource
 
 NONE_LEFT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-REASON = "no descriptors are left: who comes new must wait: raise LimitNOFILE, or find who holds so many connections"
+REASON = "no descriptors are left, so new connections must wait: raise LimitNOFILE, or find who holds so many"
 
 
 def raise_limit() -> None:

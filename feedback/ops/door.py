@@ -1,4 +1,4 @@
-"""Door: nobody who connects to a daemon takes its descriptors or its memory, and it goes on where none are left.
+"""Door: clients cannot exhaust a daemon's descriptors or memory, and it keeps working when none are left.
 
 `quiet` keeps asyncio from filling the log. `Door` is for libzmq. It shuts the connections that sessions.py names, of
 those that have too many or have too much waiting. And libzmq leaves who knocks in the kernel's queue when accept()

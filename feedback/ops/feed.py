@@ -1,4 +1,4 @@
-"""Feed: lines for one reader who stays, with room for so many and no more.
+"""Feed: lines for one lasting reader, with a bounded buffer.
 
 Whoever makes lines never waits: a reader who is too slow is told so and loses the rest, not the daemon its time.
 Invariant: what was put arrives in its order and without a gap, or the feed has ended and says why.

@@ -1,5 +1,4 @@
-"""Files in directories that belong to somebody else: `/etc/feedback/agents` is the daemons', and root's commands work
-there.
+"""Files in directories of another user: `/etc/feedback/agents` belongs to the daemons, and root's commands work there.
 
 Whoever owns a directory can put a link, a pipe or another file in the place of a name at any moment. So nothing here
 changes what a name stands for: what was opened is what is looked at, written to and given a mode, and a link is never

@@ -1,4 +1,4 @@
-"""Joining: the real server's end of a token. Makes a key where there is none, enrolls it, puts key and link in place.
+"""Joining: the real server's end of a token. Makes a key if there is none, enrolls it, puts key and link in place.
 
 What was there before is only replaced once the master has said yes, so that a token that does not work leaves an agent
 as it was. Knows nothing of what the master does with it.
@@ -25,8 +25,8 @@ DEADLINE_SECONDS = 10.0
 
 _REFUSED = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the master does not know this token: it was used, has expired, or was revoked",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what listens there does not speak CURVE: is it a master?",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "what listens there is not the master that made this token",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the listener there does not speak CURVE: is it a master?",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the listener there is not the master that made this token",
 }
 
 
@@ -84,7 +84,7 @@ def _answer(endpoint: str, data: bytes) -> wire.Joined:
     try:
         joined = wire.decode_joined(data)
     except wire.WireError as error:
-        raise KeyFileError(f"{endpoint}: its answer does not fit: {error}") from None
+        raise KeyFileError(f"{endpoint}: its answer is invalid: {error}") from None
     if not joined.accepted:
         raise KeyFileError(f"{endpoint}: {joined.reason}")
     return joined
@@ -139,7 +139,7 @@ def configure(path: Path, joined: wire.Joined, endpoint: str, master: PublicKey,
     try:
         parse(text, AgentConfig, str(path))
     except ConfigError as error:
-        raise KeyFileError(f"{error}: mend it by hand; [[master]] is {endpoint}, public_key {master}") from None
+        raise KeyFileError(f"{error}: fix it by hand; [[master]] is {endpoint}, public_key {master}") from None
     keys.write_public(path, text)
     return True
 
@@ -152,8 +152,8 @@ def _has(path: Path, text: str, joined: wire.Joined, endpoint: str, master: Publ
         return False  # perhaps only the master is missing: what comes of it is checked as a whole
     if config.name != joined.agent or not set(config.addresses) <= set(joined.addresses):
         raise KeyFileError(
-            f"{path}: is of {config.name} with {', '.join(config.addresses)}, but the key is now enrolled as "
-            f"{joined.agent} with {', '.join(joined.addresses)}: mend it by hand; "
+            f"{path}: belongs to {config.name} with {', '.join(config.addresses)}, but the key is now enrolled as "
+            f"{joined.agent} with {', '.join(joined.addresses)}: fix it by hand; "
             f"[[master]] is {endpoint}, public_key {master}"
         )
     return any(link.public_key == master for link in config.master)

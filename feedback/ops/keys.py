@@ -1,4 +1,4 @@
-"""Key pairs and enrolments: which public key is which agent, and for which addresses it may speak.
+"""Key pairs and enrolments: which public key belongs to which agent, and for which addresses it may report.
 
 Key files have zmq.auth's certificate format: `NAME.key` (public) and `NAME.key_secret` (0600). An enrolment is one TOML
 file per agent in the enrolment directory, written atomically, so that adding and removing one never touches another.
@@ -38,7 +38,7 @@ DIRECTORY = Path("/etc/feedback")  # where the units look for their keys
 DAEMON_USER = "feedback"  # of the units
 # Why a file may not be read, and what to do. A credential's is systemd's own.
 OWNED = "it must belong to the daemon's user: chown feedback {}"
-MOUNTED = "systemd's mount for credentials does not reach this unit: in a container, mount --make-rshared / lets it"
+MOUNTED = "systemd's mount for credentials does not reach this unit: in a container, run mount --make-rshared /"
 TOKEN_SUFFIX = ".token"  # of a token that waits for its agent: tokens.py
 
 
@@ -236,7 +236,7 @@ def refuse_taken(directory: Path, name: str, key: PublicKey | None, addresses: f
     """Raises KeyFileError where another agent has the key or one of the addresses."""
     for other in enrolled(directory).by_key.values() if directory.is_dir() else ():
         if other.name != name and other.public_key == key:
-            raise KeyFileError(f"{name}: this key is enrolled as {other.name}: each agent needs a key of its own")
+            raise KeyFileError(f"{name}: this key is enrolled as {other.name}: each agent needs its own key")
         if other.name != name and other.addresses & addresses:
             shared = min(map(str, other.addresses & addresses))
             raise KeyFileError(f"{name}: {shared} is enrolled for {other.name}: revoke that first")
@@ -315,9 +315,9 @@ def _refuse_shared(
     enrolment: Enrolment, known: dict[PublicKey, Enrolment], owners: dict[Address, str], path: Path
 ) -> None:
     if enrolment.public_key in known:
-        raise KeyFileError(f"{path}: public_key: is {known[enrolment.public_key].name}'s already")
+        raise KeyFileError(f"{path}: public_key: already belongs to {known[enrolment.public_key].name}")
     for address in enrolment.addresses & owners.keys():
-        raise KeyFileError(f"{path}: addresses: {address} is {owners[address]}'s already")
+        raise KeyFileError(f"{path}: addresses: {address} already belongs to {owners[address]}")
 
 
 def _enrolment(raw: _EnrolmentFile, where: str) -> Enrolment:
@@ -342,7 +342,7 @@ def checked_name(name: str) -> str:
     try:
         return msgspec.convert(name, Name)
     except msgspec.ValidationError:
-        raise KeyFileError(f"{name!r} is not a name: letters, digits, '.', '_' and '-', at most 64") from None
+        raise KeyFileError(f"{name!r} is not a valid name: letters, digits, '.', '_' and '-', at most 64") from None
 
 
 def write_public(path: Path, text: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a process of ours asks of the kernel for itself. Source: prctl(2); capabilities(7), ambient and bounding sets;
+"""What our processes ask of the kernel for themselves. Source: prctl(2); capabilities(7), ambient and bounding sets;
 ptrace(2), under access mode checking; sched(7), the nice value and group scheduling.
 """
 

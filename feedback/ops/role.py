@@ -1,4 +1,4 @@
-"""The role file: where the sync daemon says whether this director is the active one, and why.
+"""The role file: the sync daemon writes there whether this director is active, and why.
 
 A file, not a question to a daemon: it stands while either daemon restarts or hangs, and then the role stays what it
 was, as the data path does. Written atomically by `feedback sync`, read by the master at each turn.
@@ -30,9 +30,7 @@ class RoleSaid(msgspec.Struct, frozen=True):
     lacking: int = 0
 
 
-UNSAID = RoleSaid(
-    Role.STANDBY, "the sync daemon has not said that this director is active: is `feedback sync` running?"
-)
+UNSAID = RoleSaid(Role.STANDBY, "the sync daemon has not declared this director active: is `feedback sync` running?")
 
 
 class RoleFile:

@@ -1,4 +1,4 @@
-"""Runs programs in a process of its own that has no capability, whoever starts it.
+"""Runs programs in a separate process that has no capability, whoever starts it.
 
     python -m feedback.ops.runner      requests in, an empty line and then answers out
 
@@ -189,5 +189,5 @@ if __name__ == "__main__":
     if CONFINED not in sys.argv:
         confine()
     if not confined():
-        sys.exit("this process cannot give its capabilities away: no program is run with them")
+        sys.exit("this process cannot drop its capabilities: no program is run with them")
     asyncio.run(main())

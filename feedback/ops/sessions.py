@@ -1,4 +1,4 @@
-"""Sessions: what those who are connected to one libzmq socket may hold of it: connections, and bytes not taken yet.
+"""Sessions: what clients of one libzmq socket may occupy: connections, and bytes not yet read.
 
 libzmq bounds the bytes of a part and the number of queued messages. It bounds neither connections nor the parts of a
 message, and shows nobody a message that is not finished. But it names the descriptor of each connection and of each

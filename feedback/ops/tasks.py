@@ -1,4 +1,4 @@
-"""Tasks: whatever a daemon starts beside its loop has an owner, who hears how it ended."""
+"""Tasks: everything that a daemon starts beside its loop has an owner, which learns how it ended."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ PREFIX = "feedback-join-"
 OVERLAP_SECONDS = 3600  # how long a key is good beside the one that takes its place
 PENDING_MAX = 1000  # tokens that are read; more of them are a mistake, or somebody's joke
 _CHECK_BYTES = 4
-USED = "the token has been used, or was taken back"
+USED = "the token was used or revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def read(text: str) -> Token:
         raw = b""
     body = raw[:64]
     if len(body) != 64 or text.strip() != _text(body):
-        raise KeyFileError(f"not a token, or not all of it: it begins with {PREFIX} and has 105 characters")
+        raise KeyFileError(f"not a complete token: a token begins with {PREFIX} and has 105 characters")
     secret = z85.encode(body[:32])
     public = keys.public_key(zmq.curve_public(secret).decode("ascii"))
     return Token(KeyPair(public, SecretKey(secret)), keys.public_key(z85.encode(body[32:]).decode("ascii")))
@@ -135,7 +135,7 @@ def redeem(waiting: Pending, key: PublicKey, now: float) -> None:
     it, and it is that one's.
     """
     if key == waiting.public_key:
-        raise KeyFileError("the token's own key is for once: make another")
+        raise KeyFileError("a token works once: make another")
     _check(waiting, waiting.path, now)
     keys.refuse_taken(waiting.path.parent, waiting.name, key, waiting.addresses)
     try:
@@ -165,6 +165,6 @@ def _check(waiting: Pending, path: Path, now: float) -> None:
     except FileNotFoundError:
         raise KeyFileError(USED) from None
     except (OSError, UnicodeDecodeError, ConfigError) as error:
-        raise KeyFileError(f"the token cannot be read any more: {error}") from None
+        raise KeyFileError(f"the token can no longer be read: {error}") from None
     if there != waiting:
-        raise KeyFileError("another token has taken this one's place")
+        raise KeyFileError("another token has replaced this one")

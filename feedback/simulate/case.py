@@ -1,4 +1,4 @@
-"""Case: what happens in one run, as data: servers, load, changes, how reports come. Also the form of a user's TOML.
+"""Case: one run as data: servers, load, changes, the timing of reports. Also the form of a user's TOML.
 
 A case knows no law and no scheduler's ways. `part` of a load is relative to what all servers can do at their best, so
 that 0.7 means 70 %. Changes are absolute: what a field does not name stays. Reading a file is the only I/O here.

@@ -1,4 +1,4 @@
-"""The seam to randomness: what the model asks of a generator. `random.Random` has it."""
+"""The seam to randomness: what the model needs from a generator. `random.Random` has it."""
 
 from __future__ import annotations
 

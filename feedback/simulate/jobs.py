@@ -1,4 +1,4 @@
-"""Jobs: many runs on several processes. A job is one case, one scheduler, one seed, so that its oracle runs once.
+"""Jobs: many runs in several processes. A job is one case, one scheduler, one seed, so that its oracle runs once.
 
 The shell around `run`: processes, and what is told on the way. Invariant: the results do not depend on how many
 processes there are, nor on the order in which they end.

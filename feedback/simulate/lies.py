@@ -1,4 +1,4 @@
-"""Lies: what a compromised agent would say in place of the truth. A report in, a report out, pure.
+"""Lies: reports of a compromised agent. A report in, a report out. Pure.
 
 It has the key of one server and says of it what it likes, within the wire's types: it cannot speak for others. What
 it serves meanwhile is another matter: a server that belongs to somebody else answers what that one wants.

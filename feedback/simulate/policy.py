@@ -1,4 +1,4 @@
-"""Policies: who writes the weights in a run: nobody, an oracle that knows the true capacities, or the real controller.
+"""Policies: what writes the weights in a run: nobody, an oracle that knows the true capacities, or the real controller.
 
 The service belongs to somebody else (as with keepalived): equal weights at the start, weight 0 while its health check
 says that a server is down, equal again after. The oracle's reference for `wlc` has no memory of closed connections,

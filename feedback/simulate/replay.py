@@ -1,4 +1,4 @@
-"""Replay: a recording fed to a controller with another law: the weights that it would have written, and what they mean.
+"""Replay: a recording fed to a controller with another law: the weights that it would have written, and their effect.
 
 The controller sees the first recorded weights and then those that it wrote itself, so that it does not take the
 recorded law for somebody else's edits; but a recorded weight of 0 is kept, whoever wrote it. Connections and load are

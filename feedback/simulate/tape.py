@@ -1,4 +1,4 @@
-"""Tape: the file of a recording. Whole lines or nothing, however it ends; compressed where its name ends in .gz.
+"""Tape: the file of a recording. Only whole lines, however it ends; compressed if its name ends in .gz.
 
 Lines are gathered and written together; what cannot be written whole (a full disk) is taken back, so that what is there
 can always be read. A compressed file is a chain of whole gzip members, one for each batch, for the same reason.

@@ -1,4 +1,4 @@
-"""Traffic: who comes when and costs what. Made once for a case and a seed, and the same for every policy.
+"""Traffic: arrivals and their costs. Made once for a case and a seed, and the same for every policy.
 
 Arrivals are Poisson with the case's rate; costs are lognormal (exponential where the CV is 1). With `hold_seconds`
 requests come on connections that stay open; with `keep_seconds` each comes on its own, which stays open and idle after

@@ -1,4 +1,4 @@
-"""Verdict: what the project promises of `capacity`, checked against figures. Each check tells wanted, got and ok.
+"""Verdict: the project's promises about `capacity`, checked against figures. Each check has wanted, got and ok.
 
 Pure. Figures are means over seeds. `overload` is judged apart: there nobody can be as fast as servers with room are,
 and what counts is shedding. A check is only made where its runs are there.

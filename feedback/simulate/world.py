@@ -1,4 +1,4 @@
-"""World: one run of a case under a policy, event after event in the order of time.
+"""World: one run of a case under a policy, event by event in order of time.
 
 Owns the calendar. Arrivals are a sorted list and do not pass through the heap; a server has one event in it at most:
 its next end of a job as it was known when the event was made. Arrivals only make that later, so an event that comes

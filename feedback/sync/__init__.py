@@ -1,4 +1,4 @@
-"""The director pair: replication and takeover. `Election` decides who is active; it is the stable public face.
+"""The director pair: replication and takeover. `Election` decides who is active; it is the stable public interface.
 
 election/     heartbeats, the election, engines that obey somebody else      -> decisions
 addresses/    what goes with the active role on this host                    decisions -> addresses, announcements

@@ -1,4 +1,4 @@
-"""The sync daemon's shell: hands what arrives to the election, performs what it decides, and answers the commands.
+"""The sync daemon's shell: hands events to the election, performs its decisions, and answers commands.
 
 One asyncio loop. Heartbeats, answers to looks and timers go to the election first; everything slow (the connection
 table, the snapshot of services) is done in threads, because a late heartbeat is a false alarm on the other side. The

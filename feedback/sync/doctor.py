@@ -1,4 +1,4 @@
-"""Would a takeover work now? Each reason why not, with what mends it. Pure: facts in, findings out."""
+"""Would a takeover work now? Each reason why not, with its remedy. Pure: facts in, findings out."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _pair(facts: Facts) -> list[Finding]:
     s = facts.status
     peer, found = s["peer"], []
     if peer["age_seconds"] is None:
-        what = f"{peer['name']} was never heard: there is nobody to take over"
+        what = f"{peer['name']} was never heard: no director could take over"
         return [Finding(Level.ERROR, what, f"on {peer['name']}: systemctl status feedback-sync; the same pair.key?")]
     if not peer["alive"]:
         what = f"{peer['name']} has not been heard for {peer['age_seconds']:.1f} s"
@@ -66,7 +66,9 @@ def _pair(facts: Facts) -> list[Finding]:
             Finding(level, f"link {link['local']} to {link['peer']} is silent", "cable, switch, firewall (UDP)?")
         )
     if len(s["links"]) == 1:
-        what = "there is one link: a cut cable leaves only the look at the addresses between two active directors"
+        what = (
+            "there is only one link: if its cable is cut, only the look at the addresses prevents two active directors"
+        )
         found.append(Finding(Level.WARNING, what, "add a second [[link]] over another cable or network"))
     return found
 
@@ -74,7 +76,7 @@ def _pair(facts: Facts) -> list[Finding]:
 def _replica(facts: Facts) -> list[Finding]:
     s = facts.status
     if not facts.replicates:
-        what = "connections are not replicated: every one is cut at a takeover"
+        what = "connections are not replicated: a takeover cuts them all"
         return [Finding(Level.WARNING, what, 'set mode = "relay" in [replication]')]
     here = s["role"] != "active"
     where, state, told = "here", s["replica"]["state"], s["replica"]["text"]
@@ -86,7 +88,9 @@ def _replica(facts: Facts) -> list[Finding]:
         found.append(Finding(Level.ERROR, what, "wait; if it stays so: feedback sync resync on the standby"))
     elif here and s["replica"]["lacking"]:
         what = f"the replica here is {told}: a takeover would cut them"
-        found.append(Finding(Level.ERROR, what, "feedback sync resync, when the active one's ledger has room again"))
+        found.append(
+            Finding(Level.ERROR, what, "feedback sync resync, when the active director's ledger has room again")
+        )
     return [*found, *_ledger(s["replica"]["ledger"])]
 
 
@@ -95,7 +99,7 @@ def _ledger(ledger: dict[str, int] | None) -> list[Finding]:
         return []
     lacking, limit = ledger["lacking"], ledger["limit"]
     what = (
-        f"at most {lacking:,} connections found no place in the ledger here, which takes {limit:,}: "
+        f"at most {lacking:,} connections do not fit in the ledger here, which holds {limit:,}: "
         "a standby that starts or falls behind now would lack them"
     )
     mend = "wait until they expire; ipvsadm -Ln shows which service has so many: a flood?"
@@ -119,8 +123,8 @@ def _tracking(facts: Facts) -> list[Finding]:
         found.append(Finding(Level.ERROR, what, mend))
     if tracking["late"]:
         what = (
-            f"net.ipv4.vs.conntrack was set to 1 when {tracking['late']:,} connections were here: "
-            "IPVS keeps these from the tracking until they end"
+            f"net.ipv4.vs.conntrack was set to 1 when {tracking['late']:,} connections existed: "
+            "IPVS keeps these out of the tracking until they end"
         )
         found.append(Finding(Level.WARNING, what, "set it at boot, in /etc/sysctl.d; on a standby: reboot"))
     if tracking["problem"]:
@@ -140,7 +144,7 @@ def _host(facts: Facts) -> list[Finding]:
             Finding(Level.ERROR, f"this director could not serve: {facts.limitation}", "ip -brief link; reach")
         )
     for problem in facts.problems:
-        found.append(Finding(Level.ERROR, problem, "systemctl restart feedback-sync puts it back; who changed it?"))
+        found.append(Finding(Level.ERROR, problem, "systemctl restart feedback-sync restores it; who changed it?"))
     for advice in facts.foreign:
         what, _, mend = advice.partition(": ")
         found.append(Finding(Level.ERROR, what, mend or advice))

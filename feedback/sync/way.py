@@ -1,4 +1,4 @@
-"""Which link the active director is followed over: one that speaks, and no other while it does. Pure.
+"""The link over which the active director is followed: a live one, and no other while it is live. Pure.
 
 Leaving a link begins the session anew, with everything. So a stall of our own must not look like a silent link: after
 one, the heartbeats of the other link may be read before those that wait on the one in use.

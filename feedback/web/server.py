@@ -1,4 +1,4 @@
-"""The shell of the pages: sockets, limits, and a thread that renders. It can slow nobody down but its own clients.
+"""The shell of the pages: sockets, limits, and a thread that renders. It can slow down only its own clients.
 
 h11 reads the requests; one request a connection. Limits: connections (the oldest is cut off for a new one, so that slow
 clients cannot keep others out), the size of a request's head, the time from connect to the last byte. Whole pages are

@@ -1,4 +1,4 @@
-"""What of a status needs a person's look, worst first. Pure.
+"""Parts of a status that need attention, worst first. Pure.
 
 Owns what counts as a problem; the alert rules in contrib/prometheus say the same in their own language, with a delay.
 A server that its operator quiesced is no problem, however silent it is.

@@ -1,4 +1,4 @@
-"""What the pages are made from: a moment of the master. Owned by the master; every page only reads it."""
+"""The data of the pages: one moment of the master. Owned by the master; pages only read it."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_a_socket_left_by_a_killed_agent_is_taken_over_and_removed_at_the_end(tm
 def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     path.write_text("precious")
-    with pytest.raises(SignalError, match="something else than a socket"):
+    with pytest.raises(SignalError, match="not a socket"):
         ApplicationSource(path)
     assert path.read_text() == "precious"
 

@@ -289,4 +289,4 @@ def test_a_socket_that_cannot_be_made_is_one_line(place: Place) -> None:
     place.socket.mkdir()
     status, line = feedback_agent("--config", place.config)
     assert (status, line.count("\n")) == (1, 1)
-    assert "something else than a socket" in line
+    assert "not a socket" in line

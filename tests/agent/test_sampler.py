@@ -79,5 +79,5 @@ def test_text_of_another_form_is_a_failed_signal_and_not_a_crash(tmp_path: Path)
     proc = trees.proc(tmp_path)
     with sampler(proc) as source:
         trees.write(proc / "stat", "cpu a b c d e f g h\n")
-        with pytest.raises(SignalError, match="another form"):
+        with pytest.raises(SignalError, match="unexpected form"):
             source.sample()

@@ -77,7 +77,7 @@ def test_a_secret_of_another_user_is_found(site: Site, monkeypatch: pytest.Monke
     answer = command("doctor", "--directory", site.directory)
     assert f"chown feedback {site.secret}" in answer.output
     monkeypatch.setattr(module, "USER", getpass.getuser())
-    assert "another user" not in command("doctor", "--directory", site.directory).output
+    assert "does not belong to" not in command("doctor", "--directory", site.directory).output
 
 
 def test_where_nothing_is_configured_it_says_how_to_begin(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_on_a_real_kernel_it_reads_the_settings_and_the_table(real: RealDirector
     said = "\n".join(whats(answer))
     for expected in (
         "error service: tcp:10.0.0.100:80: every destination has weight 0",
-        "warning scheduler: tcp:10.0.0.100:80: rr looks only",
+        "warning scheduler: tcp:10.0.0.100:80: rr only checks",
         "warning sysctl: expire_quiescent_template=0",
         "advice sysctl: conn_reuse_mode=1",
         "advice sysctl: expire_nodest_conn=0",

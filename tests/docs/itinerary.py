@@ -182,7 +182,7 @@ def named_cgroup(site: Site) -> None:
     assert line
     site["rs1"].write("/etc/feedback/agent.toml", page.replace(line[0], ""))
     said = site["rs1"].must("feedback agent check")
-    assert f"port 80 is listened on in {line[1]}:" in said, said
+    assert f"port 80: the listener is in {line[1]}:" in said, said
     site["rs1"].write("/etc/feedback/agent.toml", page)
 
 

@@ -113,7 +113,7 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         "law: x",
         "feedback check",
     ),
-    "owner": (facts(unreadable=("/etc/k",)), Level.ERROR, "another user", "chown feedback /etc/k"),
+    "owner": (facts(unreadable=("/etc/k",)), Level.ERROR, "does not belong to", "chown feedback /etc/k"),
     "clock": (facts(clock_synchronised=False), Level.WARNING, "not synchronised", "timedatectl set-ntp true"),
     "module": (
         facts(snapshot=None, ipvs_problem="the running kernel has no IPVS: load"),
@@ -128,7 +128,7 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         "nobody answers",
         "systemctl enable --now feedback-master",
     ),
-    "stuck": (facts(status=status(decision_age_seconds=60.0)), Level.ERROR, "nothing for 60 s", "journalctl"),
+    "stuck": (facts(status=status(decision_age_seconds=60.0)), Level.ERROR, "no decision for 60 s", "journalctl"),
     "left": (
         facts(status=status(left=["udp:10.0.0.1:53"])),
         Level.WARNING,
@@ -171,13 +171,13 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
     "check that is not made": (
         facts(status=status(*(destination(i) | UNASKED for i in (1, 2)))),
         Level.ERROR,
-        "the check of 10.0.0.11:80 is not made: net.ipv4.conf.eth0.accept_local is 0",
+        "the check of 10.0.0.11:80 cannot run: net.ipv4.conf.eth0.accept_local is 0",
         "sysctl -w net.ipv4.conf.eth0.accept_local=1",
     ),
     "forgotten drain": (
         facts(status=status(orders=[order()])),
         Level.ADVICE,
-        "drain by ada stands for 10 d",
+        "drain by ada has been in force for 10 d",
         "feedback undrain 10.0.0.11:80",
     ),
     "forgotten pause": (
@@ -202,7 +202,7 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
     "removed, and on_failure removes": (
         facts(vs=GOOD_VS | {"expire_nodest_conn": 0}, removes=True),
         Level.ERROR,
-        "revive at the server's return",
+        "revive when the server returns",
         "on both directors",
     ),
     "flows that stay with another owner's dead server": (
@@ -211,7 +211,12 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
         "10.0.0.11:80 has weight 0 and 12 UDP flows",
         "quiescent=no",
     ),
-    "removed": (facts(vs=GOOD_VS | {"expire_nodest_conn": 0}), Level.ADVICE, "in silence", "expire_nodest_conn=1"),
+    "removed": (
+        facts(vs=GOOD_VS | {"expire_nodest_conn": 0}),
+        Level.ADVICE,
+        "silently dropped",
+        "expire_nodest_conn=1",
+    ),
     "counters": (facts(vs=GOOD_VS | {"run_estimation": 0}), Level.ADVICE, "stand still", "run_estimation=1"),
     "counters of UDP": (
         facts(entry(key=DNS, scheduler="wrr"), vs=GOOD_VS | {"run_estimation": 0}),
@@ -234,13 +239,13 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
     "full": (
         facts(entry(server(1, active=60, inactive=40)), vs=GOOD_VS | {"conn_max": 100}),
         Level.ERROR,
-        "drops the packets of every new client",
+        "drops the packets of new clients",
         "both directors",
     ),
     "long chains": (
         facts(entry(server(1, active=90_000)), table=TableSize(most_buckets=4096)),
         Level.ADVICE,
-        "90000 connections in a table of 4096 buckets: every packet looks through 21",
+        "90000 connections in a table of 4096 buckets: every packet searches 21",
         "conn_tab_bits=17",
     ),
     "a table that has grown": (
@@ -258,12 +263,12 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
     "forwarding": (
         facts(entry(server(1, forward=Forward.MASQUERADE)), host={"net.ipv4.ip_forward": 0}),
         Level.ERROR,
-        "masquerading needs it",
+        "which masquerading needs",
         "ip_forward=1",
     ),
     "sed for UDP": (facts(entry(key=DNS)), Level.ERROR, "one server gets everything", "-s wrr"),
-    "rr": (facts(entry(scheduler="rr")), Level.WARNING, "has no effect", "-s sed"),
-    "wrr": (facts(entry(scheduler="wrr")), Level.ADVICE, "begins its round anew", "-s sed"),
+    "rr": (facts(entry(scheduler="rr")), Level.WARNING, "have no effect", "-s sed"),
+    "wrr": (facts(entry(scheduler="wrr")), Level.ADVICE, "restarts its round", "-s sed"),
     "wlc": (
         facts(entry(server(1, inactive=900, active=3), scheduler="wlc")),
         Level.ADVICE,
@@ -281,7 +286,7 @@ CASES: dict[str, tuple[Facts, Level, str, str]] = {
     "clogged": (
         facts(entry(server(1, upper=100, active=3, inactive=97))),
         Level.WARNING,
-        "full of closed connections (97 of 100)",
+        "full because of closed connections (97 of 100)",
         "ipvsadm --set 0 30 0",
     ),
     "persistent threshold": (
@@ -335,7 +340,7 @@ def test_the_command_that_mends_a_scheduler_keeps_the_rest_of_the_service() -> N
 def test_errors_come_first_and_make_the_verdict() -> None:
     known = facts(entry(server(1, 0), scheduler="wrr"), clock_synchronised=False)
     assert [f.level for f in examine(known)] == [Level.ERROR, Level.WARNING, Level.ADVICE]
-    assert verdict(examine(known)) == "1 error: mend the first one first"
+    assert verdict(examine(known)) == "1 error: fix the first one first"
     assert verdict(examine(known)[1:]) == "nothing is wrong, with the remarks above"
 
 
@@ -359,7 +364,7 @@ REAL_SERVER = [interface("eth0", "10.0.0.11/24")]
         (True, [ETH0], ""),
         (True, [ETH0, interface("eth1", "10.0.1.2/24")], ""),
         (True, [interface("eth0", "10.9.0.1/24"), interface("eth1", "10.9.0.2/24")], ""),  # no virtual address there
-        (False, [LO, *REAL_SERVER], "10.0.0.100 is on lo, and eth0 tells the network of it"),
+        (False, [LO, *REAL_SERVER], "10.0.0.100 is on lo, and eth0 announces it to the network"),
         (False, [LO, interface("eth0", "10.0.0.11/24", ignore=1, announce=2)], ""),
         (False, [LO, interface("eth0", "10.0.0.11/24", ignore=1)], "arp_announce=0"),
         (False, [interface("lo", "127.0.0.1/8"), *REAL_SERVER], ""),

@@ -58,7 +58,7 @@ def test_where_all_is_as_it_should_be_nothing_is_found() -> None:
         ((masqueraded(),), {"vs": {"conntrack": 0}}, Level.WARNING, "conntrack=0", "net.ipv4.vs.conntrack=1"),
         ((masqueraded(),), {"host": {"net.netfilter.nf_conntrack_tcp_loose": 0}, "tracking": {"mode": "off"}},
          Level.ERROR, "nf_conntrack_tcp_loose=0", '[conntrack] mode = "auto"'),
-        ((masqueraded(),), {"conntrackd": True}, Level.WARNING, "answers that come from the VIP", "IPv4_address 10"),
+        ((masqueraded(),), {"conntrackd": True}, Level.WARNING, "answers from the VIP", "IPv4_address 10"),
         ((masqueraded(),), {"host": {**ROOMY, "net.netfilter.nf_conntrack_count": 250_000}}, Level.WARNING,
          "250000 are there", "nf_conntrack_max=500000"),
         ((masqueraded(),), {"host": ROOMY, "ledger": 300_000}, Level.ERROR, "300000 connections would come", "600000"),

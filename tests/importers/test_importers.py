@@ -305,7 +305,7 @@ def test_ipvsadm_save() -> None:
     assert (hashed["flags"], hashed["persistence_prefix"]) == (["fallback", "port"], 24)
     assert hashed["destination"][0]["tunnel"] == "gue"
     assert found["fwmark:7:ipv6"]["flags"] == ["one-packet"]
-    assert said(remarks, "its persistence engine is left out: pe: sip: looks into UDP alone")
+    assert said(remarks, "its persistence engine is left out: pe: sip: only works with UDP")
     assert said(remarks, "tunnel checksums")
     assert said(remarks, "10.1.0.2:80 has weight 0")
     assert said(remarks, "fwmark:7:ipv6: has no destination")
@@ -412,9 +412,9 @@ def test_rules_keep_the_first_of_two_as_the_kernel_does() -> None:
     assert only["scheduler"] == "wrr"
     assert only["destination"] == [{"address": "10.1.0.1", "weight": 1}, {"address": "10.1.0.2", "weight": 9}]
     for words in (
-        ("line 3:", "is there twice: the kernel keeps the first"),
-        ("line 4:", "is there twice"),
-        ("line 5:", "is there twice"),
+        ("line 3:", "is listed twice: the kernel keeps the first"),
+        ("line 4:", "is listed twice"),
+        ("line 5:", "is listed twice"),
         ("line 6:", "before its service's"),
         ("line 7:", "port 80, as ipvsadm makes it"),
     ):

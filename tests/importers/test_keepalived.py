@@ -164,7 +164,7 @@ def test_an_unknown_word_with_a_block_costs_that_block_and_no_more() -> None:
         ("real_server 10.1.0.1 80 { uthreshold 10\n lthreshold 20 }", "its thresholds are left out"),
         ("real_server 10.1.0.1 80 { uthreshold 3000000000 }", "its thresholds are left out"),
         ("real_server 10.1.0.300 80 { }", "real_server 10.1.0.300 80: left out"),
-        ("real_server 10.1.0.9 80 { }\n real_server 10.1.0.9 80 { weight 2 }", "is there twice"),
+        ("real_server 10.1.0.9 80 { }\n real_server 10.1.0.9 80 { weight 2 }", "is listed twice"),
         ("persistence_engine sip", "its persistence engine is left out: pe: sip: needs persistence_seconds"),
         ("protocol QUIC", "protocol QUIC: no such protocol"),
         ("lvs_sched fastest", "lvs_sched fastest: no such scheduler"),

@@ -157,7 +157,7 @@ def test_what_people_write_is_read(line: str, edit: Edit) -> None:
         ("-A -f 0", "firewall mark 0"),
         ("-A -f x", "-f 'x': expected a number"),
         ("-A -t 10.0.0.1:80 -s", "-s needs a value"),
-        ("-A -t 10.0.0.1:80 -s rr -s rr", "-s is there twice"),
+        ("-A -t 10.0.0.1:80 -s rr -s rr", "-s is listed twice"),
         ("-A -t 10.0.0.1:80 -M 255.0.0", "255.0.0"),
         ("-A -f 1 -6 -M 129", "1..128"),
         ("-A -t 10.0.0.1:80 -b sticky", "-b sticky: expected flag-1"),

@@ -209,7 +209,7 @@ def test_a_second_director_is_added_to_the_configuration(tmp_path: Path, site: S
     assert not joining.configure(config, said, "tcp://10.0.0.2:7433", site.stranger.public, tmp_path / "x")
     other = wire.Joined(1, True, "", "rs8", ("10.0.0.18",))
     before = config.read_text()
-    with pytest.raises(KeyFileError, match="is of rs9"):
+    with pytest.raises(KeyFileError, match="belongs to rs9"):
         joining.configure(config, other, "tcp://10.0.0.3:7433", site.rs1.public, tmp_path / "x")
     assert config.read_text() == before
 

@@ -273,7 +273,7 @@ def test_a_state_of_before_orders_is_read_and_one_with_a_bad_order_has_the_good_
         ({"command": "override", "destination": "10.0.0.11"}, "needs a weight"),
         ({"command": "override", "destination": "10.0.0.11", "weight": -1}, "weight"),
         ({"command": "drain", "destination": "10.0.0.11", "seconds": 0}, "seconds"),
-        ({"command": "drain", "destination": "10.0.0.11", "reason": "a\x1b[2J"}, "cannot be printed"),
+        ({"command": "drain", "destination": "10.0.0.11", "reason": "a\x1b[2J"}, "unprintable"),
         ({"command": "drain", "destination": "10.0.0.11", "reason": "x" * 201}, "reason"),
         ({"command": "drain", "destination": "10.0.0.11", "sudo": 1}, "sudo"),
         ({"command": "undrain", "destination": "10.0.0.11"}, "no order for it"),
@@ -441,7 +441,7 @@ def test_only_a_failover_service_has_a_first_place() -> None:
 
 @pytest.mark.parametrize(
     ("client", "why"),
-    [("10.9.0.1/16", "has host bits set"), ("nobody", "expected an address"), ("fd00::/64", "no network")],
+    [("10.9.0.1/16", "has host bits set"), ("nobody", "expected an address"), ("fd00::/64", "address family")],
 )
 def test_clients_that_are_to_be_cut_are_an_address_or_a_network(client: str, why: str) -> None:
     with pytest.raises(CommandError, match=why):

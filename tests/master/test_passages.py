@@ -222,7 +222,7 @@ def test_adopted_services_do_not_include_our_own_and_a_stop_takes_them_away() ->
         ('virtual = "tcp:10.0.0.1:80"\ncheck = { through = "vip" }', "through: 'vip': expected one of rip, service"),
         (
             'virtual = "tcp:10.0.0.1:80"\ncheck = { through = "service", type = "exec", command = ["/bin/true"] }',
-            "cannot go by the service",
+            "cannot go through the service",
         ),
     ],
 )

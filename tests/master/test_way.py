@@ -65,7 +65,7 @@ def test_the_source_is_in_the_servers_network_and_no_vip(
 def test_a_host_with_no_address_but_the_vip_asks_nothing(conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(way, "routed", lambda address: VIP)
     obstacle = way._way(RIP, VIP, BESIDE[:1]).obstacle
-    assert obstacle is not None and "no address but the VIP towards 10.0.0.11" in obstacle.reason
+    assert obstacle is not None and "towards 10.0.0.11 this host has only the VIP" in obstacle.reason
 
 
 def test_a_port_comes_again_when_all_others_have_been_used() -> None:

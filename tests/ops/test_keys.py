@@ -199,9 +199,9 @@ def test_one_address_is_one_agents(agents: Path, key: keys.PublicKey, tmp_path: 
 
 @pytest.mark.parametrize("name", ["", "../rs1", "a/b", ".hidden", "x" * 65, "rs 1"])
 def test_a_name_cannot_leave_the_directory(agents: Path, key: keys.PublicKey, name: str) -> None:
-    with pytest.raises(KeyFileError, match="is not a name"):
+    with pytest.raises(KeyFileError, match="is not a valid name"):
         keys.enroll(agents, name, key, ("10.0.0.11",))
-    with pytest.raises(KeyFileError, match="is not a name"):
+    with pytest.raises(KeyFileError, match="is not a valid name"):
         keys.revoke(agents, name)
 
 
@@ -237,7 +237,7 @@ def test_of_two_files_with_one_address_the_second_is_refused(agents: Path, key: 
     (agents / "rs2.toml").write_text(text.replace("rs1", "rs2").replace(key, GOOD_PUBLIC))
     found = keys.enrolled(agents)
     assert list(found.by_key) == [key]
-    assert "is rs1's already" in found.problems[0]
+    assert "already belongs to rs1" in found.problems[0]
 
 
 def test_a_directory_that_is_not_there_says_what_makes_it(agents: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_directory_holds_nothing_that_opens_anything(agents: Path, master: P
     ["", "feedback-join-", "x" * 105, *("feedback-join-" + "A" * n for n in (50, 90, 91, 92, 200)), "feedback-join-é"],
 )
 def test_what_is_no_token_is_refused_and_not_told(broken: str) -> None:
-    with pytest.raises(KeyFileError, match="not a token") as caught:
+    with pytest.raises(KeyFileError, match="not a complete token") as caught:
         tokens.read(broken)
     assert "AAAA" not in str(caught.value)
 
@@ -66,7 +66,7 @@ def test_what_is_no_token_is_refused_and_not_told(broken: str) -> None:
 def test_a_mistyped_letter_is_noticed(agents: Path, master: PublicKey) -> None:
     text = tokens.issue(agents, "rs1", ("10.0.0.11",), master, NOW + 60)
     for at in range(14, len(text), 9):
-        with pytest.raises(KeyFileError, match="not a token"):
+        with pytest.raises(KeyFileError, match="not a complete token"):
             tokens.read(text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :])
 
 
@@ -78,7 +78,7 @@ def test_it_enrolls_what_was_written_down_and_works_once(agents: Path, master: P
     enrolment = keys.enrolled(agents).by_key[own]
     assert (enrolment.name, len(enrolment.addresses), enrolment.until) == ("rs1", 2, None)
     assert waiting(agents) == []
-    with pytest.raises(KeyFileError, match="has been used"):
+    with pytest.raises(KeyFileError, match="was used or revoked"):
         tokens.redeem(pending, key(tmp_path, "thief"), NOW)
     assert list(keys.enrolled(agents).by_key) == [own]
 
@@ -124,7 +124,7 @@ def test_what_was_taken_back_enrolls_nobody_and_uses_up_no_other(
             tokens.issue(agents, "rs1", ("10.0.0.11",), master, NOW + 60)
         elif change == "extended":
             tokens.issue(agents, "rs1", ("10.0.0.11", "10.0.0.12"), master, NOW + 60)
-    with pytest.raises(KeyFileError, match=r"taken back|another token"):
+    with pytest.raises(KeyFileError, match=r"revoked|another token"):
         tokens.redeem(stolen, key(tmp_path, "thief"), NOW)
     assert not keys.enrolled(agents).by_key
     monkeypatch.undo()

@@ -38,7 +38,7 @@ def test_the_example_is_good() -> None:
         (('"192.168.7.2:7434"', '"[fe80::1]:7434"'), "local and peer are of different families"),
         (('name = "d1"', 'name = "d1"\nreach = ["gateway"]'), "reach[0]: 'gateway' is not an IPv4 or IPv6 address"),
         (('name = "d1"', 'name = "d1"\nengine = "vrrp"'), "engine: 'vrrp': expected one of heartbeat, keepalived"),
-        (('name = "d1"', 'name = "d1"\nengine = "keepalived"'), "it moves the addresses: remove these"),
+        (('name = "d1"', 'name = "d1"\nengine = "keepalived"'), "keepalived moves the addresses: remove these"),
         (('name = "d1"', 'name = "d1"\nreplication.mode = "maybe"'), "replication.mode: 'maybe'"),
         (('name = "d1"', 'name = "d1"\nvip = "x"'), "unknown field `vip`"),
         (('name = "d1"', 'name = "d1"\ntiming.interval_seconds = 0'), "timing.interval_seconds"),

@@ -41,7 +41,7 @@ UP = {"local": "1:2", "peer": "2:2", "up": True}
         (Facts(status=status(role="standby")), Level.ERROR, "neither director is active"),
         (Facts(status=status(links=[DOWN, UP])), Level.WARNING, "link 1:1 to 2:1 is silent"),
         (Facts(status=status(links=[DOWN, DOWN])), Level.ERROR, "link 1:1 to 2:1 is silent"),
-        (Facts(status=status(links=[UP])), Level.WARNING, "there is one link"),
+        (Facts(status=status(links=[UP])), Level.WARNING, "there is only one link"),
         (Facts(status=status(peer={"replica": "behind"})), Level.ERROR, "the replica on d2 is not complete: behind"),
         (
             Facts(
@@ -59,10 +59,10 @@ UP = {"local": "1:2", "peer": "2:2", "up": True}
             Level.ERROR,
             "the replica here is complete but for at most 7: a takeover would cut them",
         ),
-        (Facts(status=status(replica=FULL)), Level.WARNING, "at most 1,200 connections found no place in the ledger"),
+        (Facts(status=status(replica=FULL)), Level.WARNING, "at most 1,200 connections do not fit in the ledger"),
         (Facts(status=status(tracking={"peer": False})), Level.ERROR, "shared by IPVS here, and is not on d2"),
         (Facts(status=status(tracking={"here": False})), Level.ERROR, "is not shared by IPVS here, and is on d2"),
-        (Facts(status=status(tracking={"late": 1200})), Level.WARNING, "when 1,200 connections were here"),
+        (Facts(status=status(tracking={"late": 1200})), Level.WARNING, "when 1,200 connections existed"),
         (Facts(status=status(tracking={"problem": "EINVAL"})), Level.ERROR, "cannot be written at a takeover: EINVAL"),
         (Facts(status=status(tracking={"written": {"refused": {"ENOMEM": 7}}})), Level.WARNING, "7 tracking entries"),
         (Facts(status=status(), replicates=False), Level.WARNING, "not replicated"),

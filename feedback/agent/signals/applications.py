@@ -1,4 +1,4 @@
-"""What an application says of itself, by datagram to a Unix socket: one JSON or MessagePack map a datagram.
+"""An application's reports about itself, by datagram to a Unix socket: one JSON or MessagePack map in each.
 
     {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "drain": false}
 
@@ -127,5 +127,5 @@ class ApplicationSource:
 def _remove_stale(path: Path) -> None:
     """What a killed agent left. Never anything but a socket: the path comes from a configuration file."""
     if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
-        raise OSError(None, "something else than a socket is there")
+        raise OSError(None, "it exists and is not a socket")
     path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a service would get if it asked: the CPU that cgroup weights leave it while its neighbours want all they can.
+"""A service's entitlement: the CPU that cgroup weights leave it while its neighbours take all they can.
 
 A neighbour that eats all idle CPU makes utilisation 1 whatever the service does, and yet it may weigh nothing: only
 cpu.weight tells. Level by level from the binding cgroup down to the service, the fair share is filled like water: each

@@ -1,4 +1,4 @@
-"""Kernel files kept open and read from their beginning, and the few ways their text is laid out.
+"""Kernel files, kept open and read from the beginning, and parsers of their few formats.
 
 Opening costs several times what reading does, and an agent reads fifty files a second: a file is opened once. The
 descriptor of a cgroup that was removed reads ENODEV for ever, so a failed read opens the path once more: the unit

@@ -1,4 +1,4 @@
-"""Whose a listening port is: the cgroup of the process that opened it, asked of the kernel and not of /proc.
+"""The owner of a listening port: the cgroup of the process that opened it, from the kernel and not from /proc.
 
 A socket remembers the cgroup (version 2) that its maker was in, and inet_diag tells its number without any privilege;
 it is the inode of the cgroup's directory. For a socket that systemd opened for a unit (socket activation) that is

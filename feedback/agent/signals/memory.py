@@ -1,4 +1,4 @@
-"""Memory: what can still be had without swapping, of the host or of the tightest limit on the way up from a cgroup.
+"""Memory available without swapping, of the host or under the tightest limit above a cgroup.
 
 In a cgroup `available = limit - (current - inactive_file)`: page cache that nobody needs is given back first. The level
 with the least left counts, and never more than the host itself has. Swap-in and OOM kills are cumulative.

@@ -1,4 +1,4 @@
-"""All the sources of one configuration, read together into one `Sample`.
+"""All sources of one configuration, read together into one `Sample`.
 
 CPU and memory must be there; everything else is left out where the kernel or the configuration has none. The sample's
 time is taken between CPU and connections: a capacity is one over the other, so both must belong to the same moment.
@@ -62,7 +62,7 @@ class Sampler:
         try:
             return self._sample()
         except (ValueError, IndexError) as error:
-            raise SignalError(f"a kernel file has another form than expected: {error}") from error
+            raise SignalError(f"a kernel file has an unexpected form: {error}") from error
 
     def _sample(self) -> Sample:
         now = self._clock()

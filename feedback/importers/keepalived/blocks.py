@@ -1,4 +1,4 @@
-"""keepalived.conf as a tree: which words open a block, and inside of which. Source: 2.2.7's keyword tables.
+"""keepalived.conf as a tree: which words open a block, and inside which. Source: 2.2.7's keyword tables.
 
 keepalived reads line by line: a word that it does not know is ignored, a word that opens a block opens one whether a
 brace follows or not, and a `}` closes the innermost. So where a brace is missing, the lines of the next service are the

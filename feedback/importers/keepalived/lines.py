@@ -1,4 +1,4 @@
-"""keepalived.conf as lines: what is left when comments, conditions, definitions, sequences and includes are done with.
+"""keepalived.conf as lines, after comments, conditions, definitions, sequences and includes.
 
 Knows the form, no word's meaning. Each line that comes out is one brace, or has none outside of quotes. What 2.2.7 does
 (lib/parser.c) is done here: a `#` or `!` outside of quotes begins a comment wherever it stands; `$NAME=VALUE` at the

@@ -1,4 +1,4 @@
-"""Where a virtual_server is: an address and a port, a firewall mark, or all that a group names."""
+"""The place of a virtual_server: an address and a port, a firewall mark, or everything that a group names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a line: that it is not carried over, or not as it stands."""
+"""Remarks on a line: it is not carried over, or not unchanged."""
 
 from __future__ import annotations
 

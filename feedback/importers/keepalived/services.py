@@ -96,7 +96,7 @@ def _merge(drafts: dict[ServiceKey, Draft], draft: Draft, node: Node, remarks: l
     there = {(d["address"], d["port"]) for d in first.destinations}
     first.destinations += [d for d in draft.destinations if (d["address"], d["port"]) not in there]
     remarks.append(
-        node.remark(f"{draft.key}: is there twice: its real servers are added to the first one's", note=True)
+        node.remark(f"{draft.key}: is listed twice: its real servers are added to the first one's", note=True)
     )
 
 
@@ -279,7 +279,7 @@ def _real(v: Virtual, node: Node, remarks: list[Remark]) -> None:
             return
     if (address, port) in v.reals:
         remarks.append(
-            node.remark(f"{node.text}: left out: it is there twice, and keepalived takes the first", note=True)
+            node.remark(f"{node.text}: left out: it is listed twice, and keepalived takes the first", note=True)
         )
         return
     v.reals[address, port] = real

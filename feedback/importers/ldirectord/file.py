@@ -1,4 +1,4 @@
-"""ldirectord.cf as virtual servers with their words, each value as ldirectord 4.12.0 reads it.
+"""ldirectord.cf as virtual servers with their directives, each value as ldirectord 4.12.0 reads it.
 
 A virtual server is a line that begins with `virtual`, and the lines behind it that begin with four blanks or a tab. A
 blank line ends it. Behind a `#` in one of these lines nothing counts; elsewhere only a line that begins with `#` is a

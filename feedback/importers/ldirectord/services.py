@@ -1,4 +1,4 @@
-"""Virtual servers of ldirectord.cf as services. What is not said comes from where ldirectord takes it."""
+"""Virtual servers of ldirectord.cf as services. Missing values come from where ldirectord takes them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def imported(file: File, port_of: PortOf) -> Imported:
         if key is None:
             continue
         if key in seen:
-            file.remarks.append(Remark(virtual.line, f"{key}: left out: is there twice; {NOT_STARTED}"))
+            file.remarks.append(Remark(virtual.line, f"{key}: left out: is listed twice; {NOT_STARTED}"))
             continue
         seen.add(key)
         drafts.append(_draft(file, virtual, key, port_of))
@@ -176,7 +176,7 @@ def _draft(file: File, virtual: Virtual, key: ServiceKey, port_of: PortOf) -> Dr
         destination = _destination(real, key)
         where = f"{real.address}:{destination['port']}"
         if where in made and made[where].port == real.port:  # ldirectord sets what it finds by this name
-            text = f"real={real.address}:{real.port}: is there twice: the last one counts"
+            text = f"real={real.address}:{real.port}: is listed twice: the last one counts"
             file.remarks.append(Remark(real.line, text, note=True))
             draft.destinations[list(made).index(where)] = destination
             made[where] = real

@@ -1,4 +1,4 @@
-"""How long a guest may take until its first process runs, and whether it does.
+"""How long a guest may take until its first process runs, and whether it took longer.
 
 Owns the bound, which is processor time and not time on the wall: beside other work a guest that is well may wait for
 minutes, and one that hangs may be seen at once. Must not know the emulator's options.

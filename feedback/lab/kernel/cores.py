@@ -1,4 +1,4 @@
-"""Cores of this host, given out to guests: each its own while there is one, then the cores in turn.
+"""Cores of this host, assigned to guests: one each while there are enough, then in turn.
 
 A user-mode kernel is one processor in several processes: it keeps to one core, for a system call costs 6 us where they
 share it and 50 us where not. Who has which is told by locks on files, which the host drops with their holder, so that

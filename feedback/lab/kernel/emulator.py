@@ -1,4 +1,4 @@
-"""Which QEMU a guest runs on: this machine's, or Debian's later one where this machine's cannot run such a guest.
+"""Which QEMU a guest runs on: this machine's, or Debian's later one if this machine's cannot run it.
 
 QEMU before 8.1 runs the processors of a guest that counts instructions in turn, and gives each all the time up to the
 next timer. A processor that waits for another without a PAUSE instruction then uses up what the other would need. Linux

@@ -1,4 +1,4 @@
-"""What a guest's first process is told: where everything is, and which modules the lab needs.
+"""The environment of a guest's first process: where everything is, and which modules the lab needs.
 
 A file of shell assignments, read by init.sh. Must not know how the guest was booted.
 """

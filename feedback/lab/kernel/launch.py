@@ -1,4 +1,4 @@
-"""What it takes to start a job on a kernel. Data only."""
+"""Everything needed to start a job on a kernel. Data only."""
 
 from __future__ import annotations
 

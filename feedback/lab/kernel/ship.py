@@ -1,4 +1,4 @@
-"""In a guest whose writes to the host would take time: carries what grows in OUTPUT over to the host.
+"""For a guest whose writes to the host would take time: copies growing files in OUTPUT to the host.
 
     python -m feedback.lab.kernel.ship FROM TO
 

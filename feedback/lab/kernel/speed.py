@@ -1,4 +1,4 @@
-"""How fast this host's processor is, beside the one on which the lab's figures were made.
+"""The speed of this host's processor, relative to the one on which the lab's figures were made.
 
 Owns that reference. A guest with a time of its own counts the CPU time that it uses in seconds of the reference
 processor, so that a slower host changes how long a run takes and not what it says. What is measured is CPU time: what

@@ -1,4 +1,5 @@
-"""keepalived's checkers or ldirectord on the stand's director, as people run them: configuration, reload, crash, log.
+"""keepalived's checkers or ldirectord on the stand's director, as operators run them: configuration, reload, crash,
+log.
 
 Owns their files and what their logs say that they wrote. Must not know what a scenario shows. Source:
 keepalived.conf(5) of 2.2.7, ldirectord(8) of 4.12.0, and their sources for the words of the logs.

@@ -1,1 +1,1 @@
-"""Two directors in the lab: their topology, clients that count every byte, what kills them, and who watches."""
+"""Two directors in the lab: their topology, clients that count every byte, injuries, and the watcher."""

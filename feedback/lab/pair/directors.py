@@ -1,4 +1,4 @@
-"""Who runs the two directors: the product, keepalived, or the kernel alone. One seam, so that scenarios compare."""
+"""What runs on the two directors: the product, keepalived, or the kernel alone. One seam, so that scenarios compare."""
 
 from __future__ import annotations
 

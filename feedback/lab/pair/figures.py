@@ -1,4 +1,4 @@
-"""From what became of streams, and from who answered, to figures. Pure but for reading a finished run's files.
+"""From the outcomes of streams, and from who answered, to figures. Pure except for reading a finished run's files.
 
 Seconds in, milliseconds out where the name says so. The names are those of the scenarios' table; a policy other than
 feedback has its own name before them.

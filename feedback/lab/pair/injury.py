@@ -1,4 +1,4 @@
-"""What can happen to a director: death, a cut cable, deafness, blindness to the other; and that it is healed.
+"""Injuries of a director: death, a cut cable, deafness, blindness to the other; and how each is healed.
 
 Death is prepared: sockets, requests and process ids are there before, so that the links go down and everything dies
 within a few milliseconds, which is nothing beside a scheduler's turn. Links first: a process that sees its parent die

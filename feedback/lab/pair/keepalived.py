@@ -1,4 +1,4 @@
-"""keepalived as a peer: on both directors as people run it, VRRP over the service network, its sync daemon in the
+"""keepalived as a peer: on both directors as operators run it, VRRP over the service network, its sync daemon in the
 kernel.
 
 Owns its configuration, a pure text, and its start. Source: keepalived.conf(5) of 2.2.7.

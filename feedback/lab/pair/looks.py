@@ -1,4 +1,4 @@
-"""Who answered for each floating address, look by look, as a file of fixed records; and what follows from it.
+"""Who answered for each floating address, look by look, as a file of fixed records; and figures from it.
 
 Pure but for reading the file. A look is one question (ARP or neighbour solicitation) and the answers to it. `owners` is
 a set of directors as bits, 1 for d1 and 2 for d2; `first` is how long after the question the first answer came.

@@ -1,4 +1,4 @@
-"""The scenarios: a file each, or a package where one file would be too long. One that is here is registered by that."""
+"""The scenarios, one file each, or a package if one file would be too long. A file here is thereby registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile conditions for a pair of directors under load: bad heartbeat cables, and a wall clock that is set.
+"""Hostile conditions for a pair of directors under load: bad heartbeat cables, and a changed wall clock.
 
     loss        20 % of the packets on the first heartbeat cable, both ways
     delay       300 ms, give or take 200, both ways, which also puts them out of order

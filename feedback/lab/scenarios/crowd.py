@@ -1,4 +1,4 @@
-"""A standby starts when 200,000 connections are there, persistent ones among them; then the active one dies.
+"""A standby starts when 200,000 connections exist, persistent ones among them; then the active director dies.
 
 A thousand of them are real clients, as those of `latejoin`. The others are datagrams of as many addresses and ports,
 whose real server does not answer. 20,000 come to a persistent service, each from an address of its own, so that each

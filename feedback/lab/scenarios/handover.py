@@ -1,4 +1,4 @@
-"""The active director is relieved on purpose, with a thousand open connections and traffic on them.
+"""The active director hands over on purpose, with a thousand open connections and traffic on them.
 
 The clients are those of `takeover`. With keepalived, which has no command for it, the one in service is stopped in an
 orderly way: the nearest that its operators have.

@@ -1,4 +1,4 @@
-"""Four real servers of unequal speed, steady load; in the middle of the run a CPU hog starts beside the largest.
+"""Four real servers of unequal speed, steady load; halfway through a CPU hog starts beside the largest.
 
 The quotas are 1:2:4:8 and unknown to the director. The same requests (seed) under four policies:
 

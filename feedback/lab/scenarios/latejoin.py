@@ -1,4 +1,5 @@
-"""A standby starts when 20,000 connections exist, nineteen in twenty of them idle; a little later the active one dies.
+"""A standby starts when 20,000 connections exist, nineteen in twenty of them idle; a little later the active director
+dies.
 
     feedback  the standby has the whole table from the active one
     kernel    the kernel's synchronisation alone: it tells of a connection when it has counted its next fifty packets

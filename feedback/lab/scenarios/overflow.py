@@ -1,4 +1,4 @@
-"""A preferred real server fills, then the next: the kernel's scheduler `ovf` with capacities learned, not typed in.
+"""A preferred real server fills, then the next: the kernel's scheduler `ovf` with capacities learned, not configured.
 
 Three real servers in order of preference, requests held open for some seconds. The load climbs in steps past
 what the first can hold, and comes back. Nobody has said how many connections any of them can hold.

@@ -1,4 +1,4 @@
-"""More is asked than the pool can do: 115 % of its capacity for 20 s, then back to 60 %.
+"""More load than the pool can serve: 115 % of its capacity for 20 s, then back to 60 %.
 
 Four unequal real servers, short requests. Relative weights help nobody here: what helps is to refuse in time what
 cannot be served in time, so that what is let in is served well and the queues are gone when the load is.

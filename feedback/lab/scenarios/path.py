@@ -1,4 +1,4 @@
-"""A server loses what its own address does not show: the VIP on lo (direct routing), or its tunnel.
+"""A server loses something that its own address does not show: the VIP on lo (direct routing), or its tunnel.
 
 Three equal real servers, a master with a health check and no agents. Again and again one server loses its VIP, as by a
 restart of its network, or its tunnel goes down, and three seconds later it has it again. Meanwhile it answers at its

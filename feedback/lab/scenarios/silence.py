@@ -1,4 +1,4 @@
-"""Everything of ours dies, one after the other, under load, and the pool must not notice.
+"""Each of our daemons dies, one after the other, under load, and the pool must not notice.
 
     converge   agents and master learn four unequal real servers
     agents     all agents killed (SIGKILL), for a while, then started again

@@ -1,4 +1,4 @@
-"""The directors lose sight of each other, step by step, while both data paths live; then they see each other again.
+"""The directors lose contact step by step, while both data paths live; then they regain it.
 
     one    the first heartbeat cable is cut
     none   the second too: only the look at the VIP is left

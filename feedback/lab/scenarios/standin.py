@@ -1,4 +1,4 @@
-"""A server dies in the middle of twelve downloads, and its stand-in goes on with them where it was.
+"""A server dies in the middle of twelve downloads, and its stand-in continues them where they were.
 
 The streaming server of examples/streaming runs on two real servers, with an agent on each: it tells its agent how far
 each client has come, and its stand-in's agent has that from the masters. Then the server's cables are pulled. A client

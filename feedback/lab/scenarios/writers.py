@@ -1,4 +1,5 @@
-"""A database with one writer: 25 clients write all the time, 25 connections wait, and the writer's place changes hands.
+"""A database with one writer: 25 clients write all the time, 25 connections wait, and another server becomes the
+writer.
 
 Three servers behind a `failover` service with `law_options = { sticky = true, cut = "both" }`, by direct routing. The
 check is a program that asks for the server's own word; the server lives and answers all the time, which is what makes

@@ -1,4 +1,4 @@
-"""When each director's heartbeat came by on one cable, as a file of its own.
+"""The times of each director's heartbeats on one cable, as a file.
 
     python -m feedback.lab.workload.beats INTERFACE PORT OUTPUT_FILE
 

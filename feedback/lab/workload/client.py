@@ -1,4 +1,4 @@
-"""An open-loop HTTP client: requests leave at the moments of their plan, whatever became of those before.
+"""An open-loop HTTP client: requests leave at their planned moments, whatever happened to earlier ones.
 
     python -m feedback.lab.workload.client LOAD_JSON START RECORDS_FILE
 

@@ -1,4 +1,4 @@
-"""Datagrams of clients that are not there: each makes a connection, and a template where the service is persistent.
+"""Datagrams of imaginary clients: each makes a connection, and a template if the service is persistent.
 
     python -m feedback.lab.workload.flood MAC VIP PORT FIRST_ADDRESS ADDRESSES PORTS RATE
 

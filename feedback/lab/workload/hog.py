@@ -1,4 +1,4 @@
-"""The noisy neighbour: a busy loop that waits, stopped, for SIGCONT, so that its start is a moment and not a while."""
+"""The noisy neighbour: a busy loop that waits, stopped, for SIGCONT, so that it starts in an instant."""
 
 from __future__ import annotations
 

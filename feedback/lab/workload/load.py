@@ -1,4 +1,4 @@
-"""What a client asks for: arrivals, costs and holding times from a seed, as data.
+"""A client's requests: arrivals, costs and holding times from a seed, as data.
 
 Pure. The same plan gives the same requests at the same offsets, so that policies are compared on the same work.
 """

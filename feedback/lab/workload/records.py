@@ -1,4 +1,4 @@
-"""What became of each request, as a file of fixed records that grows while the client runs.
+"""The outcome of each request, as a file of fixed records that grows while the client runs.
 
 A record: the intended moment (seconds of CLOCK_MONOTONIC), the latency from that moment, the HTTP status or minus the
 errno of what went wrong, and the number of the real server that answered (0: none; 3 for "rs3").

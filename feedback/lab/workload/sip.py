@@ -1,4 +1,4 @@
-"""SIP as far as a persistence engine looks into it: requests with a Call-ID, answered with the server's name.
+"""SIP as far as a persistence engine reads it: requests with a Call-ID, answered with the server's name.
 
     python -m feedback.lab.workload.sip NAME PORT
 

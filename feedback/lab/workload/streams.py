@@ -1,4 +1,4 @@
-"""What clients with open connections do, as data, and what became of each of their streams.
+"""The plan of clients with open connections, as data, and the outcome of each of their streams.
 
 Pure. A record is 16 bytes: kind, stream, number. Whoever knows the kind and the number of bytes before can say what the
 next byte must be, so that every byte that comes back is checked. A stream is one connection or one UDP flow.

@@ -1,4 +1,4 @@
-"""Clients that wait, and what each of them noticed: UDP flows that ask again, TCP connections that say nothing.
+"""Waiting clients, and what each of them noticed: UDP flows that ask again, TCP connections that say nothing.
 
     python -m feedback.lab.workload.waiting PLAN OUTPUT
 

@@ -1,4 +1,4 @@
-"""What the lab's HTTP server says of itself to its host's agent, five times a second, as a real application could.
+"""The report of the lab's HTTP server to its host's agent, five times a second, as a real application could send.
 
     {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "completions": 8120, "errors": 3}
 

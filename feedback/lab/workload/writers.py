@@ -1,4 +1,4 @@
-"""Clients of a database with one writer: each writes again and again, over a connection that it keeps.
+"""Clients of a database with one writer: each writes repeatedly over one connection.
 
     python -m feedback.lab.workload.writers PLAN OUTPUT
 

@@ -1,4 +1,4 @@
-"""Actuate: shares -> integer weights, in the way of the scheduler that this service uses. One file a way.
+"""Actuate: shares -> integer weights, as this service's scheduler needs them. One file for each method.
 
 | scheduler | a weight is | file | scale | written |
 |---|---|---|---|---|

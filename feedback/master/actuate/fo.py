@@ -1,4 +1,4 @@
-"""`fo`: the highest weight takes all, and the kernel itself goes on to the next when that is full or quiesced.
+"""`fo`: the highest weight takes all, and the kernel itself moves on to the next when that one is full or quiesced.
 
 A weight is a rank. With tiers (pool.Share) the ranks are theirs. Without, the first place goes to the largest share,
 and changes hands only if another was larger by a fifth for ten seconds on end: everything moves with it. As long as the

@@ -1,4 +1,4 @@
-"""`mh` and `sh`: a weight is a number of places in a table of hashes, and each edit fills the table anew.
+"""`mh` and `sh`: a weight is a number of places in a hash table, and each edit rebuilds the table.
 
 A client whose place changes hands goes to another server (its open connections stay), so changes are few and all at
 once. A weight of 0 does not give up the places: `mh` keeps those of the last weight, `sh` gives one bucket. Clients

@@ -1,4 +1,4 @@
-"""`twos`: two servers are drawn, a weight being the number of lots, and the one of less overhead/weight is taken.
+"""`twos`: two servers are drawn with probabilities by weight, and the one with less overhead/weight is taken.
 
 Memory of closed connections counts in the comparison, but not in the draw: a server whose weight rises wins all its
 comparisons and gets at most twice its part. So no memory needs cancelling; the weight just must not jump.

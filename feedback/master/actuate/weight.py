@@ -1,4 +1,4 @@
-"""What all actuators share: the way from parts to weights, and what the kernel counts now.
+"""Shared by all actuators: from parts to weights, and the kernel's present counts.
 
 Owns the scale, the dead band and the closer look. Knows no scheduler. Invariant: a part of 0 is a weight of 0, any
 other at least 1.

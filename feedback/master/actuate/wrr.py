@@ -1,4 +1,4 @@
-"""`wrr`: a weight is a flow, and each write puts the cursor back to the head of the list.
+"""`wrr`: a weight is a flow, and each write resets the cursor to the head of the list.
 
 Source: ip_vs_wrr.c.
 """

@@ -1,4 +1,4 @@
-"""`rr`, `lc`, `dh`: the scheduler looks at a weight only to see whether it is zero.
+"""`rr`, `lc`, `dh`: the scheduler only checks whether a weight is zero.
 
 What the kernel has stays, unless it has to come into service or out of it. So the owner's own weights survive, should
 he change the scheduler. Source: ip_vs_rr.c, ip_vs_lc.c, ip_vs_dh.c. A scheduler that we do not know is left alone in

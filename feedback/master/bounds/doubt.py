@@ -1,4 +1,4 @@
-"""Doubt: a server with a queue while the others have none, by what the director counts itself. Pure.
+"""Doubt: a server with a queue while the others have none, by the director's own counts. Pure.
 
 Everything that an agent says can be a lie, or an honest mistake: a server that waits for a lock or a disk has an idle
 CPU, and reports that come late tell of a server that was. What the director counts is neither. How long connections

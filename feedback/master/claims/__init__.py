@@ -1,1 +1,1 @@
-"""Claims: whose word holds a destination: the configuration, another owner, an order, a check, a trial."""
+"""Claims: what overrides the law for a destination: the configuration, another owner, an order, a check, a trial."""

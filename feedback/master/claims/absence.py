@@ -1,4 +1,4 @@
-"""Absence: a destination that is out of the kernel's table because its check fails, and when it may come back. Pure.
+"""Absence: a destination that is out of the kernel's table because its check fails, and when it may return. Pure.
 
 Its flows leave the table with it, so that they go on elsewhere. A check that flaps would cut them again and again: so
 the second absence in a row lasts at least AGAIN_SECONDS, and each further one twice as long. One that stayed for

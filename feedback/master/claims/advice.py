@@ -1,4 +1,4 @@
-"""Advice: what an existing agent says of its server over HAProxy's agent-check. Pure: lines in, a state out.
+"""Advice: an existing agent's word on its server over HAProxy's agent-check. Pure: lines in, a state out.
 
 Owns the grammar and what stays from one line to the next: HAProxy keeps a percentage, `drain` and `down` until the
 agent reverts them, and agents in the field rely on it. An agent that cannot be reached changes nothing; its age tells.

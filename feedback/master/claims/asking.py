@@ -1,4 +1,4 @@
-"""Asking: what is asked of real servers, and when. Pure: outcomes in, probes out.
+"""Asking: the probes of real servers, and their times. Pure: outcomes in, probes out.
 
 A question is a check and whom it is put to. Each is asked once, however many services want it, and all of them read
 the one answer: fifty ports of a server that share a check cost one probe. Checks are spread over the interval by a

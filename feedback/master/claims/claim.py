@@ -1,4 +1,4 @@
-"""Claim: what is known of who wrote one destination's weight and thresholds. A record in the kernel has no author."""
+"""Claim: what is known of the author of one destination's weight and thresholds, which the kernel does not record."""
 
 from __future__ import annotations
 

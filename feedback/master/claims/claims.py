@@ -1,4 +1,5 @@
-"""Claims: whose word holds each destination of one service. Asked once before the law, told once after the plan.
+"""Claims: what overrides the law for each destination of one service. Asked once before the law, told once after the
+plan.
 
 Owns who wrote which weight and threshold, as far as the kernel and our memory can tell, and what holds where somebody's
 word does: the configuration's zero, another owner's, an operator's order, a failing check. Knows no law and no bound.

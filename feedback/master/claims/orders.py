@@ -1,4 +1,4 @@
-"""Orders: what an operator told this master by hand: drains, overrides, pauses. Pure data and its meaning.
+"""Orders: an operator's drains, overrides and pauses. Pure data and its meaning.
 
 Owns which orders stand, and the last word that they have on a setting. Times are of the wall clock, in seconds since
 1970: an order outlives restarts and takeovers, and no monotonic clock does. Knows no law and no kernel. Invariants: a

@@ -1,4 +1,4 @@
-"""Owner: what somebody else who owns a service does to it, and when our hands stay off.
+"""Owner: what another owner does to its service, and when we stay away from it.
 
 Owns the words for a foreign edit, the signature of our own zeros and the count of disputes. Knows no law, no kernel.
 

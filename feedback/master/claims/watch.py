@@ -1,4 +1,4 @@
-"""Watch: what checks and agent-check agents say of the destinations of one service, and what its exporters do. Pure.
+"""Watch: results of checks and agent-check agents for the destinations of one service, and of its exporters. Pure.
 
 Owns what their word means: which destination must get nothing, and how far an agent's word can be trusted. A healthy
 agent and a healthy service are two things: either can keep a server out, neither can bring it in.

@@ -1,4 +1,4 @@
-"""Cuts: flows that must not go on are ended, and their clients told. Pure.
+"""Cuts: ending the flows of a destination, and telling their clients. Pure.
 
 course.py is the course of one destination, as the pipeline sees it; plan.py which flow is told when; segments.py the
 bytes. The shell (shell/cutter.py) reads the kernel's table, sends and hears.

@@ -1,4 +1,4 @@
-"""Plan: which of the flows of one destination is told when, and what became of each. Pure: `now` in, flows out.
+"""Plan: when each flow of one destination is told, and the outcome of each. Pure: `now` in, flows out.
 
 Begins once the destination has left the table. Those that spoke last go first. A client that does not answer is poked
 again: its firewall may drop a segment out of window, and its kernel answers such a one at most every half second

@@ -1,4 +1,4 @@
-"""Segments: bytes in, bytes out. A poke to a client, a reset to a server by its forwarding method, and what is heard.
+"""Segments: bytes in, bytes out. A poke to a client, a reset to a server by its forwarding method, and the answers.
 
 Packets are whole, with their IP header, for raw sockets that take it (IP_HDRINCL, which IPPROTO_RAW implies). Such a
 socket finds its way by the address that the packet is sent *to*, whatever its header says: so a segment for a virtual

@@ -1,4 +1,4 @@
-"""Succession: who holds the first place of a `failover` service, and when another takes it. Pure.
+"""Succession: which server holds the first place of a `failover` service, and when another takes it. Pure.
 
 For what may have one writer only. A change of place is three things in one decision: the old one leaves the table, the
 new one gets the weight, and the old one's flows are cut. Until the old one may leave (its flows must be listed first,

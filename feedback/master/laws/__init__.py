@@ -1,4 +1,4 @@
-"""Laws: observations of a pool -> shares. One file a law; a law knows no scheduler, no weight and no clock.
+"""Laws: observations of a pool -> shares. One file for each law. A law knows no scheduler, no weight and no clock.
 
 Ours are here, those of the field in field/.
 

@@ -60,7 +60,7 @@ class Failover:
             priorities = [role.priority for role in roles]
             twice = next((p for p in priorities if priorities.count(p) > 1), None)
             if twice is not None:
-                return f"sticky needs a priority for each destination, all different: {twice} is there twice"
+                return f"sticky needs a priority for each destination, all different: {twice} is listed twice"
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What the options of all laws share: strict structs, units in the names of keys, ranges in their types."""
+"""Shared by the options of all laws: strict structs, units in the names of keys, ranges in their types."""
 
 from __future__ import annotations
 

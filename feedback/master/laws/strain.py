@@ -1,4 +1,4 @@
-"""Strain: what holds a server back although its CPU does not: memory that runs out, and signs that it is drowning.
+"""Strain: limits of a server other than its CPU: memory that runs out, and signs of overload.
 
 Memory is a constraint, not an average: it takes nothing until 15 % of it is left, and nearly everything at 5 %; what
 will be left in five seconds at the present trend counts, if that is less and a third or so is left. What it takes it

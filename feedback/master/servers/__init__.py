@@ -1,1 +1,1 @@
-"""Servers: what is known of each real server: its reports, how far they are trusted, and what it can complete."""
+"""Servers: knowledge of each real server: its reports, how far they are trusted, and its capacity."""

@@ -1,4 +1,4 @@
-"""Arrivals: a service's new connections per second, as lively as the agents' counts and as true as the director's.
+"""Arrivals: a service's new connections per second, as fresh as the agents' counts and as reliable as the director's.
 
 The kernel's counters are the director's own, and move every 2 s. The agents count all the time, but what they say is
 their word. So an agent's rate counts as far as the kernel's bears it out: within half and twice what the kernel counted

@@ -1,4 +1,4 @@
-"""Filter: the level of one destination out of noisy samples, in the logarithm.
+"""Filter: the level of one destination from noisy samples, as a logarithm.
 
 A scalar Kalman filter whose measurement noise is estimated from successive samples (von Neumann), and a CUSUM on the
 normalised innovations: a step (an antagonist, a resize) is noticed and learned anew at once. Knows no server, no unit.

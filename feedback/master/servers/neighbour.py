@@ -1,4 +1,4 @@
-"""Neighbour: the part of a server that somebody else uses, inferred where no cgroup tells it. Pure.
+"""Neighbour: the part of a server that others use, inferred where no cgroup is known. Pure.
 
 What a connection costs is known from before. So what is busy beyond that, of a sudden, is not ours: a backup job, a
 scan, the neighbour for a second. Taken for a slower server it would be learned too late and too low, since only what is

@@ -1,4 +1,4 @@
-"""Prior: what the servers of one pool teach about each other, and how connections are counted there.
+"""Prior: what the servers of one pool reveal about each other, and how connections are counted there.
 
 What one server teaches about the cost of a connection serves all: a server that has never been busy is taken for an
 average one of its size. So a pool of unequal machines is nearly right after the first reports, before there is any

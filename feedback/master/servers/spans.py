@@ -1,4 +1,4 @@
-"""Spans: what the director counted of one destination, over spans in which the CPU used is known as well. Pure.
+"""Spans: the director's counts of one destination, over spans in which the CPU use is known as well. Pure.
 
 For servers whose agents count no connections (UDP, older agents). The kernel refreshes its counters every 2 s, at
 moments that we only see pass; agents report at moments of their own. A rate and a utilisation must be of the same span:

@@ -1,4 +1,4 @@
-"""Starved: the part of a server that it seems to have and does not get, told by how long work waits for a CPU. Pure.
+"""Starved: the part of a server that its host withholds, estimated from how long work waits for a CPU. Pure.
 
 A host may take processors away and let no counter show it: a container's parent with a small weight, a hypervisor that
 tells no steal. Then half of the CPU in use is all there is. But somebody waits: PSI's `some` for CPU is the part of the

@@ -1,4 +1,4 @@
-"""Window: what happened on one real server between two reports, as differences of their cumulative counters. Pure.
+"""Window: activity of one real server between two reports, as differences of their cumulative counters. Pure.
 
 Everything an agent says is its own word; here it is held to what a machine can do. What a machine cannot do makes no
 window: it is refused with a reason and moves nothing.

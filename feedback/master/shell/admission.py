@@ -129,10 +129,10 @@ class Admission:
         """Who speaks with this key, if it may and has not said too much. Raises Refused."""
         enrolment = self._enrolments.get(key)
         if enrolment is None:
-            raise Refused("revoked", "this key is not enrolled any more")
+            raise Refused("revoked", "this key is no longer enrolled")
         name = enrolment.name
         if enrolment.until is not None and name in self._moved:
-            raise Refused("revoked", "another key has taken this one's place", name)
+            raise Refused("revoked", "another key has replaced this one", name)
         peer = self._peers.setdefault(name, Peer(filled_at=now))
         if not peer.spend(now):
             raise Refused("flooded", f"more than {RATE_PER_SECOND:g} messages a second", name)

@@ -1,4 +1,5 @@
-"""Commands: an operator's request -> orders, or the reason why not. Pure: a request, the last decision, a time of day.
+"""Commands: an operator's request -> orders, or the reason for refusal. Pure: a request, the last decision, a time of
+day.
 
 Owns what is asked of a request and what is refused without `force`: the last server of a service is not taken out, an
 owner's zero is not raised. A request about several destinations is done as a whole or not at all.
@@ -70,7 +71,7 @@ def read(request: dict[str, Any]) -> Request:
     except msgspec.ValidationError as error:
         raise CommandError(str(error)) from None
     if not found.reason.isprintable():
-        raise CommandError("the reason has signs that cannot be printed")
+        raise CommandError("the reason has unprintable characters")
     return found
 
 
@@ -130,7 +131,7 @@ def _give(request: Request, orders: Orders, services: Sequence[ServiceStatus], w
         for service, status in found
     ]
     if len(orders.all()) + len(made) > ORDERS_MAX:
-        raise CommandError(f"{ORDERS_MAX} orders stand already: `feedback orders` lists them")
+        raise CommandError(f"there are {ORDERS_MAX} orders already: `feedback orders` lists them")
     before = [orders.give(order) for order in made]
     return Done(tuple(made), tuple(o for o in before if o is not None), (), tuple(dict.fromkeys(notes)))
 
@@ -144,7 +145,7 @@ def _cut(request: Request, services: Sequence[ServiceStatus]) -> Done:
         if not service.owned:
             raise CommandError(f'{service.service.key}: with ownership "weights" only the owner removes')
         if service.service.key.address is None:
-            raise CommandError(f"{service.service.key}: a firewall mark does not tell whose connections are whose")
+            raise CommandError(f"{service.service.key}: with a firewall mark connections cannot be attributed")
         why = "" if request.client else _last_server(service, found)
         if why and not (request.force or request.dry_run):
             raise CommandError(f"{status.key} in {service.service.key}: {why}: --force does it all the same")
@@ -163,7 +164,7 @@ def _clients(text: str, places: Sequence[Place]) -> IPv4Network | IPv6Network | 
         if service.protocol is not Protocol.TCP:
             raise CommandError(f"{service}: only clients of a TCP service can be told")
         if service.address is not None and service.address.version != found.version:
-            raise CommandError(f"{service}: {found} is no network of its clients")
+            raise CommandError(f"{service}: {found} is not in its clients' address family")
     return found
 
 
@@ -204,7 +205,7 @@ def _services(text: str, services: Sequence[ServiceStatus]) -> list[ServiceStatu
     found = [s for s in services if text in (str(s.service.key), str(s.service.key).partition(":")[2])]
     if not found:
         known = ", ".join(str(s.service.key) for s in services)
-        raise CommandError(f"{text}: no such service: there are {known or 'none'}")
+        raise CommandError(f"{text}: no such service; known: {known or 'none'}")
     return found
 
 
@@ -224,12 +225,12 @@ def _notes(service: ServiceStatus, status: Status, weight: int) -> list[str]:
     found = []
     if weight == 0 and service.service.persistent:
         found.append(
-            f"{service.service.key} is persistent: its clients go on to {status.key} for up to "
+            f"{service.service.key} is persistent: its clients still go to {status.key} for up to "
             f"{service.service.timeout_seconds} s after their last connection, unless "
             "net.ipv4.vs.expire_quiescent_template=1"
         )
     if weight and traits(service.service.scheduler).blind:
-        found.append(f"{service.service.scheduler} looks only whether a weight is zero: {weight} means the same as 1")
+        found.append(f"{service.service.scheduler} only checks whether a weight is zero: {weight} means the same as 1")
     return found
 
 
@@ -267,7 +268,7 @@ def _resume(request: Request, orders: Orders) -> Done:
     found = tuple(o for o in pauses if request.service in ("", o.service, o.service.partition(":")[2]))
     if not found:
         everything = any(not o.service for o in pauses)
-        hint = "the pause is of all services: `feedback resume`" if everything else "nothing is paused"
+        hint = "the pause covers all services: `feedback resume`" if everything else "nothing is paused"
         raise CommandError(f"{request.service}: {hint}" if request.service else hint)
     for order in found:
         orders.lift(order)

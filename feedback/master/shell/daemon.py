@@ -240,7 +240,7 @@ class Daemon:
                 sysctl.write(NODEST, 1, self._config.netns)
                 self._log.info("setting-changed", name=f"net.ipv4.vs.{NODEST}", old=0, new=1)
         except IpvsError as error:
-            note = "flows of a server that is removed stay until they idle: see docs/failure.md"
+            note = "flows of a removed server stay until they are idle: see docs/failure.md"
             self._log.error("setting-failed", name=f"net.ipv4.vs.{NODEST}", reason=str(error), note=note)
 
     def _active(self) -> bool:
@@ -292,7 +292,7 @@ class Daemon:
             self._log.error(
                 "state-failed",
                 reason=problem,
-                note="tried again; who restarts before knows nothing of it",
+                note="tried again; a master that restarts before forgets it",
             )
         elif self._unsaved and not problem:
             self._log.info("state-saved", path=str(self._state.path))
@@ -314,7 +314,7 @@ class Daemon:
 
     def _start_recording(self) -> Answer:
         if len(self._recorders) >= RECORDERS_MAX:
-            return {"error": f"{RECORDERS_MAX} recordings are being made already"}
+            return {"error": f"there are {RECORDERS_MAX} recordings already"}
         self._recorders.append(Feed())
         return self._recorders[-1]
 
@@ -482,7 +482,7 @@ class Daemon:
             try:
                 take()
             except (ConfigError, UnknownLawError, KeyFileError) as error:
-                self._log.error("reload-failed", reason=str(error), note="what was in force stays")
+                self._log.error("reload-failed", reason=str(error), note="the old configuration stays in force")
                 self._events.add("reload-failed", time.time(), {"reason": str(error)})
                 good = False
         self._reloaded = (time.monotonic(), good)
@@ -567,7 +567,9 @@ class Daemon:
         """What is no standing order. Raises CommandError."""
         if done.evicted and not asked.dry_run:
             if not self._may_cut():
-                raise commands.CommandError("clients cannot be told: the master lacks CAP_NET_RAW: see docs/failure.md")
+                raise commands.CommandError(
+                    "clients cannot be told, since the master lacks CAP_NET_RAW: see docs/failure.md"
+                )
             if done.clients is not None:
                 self._cut_some(done)
                 return

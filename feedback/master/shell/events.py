@@ -1,4 +1,4 @@
-"""Events: what happened, numbered, the newest kept; and what changed from one decision to the next. Pure.
+"""Events: numbered, the newest kept; and the changes from one decision to the next. Pure.
 
 Owns the numbers and the words of the kinds, which people's hooks rely on. Invariant: numbers grow by one; who asks
 since a number gets every later event, or is told how many are gone.

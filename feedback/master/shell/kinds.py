@@ -1,4 +1,4 @@
-"""The kinds of checks: what is said to a server, and what answer is good. A shell: it decides nothing about servers.
+"""The kinds of checks: the request to a server, and which answer is good. A shell: it decides nothing about servers.
 
 TCP and TLS: a connection, and, where wanted, words there and back. UDP: a datagram. DNS: one question (nameserver.py).
 HTTP and HTTPS: one GET, by h11. The caller sets the deadline. What a server says is hostile: so many bytes are taken
@@ -73,7 +73,7 @@ def _send_through(client: socket.socket, to: Probe, vip: Address) -> None:
     try:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, to.mark)
     except PermissionError:
-        raise Blocked(Unasked("a packet can be marked with CAP_NET_ADMIN only", UNIT)) from None
+        raise Blocked(Unasked("marking a packet needs CAP_NET_ADMIN", UNIT)) from None
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     PORTS.bind(client, way.source)
 

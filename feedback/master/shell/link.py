@@ -37,7 +37,7 @@ LOOK_SECONDS = 1.0  # between looks for tokens where the directory seems unchang
 LOG_SECONDS = 10.0
 RECEIVE_BUFFER_BYTES = 64 * 1024  # of each connection in the kernel, which doubles it and would else grow it to 6 MB
 
-TOO_MUCH = "one key or one source has more connections than it may, or leaves too much unfinished: `ss -tn` tells who"
+TOO_MUCH = "one key or one source has too many connections, or leaves too much unfinished: `ss -tn` shows which"
 
 
 class NotTaken(Protocol):
@@ -191,7 +191,7 @@ class Link:
 
     def _tell_door(self, opens: bool) -> None:
         if opens:
-            LOG.info("door-open", note="agents that come new are heard again")
+            LOG.info("door-open", note="new agents are heard again")
         else:
             self.counters["no_descriptors"] += 1
             LOG.error("door-shut", reason=REASON)
@@ -222,7 +222,7 @@ class Link:
                 self._take_join(route, self._pending[key], frame.bytes, now)
                 return
             if self._valid(key) is None:
-                raise Refused("revoked", "this key is not enrolled any more")
+                raise Refused("revoked", "this key is no longer enrolled")
             if wire.of_sessions(frame.bytes):
                 self._take_sessions(route, key, frame.bytes, now)
                 return
@@ -252,7 +252,7 @@ class Link:
     def _take_join(self, route: bytes, waiting: tokens.Pending, data: bytes, now: float) -> None:
         """A token's key: it may name the key to be enrolled. Raises Refused."""
         if now - self._heard.get(waiting.public_key, float("-inf")) < LOOK_SECONDS:
-            raise Refused("flooded", "more than one word a second with a token", waiting.name)
+            raise Refused("flooded", "more than one message a second with a token", waiting.name)
         self._heard[waiting.public_key] = now
         try:
             key = keys.public_key(wire.decode_join(data).public_key)

@@ -1,4 +1,4 @@
-"""What a name server is asked, and what answer is good. By dnspython, imported where a check needs it.
+"""DNS checks: the query, and which answer is good. Uses dnspython, imported when a check needs it.
 
 An answer is hostile. dnspython takes 5 ms for a record that is made to be slow, so RECORDS_MAX of the answer are read,
 and nothing of the sections that nobody asked for.
@@ -39,7 +39,7 @@ def judged(check: Check, asked: Message, wire: bytes) -> Outcome:
     except DNSException as error:
         raise ValueError(f"not DNS: {printable(str(error)) or type(error).__name__}") from None
     if not good:
-        raise ValueError("not the answer to what was asked")
+        raise ValueError("not the answer to this query")
     said = f"{check.name} {check.record}"
     if answer.rcode() != rcode.NOERROR:
         return Outcome(False, f"{said}: {rcode.to_text(answer.rcode())}")

@@ -1,4 +1,4 @@
-"""The shell of the checks: asks real servers, and hands what came of it to the controller. It decides nothing.
+"""The shell of the checks: asks real servers, and hands the outcomes to the controller. It decides nothing.
 
 What is said to a server and what answer is good is in kinds.py; exec is a program's exit status, run elsewhere and
 without capabilities (programs.py), all of it killed at the deadline; agent-check is one line, an exporter a page

@@ -20,7 +20,7 @@ from feedback.ops.tasks import Tasks
 
 LOG = Log("probes")
 
-GONE = "the process that runs programs is gone"
+GONE = "the process that runs programs has ended"
 END_SECONDS = 5.0  # for the process to end what runs
 _RUNNER = (sys.executable, "-m", "feedback.ops.runner")
 _MANAGERS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY")  # no business of a check

@@ -1,4 +1,4 @@
-"""Recording: what a controller was told, as JSON lines: `{"at": 1.5, "report": ...}` or `{"at": 1.6, "kernel": ...}`.
+"""Recording: a controller's input, as JSON lines: `{"at": 1.5, "report": ...}` or `{"at": 1.6, "kernel": ...}`.
 
 A report is as on the wire; of the kernel's table what the pipeline reads is kept. Moments are the director's monotonic
 seconds and never run backwards. The master writes it while somebody asks for it (`feedback record`), `feedback simulate

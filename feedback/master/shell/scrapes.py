@@ -153,7 +153,7 @@ class _Kept:
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size > PAGE_BYTES_MAX:
-                    raise _Refused(f"a page of over {PAGE_BYTES_MAX // 1024} KiB: ask for less of it by its path")
+                    raise _Refused(f"a page of over {PAGE_BYTES_MAX // 1024} KiB: ask for less by its path")
                 parts.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
                 break

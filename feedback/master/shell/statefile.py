@@ -1,4 +1,4 @@
-"""The state on the disk: whole or not at all, and a disk that is full holds up nothing.
+"""The state on the disk: written whole or not at all. A full disk delays nothing.
 
 state.py says what is in it. A new file takes the place of the old one in one step. What must not be lost (orders, our
 zeros) is written when it changes; what was learned, every few seconds. Where it cannot be written, that is tried again
@@ -83,5 +83,5 @@ class StateFile:
             with contextlib.suppress(OSError):
                 new.unlink()
         else:
-            self.problem = f"{self.path}: left out, as it would not read back: {left_out}" if left_out else ""
+            self.problem = f"{self.path}: left out, as it could not be read back: {left_out}" if left_out else ""
             self._saved = now

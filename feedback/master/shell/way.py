@@ -1,4 +1,4 @@
-"""From which of this host's addresses a server is asked, and what keeps its answer from coming back. A shell.
+"""From which of this host's addresses a server is asked, and what prevents its answer. A shell.
 
 A check that goes through a service is answered by the server with the VIP for its sender, which is an address of this
 host too. Linux drops such a packet as forged unless the interface has `accept_local`, and where the VIP is on another
@@ -90,7 +90,7 @@ class Ways:
 def _way(address: Address, vip: Address, there: Local) -> Way:
     source = _near(address, there) or routed(address)
     if source == vip:
-        reason = f"this host has no address but the VIP towards {address}: the server would answer itself"
+        reason = f"towards {address} this host has only the VIP as its address: the server would answer itself"
         return Way(str(source), Unasked(reason, "ip addr add ADDRESS/PREFIX dev INTERFACE"))
     return Way(str(source), _obstacle(source, vip, there) if address.version == 4 else None)
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a director's network: one line each, with what to do."""
+"""Faults of a director's network: one line each, with the remedy."""
 
 from __future__ import annotations
 

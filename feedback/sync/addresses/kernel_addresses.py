@@ -1,4 +1,5 @@
-"""The kernel's addresses by one rtnetlink socket, held open; and whose an address is where the kernel does not keep it.
+"""The kernel's addresses by one rtnetlink socket, held open; and the owner of an address if the kernel does not record
+it.
 
 Shell of rtnetlink.py. Source: man 7 rtnetlink; net/core/rtnetlink.c.
 """

@@ -1,4 +1,4 @@
-"""The shell of the addresses: adds and removes them, announces them, asks who has them, and hears what others say.
+"""The shell of the addresses: adds, removes and announces them, asks who has them, and hears others.
 
 Owns all sockets of that: one rtnetlink socket, and for each service interface a packet socket for ARP and one for IPv6,
 all opened beforehand in the namespace and held open, because a takeover has no time to open anything. Decides nothing:

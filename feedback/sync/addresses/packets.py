@@ -1,4 +1,5 @@
-"""Frames that ask who has an address, or say that we have it: ARP and IPv6 neighbour discovery. Bytes in, bytes out.
+"""Frames that ask who has an address, or announce that we have it: ARP and IPv6 neighbour discovery. Bytes in, bytes
+out.
 
 Owns the layouts, the checksum and the socket filter that lets only statements about given addresses through. Owns no
 socket and knows of no role. MAC addresses are text in lower case, "02:00:00:00:00:01". Invariant: no bytes make

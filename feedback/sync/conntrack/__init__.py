@@ -1,4 +1,4 @@
-"""The kernel's connection tracking through a takeover: a stateful firewall and IPVS beside each other.
+"""The kernel's connection tracking through a takeover: a stateful firewall beside IPVS.
 
 Where net.ipv4.vs.conntrack is 1, masqueraded connections have entries in the tracking table, and a firewall lets them
 through by these. The sync protocol carries none of it. So a director that takes over writes the entries itself, from

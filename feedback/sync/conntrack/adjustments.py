@@ -1,4 +1,4 @@
-"""What helpers have changed in the sequence numbers of connections: from the kernel's words to bytes, and back. Pure.
+"""Changes by helpers in the sequence numbers of connections: from the kernel's attributes to bytes, and back. Pure.
 
 FTP's PORT and 227 carry an address as text. Where it is replaced by a longer or shorter one, every later byte of that
 direction has another number at each end, and the tracking entry knows by how much. An entry without it breaks the

@@ -1,4 +1,4 @@
-"""What helpers have changed in the sequence numbers of this director's connections, read from the kernel.
+"""Changes by helpers in the sequence numbers of this director's connections, read from the kernel.
 
 Shell of adjustments.py, over pyroute2: few entries have an adjustment, and the kernel gives those alone. Everything is
 done in one thread of its own, which owns the socket; a fault there is a fault of this reading and of nothing else.

@@ -1,4 +1,5 @@
-"""One director's connection tracking, for the daemon: what is written at a takeover, and what has to travel before.
+"""One director's connection tracking, for the daemon: what is written at a takeover, and what must be replicated
+before.
 
 Shell of `table` and `reader`. Entries are written from the ledger in turns, the newest first: a client that spoke a
 moment ago speaks next. Between two turns the daemon's heartbeats have theirs. Invariant: only what was noted before the

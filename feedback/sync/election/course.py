@@ -1,4 +1,4 @@
-"""Course: what an event brings about: the next state, the decisions that come with it, and the looks of that state.
+"""Course: the consequences of an event: the next state, the decisions that come with it, and the looks of that state.
 
 Owns the only writing of `state`, of what is pending and of what happened; which event it is, others say (turns.py,
 meaning.py). The table is in transitions.py.

@@ -1,4 +1,4 @@
-"""Election: which of two directors is active, and why. The public face of the pair.
+"""Election: which of two directors is active, and why. The public interface of the pair.
 
 Owns the decision; takes `now` (seconds of a monotonic clock that counts suspension: CLOCK_BOOTTIME) and reads no clock,
 draws no number, sends nothing. Which event a heartbeat or an answer is, meaning.py says; what time alone brings about,

@@ -1,4 +1,4 @@
-"""Engine: where the word comes from which director is active. `Election` is one; `Following` obeys somebody else's.
+"""Engine: decides which director is active. `Election` is one; `Following` follows somebody else's decision.
 
 The seam is `Engine`: facts in, decisions out, no I/O. Following keepalived is built on it here (its notices arrive by
 `receive_notice`); a coordination service with leases, for more than two directors, would be a third: its lease is the

@@ -1,4 +1,4 @@
-"""The datagram by which a director says that it is alive: its fields, its bytes, and what proves that it is fresh.
+"""The datagram by which a director says that it is alive: its fields, its bytes, and the proof of its freshness.
 
 Owns: the layout, the keyed check over every byte, and the rules against replay. Knows no roles' meaning (election.py),
 no socket and no clock.

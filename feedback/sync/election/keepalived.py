@@ -1,4 +1,4 @@
-"""Following keepalived: what its notify FIFO says of one VRRP instance or group. Pure.
+"""Following keepalived: its notify FIFO's messages about one VRRP instance or group. Pure.
 
 With this engine keepalived elects and moves the addresses; we do the rest. It writes one line for each change:
 `INSTANCE "VI_1" MASTER 100` or `GROUP "G1" BACKUP 50`, and with STOP before it ends. Lines may arrive in pieces.

@@ -1,4 +1,4 @@
-"""What one director knows of itself and its peer, and what follows from that without anything being done.
+"""What one director knows of itself and its peer, and conclusions from that, without any action.
 
 Owns every value of the election that changes, and the questions about them: who is alive, who comes first, what speaks
 against a takeover or a handover, what a takeover loses. Decides nothing: course.py does.

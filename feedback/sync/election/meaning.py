@@ -1,4 +1,4 @@
-"""Meaning: which event a heartbeat, or an answer for one of our addresses, is.
+"""Meaning: the event that a heartbeat, or an answer for one of our addresses, stands for.
 
 Owns how the other director's claim is weighed against ours. A heartbeat that comes here has proved that it is fresh
 (heartbeat.py); what follows is course.py's.

@@ -1,4 +1,4 @@
-"""What the election is told and what it tells: settings, happenings, status. Plain words, no rules."""
+"""Input and output of the election: settings, events, status. Plain types, no rules."""
 
 from __future__ import annotations
 

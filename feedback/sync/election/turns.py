@@ -1,4 +1,4 @@
-"""Turns: what time alone brings about, in each state, and what is said again because it had no effect.
+"""Turns: what the passing of time triggers in each state, and decisions repeated because they had no effect.
 
 Owns when a look is over, when silence counts, when a handover has taken too long. What follows is course.py's.
 """

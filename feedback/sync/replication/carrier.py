@@ -1,4 +1,4 @@
-"""Carrier: replication as one thing with two ends, of which the role uses one.
+"""Carrier: replication with two ends, of which the role uses one.
 
 `lead` and `follow` say which end this director is: outbound.py serves a standby, inbound.py follows the active one. At
 a change of roles the old end lingers for a moment: what the old active one's kernel still had to say of the newest

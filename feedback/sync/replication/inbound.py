@@ -1,4 +1,4 @@
-"""Inbound: the standby's end. What the active director says of services, state and connections becomes so here.
+"""Inbound: the standby's end. It applies the active director's services, state and connections here.
 
 Shell of replica.Replica (the session's rules) and mirror.Copy (the services). Begins a session, takes its messages in
 their order, injects records as fast as the kernel's thread takes them, acknowledges, and begins anew when the session

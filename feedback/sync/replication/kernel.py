@@ -1,4 +1,4 @@
-"""Our hands on the kernel's two sync threads: what the master says is captured, what the peer says is injected.
+"""Access to the kernel's two sync threads: the master's output is captured, the peer's is injected.
 
 Shell. Owns the sockets and the ledger of connections; knows nothing of sessions (replica.py) or of the peer. Threads
 and sysctls are in threads.py, the push is in push.py. Nothing is lost in silence: the master is tapped

@@ -1,4 +1,4 @@
-"""The ledger: every connection of this director, kept from what its kernel's sync stream says. Pure.
+"""The ledger: every connection of this director, kept from its kernel's sync stream. Pure.
 
 Why: reading the kernel's connection table costs the square of its length (0.9 s for 48,000 connections, 11 s for
 100,000: each read gives a page and walks the table from its beginning), and it shows neither flags nor marks nor the

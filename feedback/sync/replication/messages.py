@@ -1,4 +1,4 @@
-"""What the two ends of a replication session say to each other, as MessagePack. Pure.
+"""The messages between the two ends of a replication session, as MessagePack. Pure.
 
 Owns the messages and their bounds; knows neither the transport (which orders and encrypts) nor what follows from a
 message. Invariant: `decode` gives a message whose every field is of its type and range, or raises `MessageError`; a

@@ -1,4 +1,4 @@
-"""Outbound: the active one's end. Serves one follower: services and state, the live stream, the whole table.
+"""Outbound: the active director's end. Serves one follower: services and state, the live stream, the whole table.
 
 Shell of replica.Sender (the session's rules) and mirror.Original (the services). What the kernel's master says is
 captured and sent on; the table and the services are read in threads. A new hello replaces the session before it.

@@ -1,4 +1,4 @@
-"""How many datagrams the kernel's backup thread can be given now. Pure.
+"""How many datagrams the kernel's backup thread can take now. Pure.
 
 The thread reads an ordinary UDP socket: what finds its receive buffer full is dropped, and the sender is not told. So
 before each burst we look at /proc/net/udp, where the kernel's own sockets are listed too, and keep the queue under a

@@ -1,4 +1,4 @@
-"""The push: how a kernel's master is made to send what it holds back. Pure.
+"""The push: makes the kernel's master send what it holds back. Pure.
 
 The master keeps a buffer that is not full for two to three seconds; a connection younger than that would die with its
 director. The kernel has no word for "send now", but it sends a full buffer, and the buffer is as small as we want. So

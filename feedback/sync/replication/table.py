@@ -1,4 +1,4 @@
-"""The active director's connection table as sync records: what /proc shows, completed by what the services say. Pure.
+"""The active director's connection table as sync records: from /proc, completed from the services. Pure.
 
 /proc/net/ip_vs_conn has addresses, ports, state, the seconds left, and the data of a persistence engine (the Call-IDs
 of SIP), which ip_vs_conn_sync has not. A record also needs the forwarding method, whether the connection counts as

@@ -1,4 +1,4 @@
-"""The kernel's two sync threads and the sysctls they need: as they should be, and put back as they were.
+"""The kernel's two sync threads and the sysctls they need: set up as needed, and restored afterwards.
 
 Both threads run on both directors always, on an interface that leads nowhere (`lo`), so that no role change stops one:
 stopping the master discards its open buffer. The master speaks to port 8848, the backup listens on 8849: a backup never

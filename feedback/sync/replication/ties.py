@@ -1,4 +1,4 @@
-"""Ties: entries of the kernel's table that others depend on are kept for as long as those live. Pure.
+"""Ties: keep entries of the kernel's table as long as others that depend on them live. Pure.
 
 In one kernel a template of persistence, or the control connection of an FTP transfer, does not expire while a
 connection that it controls lives. The sync protocol does not carry who controls whom. So after a takeover a template

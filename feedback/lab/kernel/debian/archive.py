@@ -1,4 +1,4 @@
-"""What Debian's archive has, asked through apt: the mirrors of this machine, lists in a directory of ours.
+"""The contents of Debian's archive, through apt: the mirrors of this machine, lists in a directory of ours.
 
 Must not know of the cache's unpacked kernels. The mirrors' addresses come from this machine's own apt configuration;
 this project names none. Source: apt-get(8), `indextargets` and `download`; apt.conf(5), `Dir`.

@@ -1,4 +1,4 @@
-"""A kernel's files in the cache: found by name, or brought there.
+"""A kernel's files in the cache: found by name, or fetched.
 
 A name is a version or the beginning of one (`6.1`, `6.1.192`), a suite (`trixie`, `trixie-backports`), or `newest`.
 Invariant: a directory in the cache is whole; it is made under another name and renamed.

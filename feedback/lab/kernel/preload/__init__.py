@@ -1,4 +1,4 @@
-"""The library that gives the user-mode kernel a time of its own and all registers: where it is, how it is made.
+"""The library that gives the user-mode kernel its own time and all registers: where it is, how it is built.
 
 Owns the cache of the compiled library. Must not know of guests. What it does is told in clock.c and registers.c.
 """

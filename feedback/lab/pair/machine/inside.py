@@ -1,4 +1,4 @@
-"""Within a director's own kernel: does what it is asked on the serial line, a line of JSON each.
+"""Inside a director's own kernel: performs requests from the serial line, one JSON line each.
 
     python -m feedback.lab.pair.machine.inside RUN DIRECTOR OUTPUT
 

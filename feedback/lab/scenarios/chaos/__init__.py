@@ -1,4 +1,4 @@
-"""Hostile conditions, one after the other, under load: each is mended, and then all must come back by itself.
+"""Hostile conditions, one after the other, under load: each is undone, and then everything must recover by itself.
 
     loss                20 % of the packets between agents and master, both ways (the data path is left alone)
     delay               300 ms, give or take 200, both ways, which also puts them out of order

@@ -1,4 +1,4 @@
-"""The injuries of `chaos`: how each is struck, how it is mended, and what is asked of the daemons meanwhile.
+"""The injuries of `chaos`: how each is caused and undone, and what is asked of the daemons meanwhile.
 
 What is found is told as events, for the host to judge. Owns no bound and no figure.
 """

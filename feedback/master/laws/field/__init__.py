@@ -1,1 +1,1 @@
-"""The field's own laws, as their sources have them, to stand beside ours. Each keeps its own time (cycle.py)."""
+"""The field's own laws, as their sources have them, to compare with ours. Each keeps its own time (cycle.py)."""

@@ -1,4 +1,4 @@
-"""Cycle: a law's own time. What the agents said since its last turn, averaged, and when its next turn is.
+"""Cycle: a law's own time: the agents' reports since its last turn, averaged, and the time of its next turn.
 
 The loop decides five times a second; the systems that the laws of the field come from did so every 1 to 20 seconds, on
 what was read between two turns. Reading only the last window at each turn would be noisier than any of them ever was.

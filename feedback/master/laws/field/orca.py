@@ -1,4 +1,4 @@
-"""`orca`: the weight is what a server completes for each unit of utilisation. gRPC's weighted_round_robin.
+"""`orca`: the weight is a server's completions for each unit of utilisation. gRPC's weighted_round_robin.
 
 Source: gRFC A58 (weighted_round_robin over ORCA load reports), the C core's implementation of it, and A51:
     weight = qps / (utilization + eps / qps * error_utilization_penalty)

@@ -1,4 +1,4 @@
-"""`proportions`: four columns of measurements, each with its part of the say. The manager of IBM's Network Dispatcher.
+"""`proportions`: four columns of measurements, each with its own proportion. The manager of IBM's Network Dispatcher.
 
 Source: the public manual (Network Dispatcher, WebSphere Edge Load Balancer: manager, proportions, weightbound,
 smoothing index, sensitivity) and the product's MIB: columns ACTIVE, NEW, PORT and SYSTEM with proportions 50/50/0/0;
