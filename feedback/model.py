@@ -10,12 +10,15 @@ Source of the semantics: Linux net/netfilter/ipvs/ip_vs_ctl.c and include/uapi/l
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag, StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address
 from typing import TypeAlias
 
 import msgspec
 
-Address: TypeAlias = IPv4Address | IPv6Address
+from feedback.endpoints import Address as Address
+from feedback.endpoints import format_endpoint as format_endpoint
+from feedback.endpoints import parse_address as parse_address
+from feedback.endpoints import parse_endpoint as parse_endpoint
 
 WEIGHT_MAX = 2**31 - 1  # the kernel keeps a weight in an int
 # Firewall marks of services that carry the master's own checks (feedback/master/passages.py): a mark is what belongs to
@@ -126,26 +129,6 @@ class DestinationKey(msgspec.Struct, frozen=True, order=True, cache_hash=True):
 
     def __str__(self) -> str:
         return format_endpoint(self.address, self.port)
-
-
-def parse_address(text: str) -> Address:
-    """Raises ValueError, also for a scope behind a `%`: that is any text at all, and IPVS knows none."""
-    if "%" in text:
-        raise ValueError(f"{text!r}: an address with a scope")
-    return ip_address(text)
-
-
-def parse_endpoint(text: str) -> tuple[Address, int]:
-    """`10.0.0.1:80` or `[2001:db8::1]:80` -> (address, port). Raises ValueError with what was expected."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535 or (":" in host and not bracketed):
-        raise ValueError(f"{text!r}: expected ADDRESS:PORT, for IPv6 [ADDRESS]:PORT, port 0..65535")
-    return parse_address(host.strip("[]") if bracketed else host), int(port)
-
-
-def format_endpoint(address: Address, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 class Service(msgspec.Struct, frozen=True):

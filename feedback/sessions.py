@@ -7,7 +7,8 @@ BYTES_MAX, the one that has said nothing for the longest is forgotten first.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from feedback.wire import Session
 
@@ -21,8 +22,7 @@ _FRAME_BYTES = 24  # of port, age and the frame of each word
 Key = tuple[int, str]  # port and session
 
 
-@dataclass(slots=True)
-class _Word:
+class _Word(msgspec.Struct):
     value: str
     said_at: float
     told_at: float = float("-inf")

@@ -9,9 +9,8 @@ the path of what is wrong.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Optional, TypeVar
 
-import msgpack
 import msgspec
 
 PROTOCOL = 1
@@ -44,11 +43,11 @@ class Cpu(msgspec.Struct, frozen=True, gc=False):
     cores: Annotated[float, msgspec.Meta(gt=0, le=65536)]
     busy_seconds: Seconds
     resolution_seconds: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.0
-    own_seconds: Seconds | None = None
-    entitled: Ratio | None = None
-    steal_seconds: Seconds | None = None
-    throttled_seconds: Seconds | None = None
-    runnable: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
+    own_seconds: Optional[Seconds] = None
+    entitled: Optional[Ratio] = None
+    steal_seconds: Optional[Seconds] = None
+    throttled_seconds: Optional[Seconds] = None
+    runnable: Optional[Annotated[float, msgspec.Meta(ge=0, le=1e6)]] = None
 
 
 class Memory(msgspec.Struct, frozen=True, gc=False):
@@ -56,8 +55,8 @@ class Memory(msgspec.Struct, frozen=True, gc=False):
 
     total: Count
     available: Count
-    swap_in_pages: Count | None = None
-    oom_kills: Count | None = None
+    swap_in_pages: Optional[Count] = None
+    oom_kills: Optional[Count] = None
 
 
 class Pressure(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +86,7 @@ class Listener(msgspec.Struct, frozen=True, gc=False):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     backlog: Count
     backlog_limit: Count
-    established: Count | None = None
+    established: Optional[Count] = None
 
 
 class Application(msgspec.Struct, frozen=True, gc=False):
@@ -95,11 +94,11 @@ class Application(msgspec.Struct, frozen=True, gc=False):
     answers since it started, `errors` those among them that were failures of its own."""
 
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    utilisation: Ratio | None = None
-    in_flight: Count | None = None
-    latency_seconds: Seconds | None = None
-    completions: Count | None = None  # cumulative
-    errors: Count | None = None  # cumulative
+    utilisation: Optional[Ratio] = None
+    in_flight: Optional[Count] = None
+    latency_seconds: Optional[Seconds] = None
+    completions: Optional[Count] = None  # cumulative
+    errors: Optional[Count] = None  # cumulative
     drain: bool = False
 
 
@@ -118,8 +117,8 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     addresses: Annotated[tuple[Short, ...], msgspec.Meta(min_length=1, max_length=64)]
     cpu: Cpu
     memory: Memory
-    pressure: Pressure | None = None
-    connections: Connections | None = None
+    pressure: Optional[Pressure] = None
+    connections: Optional[Connections] = None
     listeners: Annotated[tuple[Listener, ...], msgspec.Meta(max_length=64)] = ()
     applications: Annotated[tuple[Application, ...], msgspec.Meta(max_length=64)] = ()
 
@@ -184,13 +183,16 @@ class Join(msgspec.Struct, frozen=True):
 
 class Joined(msgspec.Struct, frozen=True):
     """The master's answer: who that key is now, and for which RIPs it may speak; or why not. Root writes the name and
-    the RIPs into a file (ops/joining.py): they are nothing but that."""
+    the RIPs into a file (ops/joining.py): they are nothing but that. `settings` are those of the agent's role: TOML,
+    which is read as strictly as any configuration before something is made of it (ops/roles.py)."""
 
     version: int
     accepted: bool
     reason: str = ""
     agent: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\Z")] = ""
     addresses: Annotated[tuple[Place, ...], msgspec.Meta(max_length=64)] = ()
+    role: Annotated[str, msgspec.Meta(max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?\Z")] = ""
+    settings: Annotated[str, msgspec.Meta(max_length=8192)] = ""
 
 
 class WireError(ValueError):
@@ -201,14 +203,16 @@ class WireError(ValueError):
         self.kind = kind
 
 
+_ENCODER = msgspec.msgpack.Encoder()
+
+
 def printable(text: str) -> str:
     """For one line of a log or a terminal: what a stranger's message quotes must not end the line, nor colour it."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def encode(message: Report | Sessions | Reply | Join | Joined) -> bytes:
-    packed: bytes = msgpack.packb(msgspec.to_builtins(message))
-    return packed
+    return _ENCODER.encode(message)
 
 
 T = TypeVar("T", Report, Sessions, Reply, Join, Joined)

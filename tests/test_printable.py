@@ -241,5 +241,16 @@ def test_a_masters_answer_puts_nothing_into_the_file_that_root_writes(tmp_path: 
             assert joined(**given)
     good = wire.Joined(wire.PROTOCOL, True, "", "rs1", ("10.0.0.11",))
     path = tmp_path / "agent.toml"
+    for evil in (
+        'key = "/etc/shadow"',
+        'ports = [80]\nname = "rs2"',
+        "[[master]]\nendpoint = 1",
+        'socket = "a',
+        "a\x1b",
+    ):
+        of_role = msgspec.structs.replace(good, role="web", settings=evil)
+        with pytest.raises(KeyFileError) as refused:
+            joining.configure(path, of_role, "tcp://10.0.0.1:7433", PublicKey(KEY), tmp_path / "agent.key_secret")
+        assert str(refused.value).isprintable() and not path.exists()
     joining.configure(path, good, "tcp://10.0.0.1:7433", PublicKey(KEY), tmp_path / "agent.key_secret")
     assert parse(path.read_text(), AgentConfig).name == "rs1"

@@ -2,7 +2,7 @@
 
 A plain poll() loop and no asyncio: it halves the memory, and there is nothing to run at the same time. Replies are read
 when the next sample is due; they are not urgent, and every wake-up costs. The watchdog is fed by this loop after a
-sample, so it tells that sampling works. What arrives between samples: signals, by a pipe, and the kernel's word that
+sample, so it tells that sampling works. What arrives between samples: signals, by a socket, and the kernel's word that
 pressure sets in, which cuts an idle wait short.
 
 Invariant: a reload that fails leaves everything as it was.
@@ -16,32 +16,32 @@ import math
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import zmq
 
-from feedback import config as configuration
 from feedback import wire
 from feedback.agent.agentcheck import AgentCheck
 from feedback.agent.desk import Desk
 from feedback.agent.load import Load
 from feedback.agent.responder import Responder
 from feedback.agent.signals.files import SignalError
-from feedback.agent.signals.sampler import Sampler
+from feedback.agent.signals.sampler import Sampler, is_portable
 from feedback.agent.uplink import State, Uplink
-from feedback.config import AgentCheckConfig, AgentConfig, ConfigError
+from feedback.config.agent import AgentCheckConfig, AgentConfig
+from feedback.config.strict import ConfigError, load
 from feedback.ops import keys, logs, systemd
 from feedback.ops.keys import KeyFileError, KeyPair
 
 LOG = logs.Log("agent")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A configuration that was checked, with its key."""
 
     config: AgentConfig
@@ -50,7 +50,7 @@ class Plan:
 
 def check(path: Path) -> Plan:
     """Read configuration and key. Raises ConfigError or KeyFileError."""
-    config = configuration.load(path, AgentConfig)
+    config = load(path, AgentConfig)
     for i, link in enumerate(config.master):
         try:
             keys.public_key(link.public_key)
@@ -71,7 +71,7 @@ def probe(plan: Plan) -> str:
 
 def _advice(config: AgentConfig) -> str:
     """Where the service's cgroup is not named but the kernel knows whose its ports are: what could be written."""
-    if config.services():
+    if config.services() or is_portable(config):
         return ""
     from feedback.agent.signals.holders import holders
 
@@ -136,12 +136,15 @@ class Running:
             uplink.send(data)
         return report.interval_seconds
 
+    def attends(self) -> bool:
+        """Whether anything but samples has its times here."""
+        return self.responder is not None or self.sessions_due() < math.inf
+
     def sessions_due(self) -> float:
         """When words on sessions want attention between samples."""
         source = self.sampler.applications
-        return min(
-            source.due() if source is not None else math.inf, self.desk.due() if self.desk is not None else math.inf
-        )
+        due = source.due() if source is not None else math.inf
+        return min(due, self.desk.due()) if self.desk is not None else due
 
     def turn_sessions(self, now: float) -> None:
         source = self.sampler.applications
@@ -173,7 +176,9 @@ class Daemon:
             self._context.term()
             raise
         self._poll = select.poll()
-        self._wakeup, self._wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup, self._wakeup_write = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._wakeup_write.setblocking(False)
         self._poll.register(self._wakeup, select.POLLIN)
         self._trigger: int | None = None
         self._watch_trigger()
@@ -208,8 +213,8 @@ class Daemon:
     def close(self) -> None:
         self._running.close()
         self._context.term()
-        os.close(self._wakeup)
-        os.close(self._wakeup_write)
+        self._wakeup.close()
+        self._wakeup_write.close()
 
     def _sample(self, now: float) -> None:
         try:
@@ -229,26 +234,27 @@ class Daemon:
 
     def _wait(self, due: float) -> bool:
         """Wait until due, or less. True if pressure set in while reports were rare."""
-        responder = self._running.responder
+        running, responder = self._running, self._running.responder
         if responder is not None:
             due = min(due, responder.due())
-        due = min(due, self._running.sessions_due())
-        timeout_ms = max(0, math.ceil((due - time.monotonic()) * 1000))
-        found = self._poll.poll(timeout_ms)
+        due = min(due, running.sessions_due())
+        found = self._poll.poll(max(0, math.ceil((due - time.monotonic()) * 1000)))
+        if not found and not running.attends():
+            return False  # nearly always
         if responder is not None:
             mine = [descriptor for descriptor, _ in found if responder.owns(descriptor)]
             found = [(descriptor, events) for descriptor, events in found if descriptor not in mine]
             responder.turn(mine, time.monotonic())
-        self._running.turn_sessions(time.monotonic())
+        running.turn_sessions(time.monotonic())
         woken = False
         for descriptor, events in found:
-            if descriptor == self._wakeup:
-                os.read(self._wakeup, 512)
+            if descriptor == self._wakeup.fileno():
+                self._wakeup.recv(512)
             elif events & (select.POLLERR | select.POLLNVAL):
                 self._poll.unregister(descriptor)  # the cgroup behind the trigger is gone
                 self._trigger = None
-            elif self._interval_seconds > self._running.plan.config.interval_seconds:
-                self._running.load.wake()
+            elif self._interval_seconds > running.plan.config.interval_seconds:
+                running.load.wake()
                 woken = True
         return woken
 
@@ -299,7 +305,7 @@ class Daemon:
             self._refused_datagrams = source.refused
 
     def _tell_status(self) -> None:
-        connected = sum([uplink.state is State.CONNECTED for uplink in self._running.uplinks])
+        connected = [uplink.state for uplink in self._running.uplinks].count(State.CONNECTED)
         told = (connected, self._interval_seconds, self._failed)
         if told == self._told:
             return
@@ -312,7 +318,7 @@ class Daemon:
         """SIGTERM and SIGINT stop, SIGHUP reloads; the pipe wakes poll(), which would otherwise go on waiting."""
         handlers = {signal.SIGTERM: self._on_stop, signal.SIGINT: self._on_stop, signal.SIGHUP: self._on_reload}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        wakeup_before = signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        wakeup_before = signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
@@ -327,7 +333,14 @@ class Daemon:
         self._reload_wanted = True
 
 
-def run(path: Path) -> None:
-    """Run until told to stop. Raises ConfigError, KeyFileError or SignalError where it cannot start."""
-    with contextlib.closing(Daemon(path)) as daemon:
-        daemon.run()
+def run(path: Path) -> str | None:
+    """Run until told to stop: why it could not start, or None."""
+    logs.setup(lean=True)
+    try:
+        with contextlib.closing(Daemon(path)) as daemon:
+            daemon.run()
+    except (ConfigError, KeyFileError) as error:
+        return str(error)
+    except SignalError as error:
+        return f"{path}: {error}"
+    return None

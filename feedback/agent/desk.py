@@ -15,7 +15,7 @@ import zmq
 from feedback import wire
 from feedback.agent.signals.files import SignalError
 from feedback.agent.uplink import SESSIONS, State, Uplink
-from feedback.config import MasterLink
+from feedback.config.agent import MasterLink
 from feedback.ops import files
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
@@ -67,7 +67,7 @@ class Desk:
         news = self._own.news(now) if self._own is not None and any(connected) else ()
         if news:
             said = wire.encode(wire.Sessions(wire.PROTOCOL, self._name, news))
-            for uplink, there in zip(self._uplinks, connected, strict=True):
+            for uplink, there in zip(self._uplinks, connected):
                 if there:
                     uplink.send(said)
         if self._directory is not None:

@@ -9,29 +9,32 @@ Invariant: within a boot the sequence grows by one a report; counters that begin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Optional
+
+import msgspec
 
 from feedback.wire import PROTOCOL, Application, Connections, Cpu, Listener, Memory, Pressure, Report
 
 QUIET_SECONDS = 3.0  # how long things must rest before reports become rare
 UTILISATION_MOVES = 0.05  # of the cores
 OPENED_PER_SECOND_MOVES = 2.0  # a health check now and then is rest
+RECEIVED_PER_SECOND_MOVES = 50.0  # packets: a quiet network has a few, and each report is answered by one
 AVAILABLE_MOVES = 0.01  # of total memory
 WAITING_MOVES = 0.01  # of the time
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True, gc=False):
     """All signals at one moment. `epoch` moves when the CPU counters begin anew."""
 
     sampled_at: float
     epoch: int
     cpu: Cpu
     memory: Memory
-    pressure: Pressure | None = None
-    connections: Connections | None = None
+    pressure: Optional[Pressure] = None
+    connections: Optional[Connections] = None
     listeners: tuple[Listener, ...] = ()
     applications: tuple[Application, ...] = ()
+    received_packets: Optional[int] = None  # cumulative; known only where `connections` is not
 
 
 class Load:
@@ -105,6 +108,7 @@ def moves(before: Sample, after: Sample) -> bool:
         or available >= AVAILABLE_MOVES * after.memory.total
         or after.memory.oom_kills != before.memory.oom_kills
         or _opened(before, after) >= OPENED_PER_SECOND_MOVES * seconds
+        or _received(before, after) >= RECEIVED_PER_SECOND_MOVES * seconds
         or _waited_seconds(before, after) >= WAITING_MOVES * seconds
         or any(listener.backlog for listener in after.listeners)
         or after.applications != before.applications
@@ -115,6 +119,12 @@ def _opened(before: Sample, after: Sample) -> int:
     if before.connections is None or after.connections is None:
         return 0
     return after.connections.opened - before.connections.opened
+
+
+def _received(before: Sample, after: Sample) -> int:
+    if before.received_packets is None or after.received_packets is None:
+        return 0
+    return after.received_packets - before.received_packets
 
 
 def _waited_seconds(before: Sample, after: Sample) -> float:

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from feedback.agent.agentcheck import QUESTION_BYTES_MAX
 from feedback.agent.signals.files import SignalError
 from feedback.config.strict import Network
-from feedback.model import parse_endpoint
+from feedback.endpoints import parse_endpoint
 from feedback.ops.descriptors import NONE_LEFT
 
 QUESTION_SECONDS = 0.1

@@ -15,12 +15,12 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable
-from enum import StrEnum
+from enum import Enum
 
 import zmq
 
 from feedback import wire
-from feedback.config import MasterLink
+from feedback.config.agent import MasterLink
 from feedback.ops.keys import KeyPair
 from feedback.ops.logs import Log
 
@@ -79,7 +79,7 @@ _REFUSALS: dict[int, str] = {
 }
 
 
-class State(StrEnum):
+class State(Enum):
     CONNECTING = "connecting"
     CONNECTED = "connected"
     REFUSED = "refused"

@@ -46,7 +46,7 @@ def checked(path: Path) -> str:
     """The line for a good configuration. Raises Failure."""
     from feedback.agent import daemon
     from feedback.agent.signals.files import SignalError
-    from feedback.config import ConfigError
+    from feedback.config.strict import ConfigError
     from feedback.ops.keys import KeyFileError
 
     try:
@@ -59,15 +59,7 @@ def checked(path: Path) -> str:
 
 def _run(path: Path) -> None:
     from feedback.agent import daemon
-    from feedback.agent.signals.files import SignalError
-    from feedback.config import ConfigError
-    from feedback.ops import logs
-    from feedback.ops.keys import KeyFileError
 
-    logs.setup(lean=True)
-    try:
-        daemon.run(path)
-    except (ConfigError, KeyFileError) as error:
-        raise Failure(str(error)) from None
-    except SignalError as error:
-        raise Failure(f"{path}: {error}") from None
+    reason = daemon.run(path)
+    if reason is not None:
+        raise Failure(reason)

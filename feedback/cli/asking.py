@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from feedback.cli.errors import Failure, Unreachable
+from feedback.cli.telling import SCHEMA as SCHEMA
+from feedback.cli.telling import told as told
 from feedback.config import MASTER_PATH
 
 MASTER = Path("/run/feedback/master.sock")
@@ -29,14 +30,6 @@ directory_option = click.option(
     help="Where master.toml, agent.toml and sync.toml are.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-
-
-SCHEMA = 1  # of what commands print themselves; a daemon's answer has its own
-
-
-def told(document: dict[str, Any]) -> None:
-    """Print one JSON object, its schema number first."""
-    click.echo(json.dumps({"schema": SCHEMA} | document))
 
 
 def ask(control: Path, command: str, daemon: str = "feedback master", **words: Any) -> dict[str, Any]:

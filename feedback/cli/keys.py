@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from feedback.cli.asking import told
 from feedback.cli.duration import Duration
 from feedback.cli.errors import Failure
+from feedback.cli.telling import told
 
 if TYPE_CHECKING:
     from feedback.ops.keys import PublicKey
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DIRECTORY = "/etc/feedback/agents"
 MASTER_KEY = "/etc/feedback/master.key"
 AGENT_KEY = "/etc/feedback/agent"
+ROLES = "/etc/feedback/roles"
 TOKEN_CHARACTERS_MAX = 1000
 
 _directory = click.option(
@@ -133,26 +134,51 @@ def enroll(name: str, key: str, addresses: tuple[str, ...], directory: Path) -> 
     show_default=True,
     help="The master's public key file; the token carries it.",
 )
+@click.option("--role", default="", metavar="ROLE", help="The server's agent.toml has the settings of ROLES/ROLE.toml.")
+@click.option(
+    "--roles",
+    "roles_directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=ROLES,
+    show_default=True,
+    help="Where the roles are.",
+)
 @_directory
 @_json
 def token(
-    name: str, addresses: tuple[str, ...], seconds: float, master_key: Path, directory: Path, as_json: bool
+    name: str,
+    addresses: tuple[str, ...],
+    seconds: float,
+    master_key: Path,
+    role: str,
+    roles_directory: Path,
+    directory: Path,
+    as_json: bool,
 ) -> None:
     """Make a token with which one real server enrolls itself as NAME, once, for these RIPs.
 
     Without --rip, for an enrolled agent: a new key for the same RIPs. The old one stays valid until the new one
     reports, an hour at most. The token is a secret until it is used: hand it over like a password. `keys revoke NAME`
-    revokes it. The master needs no reload."""
+    revokes it. The master needs no reload.
+
+    With --role the join gives the server the settings that all agents of that role have alike:
+    /etc/feedback/roles/ROLE.toml is an agent.toml without name, addresses, key and masters. After a change there, a new
+    token and another join bring it along.
+    """
     from feedback.ops import keys as store
-    from feedback.ops import tokens
+    from feedback.ops import roles, tokens
 
     with _one_line():
         if not addresses:
             addresses = tuple(map(str, store.read_enrolment(directory / f"{store.checked_name(name)}.toml").addresses))
         expires_at = int(time.time() + seconds)
-        text = tokens.issue(directory, name, addresses, store.read_public(store.locate(master_key)), expires_at)
+        settings = roles.read(roles_directory, role) if role else ""
+        master = store.read_public(store.locate(master_key))
+        text = tokens.issue(directory, name, addresses, master, expires_at, role, settings)
     if as_json:
-        told({"name": name, "token": text, "addresses": list(addresses), "expires_at": expires_at})
+        told(
+            {"name": name, "token": text, "addresses": list(addresses), "expires_at": expires_at, "role": role or None}
+        )
         return
     until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(expires_at))
     click.echo(f"{name} for {', '.join(addresses)}, once, until {until}. On that real server:", err=True)
@@ -217,8 +243,11 @@ def join(
         if no_config:
             click.echo(joining.link_text(endpoint, held.master), nl=False)
             return
-        changed = joining.configure(config, joined, endpoint, held.master, secret)
-    click.echo(f"{config}: {'the master is in it now' if changed else 'has this master already'}", err=True)
+        done = joining.configure(config, joined, endpoint, held.master, secret)
+    click.echo(f"{config}: {done.value}", err=True)
+    if joined.role and done not in (joining.Configured.MADE, joining.Configured.OF_ROLE):
+        said = f"its settings stay, since no join made it of role {joined.role}: remove it and join again for those"
+        click.echo(f"{config}: {said}", err=True)
     click.echo("now: systemctl enable --now feedback-agent, or, if it runs: systemctl reload feedback-agent", err=True)
 
 

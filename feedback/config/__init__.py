@@ -1,27 +1,36 @@
-"""Configuration: one strict TOML file for each daemon. docs/configuration.md says what each key means."""
+"""Configuration: one strict TOML file for each daemon. docs/configuration.md says what each key means.
 
-from feedback.config.agent import AGENT_PATH, AgentCheckConfig, AgentConfig, MasterLink
-from feedback.config.exporter import Exporter
-from feedback.config.master import (
-    MASTER_PATH,
-    DestinationConfig,
-    Guards,
-    MasterConfig,
-    OnFailure,
-    ServiceConfig,
-    cuts,
-    default_scheduler,
-    marks,
-    on_failure,
-    removes,
-    service_key,
-    stand_ins,
-    to_destination,
-    to_service,
-)
-from feedback.config.match import Match
-from feedback.config.strict import ConfigError, load, parse
-from feedback.config.sync import SYNC_PATH, SyncConfig
+Names are looked up when they are first asked for: an agent's package has neither a master's file nor a pair's.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from feedback.config.agent import AGENT_PATH, AgentCheckConfig, AgentConfig, MasterLink
+    from feedback.config.exporter import Exporter
+    from feedback.config.master import (
+        MASTER_PATH,
+        DestinationConfig,
+        Guards,
+        MasterConfig,
+        OnFailure,
+        ServiceConfig,
+        cuts,
+        default_scheduler,
+        marks,
+        on_failure,
+        removes,
+        service_key,
+        stand_ins,
+        to_destination,
+        to_service,
+    )
+    from feedback.config.match import Match
+    from feedback.config.strict import ConfigError, load, parse
+    from feedback.config.sync import SYNC_PATH, SyncConfig
 
 __all__ = [
     "AGENT_PATH",
@@ -51,3 +60,11 @@ __all__ = [
     "to_destination",
     "to_service",
 ]
+
+
+def __getattr__(name: str) -> object:
+    for room in ("strict", "agent", "exporter", "match", "master", "sync") if name in __all__ else ():
+        module = import_module(f"{__name__}.{room}")
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(f"{__name__} has no {name}")

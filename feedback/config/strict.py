@@ -6,18 +6,23 @@ I/O here.
 
 from __future__ import annotations
 
-import tomllib
+import sys
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, TypeVar, Union
 
 import msgspec
 
-from feedback.model import Address, parse_address, parse_endpoint
+from feedback.endpoints import Address, parse_address, parse_endpoint
 from feedback.wire import printable
 
-Network: TypeAlias = IPv4Network | IPv6Network
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Network = Union[IPv4Network, IPv6Network]
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]

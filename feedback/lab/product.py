@@ -22,7 +22,7 @@ from feedback.lab.topology import RealServer
 from feedback.ops import control, keys
 from feedback.ops.control import ControlError, NotRunningError
 
-COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
+COMMAND = [sys.executable, "-c", "from feedback.cli.entry import main; main()"]
 PORT = 7433
 READY_SECONDS = 15.0
 STATIC_WEIGHT = 100

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +52,7 @@ def read(path: Path, bytes_max: int = BYTES_MAX) -> str:
 def write(path: Path, text: str, mode: int = 0o644) -> None:
     """Whole or not at all, in place of what is there. Raises OSError."""
     with _directory(path) as directory:
-        new = f".{path.name}.{secrets.token_hex(8)}"
+        new = f".{path.name}.{os.urandom(8).hex()}"
         descriptor = os.open(new, _MAKE, mode, dir_fd=directory)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -70,7 +69,7 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
 
 def claim(path: Path) -> Path:
     """Take a file away from its name, so that nobody else finds it: where it is now. Raises OSError."""
-    private = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    private = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     with _directory(path) as directory:
         os.rename(path.name, private.name, src_dir_fd=directory, dst_dir_fd=directory)
     return private

@@ -11,13 +11,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 
 import zmq
 
 from feedback import wire
-from feedback.config import AgentConfig, ConfigError, parse
-from feedback.ops import keys
+from feedback.config.agent import AgentConfig, MasterLink
+from feedback.config.strict import ConfigError, parse
+from feedback.ops import keys, roles
 from feedback.ops.keys import KeyFileError, PublicKey
 from feedback.ops.tokens import Token
 
@@ -122,26 +124,63 @@ def link_text(endpoint: str, master: PublicKey) -> str:
     return f'[[master]]\nendpoint = "{endpoint}"\npublic_key = "{master}"\n'
 
 
-def configure(path: Path, joined: wire.Joined, endpoint: str, master: PublicKey, secret: Path) -> bool:
-    """Write the agent's configuration, or add the master to the one that is there. False if it had it already. Raises
-    KeyFileError where what is there is not for this agent; the key is in place all the same."""
+ROLE = "# Role {}, by `feedback keys join`: another join with this role makes all of it anew.\n"
+
+
+class Configured(Enum):
+    MADE = "made"
+    OF_ROLE = "made of the role, with the masters that were in it"
+    ADDED = "the master is in it now"
+    UNCHANGED = "has this master already"
+
+
+def configure(path: Path, joined: wire.Joined, endpoint: str, master: PublicKey, secret: Path) -> Configured:
+    """Write the agent's configuration, or add the master to the one that is there. What is there is only replaced where
+    a join made it of the same role. Raises KeyFileError where what is there is not for this agent; the key is in place
+    all the same."""
+    link = link_text(endpoint, master)
     try:
         before = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        addresses = ", ".join(f'"{a}"' for a in joined.addresses)
-        text = f'name = "{joined.agent}"\naddresses = [{addresses}]\nkey = "{secret}"\n\n{link_text(endpoint, master)}'
+        return _write(path, _whole(path, joined, secret, [link]), Configured.MADE, link)
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"{path}: cannot be read: {error}") from None
-    else:
-        if _has(path, before, joined, endpoint, master):
-            return False
-        text = f"{before.rstrip()}\n\n{link_text(endpoint, master)}"
+    known = _has(path, before, joined, endpoint, master)
+    if joined.role and before.startswith(ROLE.format(joined.role)):
+        kept = [
+            link_text(m.endpoint, PublicKey(m.public_key)) for m in _masters(path, before) if m.public_key != master
+        ]
+        return _write(path, _whole(path, joined, secret, [*kept, link]), Configured.OF_ROLE, link)
+    if known:
+        return Configured.UNCHANGED
+    return _write(path, f"{before.rstrip()}\n\n{link}", Configured.ADDED, link)
+
+
+def _whole(path: Path, joined: wire.Joined, secret: Path, links: list[str]) -> str:
+    addresses = ", ".join(f'"{a}"' for a in joined.addresses)
+    text = f'name = "{joined.agent}"\naddresses = [{addresses}]\nkey = "{secret}"\n'
+    if joined.role:
+        try:
+            text = ROLE.format(joined.role) + text + roles.settings(joined.settings, joined.addresses[0])
+        except (ConfigError, IndexError) as error:
+            raise KeyFileError(f"{path}: what the master says of role {joined.role} does not fit: {error}") from None
+    return "\n".join([text, *links])
+
+
+def _write(path: Path, text: str, what: Configured, link: str) -> Configured:
     try:
         parse(text, AgentConfig, str(path))
     except ConfigError as error:
-        raise KeyFileError(f"{error}: fix it by hand; [[master]] is {endpoint}, public_key {master}") from None
+        raise KeyFileError(f"{error}: fix it by hand; what belongs there: {' '.join(link.split())}") from None
     keys.write_public(path, text)
-    return True
+    return what
+
+
+def _masters(path: Path, text: str) -> tuple[MasterLink, ...]:
+    try:
+        return parse(text, AgentConfig, str(path)).master
+    except ConfigError as error:
+        raise KeyFileError(f"{error}: fix it by hand, or remove it and join again") from None
 
 
 def _has(path: Path, text: str, joined: wire.Joined, endpoint: str, master: PublicKey) -> bool:

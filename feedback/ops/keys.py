@@ -14,19 +14,16 @@ import os
 import pwd
 import stat
 import struct
-import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, NewType, TypeVar
+from typing import Annotated, NewType, Optional, TypeVar
 
 import msgspec
 import zmq
-import zmq.auth
 from zmq.utils import z85
 
 from feedback.config.strict import ConfigError, convert
-from feedback.model import Address, parse_address
+from feedback.endpoints import Address, parse_address
 from feedback.ops import files, systemd
 from feedback.wire import Name, printable
 
@@ -39,6 +36,7 @@ DAEMON_USER = "feedback"  # of the units
 # Why a file may not be read, and what to do. A credential's is systemd's own.
 OWNED = "it must belong to the daemon's user: chown feedback {}"
 MOUNTED = "systemd's mount for credentials does not reach this unit: in a container, run mount --make-rshared /"
+CERTIFICATE_BYTES_MAX = 64 * 1024
 TOKEN_SUFFIX = ".token"  # of a token that waits for its agent: tokens.py
 
 
@@ -46,25 +44,25 @@ class KeyFileError(ValueError):
     """One line for the operator: the file, what was wrong, what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPair:
+class KeyPair(msgspec.Struct, frozen=True):
     public: PublicKey
-    secret: SecretKey = field(repr=False)
+    secret: SecretKey
+
+    def __repr__(self) -> str:
+        return f"KeyPair({self.public})"
 
 
-@dataclass(frozen=True, slots=True)
-class Enrolment:
+class Enrolment(msgspec.Struct, frozen=True):
     """An agent that may speak: its name, its key, and the RIPs it may speak for. `until` is when the key ends (seconds
     of the wall clock), if another one takes its place; the new key's first report ends it too."""
 
     name: str
     public_key: PublicKey
     addresses: frozenset[Address]
-    until: int | None = None
+    until: Optional[int] = None
 
 
-@dataclass(frozen=True, slots=True)
-class Enrolments:
+class Enrolments(msgspec.Struct, frozen=True):
     """A directory of them; `problems` has a line for each file that is refused."""
 
     by_key: dict[PublicKey, Enrolment]
@@ -81,7 +79,7 @@ class NamedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _EnrolmentFile(NamedFile, frozen=True):
     public_key: str
     addresses: list[str] = msgspec.field(default_factory=list)
-    previous_key: str | None = None
+    previous_key: Optional[str] = None
     previous_until: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
 
 
@@ -148,15 +146,24 @@ def refuse_exposed(path: Path, remedy: str) -> None:
 def _load(path: Path, permission: str) -> tuple[bytes, bytes | None]:
     """Raises KeyFileError; with what `permission` says where it may not be read."""
     try:
-        with path.open("rb"):
-            pass  # zmq.auth does not say why a file cannot be read
-        return zmq.auth.load_certificate(path)
+        with path.open("rb") as file:
+            return _read_certificate(file.read(CERTIFICATE_BYTES_MAX))
     except PermissionError:
         raise KeyFileError(f"{path}: cannot be read: {permission.format(path)}") from None
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, IndexError):
+    except KeyError:
         raise KeyFileError(f"{path}: not a key file: expected what `feedback keys new` writes") from None
+
+
+def _read_certificate(data: bytes) -> tuple[bytes, bytes | None]:
+    """Its public and its secret key. zmq.auth reads the same, but brings logging along. Raises KeyError without one."""
+    fields: dict[bytes, bytes] = {}
+    for line in data.splitlines():
+        name, equals, value = line.partition(b"=")
+        if equals:
+            fields.setdefault(name.strip(), value.strip(b" \t'\""))
+    return fields[b"public-key"], fields.get(b"secret-key")
 
 
 def secret_of(base: Path) -> Path:
@@ -175,6 +182,10 @@ def create(path: Path) -> tuple[Path, Path, PublicKey]:
     for existing in (public, secret):
         if existing.exists():
             raise KeyFileError(f"{existing}: already exists: remove it first if its agent should lose its identity")
+    import tempfile  # late, as zmq.auth: the agent's process makes no key
+
+    import zmq.auth
+
     try:
         # A directory of mode 0700: zmq.auth writes the secret with the umask's mode, nobody may see it before chmod.
         with tempfile.TemporaryDirectory(dir=base.parent, prefix=".keys-") as directory:
@@ -290,7 +301,7 @@ def _read(path: Path) -> tuple[Enrolment, ...]:
     if raw.previous_key is None or raw.previous_key == raw.public_key:
         return (present,)
     before = _enrolment(msgspec.structs.replace(raw, public_key=raw.previous_key), f"{path}: previous_key")
-    return present, replace(before, until=raw.previous_until)
+    return present, msgspec.structs.replace(before, until=raw.previous_until)
 
 
 F = TypeVar("F", bound="NamedFile")

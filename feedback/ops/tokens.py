@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ import zmq
 from zmq.utils import z85
 
 from feedback.config.strict import ConfigError, convert
-from feedback.model import Address
+from feedback.endpoints import Address
 from feedback.ops import files, keys
 from feedback.ops.keys import TOKEN_SUFFIX, KeyFileError, KeyPair, NamedFile, PublicKey, SecretKey
 
@@ -34,16 +34,14 @@ _CHECK_BYTES = 4
 USED = "the token was used or revoked"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """What the joining side holds."""
 
     pair: KeyPair
     master: PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """What the director knows of it; `expires_at` in seconds of the wall clock."""
 
     name: str
@@ -51,16 +49,29 @@ class Pending:
     addresses: frozenset[Address]
     expires_at: int
     path: Path
+    role: str = ""
+    settings: str = ""  # of that role, for the answer to who joins
 
 
 class _File(NamedFile, frozen=True):
     public_key: str
     addresses: Annotated[list[str], msgspec.Meta(min_length=1, max_length=64)]
     expires_at: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+    role: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    settings: Annotated[str, msgspec.Meta(max_length=8192)] = ""
 
 
-def issue(directory: Path, name: str, addresses: Iterable[str], master: PublicKey, expires_at: int) -> str:
-    """Make a token for NAME, in place of an older one: the text to hand over. Raises KeyFileError."""
+def issue(
+    directory: Path,
+    name: str,
+    addresses: Iterable[str],
+    master: PublicKey,
+    expires_at: int,
+    role: str = "",
+    settings: str = "",
+) -> str:
+    """Make a token for NAME, in place of an older one: the text to hand over. `settings` are those of its role, as
+    roles.py reads them. Raises KeyFileError."""
     keys.checked_name(name)
     wanted = keys.rips(addresses, name)
     if not wanted:
@@ -73,6 +84,8 @@ def issue(directory: Path, name: str, addresses: Iterable[str], master: PublicKe
         f"addresses = [{', '.join(chr(34) + str(a) + chr(34) for a in sorted(wanted, key=str))}]",
         f"expires_at = {expires_at}",
     ]
+    if role:
+        lines += [f'role = "{keys.checked_name(role)}"', f"settings = {json.dumps(settings, ensure_ascii=False)}"]
     keys.write_public(directory / f"{name}{TOKEN_SUFFIX}", "\n".join(lines) + "\n")
     return _text(z85.decode(secret) + z85.decode(master.encode("ascii")))
 
@@ -124,7 +137,11 @@ def read_pending(path: Path) -> Pending:
 
 
 def _made(raw: _File, path: Path) -> Pending:
-    return Pending(raw.name, keys.public_key(raw.public_key), keys.rips(raw.addresses, str(path)), raw.expires_at, path)
+    addresses = keys.rips(raw.addresses, str(path))
+    key = keys.public_key(raw.public_key)
+    return Pending(
+        raw.name, key, addresses, raw.expires_at, path, raw.role and keys.checked_name(raw.role), raw.settings
+    )
 
 
 def redeem(waiting: Pending, key: PublicKey, now: float) -> None:

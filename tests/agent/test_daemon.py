@@ -61,7 +61,7 @@ class Place:
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", "from feedback.cli.main import main; main()", "agent", "--config", self.config],
+            [sys.executable, "-c", "from feedback.cli.entry import main; main()", "agent", "--config", self.config],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "NOTIFY_SOCKET": str(self.directory / "notify"), **environment},

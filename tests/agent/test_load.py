@@ -44,6 +44,7 @@ RESTS = {
     "a health check": {"connections": Connections(opened=101, established=3)},
     "an empty queue": {"listeners": (Listener(80, 0, 128),)},
     "pressure unknown": {"pressure": None},
+    "packets where they were not known before": {"received_packets": 1000},
 }
 
 
@@ -55,6 +56,12 @@ def test_what_a_master_should_follow_closely_moves(changes: dict[str, Any]) -> N
 @pytest.mark.parametrize("changes", RESTS.values(), ids=RESTS.keys())
 def test_small_things_are_rest(changes: dict[str, Any]) -> None:
     assert not moves(sample(0.0), sample(1.0, **changes))
+
+
+def test_packets_tell_of_a_beginning_where_connections_are_not_known() -> None:
+    before = sample(0.0, connections=None, received_packets=100)
+    assert moves(before, sample(1.0, connections=None, received_packets=150))
+    assert not moves(before, sample(1.0, connections=None, received_packets=149))
 
 
 def test_an_agent_starts_fast_and_becomes_slow_when_nothing_moves() -> None:

@@ -40,6 +40,8 @@ INSTEAD = {
 
 # What is not typed here, word for word, and where it is tried.
 ELSEWHERE = {
+    "feedback keys token rs1 --rip 10.0.0.11 --role NAME": "tests/master/test_joining.py",
+    "feedback keys token --role": "the same",
     "make demo": "a lab of its own: tests/lab/test_command.py",
     "make test": "this",
     "make test-all": "this, and more",

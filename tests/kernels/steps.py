@@ -26,7 +26,7 @@ SCENARIOS = ("hog", "join", "spillover", "takeover", "handover")
 # Only what differs with the kernel: not the peers, and of those who compare, the one to compare with.
 POLICIES = {"hog": "wlc,feedback", "join": "feedback", "takeover": "feedback", "handover": "feedback"}
 STEPS = ("contract", *SCENARIOS)
-FEEDBACK = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
+FEEDBACK = [sys.executable, "-c", "from feedback.cli.entry import main; main()"]
 STEP_SECONDS = 4 * 3600.0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import zmq
 from click.testing import CliRunner
@@ -18,6 +20,7 @@ from feedback.cli.keys import keys as command
 from feedback.config import AgentConfig, load
 from feedback.master.shell.link import Link
 from feedback.ops import joining, keys, tokens
+from feedback.ops.joining import Configured
 from feedback.ops.keys import KeyFileError
 from tests.master.test_link import Peers, Site, dealer, peers, reply, report, run, site, until  # noqa: F401
 
@@ -203,14 +206,79 @@ def test_the_commands_do_it_all(site: Site, tmp_path: Path) -> None:  # noqa: F8
 
 def test_a_second_director_is_added_to_the_configuration(tmp_path: Path, site: Site) -> None:  # noqa: F811
     config, said = tmp_path / "agent.toml", wire.Joined(1, True, "", "rs9", ("10.0.0.19",))
+    done: list[Configured] = []
     for endpoint, master in (("tcp://10.0.0.1:7433", site.master), ("tcp://10.0.0.2:7433", site.stranger)):
-        assert joining.configure(config, said, endpoint, master.public, tmp_path / "agent.key_secret")
+        done.append(joining.configure(config, said, endpoint, master.public, tmp_path / "agent.key_secret"))
+    assert done == [Configured.MADE, Configured.ADDED]
     assert [m.endpoint for m in load(config, AgentConfig).master] == ["tcp://10.0.0.1:7433", "tcp://10.0.0.2:7433"]
-    assert not joining.configure(config, said, "tcp://10.0.0.2:7433", site.stranger.public, tmp_path / "x")
+    again = joining.configure(config, said, "tcp://10.0.0.2:7433", site.stranger.public, tmp_path / "x")
+    assert again is Configured.UNCHANGED
     other = wire.Joined(1, True, "", "rs8", ("10.0.0.18",))
     before = config.read_text()
     with pytest.raises(KeyFileError, match="belongs to rs9"):
         joining.configure(config, other, "tcp://10.0.0.3:7433", site.rs1.public, tmp_path / "x")
+    assert config.read_text() == before
+
+
+WEB = """
+ports = [80, 443]                          # a comment, and another
+service_cgroup = ["/sys/fs/cgroup/system.slice/nginx.service"]
+interval_seconds = 0.1
+[agent_check]
+listen = ":3333"
+allow = ["10.0.1.0/24"]
+"""
+
+
+def test_a_token_of_a_role_gives_each_server_of_it_the_same_configuration(site: Site, tmp_path: Path) -> None:  # noqa: F811
+    roles = tmp_path / "roles"
+    roles.mkdir()
+    (roles / "web.toml").write_text(WEB)
+    runner, found = CliRunner(), {}
+
+    async def enter(link: Link, name: str, address: str) -> AgentConfig:
+        words = ["token", name, "--rip", address, "--role", "web", "--roles", str(roles)]
+        words += ["--directory", str(site.enrolled), "--master-key", str(site.enrolled.parent / "master.key"), "--json"]
+        made = runner.invoke(command, words)
+        assert made.exit_code == 0, made.output
+        base, config = tmp_path / name, tmp_path / f"{name}.toml"
+        words = ["join", "--master", link.endpoints[0], "--key", str(base), "--config", str(config)]
+        text = json.loads(made.stdout)["token"]
+        said = await asyncio.to_thread(lambda: CliRunner().invoke(command, words, input=text + "\n"))
+        assert said.exit_code == 0, said.output
+        return load(config, AgentConfig)
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            for name, address in (("rs8", "10.0.0.18"), ("rs9", "2001:db8::19")):
+                found[name] = await enter(link, name, address)
+            (roles / "web.toml").write_text("ports = [8080]\n")
+            await asyncio.sleep(1.1)  # one word a second with a token
+            found["later"] = await enter(link, "rs9", "2001:db8::19")
+
+    run(scenario())
+    for name, listen in (("rs8", "10.0.0.18:3333"), ("rs9", "[2001:db8::19]:3333")):
+        config = found[name]
+        assert (config.ports, config.interval_seconds) == ((80, 443), 0.1)
+        assert config.service_cgroup == ("/sys/fs/cgroup/system.slice/nginx.service",)
+        assert config.agent_check is not None and config.agent_check.listen == listen
+    assert (found["later"].ports, found["later"].agent_check) == ((8080,), None), "another join brings a change along"
+    assert found["later"].master == found["rs9"].master
+
+
+def test_a_role_replaces_nothing_that_a_person_wrote_and_keeps_the_other_master(site: Site, tmp_path: Path) -> None:  # noqa: F811
+    config, secret = tmp_path / "agent.toml", tmp_path / "agent.key_secret"
+    said = wire.Joined(1, True, "", "rs9", ("10.0.0.19",), "web", "ports = [80]\n")
+    one, two = "tcp://10.0.0.1:7433", "tcp://10.0.0.2:7433"
+    assert joining.configure(config, said, one, site.master.public, secret) is Configured.MADE
+    said = msgspec.structs.replace(said, settings="ports = [81]\n")
+    assert joining.configure(config, said, two, site.stranger.public, secret) is Configured.OF_ROLE
+    made = load(config, AgentConfig)
+    assert ([m.endpoint for m in made.master], made.ports) == ([one, two], (81,))
+    config.write_text(config.read_text().partition("\n")[2])  # without the line that says whose it is
+    before = config.read_text()
+    said = msgspec.structs.replace(said, settings="ports = [82]\n")
+    assert joining.configure(config, said, two, site.stranger.public, secret) is Configured.UNCHANGED
     assert config.read_text() == before
 
 

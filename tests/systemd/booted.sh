@@ -56,7 +56,7 @@ rm -f "$root/usr/bin/feedback"
 cat >"$root/opt/feedback/launcher" <<END
 #!/bin/sh
 export PYTHONPATH=/opt/feedback/source:/opt/feedback/site PYTHONDONTWRITEBYTECODE=1
-exec $python -c 'from feedback.cli.main import main; main()' "\$@"
+exec $python -c 'from feedback.cli.entry import main; main()' "\$@"
 END
 chmod 755 "$root/opt/feedback/launcher"
 

@@ -77,7 +77,7 @@ class Unit:
         command += ["--", "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}"]
         command += ["--clear-groups", "--no-new-privs", f"--bounding-set=-all{sets}", f"--inh-caps=-all{sets}"]
         command += [f"--ambient-caps=-all{sets}", str(seen / "python/bin/python3"), "-c"]
-        command += ["from feedback.cli.main import main; main()", self.daemon, "--config", str(self.config)]
+        command += ["from feedback.cli.entry import main; main()", self.daemon, "--config", str(self.config)]
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONHOME": str(seen / "python"),

@@ -11,8 +11,10 @@ Source: Documentation/admin-guide/cgroup-v2.rst (cpu.weight, cpu.max), kernel/sc
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
+
+import msgspec
 
 from feedback.agent.signals.files import SignalError, SourceFile, keyed, open_if_present
 
@@ -32,11 +34,10 @@ def fair_share(weight: float, neighbours: list[tuple[float, float]], cores: floa
         competing = [n for n in competing if n not in capped]
 
 
-@dataclass(slots=True)
-class _Neighbour:
+class _Neighbour(msgspec.Struct):
     stat: SourceFile
-    weight: SourceFile | None
-    quota: SourceFile | None
+    weight: Optional[SourceFile]
+    quota: Optional[SourceFile]
     used_seconds: float
 
     @staticmethod

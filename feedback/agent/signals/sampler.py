@@ -2,24 +2,30 @@
 
 CPU and memory must be there; everything else is left out where the kernel or the configuration has none. The sample's
 time is taken between CPU and connections: a capacity is one over the other, so both must belong to the same moment.
+
+Two sets of sources: Linux's own files, and what psutil tells on any system. Applications and their socket are alike.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Optional, Protocol
+
+import msgspec
 
 from feedback.agent.load import Sample
 from feedback.agent.signals.applications import ApplicationSource
-from feedback.agent.signals.connections import open_connections
+from feedback.agent.signals.connections import ConnectionSource, open_connections
 from feedback.agent.signals.cpu import CgroupCpu, HostCpu
 from feedback.agent.signals.files import SignalError, topmost
 from feedback.agent.signals.listeners import ListenerSource
 from feedback.agent.signals.memory import CgroupMemory, HostMemory
-from feedback.agent.signals.pressure import open_pressure, open_trigger
-from feedback.config import AgentConfig
+from feedback.agent.signals.portable import PortableCpu, PortableMemory, PortableTraffic
+from feedback.agent.signals.pressure import PressureSource, open_pressure, open_trigger
+from feedback.config.agent import AgentConfig
 from feedback.wire import Cpu, Memory
 
 
@@ -33,30 +39,75 @@ class MemorySource(Protocol):
     def sample(self, now: float) -> Memory: ...
 
 
+class Sources(msgspec.Struct):
+    """What is read at each sample, and once `close` is called no more. None: this machine does not have it."""
+
+    cpu: CpuSource
+    memory: MemorySource
+    pressure: Optional[PressureSource] = None
+    connections: Optional[ConnectionSource] = None
+    listeners: Optional[ListenerSource] = None
+    traffic: Optional[PortableTraffic] = None
+    trigger: Optional[int] = None
+
+    def close(self) -> None:
+        if self.listeners is not None:
+            self.listeners.close()
+        if self.trigger is not None:
+            os.close(self.trigger)
+            self.trigger = None
+
+
+def of_linux(config: AgentConfig, proc: Path) -> Sources:
+    """Raises SignalError where CPU or memory cannot be read."""
+    cpu = _cpu(config, proc)
+    memory = CgroupMemory(config.cgroup, proc) if config.cgroup is not None else HostMemory(proc)
+    pressure, connections = open_pressure(config.cgroup, proc), open_connections(proc)
+    # Last, what must be closed again: nothing that comes after may fail.
+    listeners = ListenerSource(config.ports, proc) if config.ports else None
+    trigger = open_trigger(config.cgroup, proc) if pressure is not None else None
+    return Sources(cpu, memory, pressure, connections, listeners, trigger=trigger)
+
+
+def of_psutil() -> Sources:
+    return Sources(PortableCpu(), PortableMemory(), traffic=PortableTraffic())
+
+
+def is_portable(config: AgentConfig) -> bool:
+    """Whether psutil's signals are those in force. Raises SignalError where the configuration needs Linux's own."""
+    if config.signals == "auto" and sys.platform == "linux":
+        return False
+    if config.cgroup is not None or config.services():
+        raise SignalError("cgroup and service_cgroup: the signals of this agent are portable: only Linux has cgroups")
+    return True
+
+
 class Sampler:
     """Reads every signal of one real server. Raises SignalError where CPU or memory cannot be read."""
 
     def __init__(self, config: AgentConfig, clock: Callable[[], float], proc: Path = Path("/proc")) -> None:
         self._clock = clock
-        self._cpu = _cpu(config, proc)
-        self._memory: MemorySource = HostMemory(proc)
-        if config.cgroup is not None:
-            self._memory = CgroupMemory(config.cgroup, proc)
-        self._pressure = open_pressure(config.cgroup, proc)
-        self._connections = open_connections(proc)
-        # Last, what must be closed again: nothing that comes after may fail.
-        self._applications = ApplicationSource(config.socket) if config.socket is not None else None
-        self._listeners = ListenerSource(config.ports, proc) if config.ports else None
-        self.trigger = open_trigger(config.cgroup, proc) if self._pressure is not None else None
+        self._sources = of_psutil() if is_portable(config) else of_linux(config, proc)
+        self._expected = ("pressure", "connections", *(["listeners"] if config.ports else []))
+        try:
+            self._applications = ApplicationSource(config.socket) if config.socket is not None else None
+        except SignalError:
+            self._sources.close()
+            raise
 
     @property
     def applications(self) -> ApplicationSource | None:
         return self._applications
 
+    @property
+    def trigger(self) -> int | None:
+        """A descriptor that polls POLLPRI when CPU pressure sets in."""
+        return self._sources.trigger
+
     def absent(self) -> list[str]:
-        """Signals that this kernel does not have, for the log."""
-        names = {"pressure": self._pressure, "connections": self._connections, "pressure-trigger": self.trigger}
-        return [name for name, source in names.items() if source is None]
+        """Signals that this machine does not have, for the log."""
+        absent = [name for name in self._expected if getattr(self._sources, name) is None]
+        return absent + (["pressure-trigger"] if self.trigger is None else [])
 
     def sample(self) -> Sample:
         try:
@@ -65,28 +116,25 @@ class Sampler:
             raise SignalError(f"a kernel file has an unexpected form: {error}") from error
 
     def _sample(self) -> Sample:
-        now = self._clock()
-        cpu = self._cpu.sample(now)
+        sources, now = self._sources, self._clock()
+        cpu = sources.cpu.sample(now)
         sampled_at = self._clock()
         return Sample(
-            connections=self._connections.sample(now) if self._connections is not None else None,
+            connections=sources.connections.sample(now) if sources.connections is not None else None,
             sampled_at=sampled_at,
-            epoch=self._cpu.epoch,
+            epoch=sources.cpu.epoch,
             cpu=cpu,
-            memory=self._memory.sample(now),
-            pressure=self._pressure.sample() if self._pressure is not None else None,
-            listeners=self._listeners.sample(now) if self._listeners is not None else (),
+            memory=sources.memory.sample(now),
+            pressure=sources.pressure.sample() if sources.pressure is not None else None,
+            listeners=sources.listeners.sample(now) if sources.listeners is not None else (),
             applications=self._applications.sample(now) if self._applications is not None else (),
+            received_packets=sources.traffic.sample() if sources.traffic is not None else None,
         )
 
     def close(self) -> None:
-        if self._listeners is not None:
-            self._listeners.close()
+        self._sources.close()
         if self._applications is not None:
             self._applications.close()
-        if self.trigger is not None:
-            os.close(self.trigger)
-            self.trigger = None
 
 
 def _cpu(config: AgentConfig, proc: Path) -> CpuSource:

@@ -264,7 +264,8 @@ class Link:
         addresses = tuple(sorted(map(str, waiting.addresses)))
         self.counters["joined"] += 1
         LOG.info("agent-joined", agent=waiting.name, addresses=" ".join(addresses), key=key)
-        self._send(route, wire.Joined(wire.PROTOCOL, True, "", waiting.name, addresses))
+        said = wire.Joined(wire.PROTOCOL, True, "", waiting.name, addresses, waiting.role, waiting.settings)
+        self._send(route, said)
 
     # Refusals
 

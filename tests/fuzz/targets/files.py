@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from feedback.config import AgentConfig, ConfigError, MasterConfig, SyncConfig, parse
+from feedback.config.agent import Role
 from feedback.config.strict import File
 from feedback.master import Controller
 from feedback.master import state as master_state
 from feedback.master.laws import UnknownLawError
 from feedback.master.shell.recording import RecordingError, line, read
 from feedback.master.state import StateError
-from feedback.ops import control, keys, pair, tokens
+from feedback.ops import control, keys, pair, roles, tokens
 from feedback.ops.keys import KeyFileError
 from feedback.ops.role import RoleFile
 from feedback.simulate import case
@@ -81,6 +82,13 @@ def _case(data: bytes) -> None:
     case.parse(data.decode())
 
 
+def _settings(data: bytes) -> None:
+    """What goes from a director to a server and is read there again says the same."""
+    found = parse(data.decode(), Role, source="fuzz.toml")
+    found.check("fuzz.toml")
+    assert parse(roles.text_of(found), Role) == found
+
+
 def _request(data: bytes) -> None:
     answer = control.answered(lambda request: {"said": str(request.get("command"))[:10]}, data)
     assert isinstance(answer, dict)
@@ -102,6 +110,7 @@ DOCUMENT: dict[str, Any] = {"tokens": JSON_TOKENS, "trees": json.loads, "write":
 TARGETS = (
     Target(name="master-toml", take=_configuration(MasterConfig), **CONFIGURATION),
     Target(name="agent-toml", take=_configuration(AgentConfig), **CONFIGURATION),
+    Target(name="role-toml", take=_settings, **CONFIGURATION),
     Target(name="sync-toml", take=_configuration(SyncConfig), **CONFIGURATION),
     Target(name="case-toml", take=_case, **CONFIGURATION),
     Target(name="enrolment", opened=_in_file(keys.read_enrolment, "rs1.toml"), refuses=(KeyFileError,),

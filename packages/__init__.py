@@ -1,0 +1,1 @@
+"""How the packages are made: debian/ has Debian's rules, the rest is here."""
