@@ -13,7 +13,7 @@ PEERS := keepalived ldirectord haproxy prometheus prometheus-node-exporter chrom
 # Another kernel than the user-mode one: the emulator, and the keys by which Debian's packages are checked.
 QEMU := qemu-system-x86 debian-archive-keyring
 
-.PHONY: help setup packages demo test test-all test-kernels check format bench fuzz man deb clean
+.PHONY: help setup packages demo test test-all test-kernels check format bench fuzz man deb rpm pyz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,7 +23,8 @@ help:
 	@echo 'make test-kernels  contract tests and scenarios on several kernels of Debian, in QEMU: hours; docs/kernels.md'
 	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
 	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
-	@echo 'make deb     a Debian package in dist/, built and then tried out in a scratch root (as root)'
+	@echo 'make deb     the Debian packages in dist/, built and then tried out in scratch roots (as root)'
+	@echo 'make rpm     both packages as RPM, and make pyz the agent as one file'
 	@echo 'make fuzz    look for inputs that break a decoder, and for histories that break the pipeline, SECONDS=600 each'
 	@echo 'make man     the manual pages, from the commands and docs/configuration.md'
 	@echo 'make setup   only what these need: Debian packages and .venv'
@@ -77,6 +78,7 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: PACKAGES += prometheus-node-exporter
 bench: setup
 	$(BIN)/python -m bench
 
@@ -92,8 +94,24 @@ deb:
 	@tar -c --exclude-vcs --exclude=./.venv --exclude=./build --exclude=./dist --exclude=./lab-output \
 	  --exclude=__pycache__ --exclude='.*_cache' --exclude=.hypothesis . .gitignore | tar -x -C build/deb/lvs-feedback
 	cd build/deb/lvs-feedback && dpkg-buildpackage --build=binary --no-sign >../build.log 2>&1 || { tail -40 ../build.log; exit 1; }
-	@cp build/deb/lvs-feedback_*.deb dist/
-	debian/tests/installation dist/lvs-feedback_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture).deb $(DEB_ROOT)
+	@cp build/deb/lvs-feedback_*.deb build/deb/lvs-feedback-agent_*.deb dist/
+	for name in lvs-feedback lvs-feedback-agent; do \
+	  debian/tests/installation dist/$${name}_$$(dpkg-parsechangelog -S Version)_$$(dpkg --print-architecture).deb $(DEB_ROOT) || exit 1; \
+	done
+
+# Debian's rpmbuild, or a distribution's own. The packages run on interpreters that need not be here.
+AGENT_PYTHON ?= 3.9
+DIRECTOR_PYTHON ?= 3.11
+rpm: PACKAGES += rpm
+rpm: setup
+	@rm -rf build/rpm && mkdir -p build dist
+	rpmbuild -bb --define "_topdir $$PWD/build/rpm" --define "source $$PWD" --define "build_python $$PWD/$(BIN)/python" \
+	  --define "agent_python $(AGENT_PYTHON)" --define "director_python $(DIRECTOR_PYTHON)" \
+	  packages/lvs-feedback.spec >build/rpm.log 2>&1 || { tail -40 build/rpm.log; exit 1; }
+	@cp build/rpm/RPMS/*/*.rpm dist/
+
+pyz: setup
+	$(BIN)/python -m packages.pyz dist/feedback-agent.pyz
 
 SECONDS ?= 600
 fuzz: setup
