@@ -132,9 +132,11 @@ class Guards(Strict, frozen=True):
 
 
 class Http(Strict, frozen=True):
-    """The master's pages, read-only: metrics, probes, status. Empty: none."""
+    """The master's pages, read-only: metrics, probes, status. Empty: none. `sync` is where the sync daemon of a pair is
+    asked for what the page says of it."""
 
     listen: str = "127.0.0.1:7480"
+    sync: Path = Path("/run/feedback/sync.sock")
 
 
 class Steer(Strict, frozen=True):

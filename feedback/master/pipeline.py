@@ -108,6 +108,21 @@ class ServiceStatus:
         checked = [(of.key.address, of.checked) for of in self._made or self._rows if of.checked is not None]
         return {(address, check.warning) for address, check in checked if check.warning}
 
+    def figures(self) -> list[tuple[str, float, float | None, float, float | None, float | None]]:
+        """Of each destination, for whoever follows them: its name, share, utilisation, open connections, new ones a
+        second, and how long its last check took. Of this very decision: before the next look."""
+        return [
+            (
+                row.name,
+                row.share if row.stands is None else row.stands,
+                row.estimate.utilisation if row.estimate is not None else None,
+                float(row.active),
+                row.estimate.rate if row.estimate is not None else None,
+                row.checked.seconds if row.checked is not None else None,
+            )
+            for row in self._rows
+        ]
+
     def keep(self) -> None:
         """Make all of it now: the rows are about to change."""
         self._made, self._news = self.destinations, self.news

@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 import feedback
+from feedback.web.history import History
+from feedback.web.past import Story
 from feedback.web.verdict import Level, Problem, problems, trouble
 from feedback.web.view import Document
 
@@ -24,13 +26,14 @@ PROBLEMS_SHOWN = 50
 STYLE = resources.files("feedback.web").joinpath("page.css").read_text(encoding="utf-8")
 
 
-def render(document: Document, now: float, why: str = "") -> str:
+def render(document: Document, now: float, why: str = "", story: Story | None = None) -> str:
     """`now` is the wall clock's; `why` is the destination whose chain of reasons is open, `VIRTUAL/ADDRESS`."""
     found = problems(document)
-    return "".join(_page(document, found, now, why))
+    history = History(story or Story(), now, sum(len(s["destinations"]) for s in document["services"]))
+    return "".join(_page(document, found, now, why, history))
 
 
-def _page(document: Document, found: list[Problem], now: float, why: str) -> Iterator[str]:
+def _page(document: Document, found: list[Problem], now: float, why: str, history: History) -> Iterator[str]:
     level = max((p.level for p in found), default=Level.FINE)
     headline = _headline(document, found)
     director = document.get("director", "")
@@ -45,10 +48,12 @@ def _page(document: Document, found: list[Problem], now: float, why: str) -> Ite
     yield f'<header class="{level.name.lower()}"><h1>{_t(headline)}</h1><p>{_t(about)}</p></header><main>'
     if found:
         yield from _problems(found)
+    yield history.happened(("", ""))
     for service in document["services"]:
-        yield from _service(service, why)
+        yield from _service(service, why, history)
     if not document["services"]:
         yield f"<p>{_t(_nothing(document))}</p>"
+    yield from history.pair()
     yield (
         f"</main><footer><p>Refreshes every {REFRESH_SECONDS} s. "
         '<a href="/status.json">status.json</a> <a href="/metrics">metrics</a> '
@@ -89,7 +94,7 @@ def _problems(found: list[Problem]) -> Iterator[str]:
     yield "</ul></section>"
 
 
-def _service(service: dict[str, Any], why: str) -> Iterator[str]:
+def _service(service: dict[str, Any], why: str, history: History) -> Iterator[str]:
     flow = f"{service['connections_per_second']:.1f} connections/s"
     parts = [service["scheduler"], f"law {service['law']}", flow]
     if service["persistence_seconds"]:
@@ -97,37 +102,61 @@ def _service(service: dict[str, Any], why: str) -> Iterator[str]:
     yield f"<section><h2>{_t(service['virtual'])}</h2><p>{_t(' · '.join(parts))}</p>"
     if service["held"]:
         yield f'<p class="look">Held: {_t(service["held"])}</p>'
+    whole = (service["virtual"], "")
+    of_all = [("flow", "/s"), ("open", "")] if history else []
+    drawn = [(figure, history.line(whole, figure, unit)) for figure, unit in of_all]
+    yield "".join(f'<p class="of-all">{figure} {line}</p>' for figure, line in drawn if line)
+    yield history.happened(whole)
     yield '<div class="servers">'
     for d in service["destinations"]:
-        yield from _server(service["virtual"], d, why)
+        yield from _server(service["virtual"], d, why, history)
     yield "</div></section>"
 
 
-def _server(virtual: str, d: dict[str, Any], why: str) -> Iterator[str]:
+def _server(virtual: str, d: dict[str, Any], why: str, history: History) -> Iterator[str]:
     name = f"{virtual}/{d['address']}"
     anchor = quote(name, safe="")
     wrong = d["weight"] is None or bool(trouble(d))
     kind = "look" if wrong else "quiet" if d["state"] == "quiesced" else "fine"
     yield f'<article id="{anchor}" class="{kind}">'
     yield f'<h3>{_t(d["address"])} <span class="state">{_t(d["state"])}</span></h3><dl>'
-    yield _meter("share", d["share"], f"{100 * d['share']:.1f} %, weight {_or_dash(d['weight'])}")
+    place, wanted = (virtual, d["address"]), history.drawn or name == why
+
+    def drawn(figure: str, unit: str = "", times: float = 1.0) -> str:
+        return history.line(place, figure, unit, times) if wanted else ""
+
+    yield _meter(
+        "share", d["share"], f"{100 * d['share']:.1f} %, weight {_or_dash(d['weight'])}", drawn("share", " %", 100)
+    )
     if d.get("utilisation") is not None:
-        yield _meter("load", d["utilisation"], f"{100 * d['utilisation']:.0f} %")
+        yield _meter("load", d["utilisation"], f"{100 * d['utilisation']:.0f} %", drawn("load", " %", 100))
     if d.get("memory_available") is not None:
         used = 1 - d["memory_available"]
         yield _meter("memory", used, f"{100 * used:.0f} %")
-    yield f"<dt>open</dt><dd>{_t(d['active'])} active, {_t(d['inactive'])} inactive{_threshold(d)}</dd>"
+    counts = f"{_t(d['active'])} active, {_t(d['inactive'])} inactive{_threshold(d)}"
+    yield _entry("open", counts, drawn("open"))
+    if d.get("rate_per_second") is not None:
+        yield _entry("flow", f"{d['rate_per_second']:.1f}/s", drawn("flow", "/s"))
     if d.get("check"):
-        yield f"<dt>check</dt><dd>{_t(d['check']['text'])}</dd>"
+        yield _entry("check", _t(d["check"]["text"]), drawn("latency", " ms", 1000))
         if d["check"].get("warning"):
             yield f"<dt>warning</dt><dd>{_t(d['check']['warning'])}</dd>"
     yield "</dl>"
+    yield history.happened(place)
     yield from _reasons(d, name, anchor, name == why)
     yield "</article>"
 
 
-def _meter(label: str, value: float, text: str) -> str:
-    return f'<dt>{label}</dt><dd><progress max="1" value="{min(1.0, max(0.0, value)):.3f}"></progress> {_t(text)}</dd>'
+def _meter(label: str, value: float, text: str, line: str = "") -> str:
+    """With the line of its past in place of a bar, where there is one."""
+    bar = "" if line else f'<progress max="1" value="{min(1.0, max(0.0, value)):.3f}"></progress> '
+    return _entry(label, f"{bar}{_t(text)}", line)
+
+
+def _entry(label: str, markup: str, line: str = "") -> str:
+    if not line:
+        return f"<dt>{label}</dt><dd>{markup}</dd>"
+    return f'<dt>{label}</dt><dd class="lined">{markup}</dd><dd class="line">{line}</dd>'
 
 
 def _threshold(d: dict[str, Any]) -> str:
@@ -136,7 +165,7 @@ def _threshold(d: dict[str, Any]) -> str:
 
 def _reasons(d: dict[str, Any], name: str, anchor: str, is_open: bool) -> Iterator[str]:
     if not is_open:
-        yield f'<p><a href="/status?why={anchor}#{quote(anchor)}">why</a></p>'
+        yield f'<p><a href="/status?why={anchor}#{quote(anchor)}">explain</a></p>'
         return
     yield "<ol>"
     for reason in d["reasons"]:

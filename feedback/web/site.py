@@ -112,7 +112,7 @@ def _status(request: Request, view: View, now: float) -> Response:
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    body = render(view.document(), now, why).encode("utf-8", "replace")
+    body = render(view.document(), now, why, view.story()).encode("utf-8", "replace")
     return Response(200, HTML, body, (("Content-Security-Policy", policy),))
 
 

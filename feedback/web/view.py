@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from feedback.web.past import Story
+
 Document: TypeAlias = dict[str, Any]  # the control socket's status; its shape is feedback/master/status.py's
 
 SILENT_SECONDS = (
@@ -17,9 +19,11 @@ SILENT_SECONDS = (
 class View:
     """`turn_age_seconds` is the time since the loop last came round, `decision_age_seconds` since it last decided
     (None: never yet). `document` makes the whole status: it costs time, so it is called only where that is shown, and
-    in another thread than the loop's; it must therefore rest on frozen things."""
+    in another thread than the loop's; it must therefore rest on frozen things. `story` is what the page
+    alone shows, and is called there too."""
 
     turn_age_seconds: float
     decision_age_seconds: float | None
     role: str  # active or standby
     document: Callable[[], Document]
+    story: Callable[[], Story] = Story

@@ -8,13 +8,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from feedback.web.past import Story
 from feedback.web.view import View
 from tests.web.documents import destination, document, service, troubled
+from tests.web.test_history import CLOCK, MADE, ONE, PAIR, TWO, WEB, steps
 from tests.web.test_page import WELL, Read
 from tests.web.test_server import served, view
 
@@ -60,6 +63,18 @@ def test_a_browser_takes_the_page_and_complains_of_nothing(made: dict[str, Any],
     assert "CONSOLE" not in console  # a policy that is hurt, a missing resource, an error
 
 
+def test_a_browser_takes_the_past_as_well(tmp_path: Path) -> None:
+    events = ({"number": 1, "at": time.time() - 60, "kind": "reloaded"},)
+    past = Story(CLOCK, steps((WEB, ""), (WEB, ONE), (WEB, TWO)), events, PAIR)
+
+    def look() -> View:
+        return view(document=lambda: MADE, story=lambda: past)
+
+    done = served(lambda port: browse(f"http://127.0.0.1:{port}/status", tmp_path, PHONE, "--dump-dom"), look)
+    assert "CONSOLE" not in done.stderr
+    assert done.stdout.count("<svg") == done.stdout.count('class="mark"') == 11
+
+
 @pytest.mark.parametrize(
     "scheme, header, background", [(0, (227, 160, 8), (16, 20, 24)), (1, (154, 103, 0), (244, 245, 247))]
 )
@@ -93,9 +108,11 @@ def test_nothing_is_wider_than_the_screen(size: tuple[int, int], tmp_path: Path)
     from feedback.web.page import render
 
     long = destination("[2001:db8:1234:5678:9abc:def0:1234:5678]:65535", state="quiesced", upper=2_000_000_000)
-    made = document(service("tcp:[2001:db8:1234:5678:9abc:def0:1234:5678]:65535", long, held="x" * 300))
+    virtual = "tcp:[2001:db8:1234:5678:9abc:def0:1234:5678]:65535"
+    made = document(service(virtual, long, held="x" * 300))
+    past = Story(CLOCK, steps((virtual, ""), (virtual, long["address"])), (), PAIR | {"reason": "y" * 300})
     copy = tmp_path / "copy.html"
-    copy.write_text(render(made, 0.0).replace("</body>", WIDTH))
+    copy.write_text(render(made, 0.0, "", past).replace("</body>", WIDTH))
     done = browse(copy.as_uri(), tmp_path / "profile", size, "--dump-dom")
     found = re.search(r"<title>(\d+)</title>", done.stdout)
     assert found is not None

@@ -10,6 +10,8 @@ import socket
 import pytest
 
 from feedback.config import ConfigError, MasterConfig, parse
+from feedback.ops.role import Role, RoleFile, RoleSaid
+from feedback.web import past
 from tests.master.test_daemon import Site, run, site, until
 from tests.ports import free_port
 from tests.web.test_server import get
@@ -52,6 +54,23 @@ def test_a_master_tells_how_it_stands(site: Site) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         until(lambda: json.loads(get(port, "/status.json")[2]).get("reload", {}).get("good") is False)
         assert b"the last reload was refused" in get(port, "/status")[2]
+
+    run(site, work)
+
+
+def test_the_page_has_a_past_and_asks_the_sync_daemon(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "STEP_SECONDS", 0.2)
+    monkeypatch.setattr(past, "LOOK_SECONDS", 0.0)
+    port, role = free_port(), RoleFile(site.directory / "role.json")
+    site.write(f'role = "{site.directory}/role.json"\n[http]\nlisten = "127.0.0.1:{port}"\nsync = "/nowhere/sync.sock"')
+    role.write(RoleSaid(Role.ACTIVE, "d2 is dead", "d2", 2))
+
+    def work() -> None:
+        until(lambda: site.weights() == [100, 100])
+        until(lambda: get(port, "/status")[2].count(b"<svg") >= 4)  # shares and open connections of both
+        page = get(port, "/status")[2].decode()
+        assert "share, last 15 min: 50 to 50 %, now 50 %" in page
+        assert "/nowhere/sync.sock: no daemon answers: is `feedback sync` running?" in page
 
     run(site, work)
 

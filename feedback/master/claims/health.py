@@ -47,6 +47,7 @@ class Checked(msgspec.Struct, frozen=True):
     warning: str = ""
     expires_at: float | None = None
     unasked: Unasked | None = None
+    seconds: float | None = None
 
 
 class Health:

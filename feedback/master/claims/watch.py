@@ -104,7 +104,7 @@ class Watch:
             return Checked(up, f"not asked: {subject.unasked.reason}", unasked=subject.unasked)
         if last is None:
             return Checked(None, "not checked yet")
-        return Checked(up, last.text, last.warning, last.expires_at)
+        return Checked(up, last.text, last.warning, last.expires_at, seconds=last.seconds)
 
     def _health(self, key: DestinationKey) -> Health | None:
         subject = self._checked.get(key)

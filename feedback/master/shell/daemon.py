@@ -36,19 +36,20 @@ from feedback.master.shell.events import Ring, Watcher
 from feedback.master.shell.link import Link
 from feedback.master.shell.recording import line
 from feedback.master.shell.statefile import StateFile
-from feedback.master.shell.status import of_master
+from feedback.master.shell.status import of_master, places
 from feedback.master.shell.steering import Steering
 from feedback.master.standins import StandIns
 from feedback.master.state import StateError
 from feedback.model import DestinationKey, Edit, RemoveService, ServiceKey, SetDestination, Snapshot
 from feedback.ops import systemd
-from feedback.ops.control import Answer, asking, serve
+from feedback.ops.control import Answer, ControlError, ask, asking, serve
 from feedback.ops.door import quiet
 from feedback.ops.feed import Feed
 from feedback.ops.keys import KeyFileError, load_secret
 from feedback.ops.logs import Log
 from feedback.ops.role import Role, RoleFile, RoleSaid
 from feedback.ops.tasks import Tasks
+from feedback.web.past import Past, Story
 from feedback.web.view import View
 from feedback.wire import Report
 
@@ -91,6 +92,7 @@ class Daemon:
         self._role = RoleSaid(Role.ACTIVE)
         self._events, self._watcher = Ring(f"{time.time():.3f}"), Watcher()
         self._tasks = Tasks(self._log, self._failed)
+        self._past = Past()
         self._stir = asyncio.Event()  # ends the sleep between two turns
 
     async def run(self) -> None:
@@ -156,7 +158,9 @@ class Daemon:
 
     def _view(self) -> View:
         now = time.monotonic()
-        return View(now - self._turned_at, self._decision_age(now), str(self._role.role), self._document())
+        story = Story(now, self._past.steps(), self._events.all())
+        tell = partial(_with_pair, story, self._config.http.sync if self._role_file is not None else None)
+        return View(now - self._turned_at, self._decision_age(now), str(self._role.role), self._document(), tell)
 
     def _decision_age(self, now: float) -> float | None:
         return None if self._decision is None else now - self._decided_at
@@ -340,8 +344,14 @@ class Daemon:
         self._note_changes(decision)
         self._note_foreign()
         self._decided_at = time.monotonic()
+        self._remember(decision)
         self._state.save(self._controller.state(), self._decided_at)
         self._note_state()
+
+    def _remember(self, decision: Decision) -> None:
+        """For the page's lines; nothing where no pages are served."""
+        if self._config.http.listen and self._past.due(self._decided_at):
+            self._past.look(self._decided_at, [place for s in decision.services for place in places(s)])
 
     def _confirmed(self, decision: Decision) -> tuple[Edit, ...]:
         """Beside another owner we look once more just before we write: a zero of his in between would be lost, and he
@@ -614,6 +624,16 @@ class Daemon:
         for service in self._decision.services if self._decision else ():
             service.keep()
         return partial(of_master, self._decision, facts)
+
+
+def _with_pair(story: Story, path: Path | None) -> Story:
+    """Ask the sync daemon of this director, from the thread of the pages: a daemon that hangs holds up nothing else."""
+    if path is None:
+        return story
+    try:
+        return structs.replace(story, pair=ask(path, {"command": "status"}, "feedback sync"))
+    except ControlError as error:
+        return structs.replace(story, pair_problem=str(error))
 
 
 def _since(request: dict[str, Any]) -> tuple[int, str]:

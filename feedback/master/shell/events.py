@@ -73,6 +73,10 @@ class Ring:
         self._last += 1
         self._events.append({"number": self._last, "at": round(wall, 3), "kind": kind} | fields)
 
+    def all(self) -> tuple[dict[str, Any], ...]:
+        """Those that are kept, the oldest first; none of them changes any more."""
+        return tuple(self._events)
+
     def since(self, number: int, stream: str = "") -> dict[str, Any]:
         """Those after `number`, which was of `stream`; all where that is another one."""
         if stream not in ("", self._stream) or not 0 <= number <= self._last:

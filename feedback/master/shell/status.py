@@ -14,6 +14,7 @@ from feedback.master.controller import Decision
 from feedback.master.outcome import Status
 from feedback.master.pipeline import ServiceStatus
 from feedback.model import Forward, ServiceEntry, Snapshot
+from feedback.web.past import Figures, Place
 
 SCHEMA = 1
 
@@ -30,6 +31,14 @@ def of_master(decision: Decision | None, facts: dict[str, Any]) -> dict[str, Any
 def of_snapshot(snapshot: Snapshot) -> dict[str, Any]:
     """What can be said without a master: the kernel's table."""
     return {"schema": SCHEMA, "source": "kernel", "services": [_bare(s) for s in snapshot.services]}
+
+
+def places(of: ServiceStatus) -> list[tuple[Place, Figures]]:
+    """What the page's past keeps of a service and of each of its destinations."""
+    virtual, found = str(of.service.key), of.figures()
+    loads = [load for _, _, load, _, _, _ in found if load is not None]
+    whole = (None, sum(loads) / len(loads) if loads else None, sum(figures[3] for figures in found), of.flow, None)
+    return [((virtual, ""), whole), *(((virtual, of_one[0]), of_one[1:]) for of_one in found)]
 
 
 def _service(status: ServiceStatus) -> dict[str, Any]:
@@ -82,6 +91,7 @@ def _check(checked: Checked) -> dict[str, Any]:
         "text": checked.text,
         "warning": checked.warning,
         "certificate_expires_at": checked.expires_at,
+        "latency_seconds": None if checked.seconds is None else round(checked.seconds, 4),
         "unasked": msgspec.structs.asdict(checked.unasked) if checked.unasked else None,
     }
 
