@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": ("feedback.cli.doctor:doctor", "Find what is wrong on this machine, and how to fix it."),
     "keys": ("feedback.cli.keys:keys", "Make, show, enroll, list and revoke keys."),
     "record": ("feedback.cli.record:record", "Record reports and kernel counts, to replay them with another law."),
+    "plot": ("feedback.cli.plot:plot", "Draw a recording: shares, loads, connections over time."),
     "simulate": ("feedback.cli.simulate:simulate", "Try laws on a model of a pool, beside an oracle."),
     "completion": ("feedback.cli.completion:completion", "Print the completion script for bash, zsh or fish."),
     "lab": ("feedback.cli.lab:lab", "Run a whole LVS cluster on this machine, on a real kernel."),

@@ -6,7 +6,8 @@ destination stays selected while there is one of its name, whatever the order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import msgspec
@@ -22,8 +23,11 @@ SORTS: dict[str, tuple[str, Callable[[Row], Any], bool]] = {  # key -> name, wha
     "c": ("connections", lambda d: d["active"], True),
     "a": ("age", lambda d: d["age_seconds"] or 0.0, True),
 }
+SPARK_WIDTH = 16  # looks that are kept of a load; shown where the terminal is wide enough
+BLOCKS = "▁▂▃▄▅▆▇█"
 HELP = "q quit  up/down select  sort: n w l c a  d drain  u undrain  e explain  p pause"
 HEAD = f"{'destination':<24}{'weight':>7}{'share':>7}{'load':>6}{'cap/s':>8}{'act':>6}{'inact':>7}{'age':>6} state"
+WIDE = len(HEAD) + 7  # with room for the longest state
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -47,6 +51,7 @@ class Screen:
         self._selected: tuple[str, str] | None = None
         self._explaining = False
         self._asked: Wish | None = None  # awaits a yes
+        self._loads: dict[tuple[str, str], deque[float | None]] = {}  # of the last looks, the oldest first
         self.message = ""
 
     # --- what comes in -----------------------------------------------------------------------------------------------
@@ -56,6 +61,11 @@ class Screen:
         keys = [(s["virtual"], d["address"]) for s, d in self._rows()]
         if self._selected not in keys:
             self._selected = keys[0] if keys else None
+        before, self._loads = self._loads, {}
+        for s, d in self._rows():
+            key = s["virtual"], d["address"]
+            self._loads[key] = before.get(key) or deque(maxlen=SPARK_WIDTH)
+            self._loads[key].append(d["utilisation"])
 
     def press(self, key: str) -> Wish | None:
         """A key: a character, or `up`, `down`, `enter`, `escape`."""
@@ -101,8 +111,8 @@ class Screen:
 
     def lines(self, width: int, height: int) -> list[Line]:
         """At most `height` lines of at most `width` characters."""
-        head, foot = self._head(), self._foot()
-        body = self._explanation() if self._explaining else self._table()
+        head, foot = self._head(width), self._foot()
+        body = self._explanation() if self._explaining else self._table(width)
         room = max(1, height - len(head) - len(foot))
         shown = [Line(line.text[:width], line.style) for line in [*head, *_window(body, room), *foot]]
         return shown[:height]
@@ -113,7 +123,7 @@ class Screen:
         services = self._status["services"] if self._status else []
         return [(s, d) for s in services for d in sorted(s["destinations"], key=by, reverse=descending)]
 
-    def _head(self) -> list[Line]:
+    def _head(self, width: int) -> list[Line]:
         s = self._status or {"services": []}
         servers = sum(len(x["destinations"]) for x in s["services"])
         found = problems(s) if self._status else []
@@ -123,15 +133,15 @@ class Screen:
         return [
             Line(f"feedback  {said}, by {SORTS[self._sort][0]}", "bold"),
             Line(worst + more, "yellow" if found else "green"),
-            Line(HEAD, "reverse"),
+            Line(_beside(HEAD, "load of late", width), "reverse"),
         ]
 
     def _foot(self) -> list[Line]:
         return [Line(self.message or HELP, "bold yellow" if self.message else "dim")]
 
-    def _table(self) -> list[Line]:
+    def _table(self, width: int) -> list[Line]:
         found: list[Line] = []
-        name = None
+        name = ""
         for service, d in self._rows():
             if service["virtual"] != name:
                 name = service["virtual"]
@@ -139,7 +149,8 @@ class Screen:
                 rate = f"{service['connections_per_second']:.1f}/s"
                 found.append(Line(f"{name} {service['scheduler']} {service['law']} {rate}{held}", "bold"))
             chosen = (name, d["address"]) == self._selected
-            found.append(Line(_row(d, chosen=chosen), "reverse" if chosen else _colour(d)))
+            row = _beside(_row(d, chosen=chosen), sparkline(self._loads[name, d["address"]]), width)
+            found.append(Line(row, "reverse" if chosen else _colour(d)))
         return found or [Line("no destination yet")]
 
     def _explanation(self) -> list[Line]:
@@ -151,6 +162,16 @@ class Screen:
                     found.append(Line(f"  {r['stage']:<8} {value:>10}  {r['text']}"))
                 return found
         return [Line("it is gone")]
+
+
+def sparkline(values: Iterable[float | None]) -> str:
+    """A sign for each value of 0..1; a space where it is not known."""
+    top = len(BLOCKS) - 1
+    return "".join(" " if v is None else BLOCKS[round(top * min(1.0, max(0.0, v)))] for v in values)
+
+
+def _beside(row: str, late: str, width: int) -> str:
+    return f"{row:<{WIDE}}{late}" if width >= WIDE + SPARK_WIDTH else row
 
 
 def _window(body: list[Line], room: int) -> list[Line]:

@@ -17,7 +17,18 @@ from feedback.web.past import FIGURES, STEP_SECONDS, STEPS, Place, Story
 SECONDS = STEP_SECONDS * STEPS
 MARKED = {
     *("ejected", "readmitted", "barred", "unbarred", "removed", "returned", "stands-in", "relieved", "cut", "promoted"),
-    *("held", "released", "agent-lost", "agent-back", "foreign-edit", "order-given", "order-lifted", "order-expired"),
+    *(
+        "held",
+        "released",
+        "agent-lost",
+        "agent-back",
+        "exporter-lost",
+        "exporter-back",
+        "foreign-edit",
+        "order-given",
+        "order-lifted",
+        "order-expired",
+    ),
     *("role", "started", "reloaded"),
 }
 TOLD = 5  # of what happened at a place, or between the directors

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from feedback.cli.main import main
-from feedback.cli.screen import SORTS, Screen, Wish
+from feedback.cli.screen import SORTS, SPARK_WIDTH, Screen, Wish
 from tests.cli.test_show import status
 from tests.master import test_daemon
 from tests.master.test_daemon import Site, run, until
@@ -54,6 +54,20 @@ def test_a_row_has_its_figures_within_80_columns() -> None:
     rows = [t for t in text(screen()) if "10.0.0.1" in t and "tcp" not in t]
     assert len(rows) == 2
     assert all(len(row) <= 80 and row.endswith("fresh") and "50%" in row for row in rows)
+
+
+def test_a_wide_terminal_shows_the_load_of_late() -> None:
+    made, known = Screen(), status()
+    for load in (None, 0.0, 0.5, 1.0, 7.0):
+        known["services"][0]["destinations"][0]["utilisation"] = load
+        made.update(known)
+    row = next(t for t in text(made, 100) if "10.0.0.11:80" in t and "tcp" not in t)
+    assert row.endswith(" ▁▅██")
+    assert "▁" not in "".join(text(made, 80))
+    for _ in range(100):
+        made.update(known)
+    row = next(t for t in text(made, 100) if "10.0.0.11:80" in t and "tcp" not in t)
+    assert row.count("█") == SPARK_WIDTH and len(row) <= 100
 
 
 def test_a_long_address_is_shortened_and_the_state_still_shown() -> None:
