@@ -50,6 +50,7 @@ ELSEWHERE = {
     "make deb": "needs PyPI; it tries its packages by debian/tests/installation",
     "make rpm": "the same: tests/packages/test_built.py",
     "make pyz": "the same",
+    "make rpm AGENT_PYTHON=3.12 DIRECTOR_PYTHON=3.12": "the same, for other interpreters",
     "apt-get install ./lvs-feedback-agent_0.1.0_amd64.deb": "debian/tests/installation installs it, and over itself",
     "apt-get install ./lvs-feedback_0.1.0_amd64.deb": "debian/tests/installation installs it, and over itself",
     "apt-get install python3-venv": "needs Debian's mirror; the Makefile installs it",
