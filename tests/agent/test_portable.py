@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ for module, names in ((os, "pipe2 eventfd memfd_create pidfd_open sched_getaffin
                       (socket, "AF_NETLINK AF_PACKET SOCK_CLOEXEC SOCK_NONBLOCK SO_PEERCRED")):
     for name in names.split():
         vars(module).pop(name, None)
-sys.platform = "freebsd14"
+sys.platform = os.environ["PLATFORM"]
 
 def hook(event, arguments):
     if event == "open" and str(arguments[0]).startswith(("/proc", "/sys")):
@@ -50,17 +51,19 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.notify.close()
 
 
-def start(place: Place) -> subprocess.Popen[str]:
+def start(place: Place, platform: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", ELSEWHERE, "agent", "--config", place.config]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PLATFORM": platform})
 
 
-@pytest.mark.parametrize("signals", ["portable", "auto"])
-def test_an_agent_that_has_nothing_of_linux_reports_what_psutil_tells(place: Place, signals: str) -> None:
+@pytest.mark.parametrize(("signals", "platform"), [("portable", "linux"), ("auto", "freebsd14")])
+def test_an_agent_that_has_nothing_of_linux_reports_what_psutil_tells(
+    place: Place, signals: str, platform: str
+) -> None:
     async def scenario() -> None:
         async with place.link() as link:
             place.write(link.endpoints[0], more=f'signals = "{signals}"\nports = [80]')
-            process = start(place)
+            process = start(place, platform)
             try:
                 await until(lambda: len(place.heard) > 3 or process.poll() is not None, "reports")
             finally:

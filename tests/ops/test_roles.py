@@ -32,6 +32,14 @@ def test_what_travels_says_what_was_read(role: Role) -> None:
     assert parse(roles.text_of(role), Role) == role
 
 
+def test_what_is_the_default_anyway_does_not_travel() -> None:
+    assert roles.text_of(Role()) == ""
+
+
+def test_names_in_any_script_travel(tmp_path: Path) -> None:
+    assert roles.read(written(tmp_path, 'socket = "/run/größe.sock"'), "web") == 'socket = "/run/größe.sock"\n'
+
+
 def written(directory: Path, text: str) -> Path:
     (directory / "web.toml").write_text(text)
     return directory
@@ -57,7 +65,7 @@ def test_what_no_role_says_is_refused_with_its_place(tmp_path: Path, text: str, 
 
 @pytest.mark.parametrize("name", ["../web", "", "a b"])
 def test_a_role_is_a_name_and_no_path(tmp_path: Path, name: str) -> None:
-    with pytest.raises(KeyFileError, match="is not a name"):
+    with pytest.raises(KeyFileError, match="is not a valid name"):
         roles.read(tmp_path, name)
 
 
