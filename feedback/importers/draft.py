@@ -99,7 +99,7 @@ class Draft:
         """What there is to say of it in any case."""
         found = []
         if self.scheduler in BLIND:
-            text = f"scheduler {self.scheduler} looks only whether a weight is zero: load would have no effect"
+            text = f"scheduler {self.scheduler} only checks whether a weight is zero: load would have no effect"
             found.append(self.remark(f"{text}; sed or wrr follows it", note=True))
         if not self.destinations:
             found.append(self.remark("has no destination"))

@@ -53,7 +53,7 @@ def read(text: str, *, port_of: Callable[[str, str], int | None] | None = None) 
                 raise ImportFormatError(f"line {number}: {error}") from None
             table.remarks.append(Remark(number, f"left out: {error}"))
     if not table.drafts:
-        raise ImportFormatError("there is no service in it: is it what `ipvsadm -S -n` printed?")
+        raise ImportFormatError("it has no service: is it output of `ipvsadm -S -n`?")
     for draft in table.drafts.values():
         methods = Counter(d["forward"] for d in draft.destinations)
         draft.forward = methods.most_common(1)[0][0] if methods else "route"
@@ -111,7 +111,7 @@ def _numbers(line: str, port_of: Callable[[str, str], int | None] | None) -> str
     def number(found: re.Match[str]) -> str:
         port = port_of(found[2], protocol) if port_of is not None else None
         if port is None:
-            raise RulesError(f"{found[2]}: a service that is not known here: use ipvsadm -S -n")
+            raise RulesError(f"{found[2]}: an unknown service name: use ipvsadm -S -n")
         return f"{found[1]}{port}"
 
     return _NAMED.sub(number, line)
@@ -120,7 +120,7 @@ def _numbers(line: str, port_of: Callable[[str, str], int | None] | None) -> str
 def _draft(service: Service, line: int, remarks: list[Remark]) -> Draft:
     draft = Draft(service.key, line, service.scheduler)
     if service.scheduler not in SCHEDULERS:
-        remarks.append(draft.remark(f"scheduler {service.scheduler}: the kernel has none of this name: wlc is taken"))
+        remarks.append(draft.remark(f"scheduler {service.scheduler}: the kernel has no such scheduler: wlc is used"))
         draft.scheduler = "wlc"
     words = FLAGS | (HASH_FLAGS if service.scheduler in ("sh", "mh") else {})
     draft.flags = [word for flag, word in words.items() if service.flags & flag]

@@ -240,7 +240,7 @@ def _send(sock: socket.socket, data: bytes) -> None:
     try:
         sock.send(data)
     except BlockingIOError:
-        raise OutOfStep(errno.ETIMEDOUT, f"the kernel took no request in {TIMEOUT_SECONDS} s") from None
+        raise OutOfStep(errno.ETIMEDOUT, f"the kernel accepted no request within {TIMEOUT_SECONDS} s") from None
     except OSError as error:
         raise OutOfStep(error.errno or errno.EIO, f"sending to the kernel: {error.strerror}") from None
 
@@ -251,7 +251,7 @@ def _receive(sock: socket.socket) -> Iterator[Message]:
         try:
             data, _, flags, sender = sock.recvmsg(RECEIVE_BYTES)
         except BlockingIOError:
-            raise OutOfStep(errno.ETIMEDOUT, f"the kernel gave no answer in {TIMEOUT_SECONDS} s") from None
+            raise OutOfStep(errno.ETIMEDOUT, f"the kernel gave no answer within {TIMEOUT_SECONDS} s") from None
         except OSError as error:
             raise OutOfStep(error.errno or errno.EIO, f"the kernel's answer is lost: {error.strerror}") from None
         if sender[0] == 0:  # a port number of 0 is the kernel

@@ -29,7 +29,7 @@ _WORDS: dict[type, str] = {
 
 _NO_SERVICE = "there is no such service: add it first, or read the table again, somebody removed it"
 _NO_DESTINATION = "there is no such destination: add it first, or read the table again, somebody removed it"
-_LIMITS = "the weight is negative, or the lower threshold is above the upper (0 is none): mend the values"
+_LIMITS = "the weight is negative, or the lower threshold is above the upper (0 is none): correct the values"
 _NO_SCHEDULER = "the kernel has no such scheduler or persistence engine: `modprobe ip_vs_NAME`"
 _SERVICE_VALUES = "the kernel takes no such service: an IPv6 prefix length is 1..128, flags fit the scheduler"
 _DESTINATION_VALUES = (
@@ -55,9 +55,9 @@ _MEANINGS: dict[tuple[type, int], str] = {
 
 _ANYWHERE: dict[int, str] = {
     errno.ESRCH: _NO_SERVICE,
-    errno.ENOBUFS: "the kernel's answers were lost, and what became of it is unknown: read the table again",
-    errno.ETIMEDOUT: "the kernel did not answer in time, and what became of it is unknown: read the table again",
-    errno.EPROTO: "the kernel's answer made no sense, and what became of it is unknown: read the table again",
+    errno.ENOBUFS: "the kernel's answers were lost, and the result is unknown: read the table again",
+    errno.ETIMEDOUT: "the kernel did not answer in time, and the result is unknown: read the table again",
+    errno.EPROTO: "the kernel's answer made no sense, and the result is unknown: read the table again",
     errno.ENOMEM: "the kernel is out of memory",
 }
 

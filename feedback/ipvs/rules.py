@@ -68,7 +68,7 @@ def split(line: str) -> dict[str, str]:
         kind = _KINDS.get(name)
         position += 1
         if kind is None or (equals and kind is _SWITCH):
-            raise RulesError(f"{words[position - 1]!r} is not an option that is known here")
+            raise RulesError(f"{words[position - 1]!r} is not a known option")
         following = words[position] if position < len(words) else None
         if not equals and kind is not _SWITCH and following is not None and (kind is _VALUE or following.isdecimal()):
             value = following

@@ -56,7 +56,7 @@ def probe(request: Request, view: View) -> Response | None:
         reason, good = _PROBES[path](view)
         return refusal(200 if good else 503, reason)
     if path not in _PAGES:
-        return refusal(404, "there are /status /status.json /metrics /healthz /readyz /active")
+        return refusal(404, "known paths: /status /status.json /metrics /healthz /readyz /active")
     return None
 
 
@@ -74,7 +74,7 @@ def _path(request: Request) -> str:
 
 def _healthz(view: View) -> tuple[str, bool]:
     if view.turn_age_seconds > SILENT_SECONDS:
-        return f"the loop last came round {view.turn_age_seconds:.0f} s ago", False
+        return f"the loop last ran {view.turn_age_seconds:.0f} s ago", False
     return "ok", True
 
 

@@ -44,7 +44,7 @@ def _of_master(document: Document) -> Iterator[Problem]:
     elif age > SILENT_SECONDS:
         yield Problem(Level.BAD, "master", f"no decision for {age:.0f} s: the kernel does not answer; weights stay")
     if document.get("reload", {}).get("good") is False:
-        yield Problem(Level.LOOK, "configuration", "the last reload was refused: what was in force before still is")
+        yield Problem(Level.LOOK, "configuration", "the last reload was refused: the old configuration is in force")
 
 
 def _of_service(service: dict[str, Any]) -> Iterator[Problem]:

@@ -284,10 +284,10 @@ def test_ldirectord() -> None:
     assert (dns["forward"], dns["flags"]) == ("tunnel", ["fallback", "one-packet", "port"])
     for words in (
         ("line 4: autoreload=yes", "systemctl reload"),
-        ("line 18:", "its servers are asked different things"),
+        ("line 18:", "its servers have different requests"),
         ("line 11: real=web.example.org:80 gate: left out",),
         ("line 12: fallback=", "spillover"),
-        ("line 24: fwmark:1: scheduler rr looks only",),
+        ("line 24: fwmark:1: scheduler rr only checks",),
         ("line 38:", "its check (ping) is not carried over"),
     ):
         assert said(remarks, *words), (words, remarks)
@@ -426,7 +426,7 @@ def test_names_of_services_are_those_of_the_host() -> None:
     found = rules.read(text, port_of=lambda name, protocol: {("domain", "udp"): 53}.get((name, protocol)))
     assert [str(s.key) for s in found.services] == ["udp:10.0.0.1:53"]
     assert found.services[0].destinations[0]["port"] == 53
-    assert said([str(r) for r in found.remarks], "line 3: left out: odd: a service that is not known here")
+    assert said([str(r) for r in found.remarks], "line 3: left out: odd: an unknown service name")
 
 
 def _lines(text: str) -> st.SearchStrategy[str]:

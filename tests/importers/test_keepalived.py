@@ -140,7 +140,7 @@ def included(pattern: str, _file: str) -> list[tuple[str, str]]:
 def test_included_files_are_read_where_they_stand_and_remarks_name_them() -> None:
     found, remarks = service("$W=7\n include parts/*.inc\n include absent", include=included)
     assert [(d["address"], d["weight"]) for d in found["destination"]] == [("10.1.0.1", 7), ("10.1.0.2", 1)]
-    assert said(remarks, "parts/b.inc: line 2: bad: is not known there: not carried over")
+    assert said(remarks, "parts/b.inc: line 2: bad: is unknown there: not carried over")
     assert said(remarks, "line 6: include absent: cannot be read: No such file")
 
 
@@ -155,7 +155,7 @@ def test_includes_are_bounded() -> None:
 def test_an_unknown_word_with_a_block_costs_that_block_and_no_more() -> None:
     found, remarks = service("real_server 10.1.0.1 80 {\n QUIC_CHECK {\n x { y }\n }\n weight 4\n }")
     assert found["destination"] == [{"address": "10.1.0.1", "weight": 4}]
-    assert said(remarks, "line 5: QUIC_CHECK: is not known there: not carried over")
+    assert said(remarks, "line 5: QUIC_CHECK: is unknown there: not carried over")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_an_unknown_word_with_a_block_costs_that_block_and_no_more() -> None:
         ("protocol QUIC", "protocol QUIC: no such protocol"),
         ("lvs_sched fastest", "lvs_sched fastest: no such scheduler"),
         ("@main weight 5", "@main: a conditional line"),
-        ("}", "a } too many"),
+        ("}", "one } too many"),
     ],
 )
 def test_what_is_wrong_costs_its_own_line(bad: str, remark: str) -> None:
@@ -245,7 +245,7 @@ def test_each_server_is_asked_at_its_own_port(where: str, kind: str, ports: list
     (only,) = found.values()
     assert [{k: d[k] for k in d if "port" in k} for d in only["destination"]] == ports
     assert "port" not in only["check"]
-    assert not said(remarks, "not checked any more")
+    assert not said(remarks, "no longer checked")
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_each_server_is_asked_at_its_own_port(where: str, kind: str, ports: list
         (
             "NAT",
             real('MISC_CHECK { misc_path "/bin/x 1" }') + real('MISC_CHECK { misc_path "/bin/x 2" }', 2),
-            "none fits all",
+            "no one way of checking fits",
         ),
-        ("NAT", real("DNS_CHECK { name a }") + real("UDP_CHECK { payload 01 }", 2), "none fits all"),
+        ("NAT", real("DNS_CHECK { name a }") + real("UDP_CHECK { payload 01 }", 2), "no one way of checking fits"),
         ("NAT", real("UDP_CHECK { }"), "no payload"),
         ("NAT", real("PING_CHECK { }"), "no such check"),
         ("NAT", real("MISC_CHECK { misc_path x }"), "expected an absolute path"),
@@ -290,7 +290,7 @@ def test_where_servers_are_asked_different_things_a_connection_remains() -> None
     reals = real("HTTP_GET { url { path /a\n } }") + real("HTTP_GET { url { path /b\n } }", 2)
     found, remarks = service(reals)
     assert found["check"]["type"] == "tcp"
-    assert said(remarks, "what remains for all is a connection")
+    assert said(remarks, "all get a connection check")
 
 
 def test_a_programs_arguments_name_the_server_by_placeholders() -> None:

@@ -111,7 +111,7 @@ def test_what_is_checked(lines: list[str], check: dict[str, Any] | None) -> None
 
 
 def test_a_head_request_is_said_to_become_a_get() -> None:
-    assert said(service(REAL, "httpmethod=HEAD")[1], "httpmethod=HEAD: it is asked with GET")
+    assert said(service(REAL, "httpmethod=HEAD")[1], "httpmethod=HEAD: replaced by GET")
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_each_server_is_asked_at_its_own_port() -> None:
         ("httpmethod=POST", "one of GET, HEAD"),
         ("request=index.html", "text in double quotes"),
         ("persistent=long", "a number"),
-        ("colour=blue", "not known"),
+        ("colour=blue", "unknown"),
         ("real=10.1.0.2:80 through", "expected ADDRESS:PORT gate|masq|ipip"),
-        ("real=10.1.0.2:80 gate 5 fast", "'fast' is not known"),
+        ("real=10.1.0.2:80 gate 5 fast", "'fast' is unknown"),
         ("real6=[2001:db8::1]:80 gate", "a virtual6 has real6"),
     ],
 )

@@ -147,7 +147,7 @@ def test_what_people_write_is_read(line: str, edit: Edit) -> None:
     ("line", "said"),
     [
         ("-C", "restored by difference"),
-        ("-L -n", "'-L' is not an option"),
+        ("-L -n", "'-L' is not a known option"),
         ("-A -s rr", "expected one service"),
         ("-A -t 10.0.0.1:80 -u 10.0.0.1:80", "expected one service"),
         ("-t 10.0.0.1:80", "expected one of -A"),
@@ -166,7 +166,7 @@ def test_what_people_write_is_read(line: str, edit: Edit) -> None:
         ("-a -t 10.0.0.1:80 -r 10.1.0.1:80 -w -5", "expected a number"),
         ("-a -t 10.0.0.1:80 -r 10.1.0.1:80 -i --tun-type vxlan", "expected ipip, gue, gre"),
         ('-A -t "10.0.0.1:80', "No closing quotation"),
-        ("-A=1 -t 10.0.0.1:80", "not an option"),
+        ("-A=1 -t 10.0.0.1:80", "not a known option"),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_was_expected(line: str, said: str) -> None:

@@ -159,7 +159,7 @@ def owners_zero(d: Desk) -> None:
 def test_an_owners_zero_is_not_raised_by_an_override_whoever_comes_first() -> None:
     d = adopted()
     owners_zero(d)
-    with pytest.raises(CommandError, match="theirs to raise: --force"):
+    with pytest.raises(CommandError, match="must raise it: --force"):
         d.say("override", rip(1), weight=50)
     d = adopted()
     d.say("override", rip(1), weight=50)

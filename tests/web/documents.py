@@ -75,7 +75,7 @@ def document(*services: dict[str, Any], **given: Any) -> dict[str, Any]:
 def troubled() -> dict[str, Any]:
     zero = [
         {"stage": "law", "text": "80/s", "value": 0.25},
-        {"stage": "guard", "text": "answers with failures: out for 4 s more", "value": 0.0},
+        {"stage": "guard", "text": "answers with errors: out for 4 s more", "value": 0.0},
         {"stage": "actuate", "text": "sed: 0.0 % of the pool", "value": 0},
     ]
     return document(

@@ -69,7 +69,7 @@ def test_trouble_is_listed_worst_first_and_what_was_wanted_is_no_trouble() -> No
     assert found[0].level is Level.BAD
     texts = {p.where: p.text for p in found}
     assert texts["10.0.0.12:80 in tcp:10.0.0.100:80"] == "lost: the agent's last report is 42 s old"
-    assert texts["10.0.0.13:80 in tcp:10.0.0.100:80"] == "out of service: answers with failures: out for 4 s more"
+    assert texts["10.0.0.13:80 in tcp:10.0.0.100:80"] == "out of service: answers with errors: out for 4 s more"
     assert "10.0.0.14:80 in tcp:10.0.0.100:80" not in texts  # quiesced by its operator
     assert "3 of 4 agents" in texts["fwmark:7"]
     assert "reload" in texts["configuration"]

@@ -68,8 +68,8 @@ def raw(port: int, data: bytes) -> bytes:
         ("/healthz", 200, "text/plain", b"ok"),
         ("/readyz", 200, "text/plain", b"ready"),
         ("/active", 200, "text/plain", b"active"),
-        ("/nothing", 404, "text/plain", b"there are /status"),
-        ("//[", 404, "text/plain", b"there are /status"),
+        ("/nothing", 404, "text/plain", b"known paths: /status"),
+        ("//[", 404, "text/plain", b"known paths: /status"),
         ("/" + "x" * 2000, 414, "text/plain", b"too long"),
     ],
 )

@@ -112,16 +112,16 @@ def tree(lines: Iterable[Line], remarks: list[Remark]) -> list[Node]:
             if len(open_blocks) > 1:
                 open_blocks.pop()
             else:
-                remarks.append(Remark(line.number, "a } too many: ignored", line.file))
+                remarks.append(Remark(line.number, "one } too many: ignored", line.file))
         elif found := words(line.text):
             if not here.brace:
                 here.brace = True
-                text = f"{here.node.text if here.node else ''}: its {{ is missing: this line is taken for its first"
+                text = f"{here.node.text if here.node else ''}: its {{ is missing: this line counts as its first"
                 remarks.append(Remark(line.number, text, line.file))
             node = Node(line, found)
             unknown = None
             if here.node is not None and here.table is not None and node.name not in here.table:
-                remarks.append(node.remark(f"{node.text}: is not known there: not carried over"))
+                remarks.append(node.remark(f"{node.text}: is unknown there: not carried over"))
                 unknown = node
                 continue
             (here.node.block if here.node else roots).append(node)

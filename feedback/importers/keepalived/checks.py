@@ -108,14 +108,14 @@ def check_of(
     elif len(ports) == 1 and (port := ports.pop()):
         made["port"] = port
     elif len(found) < len(reals) or not all(ports):
-        text = f"{key}: not checked any more: not all of its real servers have a port for it"
+        text = f"{key}: no longer checked: not all of its real servers have a port for it"
         remarks.append(first.node.remark(text))
         return {}, {}
     else:
         own = {place: check.port for place, check in found.items() if check.port != place[1]}
     unchecked = len(reals) - len(found)
     if unchecked:
-        text = f"{key}: {unchecked} real servers have no check of their own that is carried over: now they are checked"
+        text = f"{key}: {unchecked} real servers had no check of their own that is carried over: now they are checked"
         remarks.append(node.remark(text))
     return made, own
 
@@ -125,17 +125,17 @@ def _common(checks: list[Check], remarks: list[Remark]) -> Check | None:
     first = checks[0]
     same = [check for check in checks[1:] if check.what != first.what]
     if same and any(check.what["type"] in UNCONNECTED for check in checks):
-        text = "not checked any more: the real servers of a service are checked in ways of which none fits all"
+        text = "no longer checked: no one way of checking fits all real servers of the service"
         remarks.append(same[0].node.remark(f"{same[0].node.name}: {text}"))
         return None
     if same:
-        text = "differs from the first real server's: what remains for all is a connection"
+        text = "differs from the first real server's: all get a connection check"
         remarks.append(same[0].node.remark(f"{same[0].node.name}: {text}"))
         first = replace(first, what={"type": "tcp"})
     times = [(c.interval_seconds, c.fall, c.timeout_seconds) for c in checks]
     if len(set(times)) > 1:
         slowest = max(checks, key=lambda c: (c.found_seconds, c.timeout_seconds))
-        text = "the real servers of a service are checked in different times: the most patient one's are taken"
+        text = "the real servers of the service have different times: the most patient ones are taken"
         remarks.append(slowest.node.remark(f"{slowest.node.name}: {text}"))
         first = replace(slowest, what=first.what)
     return first
@@ -231,7 +231,7 @@ def _what(kind: str, node: Node, real: Real, port: int, remarks: list[Remark]) -
     if kind == "tcp":
         return {"type": "tcp"}
     if kind == "smtp":
-        remarks.append(node.remark("SMTP_CHECK: becomes a look at the greeting: 220"))
+        remarks.append(node.remark("SMTP_CHECK: becomes a check of the greeting: 220"))
         return {"type": "tcp", "expect": "220", "quit": "QUIT\r\n"}
     if kind == "dns":
         return _question(node, remarks)
@@ -248,7 +248,7 @@ def _what(kind: str, node: Node, real: Real, port: int, remarks: list[Remark]) -
         remarks.append(node.remark(f"{node.name}: not carried over: it has no url, and keepalived ignores it too"))
         return None
     for n in urls[1:]:
-        remarks.append(n.remark("url: not carried over: a check asks one"))
+        remarks.append(n.remark("url: not carried over: a check asks only one"))
     own = next((n.word(1) for n in node.block if n.name == "virtualhost"), "")
     return {"type": kind} | _url(urls[0], own or real.host, remarks)
 
@@ -279,10 +279,10 @@ def _command(node: Node, real: Real, port: int, remarks: list[Remark]) -> list[s
     line = shell_words(path.line.text) if path else None
     words = shell_words(line[1]) if line and len(line) > 1 else None
     if path is None or not words:
-        remarks.append(node.remark("MISC_CHECK: not carried over: it has no misc_path that can be read"))
+        remarks.append(node.remark("MISC_CHECK: not carried over: it has no readable misc_path"))
         return []
     if line and len(line) > 2:
-        remarks.append(path.remark("misc_path: what follows its first word is no argument: put all of it in quotes"))
+        remarks.append(path.remark("misc_path: words after the first are no arguments: put all of it in quotes"))
     if not words[0].startswith("/") or any("{address}" in w or "{port}" in w or not w.isprintable() for w in words):
         remarks.append(path.remark("MISC_CHECK: not carried over: expected an absolute path and printable arguments"))
         return []

@@ -76,7 +76,7 @@ class Lines:
     def _next(self) -> Line | None:
         self._count += 1
         if self._count > LINES_MAX:
-            raise ImportFormatError(f"more than {LINES_MAX} lines, with all that they include and repeat")
+            raise ImportFormatError(f"more than {LINES_MAX} lines, with all includes and repetitions")
         if self._waiting:
             repeated = self._waiting.popleft()
             self._values |= {name: [value] for name, value in repeated.values.items()}
@@ -212,7 +212,7 @@ class Lines:
             return
         self._bytes += sum(len(text) for _, text in found)
         if self._bytes > BYTES_MAX:
-            raise ImportFormatError(f"more than {BYTES_MAX} bytes, with all that it includes")
+            raise ImportFormatError(f"more than {BYTES_MAX} bytes, with all includes")
         self._files += [_physical(text, name) for name, text in reversed(found)]
 
 

@@ -45,7 +45,7 @@ def _one(node: Node, words: list[str], remarks: list[Remark]) -> Iterator[Place]
         remarks.append(node.remark(f"{node.text}: left out: expected ADDRESS PORT, or fwmark NUMBER"))
         return
     if not plain(words[0]):
-        remarks.append(node.remark(f"{node.text}: taken for {address}: only a {GROUP} has ranges", note=True))
+        remarks.append(node.remark(f"{node.text}: read as {address}: only a {GROUP} has ranges", note=True))
     yield Place(address, port, family=Family.of(address))
 
 

@@ -10,14 +10,14 @@ from feedback.importers.keepalived.words import Number, timer
 
 TIMERS = {"connect_timeout", "delay_loop", "delay_before_retry", "warmup"}
 INSTEAD = {
-    "sorry_server": 'near to it: a destination with pool = "spill", and law = "spillover"',
-    "quorum": "a pool is never all zero by our doing",
+    "sorry_server": 'similar: a destination with pool = "spill", and law = "spillover"',
+    "quorum": "we never set a whole pool to zero",
     "quorum_up": "feedback events --follow",
     "quorum_down": "feedback events --follow",
     "notify_up": "feedback events --follow",
     "notify_down": "feedback events --follow",
     "smtp_alert": "the alerts of contrib/prometheus",
-    "alpha": "a server that does not serve yet waits for its first good check in any case",
+    "alpha": "a server that is not in service waits for its first good check anyway",
     "omega": "stopping the master leaves the table as it is",
 }
 
@@ -35,10 +35,10 @@ def taken(n: Node, found: Number, before: Before, remarks: list[Remark]) -> int 
         remarks.append(n.remark(f"{n.text}: ignored: it has no value, and keepalived does not start with it"))
         return before
     if found.value is None:
-        remarks.append(n.remark(f"{n.text}: ignored, as keepalived does: it is no number that fits there", note=True))
+        remarks.append(n.remark(f"{n.text}: ignored, as keepalived does: it is not a valid number there", note=True))
         return before
     if not found.exact:
-        remarks.append(n.remark(f"{n.text}: taken for {found.value}, as keepalived does", note=True))
+        remarks.append(n.remark(f"{n.text}: read as {found.value}, as keepalived does", note=True))
     return found.value
 
 
@@ -46,7 +46,7 @@ def take_timer(n: Node, timers: dict[str, float], remarks: list[Remark]) -> None
     """Into `timers`, in seconds."""
     found = timer(n.word(1), zero=n.name in ("delay_before_retry", "warmup"))
     if found.seconds is None:
-        remarks.append(n.remark(f"{n.text}: ignored, as keepalived does: it is no number of seconds", note=True))
+        remarks.append(n.remark(f"{n.text}: ignored, as keepalived does: it is not a number of seconds", note=True))
     elif not found.exact:
         text = f"{n.text}: ignored: keepalived takes it for {found.seconds:.6f} s, which is not meant"
         remarks.append(n.remark(text))

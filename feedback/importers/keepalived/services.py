@@ -77,14 +77,14 @@ def imported(nodes: list[Node], remarks: list[Remark]) -> Imported:
                 _merge(drafts, draft, node, remarks)
                 count += 1 + len(draft.destinations)
                 if count > DESTINATIONS_MAX:
-                    raise ImportFormatError(f"more than {DESTINATIONS_MAX} services and real servers, groups unfolded")
+                    raise ImportFormatError(f"more than {DESTINATIONS_MAX} services and real servers, groups expanded")
         elif node.name != GROUP:
             why = ELSEWHERE.get(node.name)
             said = " ".join(node.words[:2])
             text = f"{said}: not carried over" + (f": {why}" if why else "")
             remarks.append(node.remark(text, note=node.name == "global_defs"))  # keepalived's own name and mail
     if not any(n.name == "virtual_server" for n in nodes):
-        raise ImportFormatError("there is no virtual_server in it: is it a keepalived.conf with services?")
+        raise ImportFormatError("it has no virtual_server: is it a keepalived.conf with services?")
     return kept(list(drafts.values()), remarks)
 
 
@@ -110,7 +110,9 @@ def _drafts(node: Node, groups: dict[str, Node], remarks: list[Remark]) -> Itera
         _take(virtual, n, remarks)
     if not virtual.reals:
         remarks.append(
-            node.remark(f"{node.text}: left out: it has no real server, and keepalived makes none of it", note=True)
+            node.remark(
+                f"{node.text}: left out: it has no real server, and keepalived makes no service of it", note=True
+            )
         )
         return
     _finish(virtual, found, remarks)
@@ -124,7 +126,7 @@ def _key(virtual: Virtual, place: Place, remarks: list[Remark]) -> ServiceKey | 
         family = place.family or virtual.family or Family.IPV4
         return ServiceKey.marked(place.fwmark, family)
     if place.grouped and virtual.family is not None and place.family is not virtual.family:
-        text = f"{place.address}: left out: its real servers are of another address family"
+        text = f"{place.address}: left out: its real servers have another address family"
         remarks.append(virtual.node.remark(text))
         return None
     return ServiceKey.at(virtual.protocol or Protocol.UDP, place.address, place.port)
@@ -275,7 +277,7 @@ def _real(v: Virtual, node: Node, remarks: list[Remark]) -> None:
     if real.method != "tunnel":
         v.family = v.family or family
         if v.family is not family:
-            remarks.append(node.remark(f"{node.text}: left out: the service is of the other address family"))
+            remarks.append(node.remark(f"{node.text}: left out: the service has the other address family"))
             return
     if (address, port) in v.reals:
         remarks.append(
@@ -290,9 +292,7 @@ def _finish(v: Virtual, found: list[Place], remarks: list[Remark]) -> None:
     addressed = any(p.address is not None for p in found)
     if addressed and v.protocol is None:
         said = " ".join(v.node.words[1:])
-        remarks.append(
-            v.node.remark(f"{said}: has no protocol: keepalived takes that for UDP, and so do we", note=True)
-        )
+        remarks.append(v.node.remark(f"{said}: has no protocol: keepalived reads that as UDP, and so do we", note=True))
     if addressed and v.protocol not in (None, Protocol.UDP) and "one-packet" in v.flags:
         remarks.append(v.node.remark("ops: ignored, as keepalived does: it needs UDP", note=True))
         v.flags = [f for f in v.flags if f != "one-packet"]

@@ -61,7 +61,7 @@ def check_of(file: File, v: Virtual, key: ServiceKey, reals: list[tuple[dict[str
     if "checkport" not in v.words and key.port and all(p == d["port"] for (d, _), p in zip(reals, at, strict=True)):
         return made
     if not all(at):
-        said("not checked any more: not all of its servers have a port for it")
+        said("no longer checked: not all of its servers have a port for it")
         return {}
     if len(set(at)) == 1:
         return made | {"port": at[0]}
@@ -104,7 +104,7 @@ def _what(
     if service in ("http", "https"):
         return _http(file, v, service, reals, said)
     if service in GREETINGS:
-        said(f"checktype {kind} of {service}: becomes a look at the greeting")
+        said(f"checktype {kind} of {service}: becomes a check of the greeting")
         type_, greeting = GREETINGS[service]
         return {"type": type_, "expect": greeting}
     said(f"checktype {kind} of {service}: becomes a connection only")
@@ -119,7 +119,7 @@ def _question(
     receive = v.words["receive"].value if "receive" in v.words else ""
     name = request.removeprefix("/")
     if not name or any(real.own for _, real in reals):
-        said("its check (dns) is not carried over: expected one name that all of its servers are asked for")
+        said("its check (dns) is not carried over: expected the same name for all of its servers")
         return {}
     made: dict[str, object] = {"type": "dns", "name": name, "record": "A"}
     if key.protocol is not Protocol.UDP:
@@ -148,7 +148,7 @@ def _command(
     elif len(written) == 1:
         port = str(written.pop())
     else:
-        said("its check is not carried over: it is told ports that differ from those of the servers")
+        said("its check is not carried over: its ports differ from those of the servers")
         return {}
     return {"type": "exec", "command": [command, where, str(key.port), address, port]}
 
@@ -161,10 +161,10 @@ def _http(
     asked = {real.own or (request, receive) for _, real in reals}
     (path, answer), *others = sorted(asked)
     if others:
-        said("its servers are asked different things: what remains for all is a connection")
+        said("its servers have different requests: all get a connection check")
         return {"type": "tcp"}
     if "://" in path or not path.isascii() or not path.isprintable() or " " in path:
-        said(f"request {path}: what remains is a connection: expected a path, printable ASCII without blanks")
+        said(f"request {path}: becomes a connection only: expected a path, printable ASCII without blanks")
         return {"type": "tcp"}
     check: dict[str, object] = {"type": service, "path": path, "status": statuses([(200, 299)])}
     if "virtualhost" in v.words and (host := v.words["virtualhost"].value):
@@ -172,9 +172,9 @@ def _http(
     if answer and PLAIN.fullmatch(answer):
         check["body"] = answer
     elif answer:
-        said(f'receive="{answer}": a pattern is not carried over, text would be')
+        said(f'receive="{answer}": a pattern is not carried over, though text would be')
     if "httpmethod" in v.words and v.words["httpmethod"].value == "HEAD":
-        said("httpmethod=HEAD: it is asked with GET")
+        said("httpmethod=HEAD: replaced by GET")
     return check
 
 

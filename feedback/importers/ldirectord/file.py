@@ -83,7 +83,7 @@ def read_file(text: str) -> File:
         else:
             _global(file, number, raw)
     if not file.virtuals:
-        raise ImportFormatError("there is no virtual= in it: is it an ldirectord.cf?")
+        raise ImportFormatError("it has no virtual=: is it an ldirectord.cf?")
     return file
 
 
@@ -105,7 +105,7 @@ def _global(file: File, number: int, text: str) -> None:
         file.words["supervised"] = Word(number, "yes")
         return
     if found is None and not file.virtuals and not file.words and not file.remarks:
-        raise ImportFormatError(f"line {number}: expected NAME=VALUE, as ldirectord.cf has")
+        raise ImportFormatError(f"line {number}: expected NAME=VALUE, as in ldirectord.cf")
     name, value = (found[1], found[2]) if found else ("", text.strip())
     _take(file, file.words, GLOBAL_WORDS, number, name, value)
 
@@ -114,7 +114,7 @@ def _take(file: File, words: dict[str, Word], known: dict[str, Parse], number: i
     if name not in known:
         said = f"{name}=" if name else ""
         shown = "..." if name in SECRET else value
-        file.remarks.append(Remark(number, f"{said}{shown}: left out: it is not known here; {NOT_STARTED}"))
+        file.remarks.append(Remark(number, f"{said}{shown}: left out: it is unknown here; {NOT_STARTED}"))
         return
     try:
         words[name] = Word(number, known[name](value))

@@ -48,8 +48,8 @@ SILENT = {
 SILENT |= {"checktimeout", "negotiatetimeout", "failurecount", "checkcommand", "checkinterval", "scheduler"}
 SILENT |= {"persistent", "netmask", "ops", "schedflags", "httpmethod", "fork", "readdquiescent", "quiescent"}
 INSTEAD = {
-    "fallback": 'near to it: a destination with pool = "spill", and law = "spillover"',
-    "fallback6": 'near to it: a destination with pool = "spill", and law = "spillover"',
+    "fallback": 'similar: a destination with pool = "spill", and law = "spillover"',
+    "fallback6": 'similar: a destination with pool = "spill", and law = "spillover"',
     "autoreload": "systemctl reload feedback-master",
     "emailalert": "the alerts of contrib/prometheus",
     "maintenancedir": "feedback drain",
@@ -86,7 +86,7 @@ def imported(file: File, port_of: PortOf) -> Imported:
         drafts.append(_draft(file, virtual, key, port_of))
         count += len(drafts[-1].destinations)
         if count > DESTINATIONS_MAX:
-            raise ImportFormatError(f"more than {DESTINATIONS_MAX} real servers, ranges unfolded")
+            raise ImportFormatError(f"more than {DESTINATIONS_MAX} real servers, ranges expanded")
     return kept(drafts, file.remarks)
 
 
@@ -117,10 +117,10 @@ def _key(file: File, virtual: Virtual, port_of: PortOf) -> ServiceKey | None:
     address = _address(found[1])
     if port is None or address is None:
         what = "the address" if port is not None else "the service's name"
-        refused(f"{what} is not known here: names of hosts are not resolved, write numbers")
+        refused(f"{what} is unknown here: host names are not resolved, use numbers")
         return None
     if (address.version == 6) != virtual.six:
-        refused(f"an IPv6 address belongs into virtual6, an IPv4 address into virtual; {NOT_STARTED}")
+        refused(f"an IPv6 address belongs in virtual6, an IPv4 address in virtual; {NOT_STARTED}")
         return None
     return ServiceKey.at(Protocol(said), address, port)
 
@@ -149,7 +149,7 @@ def _draft(file: File, virtual: Virtual, key: ServiceKey, port_of: PortOf) -> Dr
             virtual.words["scheduler"].line,
             "scheduler",
             draft.scheduler,
-            "the kernel has none of this name, and ldirectord makes no service of it: wlc is taken",
+            "the kernel has no such scheduler, and ldirectord makes no service of it: wlc is used",
         )
         draft.scheduler = "wlc"
     quiescent = virtual.words.get("quiescent") or file.words.get("quiescent")
@@ -165,7 +165,7 @@ def _draft(file: File, virtual: Virtual, key: ServiceKey, port_of: PortOf) -> Dr
     for word in virtual.reals:
         reals += _reals(file, word.line, word.value, key, port_of)
         if len(reals) > DESTINATIONS_MAX:
-            raise ImportFormatError(f"{key}: more than {DESTINATIONS_MAX} real servers, ranges unfolded")
+            raise ImportFormatError(f"{key}: more than {DESTINATIONS_MAX} real servers, ranges expanded")
     methods = [FORWARD[r.forward] for r in reals]
     draft.forward = max(methods, key=methods.count) if methods else "route"
     if words.get("checktype") == "off" and reals:
@@ -241,7 +241,7 @@ def _reals(file: File, line: int, value: str, key: ServiceKey, port_of: PortOf) 
     first, last = _address(found[1]), _address(found[2] or found[1])
     port = _port(found[3], "", port_of) if found[3] else 0
     if first is None or last is None or port is None:
-        return refused("names are not resolved, write numbers")
+        return refused("names are not resolved, use numbers")
     rest, weight, own = method[2], 1, None
     if m := re.search(r"\s+([0-9]+)(.*)", rest):
         if rest[: m.start()].strip():
@@ -258,12 +258,12 @@ def _reals(file: File, line: int, value: str, key: ServiceKey, port_of: PortOf) 
                 )
             limits[name], rest = int(m[1][:20]), m[2]
     if rest.strip():
-        return refused(f"{rest.strip()!r} is not known there; {NOT_STARTED}")
+        return refused(f"{rest.strip()!r} is unknown there; {NOT_STARTED}")
     count = int(last) - int(first) + 1
     if first.version != last.version or not 1 <= count <= RANGE_MAX or (first.version == 6 and count > 1):
         return refused(f"a range has 1 to {RANGE_MAX} addresses, and of IPv6 one; {NOT_STARTED}")
     if first.version != (4 if key.family is Family.IPV4 else 6):
-        return refused(f"it is of the other address family; {NOT_STARTED}")
+        return refused(f"it has the other address family; {NOT_STARTED}")
     if count > 1 and len(str(int(first))) != len(str(int(last))):
         file.said(line, "real", value, "ldirectord compares the ends of a range as text, and may end it early")
     return [Real(line, first + i, port, method[1], weight, limits["u"], limits["l"], own) for i in range(count)]

@@ -42,13 +42,13 @@ class Permuted:
     def aim(self, pool: Pool) -> None:
         rows = pool.rows
         _six_bits(rows, self.LIMIT)
-        _explain(pool, "places in the table of hashes")
+        _explain(pool, "places in the hash table")
         if switched(rows):
             self._written_at = pool.now
         elif not _any_off(rows, self.DEAD_BAND):
             rest(rows, WithinPart(self.DEAD_BAND))
         elif self._written_at is not None and pool.now - self._written_at < self.SECONDS_MIN:
-            rest(rows, "resting: each edit fills the table of hashes anew")
+            rest(rows, "resting: each edit rebuilds the hash table")
         else:
             self._written_at = pool.now
 

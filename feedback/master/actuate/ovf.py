@@ -47,7 +47,7 @@ class Count:
             note = Holds(aim + 1)
             if aim <= above:
                 aim = above + 1
-                note = Holds(note.connections, "; kept before the larger ones behind it, its threshold bounds it")
+                note = Holds(note.connections, "; kept before the larger ones behind it, bounded by its threshold")
             row.aim, row.note, row.stands = aim, note, None
             above = aim
         _bound(ranked)

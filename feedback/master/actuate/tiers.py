@@ -38,7 +38,7 @@ class OfLater(msgspec.Struct, frozen=True, gc=False):
     number: int
 
     def __str__(self) -> str:
-        return f"tier {self.number}: nothing before the tiers before it are full"
+        return f"tier {self.number}: nothing until the tiers before it are full"
 
 
 def in_order(rows: Sequence[Row]) -> list[Tier]:

@@ -24,7 +24,7 @@ from feedback.model import WEIGHT_MAX
 
 ACTIVE = 256  # what an active connection counts in wlc, in inactive ones
 GROWTH, GROWTH_FROM = 1.5, 0.25  # a server comes up to its share of the open connections by this in MEAN_SECONDS
-EXPLAINED = "its share of the arrivals on top of what it carries"
+EXPLAINED = "its share of the arrivals on top of its present load"
 
 
 class Memory:

@@ -15,7 +15,7 @@ class Presence:
     """Zero or not."""
 
     def __init__(self, scheduler: str) -> None:
-        self._text = f"{scheduler} asks only whether a weight is zero"
+        self._text = f"{scheduler} only checks whether a weight is zero"
 
     def aim(self, pool: Pool) -> None:
         for row in pool.rows:

@@ -61,7 +61,7 @@ class Ejected(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         again = "" if self.times == 1 else f", for the {self.times}th time"
-        return f"answers with failures: out for {self.seconds:.0f} s more{again}"
+        return f"answers with errors: out for {self.seconds:.0f} s more{again}"
 
 
 class Failures:

@@ -34,11 +34,11 @@ SAME = 1e-9  # of a share: nothing
 NOTHING = 1e-200  # of what one wants: the law wants no other
 
 NO_REPORT_YET = "no report yet: everything is as it was"
-UNMEASURED = "nothing measured yet: as the kernel had it"
-NEVER_HEARD = "no report yet: as the kernel had it"
-NOBODY_WANTED = "the law wants nobody: equal shares"
+UNMEASURED = "nothing measured yet: the kernel's weight"
+NEVER_HEARD = "no report yet: the kernel's weight"
+NOBODY_WANTED = "the law chooses no server: equal shares"
 LOST_QUIESCED = "agent lost: quiesced by policy"
-ON_TRIAL = f"on trial after its ejection: {TRIAL_CONNECTIONS} connections at a time, until they are answered well"
+ON_TRIAL = f"on trial after its ejection: {TRIAL_CONNECTIONS} connections at a time, until it answers them well"
 
 
 class Silent(msgspec.Struct, frozen=True, gc=False):

@@ -122,14 +122,14 @@ class TooLarge(msgspec.Struct, frozen=True, gc=False):
     connections: int
 
     def __str__(self) -> str:
-        return f"{ROOM_MOST} times what is usual in this pool: {self.connections} connections at most"
+        return f"{ROOM_MOST} times the usual number in this pool: {self.connections} connections at most"
 
 
 class Tried(msgspec.Struct, frozen=True, gc=False):
     upper: int
 
     def __str__(self) -> str:
-        return f"on trial: no more than {self.upper}, all told"
+        return f"on trial: {self.upper} at most in total"
 
 
 class Limit(msgspec.Struct, frozen=True, gc=False):
@@ -252,7 +252,7 @@ class Limits:
     def _learned(self, pool: Pool, row: Row, room: Room | None, *, exact: bool, last: bool) -> _Aim | Fact:
         """What is wanted, or why a learned threshold cannot help here."""
         if pool.service.persistent:
-            return "a persistent service's clients pass it by"
+            return "a persistent service's clients bypass it"
         if pool.udp:
             return "UDP flows are never active and count for five minutes"
         known = _known(row)
@@ -349,7 +349,7 @@ def _useless(row: Row, known: Thresholds, room: Room | None, *, exact: bool, las
     if room is None or row.estimate is None or not row.estimate.samples:
         return UNMEASURED
     if exact:
-        return "nobody comes behind it, and a refusal would help nobody" if last else ""
+        return "no server comes behind it, so a refusal would help nobody" if last else ""
     return _not_now(row, known.on, room, row.estimate)
 
 

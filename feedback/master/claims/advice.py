@@ -39,7 +39,7 @@ class Advice:
         words = _words(line)
         known = [word for word in words if self._take(word)]
         if not known:
-            raise AdviceError(f"nothing to be understood in {line[:60]!r}")
+            raise AdviceError(f"nothing understood in {line[:60]!r}")
         self.heard_at = now
 
     @property

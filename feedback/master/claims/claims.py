@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from feedback.master.bounds.limits import Limit
 
 CONFIGURED = Zero(By.CONFIGURATION, "weight 0 in the configuration: quiesced by the operator")
-THEIRS = Zero(By.OWNER, "somebody else set the weight to 0: theirs to raise")
+THEIRS = Zero(By.OWNER, "somebody else set the weight to 0 and must raise it")
 Changed: TypeAlias = list[tuple[Row, DestinationEntry]]
 TIER_RATIO = 1000  # between weights: more is what holds a tier back and no capacity
 

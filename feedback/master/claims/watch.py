@@ -158,7 +158,9 @@ class Watch:
             return None if serves else NOT_CHECKED
         if health is not None and health.last is not None and self.failing(key):
             failed = not health.last.good
-            return Zero(By.CHECK, f"check fails: {health.last.text}" if failed else "check failed, and is not back yet")
+            return Zero(
+                By.CHECK, f"check fails: {health.last.text}" if failed else "check failed, and has not recovered yet"
+            )
         said = advice.bar() if advice is not None else ""
         if not said and self.weight(key) == 0:
             said = WEIGHS_NOTHING

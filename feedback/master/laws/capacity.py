@@ -29,7 +29,7 @@ class Frozen(msgspec.Struct, frozen=True, gc=False):
         return f"the whole pool is over {100 * self.hot:.0f} % used: capacities stay as they were"
 
 
-AVERAGE = "no report yet: taken for an average server"
+AVERAGE = "no report yet: assumed to be average"
 NO_REPORT = "no report yet: static weight"
 
 

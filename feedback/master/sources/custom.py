@@ -30,7 +30,7 @@ def read(page: bytes, of: Exporter) -> Said:
     else:
         found, limit = Page(page, {gauge.name}), float(of.limit or 0)
     if limit <= 0:
-        raise PageError(f"{of.limit} is {limit:g}: a limit of nothing")
+        raise PageError(f"{of.limit} is {limit:g}: not a usable limit")
     return Said(NO_CPU, applications=(full(found.selected(gauge) / limit),))
 
 

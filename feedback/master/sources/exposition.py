@@ -41,7 +41,7 @@ class Selector(msgspec.Struct, frozen=True, gc=False):
         """Raises PageError."""
         found = _series(text.encode())
         if found is None:
-            raise PageError(f'{text!r} is no series: expected NAME or NAME{{label="value"}}')
+            raise PageError(f'{text!r} is not a series: expected NAME or NAME{{label="value"}}')
         return Selector(*found)
 
 

@@ -311,7 +311,7 @@ class Network:
         route = self._kernel.route(target)
         name = self._name(route.index)
         if route.local or name is None:
-            raise NetworkError(f"{target} is an address of this host, which says nothing: name one beyond a link")
+            raise NetworkError(f"{target} is an address of this host, which proves nothing: name one beyond a link")
         if not route.gateway:
             with contextlib.suppress(NotEthernet):
                 return self._question(name, target, route.source)

@@ -42,12 +42,12 @@ class VirtualAddress:
         address = self.address
         if address.is_multicast or address.is_unspecified or address.is_loopback:
             raise ValueError(
-                f"{address} is no address that a director can take over: give one of the service's network"
+                f"{address} is not an address that a director can take over: name one of the service's network"
             )
         if not 0 <= self.prefix <= address.max_prefixlen:
             raise ValueError(f"{address}/{self.prefix}: the prefix is 0 to {address.max_prefixlen}")
         if not 0 < len(self.interface) < 16 or "/" in self.interface or any(c.isspace() for c in self.interface):
-            raise ValueError(f"{self.interface!r} is no name of an interface, which has 1 to 15 characters")
+            raise ValueError(f"{self.interface!r} is not an interface name of 1 to 15 characters")
 
     @classmethod
     def parse(cls, text: str, interface: str) -> VirtualAddress:

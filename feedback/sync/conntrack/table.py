@@ -126,4 +126,6 @@ def _error(code: int) -> IpvsError:
     if code == errno.EPERM:
         return NotPermitted("writing the kernel's connection tracking is refused")
     hint = ": modprobe nf_conntrack_netlink" if code in (errno.EINVAL, errno.EOPNOTSUPP) else ""
-    return TrackingError(f"the kernel's connection tracking cannot be asked ({errno.errorcode.get(code, code)}){hint}")
+    return TrackingError(
+        f"the kernel's connection tracking cannot be queried ({errno.errorcode.get(code, code)}){hint}"
+    )

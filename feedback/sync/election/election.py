@@ -63,7 +63,7 @@ class Election:
 
     def __init__(self, settings: Settings, name: str, boot: int, now: float) -> None:
         if name == settings.peer:
-            raise ValueError(f"both directors are called {name}: each needs a name of its own")
+            raise ValueError(f"both directors are called {name}: each needs its own name")
         if not settings.addresses:
             raise ValueError("no addresses: a pair without a VIP has nothing to take over")
         self.settings = settings
@@ -269,7 +269,7 @@ class Election:
             m.entered_at = now
         elif m.state is State.DOUBTING:
             self._course.look_anew(now)
-        self._course.event(Event.STALLED, f"stood still for {seconds:.2f} s: the peer may have taken over", now)
+        self._course.event(Event.STALLED, f"stalled for {seconds:.2f} s: the peer may have taken over", now)
 
     # Reasons
 

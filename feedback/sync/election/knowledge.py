@@ -153,11 +153,11 @@ class Knowledge(msgspec.Struct):
         if peer.role is not Role.STANDBY:
             return f"{name} is {peer.role}"
         if not (peer.reach and peer.healthy):
-            return f"{name} reaches nothing or has no carrier" if peer.healthy else f"{name} stood still just now"
+            return f"{name} reaches nothing or has no carrier" if peer.healthy else f"{name} stalled just now"
         if force:
             return None
         if peer.version != PROTOCOL:
-            return f"{name} speaks protocol {peer.version}: whether it is complete is not known"
+            return f"{name} speaks protocol {peer.version}: whether it is complete is unknown"
         if peer.replica.state is not ReplicaState.COMPLETE:
             return f"{name} is not complete: {_replica(peer.replica)}"
         return None

@@ -95,7 +95,7 @@ def _sockaddr(endpoint: str) -> tuple[str, int]:
 
 _HINTS = {
     errno.EADDRNOTAVAIL: "no interface here has this address",
-    errno.EADDRINUSE: "another `feedback sync`? `ss -lnup` tells who listens there",
+    errno.EADDRINUSE: "another `feedback sync`? `ss -lnup` shows who listens there",
     errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE: choose another",
 }
 

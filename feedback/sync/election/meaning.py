@@ -78,7 +78,7 @@ def _tell_version(course: Course, heartbeat: Heartbeat, now: float) -> None:
     if heartbeat.version != course.m.told_version:
         course.m.told_version = heartbeat.version
         text = f"{course.settings.peer} speaks protocol {heartbeat.version}, this side {PROTOCOL}"
-        course.happen(Notice(now, f"{text}: its replica is not known; upgrade the older one"))
+        course.happen(Notice(now, f"{text}: its replica is unknown; upgrade the older director"))
 
 
 def _claim(claim: tuple[int, int, str]) -> str:

@@ -251,7 +251,7 @@ class Replication:
         assert self._threads is not None
         if not self._threads.restart_master():
             return None
-        return f"the kernel's master sync thread was silent for {MUTE_PUSHES} pushes: started it anew"
+        return f"the kernel's master sync thread was silent for {MUTE_PUSHES} pushes: restarted it"
 
     # --- injecting ---------------------------------------------------------------------------------------------------
 
@@ -475,7 +475,7 @@ def _lines(fd: int, stop: threading.Event) -> Iterable[str]:
     try:
         while part := os.read(fd, 65536):
             if stop.is_set():
-                raise IpvsError("the reading of the connection table was broken off")
+                raise IpvsError("the reading of the connection table was interrupted")
             whole = rest + part.decode("latin-1")
             lines = whole.split("\n")
             rest = lines.pop()

@@ -188,4 +188,4 @@ def _refusal(data: bytes, text: str) -> MessageError:
 
 
 def _version_text(version: int) -> str:
-    return f"the peer replicates by protocol {version}, this side by {PROTOCOL}: upgrade the older one"
+    return f"the peer replicates by protocol {version}, this side by {PROTOCOL}: upgrade the older director"

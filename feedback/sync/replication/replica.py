@@ -140,7 +140,7 @@ class Replica:
         self._total = self._table_injected = self._session_injected = self._session_dropped = 0
         self._restart = ""
         if self._condition is Condition.COMPLETE:
-            self._leave(now, "a new session was asked for")
+            self._leave(now, "a new session was requested")
         self._condition = Condition.CATCHING_UP
         return Hello(PROTOCOL, self.boot, self.session, self.tracks)
 
@@ -275,7 +275,7 @@ class Replica:
                 self._fail(now, f"a malformed datagram from the active director: {error}")
                 return
         if len(self._waiting) >= 2 * WINDOW:
-            self._fail(now, "the active director sends more than it may")
+            self._fail(now, "the active director sends too much")
             return
         if isinstance(message, TableEnd):
             self._lacking, self._lacking_until = message.lacking, now + message.lacking_seconds
@@ -287,7 +287,7 @@ class Replica:
             return True
         if not self._restart:
             self._gaps += 1
-            self._fail(now, f"a gap: message {self._sequence + 1} did not come, {sequence} did")
+            self._fail(now, f"a gap: messages {self._sequence + 1} to {sequence} did not come")
         return False
 
     def _fail(self, now: float, reason: str) -> None:

@@ -126,7 +126,7 @@ class Threads:
             if have is not None and not _ours(have, self.interface):
                 raise ReplicationError(
                     f"a {role} sync thread runs already on {have.interface} with sync id {have.sync_id}, and the "
-                    "kernel has room for one: it is keepalived's (take lvs_sync_daemon out of its configuration), or "
+                    "kernel has room for one: it is keepalived's (remove lvs_sync_daemon from its configuration), or "
                     f"somebody started it by hand (ipvsadm --stop-daemon {role})"
                 )
             if have is not None and _same(have, wanted):
@@ -153,7 +153,7 @@ class Threads:
             temporary.replace(self.memory)
         except OSError as error:
             raise ReplicationError(
-                f"{self.memory}: {error.strerror}: what net.ipv4.vs was before us has to be remembered somewhere"
+                f"{self.memory}: {error.strerror}: the earlier net.ipv4.vs must be saved there"
             ) from None
 
     def _remembered(self) -> Before | None:

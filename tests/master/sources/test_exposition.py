@@ -60,7 +60,7 @@ def test_what_fits_a_selector_is_added_up() -> None:
 
 @pytest.mark.parametrize("text", ["", "m{", 'm{a="b"', "1m", "m m", "m\nm", 'm{a="b"}\nm'])
 def test_what_is_no_series_is_refused(text: str) -> None:
-    with pytest.raises(PageError, match="is no series"):
+    with pytest.raises(PageError, match="is not a series"):
         Selector.parse(text)
 
 

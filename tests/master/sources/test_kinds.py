@@ -127,7 +127,7 @@ def test_a_cumulative_pair_tells_by_what_it_grows() -> None:
     [
         (VLLM, b"other 1\n", "no vllm:num_requests_running in it"),
         (FPM, b"phpfpm_active_processes 1\n", "no phpfpm_total_processes in it"),
-        (FPM, b"phpfpm_active_processes 1\nphpfpm_total_processes 0\n", "a limit of nothing"),
+        (FPM, b"phpfpm_active_processes 1\nphpfpm_total_processes 0\n", "not a usable limit"),
     ],
 )
 def test_a_custom_page_that_lacks_something_says_what(keys: dict[str, Any], page: bytes, why: str) -> None:

@@ -526,7 +526,7 @@ def test_a_target_that_cannot_be_asked_is_told(site: Site) -> None:
     own, nowhere, bare, unnamed = map(ip_address, ("10.0.0.3", "192.0.2.1", "fe80::1", "10.0.0.77"))
     d2 = site.network("d2", (VIP,), targets=[own, nowhere, bare])
     assert [refusal.reason for refusal in d2.reach([own, nowhere, bare, unnamed])] == [
-        "10.0.0.3 is an address of this host, which says nothing: name one beyond a link",
+        "10.0.0.3 is an address of this host, which proves nothing: name one beyond a link",
         "there is no route to 192.0.2.1: see `ip route get 192.0.2.1`",
         "fe80::1 is on every link: name the interface too, as in fe80::1%eth0",
         "10.0.0.77 was not named as a target at the start: its answer would not be heard",

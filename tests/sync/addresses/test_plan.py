@@ -37,14 +37,14 @@ def test_an_address_without_a_prefix_is_one_address(text: str, address: str, pre
 @pytest.mark.parametrize(
     ("text", "interface", "said"),
     [
-        ("224.0.0.81", "eth0", "no address that a director can take over"),
-        ("127.0.0.1", "lo", "no address that a director can take over"),
-        ("::", "eth0", "no address that a director can take over"),
+        ("224.0.0.81", "eth0", "not an address that a director can take over"),
+        ("127.0.0.1", "lo", "not an address that a director can take over"),
+        ("::", "eth0", "not an address that a director can take over"),
         ("10.0.0.1/33", "eth0", "does not appear to be"),
         ("ten", "eth0", "does not appear to be"),
-        ("10.0.0.1", "", "no name of an interface"),
-        ("10.0.0.1", "an-interface-of-16", "no name of an interface"),
-        ("10.0.0.1", "eth 0", "no name of an interface"),
+        ("10.0.0.1", "", "not an interface name"),
+        ("10.0.0.1", "an-interface-of-16", "not an interface name"),
+        ("10.0.0.1", "eth 0", "not an interface name"),
     ],
 )
 def test_what_no_director_can_own_is_refused(text: str, interface: str, said: str) -> None:

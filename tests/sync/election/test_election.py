@@ -681,7 +681,7 @@ def test_a_peer_of_another_version_is_alive_is_said_once_and_starts_no_war() -> 
     texts = [n.text for n in notices if isinstance(n, Notice)]
     assert len(notices) == len(texts) == 1
     assert "d2 speaks protocol 2, this side 1" in texts[0]
-    assert election.request_handover(now) == "d2 speaks protocol 2: whether it is complete is not known"
+    assert election.request_handover(now) == "d2 speaks protocol 2: whether it is complete is unknown"
     assert dict(election.status(now).refused) == {"version": 48}
 
 

@@ -48,7 +48,7 @@ class Linear:
         if busy is not None:
             return Share(health(busy)).because("law", f"health {health(busy):.0f}: {100 * busy:.0f} % of the CPU used")
         if average:
-            return Share(average).because("law", "no health reported yet: taken for an average server")
+            return Share(average).because("law", "no health reported yet: assumed to be average")
         return Share(float(row.base.weight)).because("law", "no health reported yet: static weight")
 
 

@@ -87,7 +87,7 @@ class Proportions:
     def _manage(self, pool: Pool, seen: Mapping[DestinationKey, Observed]) -> None:
         if all(row.trust is Trust.LOST for row in pool.rows):
             self._smooth = dict.fromkeys(self._smooth, self._options.weight_bound / 2)
-            text = "no server is heard of: everybody half the weightbound"
+            text = "no server is heard: all get half the weightbound"
             self._shares = {k: Share(w).because("law", text) for k, w in self._smooth.items()}
             return
         measured = {row.key: _measured(row, seen.get(row.key)) for row in pool.rows}
@@ -122,7 +122,7 @@ def smoothed(weight: float, wanted: float, index: float) -> float:
 
 
 def _first(bound: int) -> Share:
-    return Share(bound / 2).because("law", "half the weightbound to begin with")
+    return Share(bound / 2).because("law", "half the weightbound at the start")
 
 
 def _measured(row: Row, seen: Observed | None) -> Columns:
