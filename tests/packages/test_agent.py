@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from packages import agent
 
@@ -82,3 +85,16 @@ def test_a_module_for_a_newer_python_would_be_found(tmp_path: Path) -> None:
     done = vermin(tmp_path / "new.py")
     assert "3.11" in done.stdout
     assert done.returncode != 0
+
+
+@pytest.mark.skipif(shutil.which("rpmspec") is None, reason="Debian's package rpm is absent")
+def test_the_scripts_of_the_rpms_are_shell() -> None:
+    """All eight: rpm runs them where nobody looks, and a removal must not fail."""
+    spec = agent.ROOT / "packages" / "lvs-feedback.spec"
+    command = ["rpmspec", "-P", "--define", f"source {agent.ROOT}", str(spec)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    scripts = re.findall(r"^%(?:pre|post|preun|postun)(?: agent)?\n(.*?)(?=^%)", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(scripts) == 8
+    for script in scripts:
+        done = subprocess.run(["sh", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr + script
