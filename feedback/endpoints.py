@@ -1,4 +1,4 @@
-"""Addresses and endpoints as text: what agents and directors read alike. Knows nothing of services.
+"""Addresses and endpoints as text, shared by agents and directors. Knows nothing of services.
 
 An agent imports this and not model.py: it has neither services nor destinations.
 """

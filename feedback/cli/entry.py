@@ -1,5 +1,5 @@
-"""The `feedback` program. An agent's daemon starts from here without click, which would stay in its memory (5 MB of the
-24 that it may have); everything else is a command of main.py.
+"""The `feedback` program. An agent's daemon starts from here without click, which would take 5 MB of its 24 MB of
+memory. Everything else is a command of main.py.
 """
 
 from __future__ import annotations

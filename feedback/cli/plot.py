@@ -1,4 +1,4 @@
-"""`feedback plot`: a recording as a picture. What is drawn lives in feedback.simulate.plot."""
+"""`feedback plot`: a recording as a picture. feedback.simulate.plot draws it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="The last part of it.")
+@click.option(
+    "--for", "seconds", type=Duration(), default="1h", show_default=True, help="Only its last part, of this length."
+)
 @click.option(
     "--output",
     "-o",
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="An SVG file, replaced if it is there.",
+    help="An SVG file, replaced if it exists.",
 )
 def plot(recording: Path, seconds: float, path: Path) -> None:
-    """Draw what `feedback record` wrote: shares, loads, open and new connections of each destination over time."""
+    """Draw a recording of `feedback record`: shares, loads, open and new connections of each destination over time."""
     from feedback.master.shell.recording import RecordingError, read
     from feedback.simulate.plot import Plot
     from feedback.simulate.tape import lines

@@ -1,4 +1,4 @@
-"""`feedback steer`: what leads packets for addresses that the director does not have to IPVS; show it, remove it."""
+"""`feedback steer`: shows and removes what leads packets for a range of addresses to IPVS."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ WAIT_SECONDS, LONGEST_SECONDS = 0.2, 30.0
 def steer() -> None:
     """Ranges of addresses and ports as one service: show or remove what leads their packets to IPVS.
 
-    A director drops or forwards a packet for an address that it does not have. To balance a whole range, a packet
-    gets a firewall mark on its way in, a policy rule looks marked packets up in a table where every address is local,
-    and IPVS has a service for the mark. `match` in master.toml asks for all that:
+    A director drops or forwards a packet for an address that it does not have. To balance a whole range, incoming
+    packets get a firewall mark, a policy rule looks marked packets up in a table where every address is local, and IPVS
+    has a service for the mark. `match` in master.toml sets all this up:
 
     \b
     [[service]]
     virtual = "fwmark:7"
     match = ["203.0.113.0/24 tcp 80,443,8000-8100"]
 
-    The master makes it on both directors, in either role; so at a takeover nothing of it has to move. What somebody
-    undoes is back within 5 seconds. It is a table lvs_feedback (nftables) or a chain feedback-steer in mangle
-    (iptables), and rules and routes with protocol 251: nothing else is ever touched. The router needs a route for the
-    range to an address that goes with the active role: see docs/ranges.md.
+    The master makes it on both directors, in either role, so nothing moves at a takeover. Anything removed by others is
+    back within 5 seconds. It consists of a table lvs_feedback (nftables) or a chain feedback-steer in mangle
+    (iptables), and rules and routes with protocol 251; nothing else is ever touched. The router needs a route for the
+    range to an address that moves with the active role: see docs/ranges.md.
     """
 
 
@@ -43,9 +43,9 @@ def steer() -> None:
 @directory_option
 @json_option
 def show(directory: Path, as_json: bool) -> None:
-    """Show each mark with what gets it, and whether the kernel has all that it needs.
+    """Show each mark with its packets, and whether the kernel has everything it needs.
 
-    Reads master.toml and the kernel, as root; asks the master whether it keeps it so. Exit status 1 if something is
+    Reads master.toml and the kernel, as root; asks the master whether it maintains it. Exit status 1 if something is
     missing.
     """
     config = _config(directory)
@@ -62,10 +62,10 @@ def show(directory: Path, as_json: bool) -> None:
 @directory_option
 @json_option
 def remove(directory: Path, as_json: bool) -> None:
-    """Remove every mark, rule and route of ours on this director, and leave what others made as it is.
+    """Remove all our marks, rules and routes on this director, and nothing else.
 
-    A master that runs does it, and makes nothing again until it is started or reloaded; without one it is done from
-    here, as root. To be rid of it for good, take `match` out of master.toml first. The other director has its own.
+    A running master does it, and makes nothing again until it is started or reloaded. Without a master the command does
+    it, as root. To remove it for good, remove `match` from master.toml first. The other director has its own.
     """
     config = _config(directory)
     try:
@@ -80,7 +80,7 @@ def remove(directory: Path, as_json: bool) -> None:
         told({"removed": True, "by": by})
     else:
         until = "; a start or a reload of the master makes them again" if by == "master" else ""
-        click.echo(f"no mark, rule or route of ours is left{until}")
+        click.echo(f"no mark, rule or route of ours remains{until}")
 
 
 def _config(directory: Path) -> MasterConfig:
@@ -93,7 +93,7 @@ def _config(directory: Path) -> MasterConfig:
 
 
 def keeper(config: MasterConfig) -> Keeper:
-    """The one that the master of this configuration has, to look through."""
+    """The keeper of this configuration's master, for reading."""
     from feedback.config import marks
     from feedback.master.shell.steering import memory
     from feedback.steer.keeper import Keeper
@@ -146,21 +146,21 @@ def _lines(document: dict[str, Any]) -> list[str]:
     )
     master = document["master"]
     words = {
-        "kept": "the master keeps them" if master["settled"] else "the master makes them just now",
+        "kept": "the master maintains them" if master["settled"] else "the master is making them",
         "removed": "removed by `feedback steer remove`: a start or a reload of the master makes them again",
         "none": "the master has another configuration: systemctl reload feedback-master",
-        "unknown": "no master keeps them",
+        "unknown": "no master maintains them",
     }[master["state"]]
     lines.append(f"{words}: {master['problem']}" if master["problem"] else words)
     return [*lines, *(f"missing: {what}" for what in document["missing"])]
 
 
 def _wait(config: MasterConfig, answer: dict[str, Any]) -> str:
-    """Until the master has done it: why not, or nothing."""
+    """Wait until the master has done it. Returns the reason why not, or nothing."""
     deadline = time.monotonic() + LONGEST_SECONDS
     while not answer["settled"] and not answer["problem"]:
         if time.monotonic() > deadline:
-            return f"the master has not done it after {LONGEST_SECONDS:.0f} s"
+            return f"the master did not finish within {LONGEST_SECONDS:.0f} s"
         time.sleep(WAIT_SECONDS)
         answer = ask(config.control, "steer")
     return str(answer["problem"])

@@ -1,4 +1,4 @@
-"""What commands print as JSON themselves."""
+"""JSON output of commands that make their own answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Firewall rules as data: what iptables-save and `nft -j list ruleset` say, as far as a finding needs it. Pure.
+"""Firewall rules as data: the output of iptables-save and `nft -j list ruleset`, as far as a finding needs it. Pure.
 
 Owns the reading of both texts. Of a rule are kept the states that it looks at, whether it takes packets out of the
 tracking, and to whom these go. A condition that is not understood (an interface, a set by its name) counts as met: what

@@ -1,4 +1,4 @@
-"""Ranges that firewall marks lead to IPVS: what is missing, what collides, and who answers for them. Pure.
+"""Ranges led to IPVS by firewall marks: what is missing, what collides, and who answers for them. Pure.
 
 A range has no address anywhere: the router sends it to an address that goes with the active role. A host on which the
 range is local in a table that every packet is looked up in answers ARP for it in either role, and so do both directors.
@@ -27,8 +27,8 @@ def examine(facts: Facts) -> Iterator[Finding]:
         return
     if found.lacking:
         more = f", and {len(found.lacking) - 1} more" if len(found.lacking) > 1 else ""
-        what = f"{found.lacking[0]}{more}: packets for {_ranges(found)} do not come to IPVS"
-        yield Finding(Level.ERROR, AREA, what, "systemctl status feedback-master   (it makes them anew every second)")
+        what = f"{found.lacking[0]}{more}: packets for {_ranges(found)} do not reach IPVS"
+        yield Finding(Level.ERROR, AREA, what, "systemctl status feedback-master   (it restores them every second)")
     yield from _services(facts, found)
     yield from _collisions(found)
     yield from _answers(found)
@@ -47,7 +47,7 @@ def _services(facts: Facts, found: Steered) -> Iterator[Finding]:
     for mark, family in sorted({(mark, match.family) for mark, matches in found.marks.items() for match in matches}):
         key = ServiceKey.marked(mark, family)
         if key not in there:
-            what = f"{key}: has a match, and the kernel has no such service: its packets end at this host"
+            what = f"{key}: has a match, but the kernel has no such service: its packets end at this host"
             mend = "feedback sync doctor   (a standby has the active one's)"
             if facts.adopts:
                 option = " -6" if family is Family.IPV6 else ""
@@ -103,14 +103,16 @@ def _answers(found: Steered) -> Iterator[Finding]:
             elif match.single and found.paired and not moves:
                 address = route.network.network_address
                 what = f"{address} of fwmark:{mark} is this host's in either role: both directors would answer for it"
-                mend = "take it out of the network configuration; an [[address]] in sync.toml moves with the role"
+                mend = "remove it from the network configuration; an [[address]] in sync.toml moves with the role"
                 yield Finding(Level.ERROR, AREA, what, mend)
             elif moves and not match.single:
                 address = route.network.network_address
                 what = (
                     f"{address} is a VIP here, so {match} does not mark its packets (a network spares local addresses)"
                 )
-                mend = f'name it alone in match too: "{address} {match.protocol} ..."; or give it a service of its own'
+                mend = (
+                    f'name it by itself in match too: "{address} {match.protocol} ..."; or give it a service of its own'
+                )
                 yield Finding(Level.ADVICE, AREA, what, mend)
             break
 

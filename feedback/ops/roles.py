@@ -1,4 +1,4 @@
-"""Roles: what the agents of a group have alike, in one file on the director, /etc/feedback/roles/NAME.toml.
+"""Roles: the common settings of a group of agents, in one file on the director, /etc/feedback/roles/NAME.toml.
 
 A token carries it to each server of the group (tokens.py), and a join there makes agent.toml of it (joining.py). What
 travels is text that was written here from what was read, and it is read again on the other side as strictly: a line of

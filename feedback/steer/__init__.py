@@ -1,4 +1,4 @@
-"""Packets for addresses that are not this host's, brought to IPVS by a firewall mark; on a director in either role.
+"""Brings packets for addresses that are not this host's to IPVS by a firewall mark, on a director in either role.
 
 Three things make it: rules that mark (nftables or iptables), a policy rule for each mark, and a table in which every
 address is local. `plan` says what is wanted and what is to be done, pure; `nftables` and `iptables` are the two ways to

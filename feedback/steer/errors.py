@@ -1,4 +1,4 @@
-"""Why marks, rules or routes are not as they should be."""
+"""Errors about marks, rules and routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both ways to mark have in common: their seam, and how a program of the system is run."""
+"""Shared by both ways to mark: their seam, and how a system program is run."""
 
 from __future__ import annotations
 

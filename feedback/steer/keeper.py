@@ -1,4 +1,4 @@
-"""Keeps marks, rules and routes as they are wanted, and takes them away when nothing is. Shell of plan.py.
+"""Maintains marks, rules and routes as wanted, and removes them when none are. Shell of plan.py.
 
 A way for a packet comes before its mark, and goes after it. Where ours are, and by which program they were made, is
 written to a file under /run before anything is made: after a boot it is gone, and so are they. So what an earlier

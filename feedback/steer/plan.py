@@ -1,4 +1,4 @@
-"""What is wanted in the kernel for the marks of a configuration, and the smallest way there. Pure.
+"""The kernel state wanted for the marks of a configuration, and the smallest plan to reach it. Pure.
 
 Owns which rules, policy rules and routes belong to a mark. Everything is absolute: the plan depends on what is wanted
 and what is there, never on what was done before. Sources: net/netfilter/ipvs/ip_vs_ctl.c (a service by mark is looked

@@ -1,4 +1,4 @@
-"""What the page says of the past: a line for each figure of a place, what happened there, and the pair. Pure.
+"""History on the page: a line for each figure of a service or destination, its events, and the pair. Pure.
 
 Marks are what changed who serves: not each new weight, of which there are many.
 """

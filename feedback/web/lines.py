@@ -1,4 +1,4 @@
-"""Small lines of SVG: figures over time, with what happened marked on them. Pure.
+"""Small SVG lines: figures over time, with events marked on them. Pure.
 
 Knows numbers and moments only. An unknown value is a gap. What is drawn has a title in words, for whoever cannot see it
 and for a pointer that rests on it.

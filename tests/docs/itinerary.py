@@ -410,7 +410,7 @@ ITINERARY: tuple[Stop | Also, ...] = (
         shows=("mark 7 .*203.0.113.0/24 tcp 80,443,8000-8100", "iptables-legacy rules"),
     ),
     Stop("ranges.md", "ip route add local 203.0.113.0/24 dev lo", on=SERVERS),
-    Stop("ranges.md", "feedback steer remove", on=DIRECTORS, shows=("no mark, rule or route of ours is left",)),
+    Stop("ranges.md", "feedback steer remove", on=DIRECTORS, shows=("no mark, rule or route of ours remains",)),
     Also("feedback keys revoke rs1; systemctl reload feedback-master"),
     Also("systemctl stop feedback-master"),
     # Only now: a master that runs would make its service again meanwhile.

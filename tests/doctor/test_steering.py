@@ -49,7 +49,7 @@ def test_nothing_is_found_where_all_is_well_or_nothing_is_steered() -> None:
         (
             {"lacking": ("the policy rule of mark 7 (ipv4) is missing", "x")},
             Level.ERROR,
-            "mark 7 (ipv4) is missing, and 1 more: packets for 10.0.0.100/32 and 1 more do not come to IPVS",
+            "mark 7 (ipv4) is missing, and 1 more: packets for 10.0.0.100/32 and 1 more do not reach IPVS",
             "systemctl status feedback-master",
         ),
         (
@@ -92,11 +92,11 @@ def test_nothing_is_found_where_all_is_well_or_nothing_is_steered() -> None:
             },
             Level.ADVICE,
             "203.0.113.9 is a VIP here, so 203.0.113.0/24 tcp 80 does not mark its packets",
-            'name it alone in match too: "203.0.113.9 tcp ..."',
+            'name it by itself in match too: "203.0.113.9 tcp ..."',
         ),
         ({"valid_marks": ("all",)}, Level.ERROR, "martians", "net.ipv4.conf.all.src_valid_mark=0"),
         ({"proxies": ("eth0",)}, Level.WARNING, "proxy_arp is 1 on eth0", "net.ipv4.conf.eth0.proxy_arp=0"),
-        ({"snapshot": Snapshot()}, Level.ERROR, "fwmark:7: has a match, and the kernel has no such", "sync doctor"),
+        ({"snapshot": Snapshot()}, Level.ERROR, "fwmark:7: has a match, but the kernel has no such", "sync doctor"),
         ({"snapshot": Snapshot(), "adopts": True}, Level.ERROR, "no such service", "ipvsadm -A -f 7"),
     ],
 )

@@ -122,7 +122,10 @@ def test_remove_is_for_good_until_a_reload_and_show_says_so(site: Site, netns: s
         until(settled(site))
         shown = command(site, "show")
         assert shown.exit_code == 0, shown.output
-        assert "mark 7      203.0.113.0/24 tcp 80,8000-8100" in shown.output and "the master keeps them" in shown.output
+        assert (
+            "mark 7      203.0.113.0/24 tcp 80,8000-8100" in shown.output
+            and "the master maintains them" in shown.output
+        )
         removed = command(site, "remove", "--json")
         assert (removed.exit_code, json.loads(removed.stdout)) == (0, {"schema": 1, "removed": True, "by": "master"})
         assert policy(netns) == before
@@ -147,7 +150,7 @@ def test_without_a_master_both_commands_work_on_the_kernel_itself(site: Site, ne
     assert (shown["missing"], shown["master"]["state"]) == ([], "unknown")
     assert shown["marks"] == [{"mark": 7, "match": ["203.0.113.0/24 tcp 80,8000-8100"]}]
     removed = command(site, "remove")
-    assert removed.exit_code == 0 and removed.output == "no mark, rule or route of ours is left\n"
+    assert removed.exit_code == 0 and removed.output == "no mark, rule or route of ours remains\n"
     assert policy(netns) == before
 
 

@@ -1,4 +1,4 @@
-"""What psutil tells of a host on every system that it supports: CPU times, memory, swap, packets that came.
+"""Portable signals, from psutil on every system that it supports: CPU times, memory, swap, packets received.
 
 Linux's own files tell more (a cgroup, pressure, TCP's counters) and cost less: those are the other modules here. This
 one is in force where there are no such files, or where the configuration says `signals = "portable"`.

@@ -1,4 +1,4 @@
-"""Asks without end who has certain addresses, by ARP and neighbour solicitation, and counts who says so.
+"""Keeps asking who has certain addresses, by ARP and neighbour solicitation, and counts the answers.
 
     python -m feedback.lab.pair.asker OUTPUT_FILE ADDRESS...
 

@@ -1,4 +1,5 @@
-"""Two ranges of addresses behind the pair, which no host has: one by direct routing, one masqueraded, IPv4 and IPv6.
+"""Two ranges of addresses behind the pair that belong to no host: one by direct routing, one masqueraded, IPv4 and
+IPv6.
 
 Owns who has which route to them, the services by firewall mark, and what can be undone by hand on a director. The next
 hop of the clients is the VIP, which moves; every real server of direct routing takes the whole range for its own. Must

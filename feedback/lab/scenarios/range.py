@@ -1,4 +1,4 @@
-"""Two whole ranges as services by firewall mark: through a takeover, undone by hand, and taken away again.
+"""Two whole ranges as services by firewall mark: through a takeover, undone by hand, and removed again.
 
 No director has an address of the ranges: the clients' next hop is the VIP, and the masters mark, on both directors.
 On the standby everything is undone by hand, removed by `feedback steer remove`, and made again by a reload. Then the

@@ -1,4 +1,5 @@
-"""Residence: how long connections stay on a server, by the director's own counts, and what that says of its load. Pure.
+"""Residence: how long connections stay on a server, by the director's own counts, and what that shows of its load.
+Pure.
 
 For servers of which nobody tells anything. By Little's law connections stay, on the mean, the open ones over those that
 come and go in a second. Where they stay longer than they should, the rest of the time they wait: then what the server

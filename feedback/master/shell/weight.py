@@ -1,4 +1,4 @@
-"""Weight: what a server says of its own weight in the answer to a health check. Pure.
+"""Weight: a server's own weight in the answer to a health check. Pure.
 
 A header (`X-Load-Balancing-Endpoint-Weight`: 0..1000 of Google's passthrough load balancer, and of kube-proxy, Cilium
 and Antrea the number of local endpoints) or a member of a JSON body. What is no weight is said as a warning: a server

@@ -1,1 +1,1 @@
-"""Sources: what a page that is not our agent's says of a server, as the report that an agent would have sent."""
+"""Sources: figures of a server from another page than our agent's, as the report that an agent would have sent."""

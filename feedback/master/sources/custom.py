@@ -1,4 +1,4 @@
-"""Any page that tells how full its server is: a gauge and its limit, or two cumulative counters.
+"""Any page that shows how full its server is: a gauge and its limit, or two cumulative counters.
 
 What is full is the service's own resource (slots of a model, children of php-fpm, sessions), which no neighbour uses.
 So it goes the way of what an application says of itself; connections are counted by the director.

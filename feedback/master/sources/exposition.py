@@ -1,4 +1,4 @@
-"""Exposition: the samples that are wanted out of a page in Prometheus' text format. Pure.
+"""Exposition: the wanted samples of a page in Prometheus' text format. Pure.
 
 A page has hundreds of lines of which a few dozen are wanted, and a server says the same series each second. So lines
 are chosen by name first, and prometheus-client parses each series once, for all servers that have it; what is left is a

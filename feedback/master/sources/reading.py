@@ -1,4 +1,4 @@
-"""Reading: what one page says of a server, and the stream of reports that such readings make. Pure.
+"""Reading: the figures of one page, and the stream of reports from such readings. Pure.
 
 A report of an exporter is as an agent's would be: cumulative counters, and when they were read. The moment is the
 server's own where the page tells it (its wall clock, which may be set: then the stream begins anew, as after a boot),

@@ -1,4 +1,4 @@
-"""Said: what one page of an exporter says of its server, before it is a report."""
+"""Said: the figures of one exporter page, before they become a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges that go with the active role: routes for a routing daemon to announce, added and removed by a thread.
+"""Ranges that move with the active role: routes for a routing daemon to announce, added and removed by a thread.
 
 A thread, because nothing here may hold up a heartbeat, and a routing protocol takes its time anyway. A route is a
 blackhole with a protocol number of ours, in a table that only the routing daemon reads: it drops nothing. What is ours
