@@ -196,7 +196,7 @@ def test_doctor_finds_what_collides_and_who_would_answer(site: Site, netns: str)
         ("error", "somebody else marks packets with 7 too: iptables-legacy -A PREROUTING -p udp"),
         ("error", "src_valid_mark is 1 on all"),
         ("error", "the policy rule 99 (fwmark 0x7/0xf, table 254) comes before ours at 7433"),
-        ("error", "the table's local route (ipv4) is missing: packets for 203.0.113.0/24 do not come to IPVS"),
+        ("error", "the table's local route (ipv4) is missing: packets for 203.0.113.0/24 do not reach IPVS"),
         ("warning", "proxy_arp is 1 on lo"),
     )
     assert len(said) == len(expected), said

@@ -66,9 +66,9 @@ def event(kind: str, ago: float, **where: Any) -> dict[str, Any]:
 
 def test_what_happened_to_a_server_is_marked_on_its_lines_and_said() -> None:
     lines = len(FIGURES)
-    read = page((event("ejected", 60, service=WEB, destination=ONE, reason="answers with failures"),))
+    read = page((event("ejected", 60, service=WEB, destination=ONE, reason="answers with errors"),))
     assert marks(read) == lines
-    assert "07:59:00 ejected: answers with failures" in read.text
+    assert "07:59:00 ejected: answers with errors" in read.text
     assert marks(page((event("agent-lost", 60, address="10.0.0.12"),))) == lines - 1  # it has no check
 
 
