@@ -13,28 +13,37 @@ from pathlib import Path
 
 from feedback.lab.error import LabError
 from feedback.lab.pair import topology
-from feedback.model import Family, Forward, Protocol, Service
+from feedback.lab.pair.topology import VIP
+from feedback.model import Family, Forward, Protocol, ServiceKey
 
 STRICT = "strict"
 FIREWALLS = (STRICT,)
+# What scenarios serve beside the pair's own services: standin, crowd and protocols.
+ROUTED = tuple(
+    ServiceKey.at(protocol, VIP, port)
+    for protocol, port in ((Protocol.TCP, 8000), (Protocol.UDP, 4000), (Protocol.UDP, 4001), (Protocol.UDP, 5060))
+)
+TRACKED = (ServiceKey.at(Protocol.TCP, VIP, 21),)  # its data connections are RELATED to it
 CONNTRACK = Path("/proc/sys/net/ipv4/vs/conntrack")
 PROGRAMS = {Family.IPV4: "iptables-legacy-restore", Family.IPV6: "ip6tables-legacy-restore"}
 
 
 def rules(family: Family) -> str:
     """For iptables-restore."""
-    found = [service for service in topology.services() if service.key.family is family]
-    routed = [s for s in found if topology.forward_of(s.key) is Forward.ROUTE]
-    tracked = [s for s in found if topology.forward_of(s.key) is Forward.MASQUERADE]
+    own = [service.key for service in topology.services()]
+    keys = [key for key in own if topology.forward_of(key) is Forward.ROUTE]
+    routed = [key for key in (*keys, *ROUTED) if key.family is family]
+    tracked = [key for key in (*own, *TRACKED) if key.family is family and key not in routed]
     icmp = "icmp" if family is Family.IPV4 else "ipv6-icmp"
-    raw = [f"-A PREROUTING {_to(service)} -j CT --notrack" for service in routed]
-    new = [f"-A INPUT {_to(service)} {_new(service)} -j ACCEPT" for service in tracked]
+    raw = [f"-A PREROUTING {_to(key)} -j CT --notrack" for key in routed]
+    raw += [f"-A PREROUTING {_to(key)} -j CT --helper ftp" for key in tracked if key in TRACKED]
+    new = [f"-A INPUT {_to(key)} {_new(key)} -j ACCEPT" for key in tracked]
     state = "-m conntrack --ctstate"
     filtered = [
         "-A INPUT -i lo -j ACCEPT",
         "-A INPUT -i hb+ -j ACCEPT",  # heartbeats and the relay
         f"-A INPUT -p {icmp} -j ACCEPT",  # and the neighbours' questions
-        *(f"-A INPUT {_to(service)} {state} UNTRACKED -j ACCEPT" for service in routed),
+        *(f"-A INPUT {_to(key)} {state} UNTRACKED -j ACCEPT" for key in routed),
         f"-A INPUT {state} INVALID -j DROP",
         f"-A INPUT {state} ESTABLISHED,RELATED -j ACCEPT",
         *new,
@@ -47,14 +56,13 @@ def rules(family: Family) -> str:
     )
 
 
-def _to(service: Service) -> str:
-    key = service.key
+def _to(key: ServiceKey) -> str:
     assert key.protocol is not None
     return f"-d {key.address} -p {key.protocol.name.lower()} --dport {key.port}"
 
 
-def _new(service: Service) -> str:
-    syn = "--syn " if service.key.protocol is Protocol.TCP else ""
+def _new(key: ServiceKey) -> str:
+    syn = "--syn " if key.protocol is Protocol.TCP else ""
     return f"{syn}-m conntrack --ctstate NEW"
 
 

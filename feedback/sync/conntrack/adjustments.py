@@ -1,8 +1,9 @@
-"""Changes by helpers in the sequence numbers of connections: from the kernel's attributes to bytes, and back. Pure.
+"""A connection's helper and what it changed in sequence numbers: from the kernel's attributes to bytes, and back. Pure.
 
 FTP's PORT and 227 carry an address as text. Where it is replaced by a longer or shorter one, every later byte of that
 direction has another number at each end, and the tracking entry knows by how much. An entry without it breaks the
-connection at its next packet. Invariant: `decode` gives adjustments whose every field fits, or raises AdjustmentError.
+connection at its next packet. An entry without its helper lets no further data connection through a firewall.
+Invariant: `decode` gives adjustments whose every field fits, or raises AdjustmentError.
 Source: net/netfilter/nf_conntrack_seqadj.c; CTA_SEQ_ADJ_* in include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
@@ -18,6 +19,7 @@ ADJUSTMENTS_MAX = 20_000  # connections with one: some 80 bytes each, so that th
 Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Packed = Annotated[bytes, msgspec.Meta(min_length=4, max_length=16)]
+Helper = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,15}\Z")]  # NF_CT_HELPER_NAME_LEN
 Key: TypeAlias = bytes  # protocol, ports of client and service, their addresses: as in a record of the sync protocol
 
 
@@ -35,7 +37,7 @@ class Shift(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Adjustment(msgspec.Struct, frozen=True, array_like=True):
-    """Of one connection, both ways: what clients send, and what they are sent."""
+    """Of one connection, both ways: what clients send, and what they are sent; and the helper that a rule gave it."""
 
     protocol: Annotated[int, msgspec.Meta(ge=0, le=255)]
     client: Packed
@@ -44,6 +46,7 @@ class Adjustment(msgspec.Struct, frozen=True, array_like=True):
     virtual_port: Port
     sent: Shift | None
     received: Shift | None
+    helper: Helper = ""
 
     @property
     def key(self) -> Key:

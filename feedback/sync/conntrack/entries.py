@@ -27,14 +27,15 @@ _AF_INET, _AF_INET6 = 2, 10
 
 # enum ctattr_type and those below it
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _TIMEOUT = 1, 2, 3, 4, 7
-_SEQ_ADJ_ORIG, _SEQ_ADJ_REPLY = 15, 16
+_HELP, _SEQ_ADJ_ORIG, _SEQ_ADJ_REPLY = 5, 15, 16
+_HELP_NAME = 1
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4
 _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 3
 _PROTOINFO_TCP, _TCP_STATE, _TCP_FLAGS_ORIGINAL, _TCP_FLAGS_REPLY = 1, 1, 4, 5
 _POSITION, _BEFORE, _AFTER = 1, 2, 3
 
-IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED, IPS_SEQ_ADJUST = 0x02, 0x04, 0x08, 0x40
+IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED, IPS_SEQ_ADJUST, IPS_HELPER = 0x02, 0x04, 0x08, 0x40, 0x2000
 BE_LIBERAL = 0x08
 
 _STATUS_ATTRIBUTE = attribute(_STATUS, (IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED).to_bytes(4, "big"))
@@ -184,8 +185,11 @@ def _removals(body: bytes) -> tuple[_Form, _Form]:
 
 
 def _adjusted(made: bytearray, adjustment: Adjustment) -> bytes:
-    """Without its bit of the status the kernel keeps the numbers and does not use them."""
-    made[made.find(_STATUS_ATTRIBUTE) + len(_STATUS_ATTRIBUTE) - 1] |= IPS_SEQ_ADJUST
+    if adjustment.sent or adjustment.received:
+        # Without its bit of the status the kernel keeps the numbers and does not use them.
+        made[made.find(_STATUS_ATTRIBUTE) + len(_STATUS_ATTRIBUTE) - 1] |= IPS_SEQ_ADJUST
+    if adjustment.helper:
+        made += _nested(_HELP, attribute(_HELP_NAME, adjustment.helper.encode("ascii") + b"\0"))
     for kind, shift in ((_SEQ_ADJ_ORIG, adjustment.sent), (_SEQ_ADJ_REPLY, adjustment.received)):
         if shift is not None:
             made += _nested(kind, _shift(shift))

@@ -1,13 +1,15 @@
-"""Changes by helpers in the sequence numbers of this director's connections, read from the kernel.
+"""Helpers of this director's connections and their changes in sequence numbers, read from the kernel.
 
-Shell of adjustments.py, over pyroute2: few entries have an adjustment, and the kernel gives those alone. Everything is
-done in one thread of its own, which owns the socket; a fault there is a fault of this reading and of nothing else.
+Shell of adjustments.py, over pyroute2: few entries have a helper or an adjustment, and the kernel gives those alone.
+Everything is done in one thread of its own, which owns the socket; a fault there is a fault of this reading and of
+nothing else.
 Source: net/netfilter/nf_conntrack_netlink.c (ctnetlink_alloc_filter, ctnetlink_dump_ct_seq_adj).
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback.sync.conntrack.adjustments import Adjustment, Shift
-from feedback.sync.conntrack.entries import IPS_SEQ_ADJUST
+from feedback.sync.conntrack.entries import IPS_HELPER, IPS_SEQ_ADJUST
 
 MODULES = Path("/sys/module")
 BOTH_FAMILIES = 0  # AF_UNSPEC
@@ -53,7 +55,8 @@ class Reader:
             self._socket = NFCTSocket(nfgen_family=BOTH_FAMILIES)
         began = time.monotonic()
         try:
-            return list(_adjustments(_shown(self._socket)))
+            found = [a for bit in (IPS_HELPER, IPS_SEQ_ADJUST) for a in _adjustments(_shown(self._socket, bit))]
+            return list({each.key: each for each in found}.values())
         except NetlinkError as error:
             raise OSError(error.code, str(error)) from None
         finally:
@@ -64,10 +67,10 @@ class Reader:
             self._socket.close()
 
 
-def _shown(sock: Any) -> Iterable[Any]:
-    """Those that have an adjustment; all where pyroute2, before 0.8, or the kernel, before 5.15, has no filter."""
+def _shown(sock: Any, status: int) -> Iterable[Any]:
+    """Those with this status; all where pyroute2, before 0.8, or the kernel, before 5.15, has no filter."""
     try:
-        found: Iterable[Any] = sock.dump(status=IPS_SEQ_ADJUST, status_mask=IPS_SEQ_ADJUST)
+        found: Iterable[Any] = sock.dump(status=status, status_mask=status)
     except TypeError:
         found = sock.dump()
     return found
@@ -76,8 +79,8 @@ def _shown(sock: Any) -> Iterable[Any]:
 def _adjustments(answers: Iterable[Any]) -> Iterable[Adjustment]:
     for answer in answers:
         sent, received = (_shift(answer.get_attr(name)) for name in ("CTA_SEQ_ADJ_ORIG", "CTA_SEQ_ADJ_REPLY"))
-        found = answer.get_attr("CTA_TUPLE_ORIG")
-        if found is None or (sent is None and received is None):
+        found, helper = answer.get_attr("CTA_TUPLE_ORIG"), _helper(answer.get_attr("CTA_HELP"))
+        if found is None or (sent is None and received is None and not helper):
             continue
         addresses, ports = found.get_attr("CTA_TUPLE_IP"), found.get_attr("CTA_TUPLE_PROTO")
         family = "V4" if addresses.get_attr("CTA_IP_V4_SRC") else "V6"
@@ -89,7 +92,15 @@ def _adjustments(answers: Iterable[Any]) -> Iterable[Adjustment]:
             virtual_port=ports.get_attr("CTA_PROTO_DST_PORT"),
             sent=sent,
             received=received,
+            helper=helper,
         )
+
+
+def _helper(attribute: Any) -> str:
+    """pyroute2 takes it for a text, which it is not: its name is in an attribute of its own, behind a header."""
+    text = attribute.decode("ascii", "replace") if isinstance(attribute, bytes) else attribute or ""
+    names = re.findall(r"[A-Za-z0-9_.-]{2,15}", text)
+    return names[0] if names else ""
 
 
 def _shift(attribute: Any) -> Shift | None:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from feedback.ipvs import netlink
 from feedback.ipvs.errors import IpvsError, MalformedMessage, NotPermitted
 from feedback.ipvs.namespace import within
@@ -81,6 +83,12 @@ class Table:
         adjusted = [adjustments.get(entries.key(body)) if adjustments else None for body in bodies]
         made = [entries.creation(body, n, adjusted[n]) for n, body in enumerate(bodies)]
         refused = self._send(b"".join(made))
+        alone = [n for n, code in refused.items() if code == errno.EOPNOTSUPP]  # their helper is not loaded here
+        if alone:
+            for n in alone:
+                made[n] = entries.creation(bodies[n], n, _without_helper(adjusted[n]))
+            refused = {n: code for n, code in refused.items() if code != errno.EOPNOTSUPP}
+            refused |= self._send(b"".join(made[n] for n in alone))
         stale = [n for n, code in refused.items() if code == errno.EEXIST]
         if stale and replace:
             self._send(b"".join(entries.removal(bodies[n], n) for n in stale))
@@ -110,6 +118,10 @@ class Table:
                     if error.errno != errno.ENOBUFS:  # answers were dropped: those entries are taken to be there
                         raise
         return failed
+
+
+def _without_helper(adjustment: Adjustment | None) -> Adjustment | None:
+    return None if adjustment is None else msgspec.structs.replace(adjustment, helper="")
 
 
 def _open() -> socket.socket:

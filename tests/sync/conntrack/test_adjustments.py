@@ -19,7 +19,8 @@ shifts = st.none() | st.builds(Shift, words, words, words)
 def any_adjustment(draw: st.DrawFn) -> Adjustment:
     address = st.binary(min_size=(size := draw(st.sampled_from([4, 16]))), max_size=size)
     ends = draw(st.integers(0, 255)), draw(address), draw(ports), draw(address), draw(ports)
-    return Adjustment(*ends, draw(shifts), draw(shifts))
+    helper = draw(st.sampled_from(["", "ftp", "netbios-ns", "x" * 15]))
+    return Adjustment(*ends, draw(shifts), draw(shifts), helper)
 
 
 @given(st.lists(any_adjustment(), unique_by=lambda each: each.key))
@@ -40,6 +41,8 @@ def test_what_was_sent_comes(found: list[Adjustment]) -> None:
         msgspec.msgpack.encode([[6, b"1234", -1, b"1234", 80, None, None]]),
         msgspec.msgpack.encode([[6, b"1234", 1, b"1234", 80, [2**32, 0, 0], None]]),
         msgspec.msgpack.encode([[6, b"1234", 1, b"1234", 80, [0, 0, "0"], None]]),
+        msgspec.msgpack.encode([[6, b"1234", 1, b"1234", 80, None, None, "f\0tp"]]),
+        msgspec.msgpack.encode([[6, b"1234", 1, b"1234", 80, None, None, "x" * 16]]),
         b"\x91" * 3000,
     ],
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
@@ -123,6 +124,19 @@ def test_a_shift_is_in_the_entry_and_is_read_again(kernel: Table, netns: str) ->
     assert within(netns, adjustments) == [wanted]
     kernel.write([body(2)], {})  # replaced by one without
     assert within(netns, adjustments) == []
+
+
+def test_a_helper_is_in_the_entry_and_is_read_again(kernel: Table, netns: str) -> None:
+    wanted = Adjustment(6, (2).to_bytes(4, "big"), 4000, VIP, 80, None, Shift(7, 0, 1), "ftp")
+    plain = Adjustment(6, (3).to_bytes(4, "big"), 4000, VIP, 80, None, None, "ftp")
+    kernel.write([body(1), body(2), body(3)], {each.key: each for each in (wanted, plain)})
+    assert sorted(within(netns, adjustments), key=lambda each: each.key) == [wanted, plain]
+
+
+def test_an_entry_whose_helper_is_not_loaded_is_there_without_it(kernel: Table, netns: str) -> None:
+    wanted = Adjustment(6, (2).to_bytes(4, "big"), 4000, VIP, 80, None, Shift(7, 0, 1), "no-such-helper")
+    assert kernel.write([body(1), body(2)], {wanted.key: wanted}) == Written(2, 0, {})
+    assert within(netns, adjustments) == [msgspec.structs.replace(wanted, helper="")]
 
 
 def test_the_setting_is_read_as_it_stands(netns: str) -> None:
