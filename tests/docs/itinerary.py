@@ -64,6 +64,8 @@ ELSEWHERE = {
     "feedback lab list": "tests/lab/test_command.py",
     "feedback lab run takeover": "the same",
     "feedback lab run takeover --firewall strict": "the same",
+    "feedback lab run protocols": "a scenario; tests/lab/test_protocols.py",
+    "feedback lab run protocols --firewall strict": "the same",
     "feedback lab run firewall": "a scenario; tests/docs/test_firewall.py and tests/sync/conntrack on the real kernel",
     "feedback simulate --case starved": "tests/simulate/test_verdict.py",
     "feedback simulate --law exporter --law 'no agent' --case cold-start": "tests/simulate/test_sources.py",

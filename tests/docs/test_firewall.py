@@ -16,13 +16,14 @@ import pytest
 from feedback.doctor.rulesets import of_iptables, of_nftables, stateful, untracked
 from feedback.lab import network
 from feedback.lab.pair.firewall import CONNTRACK, restore
+from feedback.lab.pair.firewall import rules as lab_rules
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand, targets
 from feedback.lab.pair.topology import DIRECTORS, VIP, pair
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import Plan, Target
-from feedback.model import ServiceKey
+from feedback.model import Family, ServiceKey
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "firewall.md"
@@ -68,11 +69,18 @@ def test_the_doctor_understands_the_iptables_rules(kind: str) -> None:
     assert not untracked(found, MASQUERADED)
 
 
+def test_the_rules_for_ftp_are_those_of_the_lab() -> None:
+    """Which its scenario `protocols` sends eight sessions through."""
+    wanted = ruleset("iptables", "ftp").replace("10.0.0.100", str(VIP)).splitlines()
+    lines = [line for line in wanted if line.startswith("-A")]
+    assert len(lines) == 2 and set(lines) <= set(lab_rules(Family.IPV4).splitlines())
+
+
 # --- nftables --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.lab(on="host")
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root")
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft", path="/usr/sbin:/sbin"), reason="needs root and nft")
 @pytest.mark.parametrize("kind", KINDS)
 def test_this_kernel_takes_the_nftables_rules_and_the_doctor_understands_them(kind: str, tmp_path: Path) -> None:
     """In a network namespace of their own."""
@@ -86,6 +94,17 @@ def test_this_kernel_takes_the_nftables_rules_and_the_doctor_understands_them(ki
     assert stateful(found) is not None
     assert untracked(found, ROUTED) is untracked(found, ROUTED6) is (kind != "masquerade")
     assert not untracked(found, MASQUERADED)
+
+
+@pytest.mark.lab(on="host")
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft", path="/usr/sbin:/sbin"), reason="needs root and nft")
+def test_this_kernel_takes_the_nftables_rules_for_ftp_beside_the_others(tmp_path: Path) -> None:
+    for kind in ("masquerade", "ftp"):
+        (tmp_path / f"{kind}.nft").write_text(ruleset("nft", kind), encoding="utf-8")
+    script = f"nft -f {tmp_path}/masquerade.nft && nft -f {tmp_path}/ftp.nft && nft list ruleset"
+    done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ct helper set" in done.stdout and "tcp dport 8080" in done.stdout
 
 
 # --- iptables, with traffic ------------------------------------------------------------------------------------------
