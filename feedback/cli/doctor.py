@@ -88,7 +88,7 @@ def collect(directory: Path, control: Path | None, netns: str | None) -> Facts:
             with Client(netns=netns) as client:
                 facts |= {"snapshot": client.snapshot().without_checks(), "timeouts": client.timeouts()}
             facts |= {"vs": read_all(netns), "table": read_size(netns), "host": _host(netns)}
-            facts |= {"rules": _rules(netns), "modules": _modules(), "conntrackd": _runs("conntrackd")}
+            facts |= {"rules": rules(netns), "modules": _modules(), "conntrackd": _runs("conntrackd")}
         except IpvsError as error:
             facts["ipvs_problem"] = str(error)
     return Facts(**facts)
@@ -230,7 +230,7 @@ def _host(netns: str | None) -> dict[str, Value]:
     return within(netns, read)
 
 
-def _rules(netns: str | None) -> tuple[Rule, ...]:
+def rules(netns: str | None) -> tuple[Rule, ...]:
     """The rules of every firewall that can be asked: both kinds of iptables, and nftables. Changes nothing."""
     from feedback.doctor.rulesets import of_iptables, of_nftables
     from feedback.ipvs.namespace import within

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from feedback.cli import doctor
 from feedback.doctor.rulesets import of_iptables, of_nftables, stateful, untracked
 from feedback.lab import network
 from feedback.lab.pair.firewall import CONNTRACK, restore
@@ -152,6 +153,9 @@ def survivors(stand: PairStand) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", ["direct", "masquerade"])
 def test_what_is_served_passes_and_nothing_else(kind: str, stand: PairStand) -> None:
     load(stand, kind)
+    found = doctor.rules(stand.pair.namespace(FIRST.name))  # as `feedback doctor` reads them
+    assert stateful(found) is not None and {rule.family for rule in found} == {4, 6}
+    assert untracked(found, ServiceKey.parse(f"tcp:{VIP}:80")) is (kind == "direct")
     stand.machines[FIRST.name].make_services()
     stand.take_addresses(FIRST)
     stand.wait_for_owner(FIRST)
