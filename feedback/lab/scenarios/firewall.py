@@ -45,6 +45,7 @@ ESTABLISH_SECONDS = 120.0
 SETTLED_SECONDS = 3.0  # what the last of many clients said is on the standby then
 MANY_AFTER_SECONDS = 4.0
 WAKE_RATE = 1500.0
+TRACKING_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 COUNT_SECONDS = 0.002
 STANDS_SECONDS = 3.0  # between a handover and the way back
 
@@ -121,6 +122,7 @@ def _and_back(stand: PairStand, both: Product, moment: float) -> None:
 
 def _many(stand: PairStand, both: Product, options: Options) -> None:
     first, second = DIRECTORS
+    TRACKING_MAX.write_text(f"{4 * MANY}\n", encoding="ascii")  # of all namespaces together; 8,192 in a guest of 1 GB
     both.start(first)
     both.wait_until_active(first)
     both.start(second)
