@@ -121,9 +121,9 @@ def _tracking(facts: Facts) -> list[Finding]:
         where = f"on {peer}" if tracking["here"] else "here"
         mend = f'{where}: sysctl -w net.ipv4.vs.conntrack=1, and [conntrack] mode = "auto" in sync.toml'
         found.append(Finding(Level.ERROR, what, mend))
-    if tracking["late"]:
+    if tracking["untracked"]:
         what = (
-            f"net.ipv4.vs.conntrack was set to 1 when {tracking['late']:,} connections existed: "
+            f"net.ipv4.vs.conntrack was set to 1 when {tracking['untracked']:,} connections existed: "
             "IPVS keeps these out of the tracking until they end"
         )
         found.append(Finding(Level.WARNING, what, "set it at boot, in /etc/sysctl.d; on a standby: reboot"))

@@ -8,7 +8,7 @@ import pytest
 
 from feedback.sync.doctor import Facts, Level, examine, verdict
 
-TRACKING = {"mode": "auto", "here": True, "peer": True, "problem": "", "late": 0, "adjusted": 0, "written": None}
+TRACKING = {"mode": "auto", "here": True, "peer": True, "problem": "", "untracked": 0, "adjusted": 0, "written": None}
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ UP = {"local": "1:2", "peer": "2:2", "up": True}
         (Facts(status=status(replica=FULL)), Level.WARNING, "at most 1,200 connections do not fit in the ledger"),
         (Facts(status=status(tracking={"peer": False})), Level.ERROR, "shared by IPVS here, and is not on d2"),
         (Facts(status=status(tracking={"here": False})), Level.ERROR, "is not shared by IPVS here, and is on d2"),
-        (Facts(status=status(tracking={"late": 1200})), Level.WARNING, "when 1,200 connections existed"),
+        (Facts(status=status(tracking={"untracked": 1200})), Level.WARNING, "when 1,200 connections existed"),
         (Facts(status=status(tracking={"problem": "EINVAL"})), Level.ERROR, "cannot be written at a takeover: EINVAL"),
         (Facts(status=status(tracking={"written": {"refused": {"ENOMEM": 7}}})), Level.WARNING, "7 tracking entries"),
         (Facts(status=status(), replicates=False), Level.WARNING, "not replicated"),

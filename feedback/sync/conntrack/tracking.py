@@ -55,7 +55,7 @@ class Tracking:
         self.wanted = False  # net.ipv4.vs.conntrack, and we may act on it
         self.peer: bool | None = None  # the same of the other director, None until it said so
         self.problem = ""  # why entries cannot be written
-        self.late = 0  # connections that were there when the setting came, and have no part in it
+        self.untracked = 0  # connections that were there when the setting came, and have no part in it
         self.adjustments = encode(())
         self._mode, self._ledger, self._clock, self._netns = mode, ledger, clock, netns
         self._spawn, self._changed = spawn, changed
@@ -84,7 +84,7 @@ class Tracking:
                     LOG.error("tracking-unwritable", reason=str(error))
                 self.problem = str(error)
         if self.wanted and not before and not first:
-            self.late = len(self._ledger)
+            self.untracked = len(self._ledger)
         return before is not self.wanted
 
     def hear(self, wanted: bool, data: bytes) -> None:
@@ -155,7 +155,7 @@ class Tracking:
             "here": self.wanted,
             "peer": self.peer,
             "problem": self.problem,
-            "late": self.late,
+            "untracked": self.untracked,
             "adjusted": len(self._heard),
             "written": self._last,
         }
