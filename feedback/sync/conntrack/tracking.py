@@ -64,6 +64,7 @@ class Tracking:
         self._heard: Mapping[Key, Adjustment] = {}
         self._last: dict[str, Any] | None = None
         self._looked = False
+        self._unread = ""  # why adjustments could not be read, as it was told
 
     def close(self) -> None:
         if self._table is not None:
@@ -136,14 +137,14 @@ class Tracking:
             try:
                 await self._read()
             except Exception as error:  # pyroute2's are its own: one reading failed, the next is tried
-                if said(error) != self.problem:
+                if said(error) != self._unread:
                     LOG.error("adjustments-unread", reason=said(error))
-                self.problem = said(error)
+                self._unread = said(error)
 
     async def _read(self) -> None:
         self._reader = self._reader or Reader()
         found = encode(await self._reader.read())
-        self.problem = ""
+        self._unread = ""
         if found != self.adjustments:
             self.adjustments = found
             self._changed()

@@ -223,6 +223,11 @@ def test_what_a_helper_has_changed_is_told_once_and_an_error_is_none_for_long(mo
     assert found.problem == ""
 
 
+def test_what_cannot_be_read_says_nothing_of_what_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, told = attended(monkeypatch, Reading(OSError(5, "torn")))
+    assert told == [] and found.status()["problem"] == ""
+
+
 def test_a_standby_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Reading([SHIFTED])
     assert attended(monkeypatch, source, active=False)[1] == [] and source.reads == 0
