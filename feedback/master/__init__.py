@@ -1,8 +1,8 @@
 """The director's side of the loop: reports and kernel counts in, settings and edits out.
 
-The rooms, in the order in which a decision walks through them: `servers`, `claims`, `laws`, `bounds`, `actuate`,
-`claims` again, `reconcile`; `pipeline` is that walk for one service, over the rows of `pool`. `Controller` is all
-services and the stable public face; `shell` is the daemon around it.
+The rooms, in the order of a decision: `servers`, `claims`, `laws`, `bounds`, `actuate`, `claims` again, `reconcile`;
+`pipeline` is that path for one service, over the rows of `pool`. `Controller` is all services and the stable public
+interface; `shell` is the daemon around it.
 """
 
 from feedback.master.controller import Controller, Decision

@@ -14,7 +14,7 @@
 | `ovf` | a number of active connections | ovf.py | what one holds, less one | falling at once, rising every 5 s |
 | `rr`, `lc`, `dh` | zero or not | zero.py | the kernel's own | when it changes |
 
-All write all edits of a decision at once; to come into service or out of it never waits. Knows no law.
+All write all edits of a decision at once. Entering or leaving service never waits. Knows no law.
 """
 
 from __future__ import annotations

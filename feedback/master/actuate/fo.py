@@ -1,8 +1,8 @@
 """`fo`: the highest weight takes all, and the kernel itself moves on to the next when that one is full or quiesced.
 
-A weight is a rank. With tiers (pool.Share) the ranks are theirs. Without, the first place goes to the largest share,
-and changes hands only if another was larger by a fifth for ten seconds on end: everything moves with it. As long as the
-weights in force stand in the wanted order they stay, whatever their numbers. Source: ip_vs_fo.c.
+A weight is a rank. With tiers (pool.Share) the tiers give the ranks. Without tiers the first place goes to the largest
+share. It changes only if another share was larger by a fifth for ten seconds, because all connections move with it.
+Weights in force stay as long as they have the wanted order, whatever their numbers. Source: ip_vs_fo.c.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`mh` and `sh`: a weight is a number of places in a hash table, and each edit rebuilds the table.
 
-A client whose place changes hands goes to another server (its open connections stay), so changes are few and all at
-once. A weight of 0 does not give up the places: `mh` keeps those of the last weight, `sh` gives one bucket. Clients
-hashed there are refused unless the service has the flag `fallback`.
+A client whose place changes goes to another server (its open connections stay), so changes are few and made together. A
+weight of 0 does not give up the places: `mh` keeps those of the last weight, `sh` gives one bucket. Clients hashed
+there are refused unless the service has the flag `fallback`.
 
 Source: ip_vs_mh.c (permutations over weight / gcd, shifted to six bits; `last_weight`), ip_vs_sh.c (256 buckets filled
 with `weight` each in the order of the list, at least one each, until they are used up: whoever comes after gets none).

@@ -2,8 +2,8 @@
 has fewer than half of its own.
 
 So a weight is a limit in active connections as much as a proportion: on the scale of `sed` every server would be
-overloaded at once, on that of `wlc` none ever. The weights are the shares of what all of them can hold together. The
-choice for a new address is `wlc`'s, memory included; but an address comes once, so the memory is left alone and edits
+overloaded at once, on that of `wlc` never. The weights are the shares of what all servers can hold together. The choice
+for a new address is `wlc`'s, memory included; but an address is new only once, so the memory is left alone and edits
 are rare. Source: ip_vs_lblc.c, ip_vs_lblcr.c: is_overloaded().
 """
 

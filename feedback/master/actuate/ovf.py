@@ -1,13 +1,13 @@
 """`ovf`: a weight is a number of active connections. The highest weight takes all until it has one more than that.
 
-The same number is order and capacity, and they may disagree: a small server that is preferred to a large one needs the
-higher weight. Then the weight carries the order and the upper threshold the capacity; where there is no threshold, the
-servers behind are held below the preferred one, as the order is what was asked for. Weights are distinct: among equals
-the head of the list would take all.
+The same number is order and capacity, and these may conflict: a small server that is preferred to a large one needs the
+higher weight. Then the weight carries the order and the upper threshold the capacity; without a threshold, the servers
+behind are held below the preferred one, since the operator asked for the order. Weights are distinct: among equals the
+head of the list would take all.
 
-Weights that fall are written at once; those that rise, by more than the dead band and every 5 s at most, but at once
-where a server is nearly full: the next one would be given what this one can take.
-Source: ip_vs_ovf.c. It admits active <= weight, i.e. weight + 1 connections.
+Falling weights are written at once. Rising ones are written if they rise by more than the dead band, and every 5 s at
+most; but at once if a server is nearly full, or the next one would get what this one can take. Source: ip_vs_ovf.c. It
+admits active <= weight, i.e. weight + 1 connections.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Tiers: a tier gets nothing while the one before it has room (pool.Share says what a tier is).
 
-Three ways, after what the scheduler can do. `fo` and `ovf` are made for it (order.py, count.py). Under `sed` the kernel
+There are three ways, depending on the scheduler. `fo` and `ovf` are made for it (fo.py, ovf.py). Under `sed` the kernel
 does it too: the cost is (active + 1) / weight, so a server with a weight larger than any number of connections that it
 can have always costs less than an idle one of the tier behind, until the kernel itself marks it overloaded. The switch
-is then atomic: no connection too early, none refused. All others (`Stepped`) are switched by us: the tiers behind have
-weight 0 until those before are full, or will be before we look again.
+is then atomic: no connection too early, none refused. All others (`Stepped`) are switched by us: later tiers have
+weight 0 until the earlier ones are full, or will be before the next look.
 
 Invariant: while one server of a tier is in service and not full, no server of a later tier is chosen.
 Source: ip_vs_sed.c; the products are taken in 64 bits, so weights up to 2**31 - 1 are safe.

@@ -1,7 +1,7 @@
 """`twos`: two servers are drawn with probabilities by weight, and the one with less overhead/weight is taken.
 
-Memory of closed connections counts in the comparison, but not in the draw: a server whose weight rises wins all its
-comparisons and gets at most twice its part. So no memory needs cancelling; the weight just must not jump.
+Closed connections count in the comparison, but not in the draw: a server with a rising weight wins all its comparisons
+and gets at most twice its share. So the memory need not be cancelled; the weight only must not jump.
 
 The kernel multiplies overhead and weight as ints. A weight is therefore at most 256, and less where so many
 connections are open that the product would pass 2**31. Source: ip_vs_twos.c, ip_vs.h.

@@ -1,7 +1,7 @@
 """Shared by all actuators: from parts to weights, and the kernel's present counts.
 
-Owns the scale, the dead band and the closer look. Knows no scheduler. Invariant: a part of 0 is a weight of 0, any
-other at least 1.
+Owns the scale, the dead band and the more frequent look. Knows no scheduler. Invariant: a part of 0 is a weight of 0,
+any other at least 1.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """`wlc`: a stock with two minutes of memory. Closed connections count until their FIN time-out, so that a weight raised
 by 10 % floods the server for seconds.
 
-The memory is cancelled instead of waited for. At each tick a weight is the overhead that the server should have when
-the tick ends: the closed connections that it has, its share of the arrivals, and 256 for each connection that it should
-have open. The kernel, filling the least overhead/weight, then sends each server just that.
+The memory is cancelled instead of waited out. At each tick a weight is the overhead that the server should have when
+the tick ends: its closed connections, its share of the arrivals, and 256 for each connection that it should have open.
+The kernel fills the least overhead/weight and so sends each server exactly that.
 
-What it should have open is, for long connections, what it has and what comes. For short ones, which come and go within
-a tick, it is its share of all that are open on the mean, and that term does the work: a connection too many weighs as
-much as 256 closed ones, so the kernel itself levels the open ones to the shares, within microseconds, as it does under
-`sed`. (With the term of the arrivals alone it levels them to the closed ones, which are the shares of two minutes ago.)
+Long connections: it should have open what it has plus what comes. Short ones, which come and go within a tick: its
+share of the mean number open. That term does the work: one connection too many weighs as much as 256 closed ones, so
+the kernel itself levels the open ones to the shares, within microseconds, as it does under `sed`. (With the term of the
+arrivals alone it levels them to the closed ones, which are the shares of two minutes ago.)
 
 Source: ip_vs_wlc.c, ip_vs.h: the overhead is active * 256 + inactive.
 """

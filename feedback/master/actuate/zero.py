@@ -1,8 +1,7 @@
 """`rr`, `lc`, `dh`: the scheduler only checks whether a weight is zero.
 
-What the kernel has stays, unless it has to come into service or out of it. So the owner's own weights survive, should
-he change the scheduler. Source: ip_vs_rr.c, ip_vs_lc.c, ip_vs_dh.c. A scheduler that we do not know is left alone in
-the same way.
+The kernel's weight stays, unless the server must enter or leave service. So the owner's weights survive a change of the
+scheduler. Source: ip_vs_rr.c, ip_vs_lc.c, ip_vs_dh.c. A scheduler that we do not know is left alone in the same way.
 """
 
 from __future__ import annotations

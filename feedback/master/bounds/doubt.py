@@ -1,14 +1,13 @@
 """Doubt: a server with a queue while the others have none, by the director's own counts. Pure.
 
-Everything that an agent says can be a lie, or an honest mistake: a server that waits for a lock or a disk has an idle
-CPU, and reports that come late tell of a server that was. What the director counts is neither. How long connections
-stay (open ones over new ones a second, both the kernel's) is alike over a pool whatever the servers' sizes, as long as
-none has a queue. A server that is well above the others, and not for a moment, has a queue that the others could work
-off. Whatever is said of it, it gets no more than its static share (or an equal one). For longer each time, as an
-ejection is.
+An agent's report can be a lie or an honest mistake: a server that waits for a lock or a disk has an idle CPU, and late
+reports describe the past. The director's counts are neither. How long connections stay (open ones over new ones a
+second, both the kernel's) is alike over a pool whatever the servers' sizes, as long as none has a queue. A server that
+is well above the others, and not only for a moment, has a queue that the others could work off. Whatever its agent
+reports, it gets no more than its static share (or an equal one), for longer each time, like an ejection.
 
-Knows no law and no agent; the guard applies it to shares above the static one only, so that doubt never takes what
-anybody is owed.
+Knows no law and no agent; the guard applies it to shares above the static one only, so doubt never takes a server's
+due.
 """
 
 from __future__ import annotations

@@ -1,20 +1,19 @@
 """Eject: servers that fail fast. They look idle and attract everything; only weight 0 contains them.
 
-Owns the counting of failures, the times of ejection and the trials. Two signs: the application's own word (errors among
-its answers), and a port where nobody listens (resets sent, no connection opened). A server whose part of failures
-stands far out of the pool's is ejected, for longer each time. When its time is over it stands trial: the kernel lets
-it have a few connections, by an upper threshold that counts them, and only those. Failures send it out again, good
-answers let it back, through slow start.
+Owns the counting of failures, the times of ejection and the trials. Two signs: errors reported by the application, and
+a port where nobody listens (resets sent, no connection opened). A server that fails far more than its pool is ejected,
+for longer each time. When its time is over it stands trial: by an upper threshold the kernel admits a few connections
+and no more. Failures send it out again, good answers let it return through slow start.
 
 How many answers prove something is not a number but a test: that a server of half the limit would fail so often must be
-as unlikely as one in a million (the Chernoff bound of the binomial), over the most striking of all stretches that end
+as unlikely as one in a million (the Chernoff bound of the binomial), over the most striking of all periods that end
 now: a good past proves nothing. Five failures of five do, or 12 of 20, or 25 % of 120. Answers are kept for as long as
 they are few, so that neither a service of one request a second nor a crowded host, whose reports are late and few,
 keeps a failing server in.
 
-Invariants: at most a third of the pool is out or on trial, at least one server may be; when more than that fails, the
-fault is not theirs. A trial takes no more connections than its batch, and at each look as many as the kernel has
-forgotten since the last.
+Invariants: at most a third of the pool is out or on trial, at least one server may be; if more fail, the fault lies
+elsewhere. A trial takes no more connections than its batch, plus at each look as many as the kernel has forgotten since
+the last.
 
 Source of the figures: Envoy's outlier detection (five failures in a row, 30 s, longer each time) and gRFC A50, with
 shorter times, since a return is a trial and a slow start.

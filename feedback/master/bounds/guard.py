@@ -1,10 +1,10 @@
 """Guard: bounds that no law can cross. Shares in, shares out, each bound that acted named in the row's steps.
 
-In this order: what somebody's word keeps at 0 stays there; a server that fails fast is ejected, and comes back by a
-trial of a few connections; nobody gets more than a multiple of its static share or an equal one: that is the operator's
-word, the rest is the agents'; an agent that is silent freezes its server and then follows the policy for lost ones; a
-new or returning server starts slowly; a share changes by a bounded factor in a second; nobody in service gets less than
-the floor. When most of the fleet falls silent at once the fault is ours, and all is held.
+In this order: a claimed zero stays; a server that fails fast is ejected, and returns by a trial of a few connections;
+no server gets more than a multiple of its static share (or of an equal one), which is the operator's word against the
+agents'; a silent agent freezes its server, and then the policy for lost ones applies; a new or returning server starts
+slowly; a share changes by a bounded factor in a second; no server in service gets less than the floor. When most of the
+fleet falls silent at once the fault is ours, and everything is held.
 
 Invariants: no bound ever raises an operator's zero; a pool in which the operator left one server in service is never
 all zero; the shares that come out sum to 1 or are all 0.

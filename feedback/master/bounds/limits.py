@@ -1,30 +1,30 @@
 """Limits: the upper and lower threshold of each destination, in connections.
 
-Owns what is typed in, learned or off, and the kernel's ways with thresholds. Knows no weight and no scheduler. What the
-operator typed always wins. Learned ones are
+Owns configured and learned thresholds, and the kernel's handling of them. Knows no weight and no scheduler. The
+operator's thresholds always win. Learned ones are
 
     upper = room + sqrt(room) + inactive now + inactive to come until the next look
     lower = upper - 15 % of the room
 
-with the room from sizing.py. The kernel counts closed connections (inactive) as well, for two minutes: so these are
-added. Where they are more than the room, a threshold is only as good as the last look: it is rewritten at each, and
-taken away while the server is calm, when it would cost writes and help nobody. One in slow start or of uncertain
-capacity has none while nobody has; beside others that have, it would be given all that they cannot take, and so has a
-generous one. Behind a tier (`exact`) a threshold is
-what switches to the next one: there it is the room and nothing more, and follows the inactive ones at each look, near
-the edge to the connection. So it is where memory is what runs out: a connection too many costs all that are there, so
-that bound has no margin, and stays in slow start, in doubt about the capacity, and however many closed ones there are.
+with the room from sizing.py. The kernel counts closed connections (inactive) too, for two minutes, so these are added.
+If they exceed the room, a threshold is only as good as the last look: it is rewritten at each look, and removed while
+the server is calm, when it would cost writes and help nobody. A server in slow start or of uncertain capacity has no
+threshold while no other has one. Beside others with thresholds it would get everything that they cannot take, so it has
+a generous one. In a tier (`exact`) the threshold switches to the next one: there it is exactly the room, and follows
+the inactive ones at each look, near the edge to the connection. The same holds if memory runs out: one connection too
+many costs all the others, so that bound has no margin, and stays in slow start, under doubt about the capacity, and
+with any number of closed ones.
 
 A scheduler that itself counts active connections (`counted`: ovf, whose weight is the room) needs a threshold only
 where order and capacity disagree, for its weights are both.
 
-Invariants: lower <= upper; a destination that the kernel holds for full is not opened by a rewrite while it is full; a
-pool that is not saturated, nor was some seconds ago, never refuses by our thresholds.
+Invariants: lower <= upper; a rewrite never opens a destination that is full to the kernel; a pool that is not
+saturated, nor was some seconds ago, never refuses by our thresholds.
 
 Kernels differ (facts: ip_vs_conn.c, ip_vs_ctl.c). Until 6.1.176 any raise of `upper` opens a destination, however full
-it is; one that lowers it closes nothing until the next connection has leaked through. Since 6.1.192 an edit that
-changes a threshold closes at total >= upper and opens at total < lower. So: a full one is not raised before its total
-is under the new lower threshold, and then by at least one connection. Both kernels then do the same.
+it is; lowering it closes nothing until one more connection has got through. Since 6.1.192 an edit that changes a
+threshold closes at total >= upper and opens at total < lower. So: a full one is not raised before its total is under
+the new lower threshold, and then by at least one connection. Both kernels then do the same.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ and what connections last while the pool is calm, or at least not saturated (peo
 in a saturated one it would grow with the queue and bound nothing. **Memory**: what is free, but for a reserve, over
 what a connection costs, which is the slope of memory used against connections established.
 
-In a tier that fills one server after another (`exact`) a number learned too small hurts: those behind are given what
-the first could take. There what a server has open now, over how busy it is, bounds the room from below while it is not
-saturated; and nothing bounds it before anything was measured in the pool.
+In a tier that fills one server after another (`exact`) underestimating hurts: later servers get what the first could
+take. There the open connections of a server, over its utilisation, bound the room from below while it is not saturated.
+Before anything was measured in the pool nothing bounds it.
 
 Knows no threshold and no kernel. Source: Netflix's concurrency-limits and Envoy's gradient controller search for this
 number by its effect on latency; the agents tell the capacity, so it needs no search.

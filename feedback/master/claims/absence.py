@@ -1,8 +1,8 @@
 """Absence: a destination that is out of the kernel's table because its check fails, and when it may return. Pure.
 
-Its flows leave the table with it, so that they go on elsewhere. A check that flaps would cut them again and again: so
-the second absence in a row lasts at least AGAIN_SECONDS, and each further one twice as long. One that stayed for
-CLEAN_SECONDS, and for as long as its last absence had to be, begins anew.
+Its flows leave the table with it, so that they go on elsewhere. A flapping check would cut them again and again. So the
+second absence in a row lasts at least AGAIN_SECONDS, and each further one twice as long. The count restarts for a
+destination that stayed for CLEAN_SECONDS, and for the minimum of its last absence.
 
 Invariant: between two removals of a destination that failed before there is at least the time that its number of
 failures asks for. What a restart or a takeover leaves of it is `Removed`: the time counts anew then.

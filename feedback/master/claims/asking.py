@@ -1,8 +1,8 @@
 """Asking: the probes of real servers, and their times. Pure: outcomes in, probes out.
 
-A question is a check and whom it is put to. Each is asked once, however many services want it, and all of them read
-the one answer: fifty ports of a server that share a check cost one probe. Checks are spread over the interval by a
-number made from their target, the same at each start, and drift, so that thousands never fall together.
+A question is a check and its target. Each is asked once, however many services want it, and all of them use the one
+answer: fifty ports of a server that share a check cost one probe. Checks are spread over the interval by a number made
+from their target, the same at each start, and drift, so that thousands never fall together.
 
 Invariant: from a fault to the verdict it takes at most `fall` times the interval, the last deadline included, where
 `fall` is at least 2 and the timeout at most half of the interval. So drift only shortens an interval, and after an

@@ -1,12 +1,13 @@
 """Claims: what overrides the law for each destination of one service. Asked once before the law, told once after the
 plan.
 
-Owns who wrote which weight and threshold, as far as the kernel and our memory can tell, and what holds where somebody's
-word does: the configuration's zero, another owner's, an operator's order, a failing check. Knows no law and no bound.
+Owns the authorship of weights and thresholds, as far as the kernel and our memory can tell, and everything that
+overrides the law: the configuration's zero, another owner's, an operator's order, a failing check. Knows no law and no
+bound.
 
 Invariants: a weight of 0 that we did not write is somebody else's, and stays 0 until they raise it; what a trial or an
-order changed comes back as it was, unless somebody has changed it since; of a service that somebody else owns nothing
-but weights and thresholds is written, and while its owner disputes them (owner.py) not even those.
+order changed is restored, unless somebody has changed it since; in a service of another owner only weights and
+thresholds are written, and while its owner disputes them (owner.py) not even those.
 """
 
 from __future__ import annotations

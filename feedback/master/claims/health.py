@@ -1,7 +1,7 @@
 """Health: whether a service answers, by the outcomes of its checks. Pure.
 
 Owns rise and fall. The first outcome decides at once; after that it takes `rise` good ones or `fall` bad ones in a row
-to change. When who is asked is asking.py's, and what it means for a destination watch.py's.
+to change. asking.py decides who is asked when; watch.py what it means for a destination.
 
 Source: keepalived's checkers and HAProxy's `rise` and `fall`.
 """

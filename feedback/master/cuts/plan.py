@@ -1,8 +1,8 @@
 """Plan: when each flow of one destination is told, and the outcome of each. Pure: `now` in, flows out.
 
-Begins once the destination has left the table. Those that spoke last go first. A client that does not answer is poked
-again: its firewall may drop a segment out of window, and its kernel answers such a one at most every half second
-(tcp_invalid_ratelimit). Whoever answers has been told by that (cuts/__init__.py).
+Begins once the destination has left the table. The most recently active go first. A client that does not answer is
+poked again: its firewall may drop a segment out of window, and its kernel answers such a segment at most every half
+second (tcp_invalid_ratelimit). Whoever answers has been told by that (cuts/__init__.py).
 
 Invariants: no flow is poked after it answered, none more than len(ROUNDS_SECONDS) times, and never more than RATE in a
 second (and BURST); a plan ends, at the latest LAST_SECONDS after its last poke.

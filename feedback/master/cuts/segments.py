@@ -1,9 +1,9 @@
 """Segments: bytes in, bytes out. A poke to a client, a reset to a server by its forwarding method, and the answers.
 
 Packets are whole, with their IP header, for raw sockets that take it (IP_HDRINCL, which IPPROTO_RAW implies). Such a
-socket finds its way by the address that the packet is sent *to*, whatever its header says: so a segment for a virtual
-address reaches the one real server behind it that is meant, as direct routing does it. Addresses are packed, 4 or 16
-bytes. Invariant: no bytes make a parser raise; what is no TCP segment is None.
+socket is routed by the address that the packet is sent *to*, whatever its header says. So a segment for a virtual
+address reaches the intended real server behind it, as with direct routing. Addresses are packed, 4 or 16 bytes.
+Invariant: no bytes make a parser raise; what is no TCP segment is None.
 
 Sources: RFC 791, RFC 8200, RFC 9293 (TCP), RFC 2003 and 2473 (IP in IP), RFC 2784 (GRE), draft-ietf-intarea-gue;
 net/netfilter/ipvs/ip_vs_xmit.c (ipvs_gue_encap, ipvs_gre_encap) for what a tunnel's other end expects.

@@ -1,8 +1,8 @@
 """Succession: which server holds the first place of a `failover` service, and when another takes it. Pure.
 
-For what may have one writer only. A change of place is three things in one decision: the old one leaves the table, the
+For services with only one writer. A change of place is three things in one decision: the old one leaves the table, the
 new one gets the weight, and the old one's flows are cut. Until the old one may leave (its flows must be listed first,
-course.py) everything stays as it is. So no connection is made at the new one while one goes on at the old.
+course.py) everything stays as it is. So no connection is made to the new one while one continues at the old.
 
 | who holds the place | changes to | when |
 |---|---|---|

@@ -1,9 +1,8 @@
 """`capacity`: shares in proportion to what each server can complete per second.
 
 It supplies what the kernel cannot know, and leaves to the kernel's scheduler what that does better: reacting to
-connections in flight. What holds a server back although its CPU does not (memory, signs of drowning) is a factor on top
-(`strain`). When the whole pool is hot, capacities freeze: one server's fault and everybody's saturation are different
-things.
+connections in flight. Limits other than CPU (memory, signs of overload) are a further factor (`strain`). When the whole
+pool is hot, capacities freeze, since saturation of the pool is not one server's fault.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The order is the operator's: `priority`, the highest first; then the static weig
 highest takes all); then the order of the list. A server whose application asks to be drained goes behind all others. On
 `fo` the kernel itself goes on to the next; elsewhere the others have weight 0 until the first is out of service.
 
-For what may have one writer only, a database say, there are options. With `sticky` whoever took over keeps the place
-until it fails or another is promoted. With `cut` nothing goes on at a server that has lost the place. Both are
-decided in cuts/succession.py, and said in the pool (`holder`, `heir`).
+Options serve services with only one writer, such as databases. With `sticky` a server that took over keeps the place
+until it fails or another is promoted. With `cut` no connection continues at a server that has lost the place.
+cuts/succession.py decides both, and records them in the pool (`holder`, `heir`).
 """
 
 from __future__ import annotations

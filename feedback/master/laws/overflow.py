@@ -1,7 +1,7 @@
 """`overflow`: the first in the order takes all until it is full, then the next, as on the kernel's scheduler `ovf`.
 
-What `ovf` wants typed in, the number of active connections of each server, is learned: the law has an order and no
-numbers, and learned thresholds are its default (what is typed in wins). The order is `failover`'s.
+`ovf` needs the number of active connections of each server by hand; here it is learned. The law has an order and no
+numbers, and learned thresholds are its default (configured ones win). The order is `failover`'s.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`spillover`: the service pool shares the load by `capacity`; the spill pool gets nothing until every server of the
 service pool is full or quiesced, and shares what is over by `capacity` too.
 
-Full is what a threshold says, typed in or learned (the default). The switch there and back is the kernel's where its
-scheduler can do it (`sed`): no moment without a destination, no connection to the spill pool before. Source: the
-scheduler hprio, proposed on lvs-devel and never merged.
+Full means at its threshold, configured or learned (the default). The kernel switches in both directions if its
+scheduler can (`sed`): there is never a moment without a destination, nor an early connection to the spill pool. Source:
+the scheduler hprio, proposed on lvs-devel and never merged.
 """
 
 from __future__ import annotations

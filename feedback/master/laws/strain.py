@@ -1,11 +1,11 @@
 """Strain: limits of a server other than its CPU: memory that runs out, and signs of overload.
 
-Memory is a constraint, not an average: it takes nothing until 15 % of it is left, and nearly everything at 5 %; what
-will be left in five seconds at the present trend counts, if that is less and a third or so is left. What it takes it
-takes at once and gives back slowly: memory is freed seconds after a share has fallen, and a share that followed it back
-at once would swing about the edge for ever. Signs of drowning (time lost waiting for
-memory, swapping in, connections refused by a full accept queue) cut a server's share by 30 % at most once a second, and
-it comes back slowly. While the whole pool is hot they cut nothing: that is not this server's fault.
+Memory is a constraint, not an average: it costs nothing until 15 % of it is left, and nearly everything at 5 %. The
+amount left in five seconds at the present trend counts, if that is less and about a third is left. The share falls at
+once and recovers slowly: memory is freed seconds after a share has fallen, and a share that recovered at once would
+oscillate about the edge for ever. Signs of overload (time lost waiting for memory, swapping in, connections refused by
+a full accept queue) cut a server's share by 30 % at most once a second, and it recovers slowly. While the whole pool is
+hot they cut nothing, since that is not this server's fault.
 
 Knows one server at a time and no weight.
 """
