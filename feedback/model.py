@@ -1,8 +1,8 @@
 """The field's terms as types: services, destinations, the kernel's figures for them, and what we want from it.
 
-Everything is frozen and does no I/O. Configuration types (`Service`, `Destination`) are kept apart from what the kernel
-counts (`Counters`, `DestinationEntry`), so that writing back what was read can never write a counter. Keys are types:
-a destination is known only together with its service.
+Everything is frozen and does no I/O. Configuration types (`Service`, `Destination`) are separate from the kernel's
+counts (`Counters`, `DestinationEntry`), so writing back what was read can never write a counter. Keys are types: a
+destination is known only together with its service.
 
 Source of the semantics: Linux net/netfilter/ipvs/ip_vs_ctl.c and include/uapi/linux/ip_vs.h.
 """

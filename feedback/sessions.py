@@ -1,7 +1,7 @@
 """The latest session values of one real server's applications. Pure.
 
-The latest word of a session wins. A session is forgotten a minute after its last word. Where all take more than
-BYTES_MAX, the one that has said nothing for the longest is forgotten first.
+The latest value of a session wins. A session is forgotten a minute after its last value. If all take more than
+BYTES_MAX, the one silent for longest is forgotten first.
 """
 
 from __future__ import annotations

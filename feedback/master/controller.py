@@ -7,7 +7,7 @@
     controller.next_timer()                     # when to decide again
 
 `now` is any monotonic time in seconds. No clock, no I/O; the same calls give the same decisions. It never applies an
-edit: the shell does, and what came of it is seen in the next snapshot.
+edit: the shell does, and the next snapshot shows the result.
 """
 
 from __future__ import annotations

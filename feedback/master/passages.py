@@ -1,12 +1,12 @@
 """Passages: how the master's own packet reaches one real server as a client's does. Pure.
 
-For each passage there is a virtual service of the kernel's with a firewall mark out of a range that is ours, and that
-one destination. What the master sends to the VIP with that mark, IPVS forwards by the very code that forwards clients'
-packets. A route by the mark could not do it: the routing table of local addresses comes before every rule, and the VIP
-is local. The service has a mark and no address, so no client's packet meets it.
+Each passage has a virtual service in the kernel with a firewall mark from our range, and that one destination. A packet
+from the master to the VIP with that mark is forwarded by the same code as clients' packets. A route by the mark could
+not do it: the routing table of local addresses comes before every rule, and the VIP is local. The service has a mark
+and no address, so no client's packet meets it.
 
-Owns the range. Invariants: nothing is edited that has not the shape of what we make; a mark is handed out only when the
-kernel was seen to have its destination, since a packet with a mark that IPVS does not know is scheduled as a client's.
+Owns the range. Invariants: only services with the shape of ours are edited; a mark is handed out only after the kernel
+was seen to have its destination, since a packet with an unknown mark is scheduled as a client's.
 
 Source: net/netfilter/ipvs/ip_vs_core.c (ip_vs_local_request4) and ip_vs_ctl.c (ip_vs_service_find: marks first).
 """

@@ -1,7 +1,7 @@
 """Pool: one virtual service and its destinations, with a row for each. Every stage reads and writes it.
 
-A row is made once and kept until its destination goes; what was known of it goes with it. Each room writes its own
-fields and reads the others'. The length of a turn, the flow and the pool's utilisation are said once, here.
+A row is made once and kept until its destination is removed, with everything known of it. Each room writes its own
+fields and reads the others'. The length of a turn, the flow and the pool's utilisation are stated once, here.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Each edit carries the whole record, made from desired state or from what was read, never from defaults: the kernel
 replaces a destination as a whole. With ownership `table` services and destinations of the configuration are made, set
-and (destinations only) removed; services that are not ours are never touched. With `weights` nothing but weight and
-thresholds of what is there is changed. Invariant: applying the plan to the table and reconciling again gives no edits.
+and (destinations only) removed; services that are not ours are never touched. With `weights` only weights and
+thresholds of existing destinations are changed. Invariant: applying the plan to the table and reconciling again gives
+no edits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where session values go: those of a server to its stand-in. Pure.
 
-The configuration says who stands in. What a server has said is kept for as long as it would be of use, so that a
-stand-in whose agent comes new, or comes back, is told all of it; also when the server itself is dead. Of a server for
-which nobody stands in nothing is kept.
+The configuration names the stand-ins. A server's values are kept as long as they are useful, even if the server is
+dead, so that a stand-in whose agent starts or returns later gets all of them. Nothing is kept for servers without a
+stand-in.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """State: what a restarted master cannot read from the kernel's table, and the operator's orders.
 
-A weight of 0 has no author in the kernel: without this, an ejection that outlives the master would be taken for the
-operator's word and stay for ever. And what another owner of a service wanted is gone once ours is written.
-Pure: the daemon keeps it in a file. What does not fit is refused with one line, and the master starts without it.
+The kernel does not record who wrote a weight of 0: without this state, an ejection that outlives the master would be
+taken for the operator's and stay for ever. And another owner's weights are gone once ours are written. Pure: the daemon
+keeps it in a file. What does not fit is refused with one line, and the master starts without it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Traits: what a weight means to each of the kernel's schedulers, in one table that everything else reads.
 
-A new scheduler is a line here and an actuator. One that is not in the table is only set to zero or not.
+A new scheduler is a line here and an actuator. A scheduler outside the table only gets zero or not.
 Source: net/netfilter/ipvs/ip_vs_*.c.
 """
 

@@ -1,8 +1,8 @@
 """Shared by every CURVE socket of the daemons: who may connect, draining on the loop, binding with a clear error.
 
-`serve` enforces ZAP's domain, so that a missing Gate refuses everybody instead of admitting them. Plain sockets
-on the loop's readers, not zmq.asyncio: no future per message, which triples the rate. The trap is that ZMQ_FD is
-edge-triggered, and that a send eats edges too: every path that touches a socket must end by reading it dry (`Edges`).
+`serve` enforces ZAP's domain, so that a missing Gate refuses everybody instead of admitting them. Plain sockets on the
+loop's readers, not zmq.asyncio: no future per message, which triples the rate. The trap is that ZMQ_FD is
+edge-triggered, and that a send eats edges too: every path that touches a socket must end by draining it (`Edges`).
 
 Source: RFC 26 (CurveZMQ), RFC 27 (ZAP), zmq_getsockopt(3) under ZMQ_FD.
 """

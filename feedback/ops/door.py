@@ -1,11 +1,11 @@
 """Door: clients cannot exhaust a daemon's descriptors or memory, and it keeps working when none are left.
 
-`quiet` keeps asyncio from filling the log. `Door` is for libzmq. It shuts the connections that sessions.py names, of
-those that have too many or have too much waiting. And libzmq leaves who knocks in the kernel's queue when accept()
-fails and asks again at once, for ever: a whole core. So a few descriptors are kept in reserve. When accept()
-fails, the door shuts: a filter on the listening socket drops new SYNs, which are sent again, and the reserve is given
-up for those in the queue already. It opens when the whole reserve can be had again. Invariant: the reserve is larger
-than the queue (`BACKLOG`).
+`quiet` keeps asyncio from filling the log. `Door` is for libzmq. It closes the connections that sessions.py names, of
+peers with too many or with too much waiting. When accept() fails, libzmq leaves new connections in the kernel's queue
+and retries at once, for ever, which takes a whole core. So a few descriptors are kept in reserve. When accept() fails,
+the door shuts: a filter on the listening socket drops new SYNs, which are sent again, and the reserve is given up for
+those already in the queue. It opens when the whole reserve is available again. Invariant: the reserve is larger than
+the queue (`BACKLOG`).
 
 Source: libzmq src/tcp_listener.cpp in_event(); socket(7) under SO_ATTACH_FILTER; tcp(7) under TCP_INFO; CPython
 asyncio/selector_events.py.

@@ -1,7 +1,7 @@
 """Feed: lines for one lasting reader, with a bounded buffer.
 
-Whoever makes lines never waits: a reader who is too slow is told so and loses the rest, not the daemon its time.
-Invariant: what was put arrives in its order and without a gap, or the feed has ended and says why.
+The writer never waits: a reader that is too slow is told so and loses the rest.
+Invariant: lines arrive in order and without a gap, or the feed has ended and says why.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Files in directories of another user: `/etc/feedback/agents` belongs to the daemons, and root's commands work there.
 
-Whoever owns a directory can put a link, a pipe or another file in the place of a name at any moment. So nothing here
-changes what a name stands for: what was opened is what is looked at, written to and given a mode, and a link is never
-followed. Invariant: no file outside of the directory is read, made or changed.
+The owner of a directory can replace a name by a link, a pipe or another file at any moment. So nothing here acts on
+names: open files are checked, written and given a mode, and a link is never followed. Invariant: no file outside of the
+directory is read, made or changed.
 """
 
 from __future__ import annotations

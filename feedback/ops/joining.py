@@ -1,7 +1,6 @@
 """Joining: the real server's end of a token. Makes a key if there is none, enrolls it, puts key and link in place.
 
-What was there before is only replaced once the master has said yes, so that a token that does not work leaves an agent
-as it was. Knows nothing of what the master does with it.
+Existing files are replaced only after the master has agreed, so a token that does not work leaves an agent unchanged.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Key pairs and enrolments: which public key belongs to which agent, and for which addresses it may report.
 
 Key files have zmq.auth's certificate format: `NAME.key` (public) and `NAME.key_secret` (0600). An enrolment is one TOML
-file per agent in the enrolment directory, written atomically, so that adding and removing one never touches another.
-What is wrong with one enrolment keeps out that agent and no other; a revocation therefore always takes effect.
-Secrets never appear in a repr, a message or a log.
+file per agent in the enrolment directory, written atomically, so that adding and removing one never touches another. A
+faulty enrolment keeps out only its own agent, so a revocation always takes effect. Secrets never appear in a repr, a
+message or a log.
 
 Source: zmq.auth.certs, RFC 26 (CurveZMQ), RFC 32 (Z85).
 """

@@ -3,7 +3,7 @@
 On a terminal the lines are coloured; elsewhere they are logfmt, with the journal's priority in front where the journal
 reads. structlog renders them, except in the agent: importing it costs 15 MB of the 24 that an agent may use, so
 `setup(lean=True)` writes the same logfmt by hand. A test holds that both write the same line. Secrets never come here.
-A line that cannot be written (a file on a full disk, a reader that went) is lost, and never ends a daemon.
+A line that cannot be written (a full disk, a reader that has gone) is lost, and never ends a daemon.
 
 Source: sd-daemon(3) for the priorities, structlog's LogfmtRenderer for the quoting.
 """

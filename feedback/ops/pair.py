@@ -1,8 +1,8 @@
 """The pair's secret: one file, the same on both directors, from which every key between them is derived.
 
-Each director trusts the other with everything, so a key of its own for each would protect nothing; one file is copied
-once and there is nothing else to exchange. The file holds 40 characters of Z85 and a comment. Derivation is BLAKE2b
-with a label for each purpose: what is said with one key says nothing of another.
+Each director trusts the other with everything, so separate keys would protect nothing; one file is copied once, and
+nothing else is exchanged. The file holds 40 characters of Z85 and a comment. Derivation is BLAKE2b with a label for
+each purpose: what is said with one key says nothing of another.
 
 Source: RFC 7693 (BLAKE2, keyed and personalised), RFC 32 (Z85), RFC 26 (CurveZMQ).
 """

@@ -1,7 +1,7 @@
 """The role file: the sync daemon writes there whether this director is active, and why.
 
-A file, not a question to a daemon: it stands while either daemon restarts or hangs, and then the role stays what it
-was, as the data path does. Written atomically by `feedback sync`, read by the master at each turn.
+A file, not a question to a daemon: it stays while either daemon restarts or hangs, and the role stays with it, as does
+the data path. Written atomically by `feedback sync`, read by the master at each turn.
 """
 
 from __future__ import annotations

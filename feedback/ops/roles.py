@@ -1,8 +1,8 @@
 """Roles: the common settings of a group of agents, in one file on the director, /etc/feedback/roles/NAME.toml.
 
-A token carries it to each server of the group (tokens.py), and a join there makes agent.toml of it (joining.py). What
-travels is text that was written here from what was read, and it is read again on the other side as strictly: a line of
-the operator's file, a comment among them, never comes to a server.
+A token carries it to each server of the group (tokens.py), and a join there makes agent.toml of it (joining.py). The
+token carries text newly written here from the parsed file, and the other side parses it as strictly: no line of the
+operator's file, nor a comment, ever reaches a server.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
     python -m feedback.ops.runner      requests in, an empty line and then answers out
 
-What a unit grants survives execve, so that a check could edit IPVS as the master does. So this process gives its
-capabilities away, begins anew, and makes sure that they are gone before it says that it is there.
+A unit's capabilities survive execve, so a check could edit IPVS as the master does. So this process drops its
+capabilities, restarts itself, and verifies that they are gone before it reports ready.
 
 Everything that a program starts ends with it. Some of that may have a session and a parent of its own; so this process
-adopts orphans (a subreaper), each bears the mark of its program in its environment, and whoever has no mark of one that
-runs is killed. Invariants: when a program is over nothing of it runs; when standard input ends, nothing at all.
+adopts orphans (a subreaper), each carries the mark of its program in its environment, and every process without the
+mark of a running program is killed. Invariants: when a program is over none of its processes runs; when standard input
+ends, none at all.
 """
 
 from __future__ import annotations

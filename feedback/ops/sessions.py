@@ -1,12 +1,12 @@
 """Sessions: what clients of one libzmq socket may occupy: connections, and bytes not yet read.
 
 libzmq bounds the bytes of a part and the number of queued messages. It bounds neither connections nor the parts of a
-message, and shows nobody a message that is not finished. But it names the descriptor of each connection and of each
-part, and the kernel counts what a connection has received: what waits is that less what was taken.
+message, and shows no unfinished message. But it names the descriptor of each connection and of each part, and the
+kernel counts what a connection has received: the waiting bytes are that less what was read.
 
-Whoever has said nothing yet is a stranger, with a key or without. Invariant: after each call that names who is to be
-shut, at most `strangers` of these are left, and `KEY_SESSIONS` connections of each key. Pure: the shell (door.py) asks
-the kernel and does the shutting.
+A connection that has said nothing yet is a stranger, with a key or without. Invariant: after each call that names
+connections to close, at most `strangers` of these are left, and `KEY_SESSIONS` connections of each key. Pure: the shell
+(door.py) asks the kernel and does the shutting.
 
 Source: libzmq src/stream_engine_base.cpp (`__fd`) and curve_mechanism_base.cpp encode(); zmq_msg_get(3), ZMQ_SRCFD.
 """

@@ -2,8 +2,8 @@
 
 Owns the notify protocol and nothing of what it reports. Written by hand because the libraries are either unmaintained
 or need libsystemd to build. Outside systemd every call is a quiet no-op. Inside it a failed send is an error while the
-unit starts, since one that never becomes ready is worse than one that says why; later it is not worth the daemon. The
-socket stays open: a daemon without descriptors is fed and lives.
+unit starts, since a unit that never becomes ready is worse than one that says why; later it does not justify ending the
+daemon. The socket stays open, so the watchdog is fed even without descriptors.
 
 Source: sd_notify(3), sd_watchdog_enabled(3), systemd.exec(5) under CREDENTIALS.
 """

@@ -1,9 +1,9 @@
 """Tokens: how a real server is enrolled without copying keys by hand.
 
 A token is a text for the real server's administrator: the secret of a one-time CURVE key, and the master's public key,
-so that whoever joins knows whom it talks to. The director keeps `NAME.token` beside the enrolments, with the one-time
-key's public half only, the name, the RIPs and an end. With that key nothing can be said but `wire.Join`; whoever says
-it first has NAME's place, and the file is gone before the enrolment is written: a token works once, or not at all.
+so that the joining side can verify the master. The director keeps `NAME.token` beside the enrolments, with the one-time
+key's public half only, the name, the RIPs and an end. With that key only `wire.Join` can be sent; the first to send it
+gets NAME's place, and the file is removed before the enrolment is written: a token works once, or not at all.
 
 Invariant: what a token enrolls is the name and the RIPs that the director wrote down, whatever the joining side says.
 """

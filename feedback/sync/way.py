@@ -1,7 +1,7 @@
 """The link over which the active director is followed: a live one, and no other while it is live. Pure.
 
-Leaving a link begins the session anew, with everything. So a stall of our own must not look like a silent link: after
-one, the heartbeats of the other link may be read before those that wait on the one in use.
+Leaving a link restarts the session with a full copy. So a stall of our own must not look like a silent link: after one,
+the heartbeats of the other link may be read before those that wait on the one in use.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ behind are held below the preferred one, since the operator asked for the order.
 head of the list would take all.
 
 Falling weights are written at once. Rising ones are written if they rise by more than the dead band, and every 5 s at
-most; but at once if a server is nearly full, or the next one would get what this one can take. Source: ip_vs_ovf.c. It
-admits active <= weight, i.e. weight + 1 connections.
+most; but at once if a server is nearly full, or the next one would get what this one can take.
+Source: ip_vs_ovf.c. It admits active <= weight, i.e. weight + 1 connections.
 """
 
 from __future__ import annotations

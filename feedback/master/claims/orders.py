@@ -1,9 +1,9 @@
 """Orders: an operator's drains, overrides and pauses. Pure data and its meaning.
 
-Owns which orders stand, and the last word that they have on a setting. Times are of the wall clock, in seconds since
-1970: an order outlives restarts and takeovers, and no monotonic clock does. Knows no law and no kernel. Invariants: a
-destination has at most one order, the newest; an owner's zero is raised by no order but a forced one; a pause writes
-nothing except what a drain or an override says.
+Owns the orders in force, and their last word on a setting. Times are wall-clock seconds since 1970, because an order
+survives restarts and takeovers, and a monotonic clock does not. Knows no law and no kernel. Invariants: a destination
+has at most one order, the newest; only a forced order raises an owner's zero; during a pause only drains and overrides
+write.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Owner: what another owner does to its service, and when we stay away from it.
 
-Owns the words for a foreign edit, the signature of our own zeros and the count of disputes. Knows no law, no kernel.
+Owns the terms for a foreign edit, the signature of our own zeros and the count of disputes. Knows no law, no kernel.
 
-**Zeros.** A weight of 0 has no author in the kernel, and keepalived with inhibit_on_failure writes one just when we
-have ejected the same server: taken for ours, it would be raised on a dead server, and keepalived never writes it again.
-Every program writes the whole record, so our zero carries a threshold that nobody else writes (at weight 0 it means
-nothing), and any other zero is theirs, also after a restart. ldirectord alone writes nothing where it finds a 0.
+**Zeros.** The kernel does not record who wrote a weight of 0, and keepalived with inhibit_on_failure writes one just
+when we have ejected the same server. Taken for ours, it would be raised on a dead server, and keepalived never writes
+it again. Every program writes the whole record, so our zero carries a threshold that nobody else writes (at weight 0 it
+means nothing), and any other zero is theirs, also after a restart. Only ldirectord writes nothing if it finds a 0.
 
-**Disputes.** Who writes a weight over ours gets ours back at once: one write after one of theirs, as keepalived's and
-ldirectord's reloads need. Who does it again is no operator but a program, and would go on for ever: then its weights
-stand, those of the whole service (two owners' weights have no common scale), for longer each time. A failing check is
-no dispute: neither 0 nor a removal, nor what comes after them, is counted.
+**Disputes.** A weight written over ours is overwritten at once, one write for each of theirs, as keepalived's and
+ldirectord's reloads need. A second rewrite comes from a program, not an operator, and would go on for ever. Then its
+weights stand for the whole service (two owners' weights have no common scale), for longer each time. A failing check is
+no dispute: zeros, removals and what follows them are not counted.
 
 Source: what keepalived 2.2.7 and ldirectord 4.12 were measured to do, docs/adopt.md.
 """

@@ -1,7 +1,7 @@
 """Watch: results of checks and agent-check agents for the destinations of one service, and of its exporters. Pure.
 
-Owns what their word means: which destination must get nothing, and how far an agent's word can be trusted. A healthy
-agent and a healthy service are two things: either can keep a server out, neither can bring it in.
+Owns the meaning of their results: which destination must get nothing, and how far an agent's word can be trusted. A
+healthy agent and a healthy service are two things: either can keep a server out, neither can bring it in.
 """
 
 from __future__ import annotations

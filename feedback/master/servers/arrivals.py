@@ -1,8 +1,8 @@
 """Arrivals: a service's new connections per second, as fresh as the agents' counts and as reliable as the director's.
 
-The kernel's counters are the director's own, and move every 2 s. The agents count all the time, but what they say is
-their word. So an agent's rate counts as far as the kernel's bears it out: within half and twice what the kernel counted
-there last, times what most agents have seen the traffic change since then. Pure.
+The kernel's counters are the director's own, and change every 2 s. Agents count continuously, but their reports are
+unverified. So an agent's rate counts as far as the kernel confirms it: between half and twice the kernel's last count
+there, times the change of traffic that most agents have seen since. Pure.
 """
 
 from __future__ import annotations

@@ -4,14 +4,14 @@ Capacity is completions per second at full utilisation, estimated as (completion
 window. Completions come with the agent's report (same clock) or, where it has no counters for them (UDP, older agents),
 from the director's (spans.py).
 
-Where clients keep connections (a pool whose mean residence is over 0.3 s), those that end were worked for long before:
-then the count lies half way to those that came. Where they last (over 3 s), a new one says little of the load that it
-brings: then capacity is open connections over utilisation, which needs no history either.
+If clients keep connections (a pool with a mean residence over 0.3 s), the work for those that end was done long before:
+then the count is the mean of those opened and ended. If they last (over 3 s), a new one says little about its load:
+then capacity is open connections over utilisation, which needs no history either.
 
-The estimate is kept as the logarithm of that per core, with its variance. A server that has never been busy is taken
-for an average one of its size (prior.py). `available` is kept apart, because a neighbour arrives in an instant:
-capacity = cores * exp(level) * available. Utilisation is that of the dominant resource: CPU, or what the application
-says of itself.
+The estimate is kept as the logarithm of that per core, with its variance. A server that has never been busy is assumed
+to be average for its size (prior.py). `available` is kept apart, because a neighbour arrives in an instant: capacity =
+cores * exp(level) * available. Utilisation is that of the dominant resource: CPU, or what the application says of
+itself.
 
 Knows no law and no weight.
 """

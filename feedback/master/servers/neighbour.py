@@ -1,12 +1,12 @@
 """Neighbour: the part of a server that others use, inferred where no cgroup is known. Pure.
 
-What a connection costs is known from before. So what is busy beyond that, of a sudden, is not ours: a backup job, a
-scan, the neighbour for a second. Taken for a slower server it would be learned too late and too low, since only what is
-*left* is missing, and forgotten too late when it goes. A CUSUM tells one from noise: a large one at the first window, a
-small one by and by; while there is none, everything is as if this were not here.
+The cost of a connection is known from before. So sudden CPU use beyond that is not ours: a backup job, a scan, a burst
+next door. Treated as a slower server it would be learned too late and too weakly, since only the *remaining* part
+counts, and forgotten too late when it ends. A CUSUM separates neighbours from noise: a large one at the first window, a
+small one after some. Without a neighbour this has no effect.
 
-What lasts is no neighbour but the server's own pace, for all that can be seen from here: who asks fades it into the
-level (`FADE_SECONDS`), where equal use of the hosts is the safe reading.
+A lasting difference is treated as the server's own speed, since nothing here can tell them apart: the caller fades it
+into the level (`FADE_SECONDS`), which equalises the use of the hosts and is the safe reading.
 """
 
 from __future__ import annotations

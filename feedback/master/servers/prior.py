@@ -1,11 +1,12 @@
 """Prior: what the servers of one pool reveal about each other, and how connections are counted there.
 
-What one server teaches about the cost of a connection serves all: a server that has never been busy is taken for an
-average one of its size. So a pool of unequal machines is nearly right after the first reports, before there is any
-traffic. How long connections last, by the director's own counts, decides what a capacity counts (capacity.py).
+One server's cost of a connection informs all: a server that has never been busy is assumed to be average for its size.
+So a pool of unequal machines is nearly right after the first reports, before there is any traffic. How long connections
+last, by the director's own counts, decides what a capacity counts (capacity.py).
 
-A level is an agent's word, so each counts at most a factor of two from the median: one agent moves the mean by no more
-than that over their number. Invariant: the levels are of those that have been sampled, less their known differences.
+A level rests on an agent's report, so each is limited to a factor of two from the median: one agent moves the mean by
+no more than that over their number. Invariant: the levels are of those that have been sampled, less their known
+differences.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Residence: how long connections stay on a server, by the director's own counts, and what that shows of its load.
 Pure.
 
-For servers of which nobody tells anything. By Little's law connections stay, on the mean, the open ones over those that
-come and go in a second. Where they stay longer than they should, the rest of the time they wait: then what the server
-completes is what it can, and a weight fits that stands for as many open connections as it would have without that wait.
-What they should stay is what they stayed there at best (forgotten slowly), or on most servers.
+For servers without any report. By Little's law the mean duration of connections is the open ones over those that come
+and go in a second. If they stay longer than they should, the excess is waiting: then the server's completions are its
+capacity, and the right weight stands for as many open connections as it would have without that wait. The expected
+duration is the best seen there (forgotten slowly), or that of most servers.
 
-Where clients keep connections for long, what load adds is lost in chance. There the time counts that a server takes to
-answer its health check, and for less, since one answer in two seconds tells little. A residence that fewer open
-connections do not shorten tells nothing either: it is the server's own pace, and its measure from then on.
+If clients keep connections for long, the effect of load is lost in noise. There the response time of the health check
+counts, with less weight, since one answer in two seconds says little. A residence that fewer open connections do not
+shorten says nothing either: it is the server's own pace, and the expected duration from then on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Spans: the director's counts of one destination, over spans in which the CPU use is known as well. Pure.
 
 For servers whose agents count no connections (UDP, older agents). The kernel refreshes its counters every 2 s, at
-moments that we only see pass; agents report at moments of their own. A rate and a utilisation must be of the same span:
+moments that we only observe; agents report at their own moments. A rate and a utilisation must be of the same span:
 misaligned ones cost a factor of four in the tail. So a span goes from one refresh to the next, and waits until the
 reports cover both; the CPU counter is interpolated to them.
 """

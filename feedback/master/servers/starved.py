@@ -1,13 +1,13 @@
 """Starved: the part of a server that its host withholds, estimated from how long work waits for a CPU. Pure.
 
-A host may take processors away and let no counter show it: a container's parent with a small weight, a hypervisor that
-tells no steal. Then half of the CPU in use is all there is. But somebody waits: PSI's `some` for CPU is the part of the
-time in which more wanted to run than could. On k processors, of which the part p is used and all that come are served
-alike, that is about p ** sqrt(2 (k + 1)) (Sakasegawa 1977; exact for one processor). Turned round it says which part of
-what there is was used; where that is far more than the counters say, the rest is not there.
+A host may withhold processors without any counter showing it: a container's parent with a small weight, a hypervisor
+that reports no steal. Then half of the CPU in use may be all there is. But tasks wait: PSI's `some` for CPU is the part
+of the time in which more tasks wanted to run than could. On k processors, with the part p in use and all arrivals
+served alike, that is about p ** sqrt(2 (k + 1)) (Sakasegawa 1977; exact for one processor). Inverted, it gives the used
+part of the real capacity; if that is far more than the counters say, the rest is missing.
 
 A window is too short to tell: both are blended over a second. A pool's schedulers spread connections more evenly than
-chance does, so that less waits than this says and the error is on the side of believing the counters.
+chance does, so less waits than the formula says, and the error favours the counters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Window: activity of one real server between two reports, as differences of their cumulative counters. Pure.
 
-Everything an agent says is its own word; here it is held to what a machine can do. What a machine cannot do makes no
-window: it is refused with a reason and moves nothing.
+An agent's report is unverified; here it is checked against what a machine can do. Impossible figures make no window:
+they are refused with a reason and change nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Which frames count: the rules by which a report of an enrolled agent is admitted. Pure: no socket, no clock.
 
-A frame is known by the public key that its connection was authenticated with. The key says who may speak; the report
-must then say the same name and no RIP but those enrolled for it, and its sequence must grow within its boot.
+A frame is identified by the public key that authenticated its connection. The key says who may report; the report must
+then have the same name and only RIPs enrolled for it, and its sequence must grow within its boot.
 
-Invariant: what is refused changes nothing but the sender's allowance. A boot that another one replaced stays replaced
-while that one speaks: an old report played again, or a second agent with the same key, cannot take turns.
+Invariant: a refused frame changes only the sender's allowance. A boot that another one replaced stays replaced while
+that one speaks: an old report played again, or a second agent with the same key, cannot take turns.
 """
 
 from __future__ import annotations

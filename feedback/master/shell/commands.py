@@ -1,8 +1,8 @@
 """Commands: an operator's request -> orders, or the reason for refusal. Pure: a request, the last decision, a time of
 day.
 
-Owns what is asked of a request and what is refused without `force`: the last server of a service is not taken out, an
-owner's zero is not raised. A request about several destinations is done as a whole or not at all.
+Owns the requirements for a request and what is refused without `force`: the last server of a service is not taken out,
+an owner's zero is not raised. A request about several destinations is done as a whole or not at all.
 """
 
 from __future__ import annotations

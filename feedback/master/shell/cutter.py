@@ -1,8 +1,8 @@
 """The shell of the cuts: reads the kernel's table, sends segments and hears the answers. It decides nothing.
 
 A thread of its own, so that neither a long table nor many clients make the master's turns late: each of its stretches
-of work is a system call, which lets the others go on. Sockets that send are opened once; those that hear only while
-something is cut, since they have a copy of all TCP that this host gets to the services' ports.
+of work is a system call, which lets the others go on. Sending sockets are opened once; listening ones only while
+something is cut, since they get a copy of all TCP to the services' ports.
 
 Raw sockets need CAP_NET_RAW. They are of the master's network namespace.
 """

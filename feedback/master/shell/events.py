@@ -1,7 +1,7 @@
 """Events: numbered, the newest kept; and the changes from one decision to the next. Pure.
 
-Owns the numbers and the words of the kinds, which people's hooks rely on. Invariant: numbers grow by one; who asks
-since a number gets every later event, or is told how many are gone.
+Owns the numbers and the names of the kinds, which users' hooks rely on. Invariant: numbers grow by one; a reader that
+asks since a number gets every later event, or is told how many are gone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The kinds of checks: the request to a server, and which answer is good. A shell: it decides nothing about servers.
 
-TCP and TLS: a connection, and, where wanted, words there and back. UDP: a datagram. DNS: one question (nameserver.py).
-HTTP and HTTPS: one GET, by h11. The caller sets the deadline. What a server says is hostile: so many bytes are taken
-and no more, and nothing is believed but what was asked for.
+TCP and TLS: a connection, with an exchange of text if wanted. UDP: a datagram. DNS: one question (nameserver.py). HTTP
+and HTTPS: one GET, by h11. The caller sets the deadline. A server's answer is hostile: a bounded number of bytes is
+read, and only the answer to the question counts.
 
 Every function raises OSError and ssl.SSLError as they come, Blocked where it could not ask, and Nonsense where the
 answer is not of the protocol.

@@ -4,9 +4,9 @@ Owns the sockets; admission.py has the rules, and what a report means is not kno
 only, with libzmq's ZAP domain enforced: a missing handler then refuses instead of admitting everybody. A frame's
 User-Id is the peer's *public key*, looked up in the enrolments at every frame: a revoked or exchanged key falls silent
 at once, though libzmq knows no way to cut its connection. A refusal is counted, told to the peer at most once a second,
-and logged at a bounded rate; it has no other effect. The key of a token that waits (ops/tokens.py) may say one thing:
-which key to enroll; that and a reload are the only ways in. Nobody has more connections, or more bytes that wait,
-than ops/sessions.py says; where no descriptors are left, who comes new waits (ops/door.py).
+and logged at a bounded rate; it has no other effect. The key of an unused token (ops/tokens.py) may say one thing:
+which key to enroll. That and a reload are the only ways in. ops/sessions.py bounds connections and waiting bytes; if no
+descriptors are left, new connections wait (ops/door.py).
 
 Source: RFC 26 (CurveZMQ), RFC 27 (ZAP).
 """

@@ -1,8 +1,8 @@
 """The shell of the checks: asks real servers, and hands the outcomes to the controller. It decides nothing.
 
-What is said to a server and what answer is good is in kinds.py; exec is a program's exit status, run elsewhere and
-without capabilities (programs.py), all of it killed at the deadline; agent-check is one line, an exporter a page
-(scrapes.py). Every probe has a deadline and an end; so many go at once and no more, the rest waits its turn.
+kinds.py has the requests and decides which answer is good; exec is a program's exit status, run elsewhere and without
+capabilities (programs.py), all of it killed at the deadline; agent-check is one line, an exporter a page (scrapes.py).
+Every probe has a deadline and an end; a bounded number run at once, and the rest wait their turn.
 """
 
 from __future__ import annotations

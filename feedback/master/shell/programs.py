@@ -1,6 +1,6 @@
 """Programs of checks, as the master sees them: one process (ops/runner.py) runs them all, without its capability.
 
-It is started for the first check and again where it is gone; a check that went with it tells nothing of its server.
+It is started for the first check, and again if it has ended; a check that ended with it says nothing about its server.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The shell of the exporters: one kept connection to each, one page at a time. It decides nothing.
 
-What a server says is hostile: so many bytes are taken and no more, at the deadline the connection is dropped, and no
+A server's page is hostile: a bounded number of bytes is read, the connection is dropped at the deadline, and no
 redirection is followed. What the page means is in feedback/master/sources. There is no limit on how many go at once,
-since each exporter is asked one thing at a time: a server that hangs holds its own place and nobody else's.
+since each exporter is asked one thing at a time: a server that hangs blocks only its own place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The state on the disk: written whole or not at all. A full disk delays nothing.
 
-state.py says what is in it. A new file takes the place of the old one in one step. What must not be lost (orders, our
-zeros) is written when it changes; what was learned, every few seconds. Where it cannot be written, that is tried again
-once a second, and at each order. Invariant: the file at `path` is one that was written to its end.
+state.py says what is in it. A new file takes the place of the old one in one step. Orders and our zeros must not be
+lost and are written when they change; learned values every few seconds. A failed write is tried again once a second,
+and at each order. Invariant: the file at `path` is one that was written to its end.
 """
 
 from __future__ import annotations

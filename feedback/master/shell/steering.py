@@ -1,8 +1,8 @@
 """The master's part in marks, rules and routes: in either role, until it is told to remove them.
 
-Turns a Keeper in a thread every TURN_SECONDS and says what it did. Costs nothing where no service has a `match` and
-nothing was left by an earlier configuration: then no library is loaded and no program run. At the daemon's end what is
-made stays, as the weights do.
+Runs a Keeper in a thread every TURN_SECONDS and reports what it did. It costs nothing if no service has a `match` and
+an earlier configuration left nothing: then no library is loaded and no program run. When the daemon stops, everything
+stays, as the weights do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Weight: a server's own weight in the answer to a health check. Pure.
 
 A header (`X-Load-Balancing-Endpoint-Weight`: 0..1000 of Google's passthrough load balancer, and of kube-proxy, Cilium
-and Antrea the number of local endpoints) or a member of a JSON body. What is no weight is said as a warning: a server
-whose answer is good is not out of service for it.
+and Antrea the number of local endpoints) or a member of a JSON body. An invalid weight is a warning: a server with a
+good answer stays in service.
 """
 
 from __future__ import annotations

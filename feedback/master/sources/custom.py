@@ -1,7 +1,7 @@
 """Any page that shows how full its server is: a gauge and its limit, or two cumulative counters.
 
 What is full is the service's own resource (slots of a model, children of php-fpm, sessions), which no neighbour uses.
-So it goes the way of what an application says of itself; connections are counted by the director.
+So it is treated like an application's own report; the director counts the connections.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The shell of the addresses: adds, removes and announces them, asks who has them, and hears others.
 
-Owns all sockets of that: one rtnetlink socket, and for each service interface a packet socket for ARP and one for IPv6,
-all opened beforehand in the namespace and held open, because a takeover has no time to open anything. Decides nothing:
-addresses.py and election.py do. Invariant: what could not be done is returned with its reason, address by address, and
+Owns all the sockets for this: one rtnetlink socket, and for each service interface a packet socket for ARP and one for
+IPv6, all opened beforehand in the namespace and held open, because a takeover has no time to open anything. Decides
+nothing: addresses.py and election.py do. Invariant: failures are returned with their reasons, address by address, and
 the rest is done all the same.
 
 What wakes us: the packet sockets belong to one protocol each, so a frame of the service's traffic over IPv4 never meets

@@ -1,9 +1,9 @@
 """Ranges that move with the active role: routes for a routing daemon to announce, added and removed by a thread.
 
-A thread, because nothing here may hold up a heartbeat, and a routing protocol takes its time anyway. A route is a
-blackhole with a protocol number of ours, in a table that only the routing daemon reads: it drops nothing. What is ours
-and not wanted is removed, in either role; while the role is not known nothing is done, so that a restart withdraws
-nothing. A file under /run says that there may be any of ours. Shell, by feedback.steer.routing.
+It runs in a thread, because nothing here may delay a heartbeat, and a routing protocol is slow anyway. A route is a
+blackhole with a protocol number of ours, in a table that only the routing daemon reads: it drops nothing. Our unwanted
+routes are removed, in either role. While the role is unknown nothing is done, so a restart withdraws nothing. A file
+under /run says that some of ours may exist. Shell, by feedback.steer.routing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tenure: the effects of being active on this host: the addresses, their announcement, and the role file for the
 master.
 
-Performs what was decided and decides nothing. Everything is absolute: taking over twice, or finding the addresses
-there already, changes nothing. Invariant: addresses that we did not add are never removed.
+Performs decisions and makes none. Everything is absolute: taking over twice, or finding the addresses there already,
+changes nothing. Invariant: addresses that we did not add are never removed.
 """
 
 from __future__ import annotations

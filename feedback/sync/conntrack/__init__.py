@@ -1,7 +1,7 @@
 """The kernel's connection tracking through a takeover: a stateful firewall beside IPVS.
 
 Where net.ipv4.vs.conntrack is 1, masqueraded connections have entries in the tracking table, and a firewall lets them
-through by these. The sync protocol carries none of it. So a director that takes over writes the entries itself, from
-the records that it has (`entries`, `table`, `writer`). What has to do with an application's helper (the
-sequence offsets of FTP) is in no record at all: the active director reads it and it travels (`adjustments`, `reader`).
+through by these. The sync protocol does not carry them. So a director that takes over writes the entries itself, from
+its records (`entries`, `table`, `tracking`). An application helper's data (FTP's sequence offsets) is in no record: the
+active director reads and replicates it (`adjustments`, `reader`).
 """

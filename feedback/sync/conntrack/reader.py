@@ -1,8 +1,7 @@
 """Helpers of this director's connections and their changes in sequence numbers, read from the kernel.
 
 Shell of adjustments.py, over pyroute2: few entries have a helper or an adjustment, and the kernel gives those alone.
-Everything is done in one thread of its own, which owns the socket; a fault there is a fault of this reading and of
-nothing else.
+Everything runs in one separate thread, which owns the socket; a fault there affects only this reading.
 Source: net/netfilter/nf_conntrack_netlink.c (ctnetlink_alloc_filter, ctnetlink_dump_ct_seq_adj).
 """
 

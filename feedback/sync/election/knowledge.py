@@ -1,7 +1,7 @@
 """What one director knows of itself and its peer, and conclusions from that, without any action.
 
-Owns every value of the election that changes, and the questions about them: who is alive, who comes first, what speaks
-against a takeover or a handover, what a takeover loses. Decides nothing: course.py does.
+Owns every changing value of the election, and the questions about them: who is alive, who comes first, what prevents a
+takeover or a handover, what a takeover loses. Decides nothing: course.py does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The heartbeat's sockets: one UDP socket for each link between the directors, on the loop's readers.
 
 Owns descriptors, bytes and per-link counts; heartbeat.py says what the bytes mean. A link that cannot send (its
-interface is down) is counted, never an error: that is what the other links are for.
+interface is down) is counted and is no error, since there are other links.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Meaning: the event that a heartbeat, or an answer for one of our addresses, stands for.
 
-Owns how the other director's claim is weighed against ours. A heartbeat that comes here has proved that it is fresh
-(heartbeat.py); what follows is course.py's.
+Owns how the other director's claim is weighed against ours. A heartbeat that comes here has proved its freshness
+(heartbeat.py); course.py decides what follows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The states of a director, what may happen in each, and what follows: one literal table.
 
-Owns the table and the words of the election: states, events, decisions. Knows no time and no peer; what an event means
+Owns the table and the terms of the election: states, events, decisions. Knows no time and no peer; what an event means
 is decided in election.py, which raises events and performs rows. A pair (state, event) has a row, or stands in IGNORED
 because it says nothing new there, or is a defect and raises with the director's name, its state and the event (h11's
 manner: https://github.com/python-hyper/h11/blob/master/h11/_state.py).
@@ -16,7 +16,7 @@ manner: https://github.com/python-hyper/h11/blob/master/h11/_state.py).
     DOUBTING      has the addresses, but stalled or lost everything: says nothing until it knows that nobody took over
 
 Every way into ACTIVE carries a TakeOver or a Resume, and every way from the addresses to STANDBY or WATCHING a
-StepDown. A decision names what is to be, never what is to change, so that performing one twice is harmless.
+StepDown. A decision names the wanted state, never a change, so performing one twice is harmless.
 """
 
 from __future__ import annotations

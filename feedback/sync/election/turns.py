@@ -1,6 +1,6 @@
 """Turns: what the passing of time triggers in each state, and decisions repeated because they had no effect.
 
-Owns when a look is over, when silence counts, when a handover has taken too long. What follows is course.py's.
+Owns when a look is over, when silence counts, when a handover has taken too long. course.py decides what follows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Carrier: replication with two ends, of which the role uses one.
 
 `lead` and `follow` say which end this director is: outbound.py serves a standby, inbound.py follows the active one. At
-a change of roles the old end lingers for a moment: what the old active one's kernel still had to say of the newest
-connections is carried over and taken, though the roles are exchanged already. Knows no election.
+a change of roles the old end lingers for a moment: the old active kernel's last records of the newest connections are
+still carried over and taken. Knows no election.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Inbound: the standby's end. It applies the active director's services, state and connections here.
 
 Shell of replica.Replica (the session's rules) and mirror.Copy (the services). Begins a session, takes its messages in
-their order, injects records as fast as the kernel's thread takes them, acknowledges, and begins anew when the session
-broke. Knows no role and no election: whoever calls `follow` is the standby.
+their order, injects records as fast as the kernel's thread takes them, acknowledges, and starts again after a broken
+session. Knows no role and no election: whoever calls `follow` is the standby.
 """
 
 from __future__ import annotations

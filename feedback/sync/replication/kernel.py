@@ -1,9 +1,9 @@
 """Access to the kernel's two sync threads: the master's output is captured, the peer's is injected.
 
 Shell. Owns the sockets and the ledger of connections; knows nothing of sessions (replica.py) or of the peer. Threads
-and sysctls are in threads.py, the push is in push.py. Nothing is lost in silence: the master is tapped
-where it sends, and the tap counts what it loses; what is injected is heard again by ourselves, beside the kernel's
-backup, whose queue and drops are read before each burst.
+and sysctls are in threads.py, the push is in push.py. No loss goes unnoticed: the master is tapped where it sends, and
+the tap counts its losses; injected records are received by ourselves too, beside the kernel's backup, whose queue and
+drops are read before each burst.
 
 Invariant: a plain `close` leaves threads, sysctls and connections as they are (what is in the kernel survives our
 restart); `uninstall` puts everything back as it was before the first `open`.

@@ -2,9 +2,9 @@
 
 Why: reading the kernel's connection table costs the square of its length (0.9 s for 48,000 connections, 11 s for
 100,000: each read gives a page and walks the table from its beginning), and it shows neither flags nor marks nor the
-data of persistence engines. But everything that the master thread says of a connection passes our hands, and so does
-everything that we inject as a standby. So the table is read once, when the daemon starts, for what was there before;
-from then on the ledger is the table, and a standby that joins late gets it at once.
+data of persistence engines. But we see everything that the master thread sends about a connection, and everything that
+we inject as a standby. So the table is read once, when the daemon starts, for what was there before; from then on the
+ledger is the table, and a standby that joins late gets it at once.
 
 Invariant: as long as nothing of the stream was lost since `absorb`, every connection that the kernel has synced and
 not let expire is here, by its last record, but for those above the limit, which `lacking` counts. Its timer may run

@@ -2,8 +2,8 @@
 
 Owns the messages and their bounds; knows neither the transport (which orders and encrypts) nor what follows from a
 message. Invariant: `decode` gives a message whose every field is of its type and range, or raises `MessageError`; a
-peer of another version is told from noise, because every version begins a message as this one does: an array whose
-first element is the kind, and the second element of `hello` and `welcome` is the version.
+peer of another version differs from noise, because every version begins a message like this one: an array whose first
+element is the kind, and the second element of `hello` and `welcome` is the version.
 
 Decoding and conversion are one pass (msgspec's typed decoder): it is `msgspec.convert` without the detour over
 untyped values, which would cost more than everything else on the way of a datagram.

@@ -1,7 +1,7 @@
 """The kernels' own replication by multicast, as an option: both threads on both directors, on a shared interface.
 
 Neither encrypted nor authenticated: whoever can send to the group there can create connections on both directors. It
-carries no table to a standby that joins late, and nothing tells whether it lost anything. Ours (replication.py) does.
+carries no table to a standby that joins late, and nothing shows its losses. Our relay does both.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How many datagrams the kernel's backup thread can take now. Pure.
 
-The thread reads an ordinary UDP socket: what finds its receive buffer full is dropped, and the sender is not told. So
-before each burst we look at /proc/net/udp, where the kernel's own sockets are listed too, and keep the queue under a
-part of the buffer. Invariant: the bytes allowed never exceed the limit less what is queued, so that as long as nobody
-else sends to the socket nothing is dropped; and if something was, `observe` says how many.
+The thread reads an ordinary UDP socket: datagrams that find its receive buffer full are dropped, and the sender is not
+told. So before each burst we look at /proc/net/udp, where the kernel's own sockets are listed too, and keep the queue
+under a part of the buffer. Invariant: the bytes allowed never exceed the limit less what is queued, so that as long as
+nobody else sends to the socket nothing is dropped; and if something was, `observe` says how many.
 
 Knows no socket. Source: net/ipv4/udp.c (rx_queue and drops), net/core/sock.c (a datagram is charged with its truesize,
 not its length).

@@ -1,8 +1,8 @@
 """The push: makes the kernel's master send what it holds back. Pure.
 
 The master keeps a buffer that is not full for two to three seconds; a connection younger than that would die with its
-director. The kernel has no word for "send now", but it sends a full buffer, and the buffer is as small as we want. So
-we let it be small (MASTER_BYTES) and fill it with records of connections of our own, PUSH_RECORDS of them, often.
+director. The kernel has no command to send now, but it sends a full buffer, and we choose the buffer's size. So we make
+it small (MASTER_BYTES) and fill it often with PUSH_RECORDS records of connections of our own.
 
 A connection of ours is one that no service has: a record injected into our own backup, for the very packets that carry
 such records to it. Each of these packets is therefore first a packet of a connection (the master writes a record), then

@@ -2,8 +2,8 @@
 
 Owns the sockets and nothing of what the messages mean (messages.py, replica.py). Each director listens on all links;
 the standby connects to the active one over the link that `follow` names. Only the peer's key gets in. A message that
-cannot be queued is refused to the caller (False), never dropped in silence; one that is too large cuts its sender off.
-A link that is cut says nothing here: the session's own silence tells (replica.py), and `follow` begins afresh.
+cannot be queued is refused to the caller (False), never silently dropped; one that is too large cuts its sender off. A
+cut link is not noticed here: the session's own silence shows it (replica.py), and `follow` starts again.
 """
 
 from __future__ import annotations

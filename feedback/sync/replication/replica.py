@@ -1,6 +1,6 @@
 """Both ends of a replication session: what the standby still lacks, and what the active one may send. Pure.
 
-A session is the standby's word "send me everything" and what follows: services, the whole connection table (bulk) and
+A session is the standby's request "send me everything" and the answer: services, the whole connection table (bulk) and
 from the first moment on the live stream. `Sender` is the active one's end of one session, `Replica` the standby's end
 of all its sessions. Neither knows a socket or the kernel: the shell says what was injected and what the kernel lost.
 

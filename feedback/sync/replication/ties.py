@@ -1,14 +1,14 @@
 """Ties: keep entries of the kernel's table as long as others that depend on them live. Pure.
 
 In one kernel a template of persistence, or the control connection of an FTP transfer, does not expire while a
-connection that it controls lives. The sync protocol does not carry who controls whom. So after a takeover a template
+connection that it controls lives. The sync protocol does not carry this relation. So after a takeover a template
 expires in the middle of a call, and a control connection in the middle of a transfer that takes longer than its own
 timeout. Here the holders that are about to expire are found, and those that still hold something; their records are
 then given to the kernels anew, which restarts the timers.
 
-The whole ledger is gone round part by part, and whatever is found in one round is acted upon after the next. A holder
-holds what comes from the same client, for the same address, to the same server: that is a little more than in the
-kernel, so that one may live longer than there, and never shorter.
+The whole ledger is checked part by part, and findings of one round are acted upon after the next. A holder holds what
+comes from the same client, for the same address, to the same server: that is a little more than in the kernel, so that
+one may live longer than there, and never shorter.
 Source: net/netfilter/ipvs/ip_vs_conn.c (ip_vs_conn_expire), ip_vs_ftp.c, ip_vs_core.c (ip_vs_sched_persist).
 """
 
