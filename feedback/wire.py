@@ -1,9 +1,9 @@
 """Reports and replies as MessagePack, and the protocol's version.
 
-What an agent sends is raw and cumulative: the master takes differences, so that a lost report costs resolution and
-nothing else. Seconds are of the agent's own CLOCK_MONOTONIC; the master maps them to its own clock. Everything that
-arrives is untrusted: limited in size before it is unpacked, converted into types, checked for range, or refused with
-the path of what is wrong.
+An agent's figures are raw and cumulative: the master takes differences, so a lost report costs only resolution. Seconds
+are of the agent's own CLOCK_MONOTONIC; the master maps them to its own clock. Everything that arrives is untrusted:
+limited in size before it is unpacked, converted into types, checked for range, or refused with the path of what is
+wrong.
 """
 
 from __future__ import annotations

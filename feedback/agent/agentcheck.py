@@ -1,12 +1,12 @@
 r"""The agent's answer to HAProxy's agent-check: `up ready 73%\n`. Pure: samples in, lines out.
 
-The percentage is what this server has to give, of what it is: where the service's own cgroup is known, what the
-neighbours leave it (so the answer does not chase the load that it attracts); else what is idle. Memory takes it down as
-it runs short, and an application's own utilisation bounds it. It is an average over some seconds: a sample of one makes
-weights jump.
+The percentage is what this server has left: with a known cgroup of the service, what the neighbours leave it (so the
+answer does not depend on the load that it attracts); else the idle part. It falls as memory runs short, and an
+application's own utilisation bounds it. It is an average over some seconds, since a single sample makes weights jump.
 
 Invariants: every answer is the complete state, since HAProxy keeps `drain` and `down` until it is told otherwise; and
-without `drain` it is at least 1 %: a busy server is not a dead one. What is old is not told: no answer changes nothing.
+without `drain` it is at least 1 %: a busy server is not a dead one. Old figures are not reported: no answer changes
+nothing.
 
 Source: HAProxy's configuration.txt under agent-check; haproxy#2039 (say everything each time).
 """

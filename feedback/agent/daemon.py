@@ -1,9 +1,9 @@
 """The agent's process: one loop that samples, reports to every master, and waits.
 
-A plain poll() loop and no asyncio: it halves the memory, and there is nothing to run at the same time. Replies are read
-when the next sample is due; they are not urgent, and every wake-up costs. The watchdog is fed by this loop after a
-sample, so it tells that sampling works. What arrives between samples: signals, by a socket, and the kernel's word that
-pressure sets in, which cuts an idle wait short.
+A plain poll() loop without asyncio: it halves the memory, and nothing runs concurrently. Replies are read when the next
+sample is due; they are not urgent, and every wake-up costs. This loop feeds the watchdog after a sample, so it shows
+that sampling works. Between samples come signals, by a socket, and the kernel's notice of rising pressure, which cuts
+an idle wait short.
 
 Invariant: a reload that fails leaves everything as it was.
 """

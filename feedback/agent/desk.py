@@ -1,8 +1,8 @@
 """Session values: from this server's applications to the masters, and from other servers to files for applications.
 
-A server that stands in for another one is told the last words of its sessions all the time, so that it can go on where
-the other one ends. They are kept in one file for each port, PORT.json, a map from session to value, replaced by a
-rename. Nothing is opened before there is something to say or to hear.
+A stand-in constantly gets the latest session values of its server, so that it can continue where that server ends. They
+are kept in one file for each port, PORT.json, a map from session to value, replaced by a rename. Nothing is opened
+before there is something to send or to receive.
 """
 
 from __future__ import annotations

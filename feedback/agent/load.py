@@ -1,10 +1,10 @@
 """Samples -> reports, with boot, sequence, and the time of the next one. Pure: time comes with the sample.
 
-A report carries raw counters; the only decision made here is the cadence. While anything moves (CPU, connections,
-memory, waiting, an application's word) reports go at the fast interval, and for a few seconds after; at rest they go at
-the idle one. A wake (the onset of pressure) makes the next report a moving one whatever the counters say.
+A report carries raw counters; the only decision made here is the cadence. While anything changes (CPU, connections,
+memory, waiting, an application's report) and for a few seconds after, reports go at the fast interval; at rest at the
+idle one. A wake (the onset of pressure) makes the next report a moving one whatever the counters say.
 
-Invariant: within a boot the sequence grows by one a report; counters that begin anew begin a new boot.
+Invariant: within a boot the sequence grows by one a report; counters that restart begin a new boot.
 """
 
 from __future__ import annotations

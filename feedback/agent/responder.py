@@ -1,10 +1,10 @@
 """The port for HAProxy's agent-check: accept, perhaps read a word, answer, close. It never waits: the agent's poll()
 does.
 
-The protocol has no authentication, so who may ask is a list of networks, and nobody else gets a byte. A client that
-wants one service's answer sends its port at once; one that says nothing within a tenth of a second gets the server's.
-Limits: bytes of a question, and connections a second, which also bounds how many wait (beyond that the port rests, and
-where no descriptor is left to take one). Strangers are counted apart: they do not use up what the allowed may ask.
+The protocol has no authentication, so only a list of networks may ask, and nobody else gets a byte. A client that wants
+one service's answer sends its port at once; one that says nothing within a tenth of a second gets the server's. Limits:
+bytes of a question, and connections a second, which also bounds how many wait (the port rests beyond that, and when no
+descriptor is left). Strangers are counted separately, so they do not use up the allowance of permitted clients.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The agent's link to one master: an encrypted socket that carries the newest report or nothing, or session values.
 
-Owns the socket, its back-off, and what the operator is told of it; knows nothing of what a report means. Nothing stale
-is ever queued: CONFLATE keeps only the newest report, IMMEDIATE queues none while there is no connection, and
-TCP_MAXRT and heartbeats end a connection that was cut before its kernel buffer holds a backlog. Words on sessions have
-a link of their own: there each one counts.
+Owns the socket, its back-off, and its reports to the operator; knows nothing of a report's meaning. Nothing stale is
+ever queued: CONFLATE keeps only the newest report, IMMEDIATE queues none while there is no connection, and TCP_MAXRT
+and heartbeats end a connection that was cut before its kernel buffer holds a backlog. Session values have their own
+link, because there each one counts.
 
 The trap: libzmq ends a session for good when its handshake is refused (a key not enrolled yet, a master without CURVE),
-and never tries again on that socket. So the socket's monitor is watched, and a refused socket is closed and made anew,
+and never tries again on that socket. So the socket's monitor is watched, and a refused socket is closed and replaced,
 with back-off. Source: libzmq src/session_base.cpp engine_error(), zmq_setsockopt(3), zmq_socket_monitor(3).
 """
 

@@ -1,6 +1,6 @@
 """Configuration: one strict TOML file for each daemon. docs/configuration.md says what each key means.
 
-Names are looked up when they are first asked for: an agent's package has neither a master's file nor a pair's.
+Names are loaded when first used: an agent's package has neither the master's file nor the pair's.
 """
 
 from __future__ import annotations

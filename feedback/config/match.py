@@ -1,7 +1,7 @@
 """The packets of a firewall mark: `203.0.113.0/24 tcp 80,443,8000-8100`. Pure.
 
-Owns the written form and its bounds. A match says nothing of marks: which mark it gets is the service's word. Networks
-nest or are disjoint, so of several matches that take a packet one is the most specific, unless two are `rivals`.
+Owns the written form and its bounds. A match knows no mark: the service says which mark it gets. Networks nest or are
+disjoint, so of several matches that take a packet one is the most specific, unless two are `rivals`.
 """
 
 from __future__ import annotations

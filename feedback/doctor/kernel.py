@@ -1,7 +1,7 @@
 """IPVS's module, settings, schedulers and thresholds. Pure.
 
 What each setting does was measured: facts in Documentation/networking/ipvs-sysctl.rst, and where it is silent, in
-docs/console.md. Nothing is set by us: an operator's director stays as he made it.
+docs/console.md. It sets nothing: the operator's director stays unchanged.
 """
 
 from __future__ import annotations

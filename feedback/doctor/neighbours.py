@@ -1,7 +1,7 @@
 """Which interfaces wrongly answer ARP for a virtual address. Pure.
 
 Linux answers ARP for every address of the host on every interface (arp_ignore=0). On a director with two interfaces on
-one segment both answer for the VIP; the other director's look and the clients' caches then hear two MACs for it. A real
+one segment both answer for the VIP; the other director's look and the clients' caches then see two MACs for it. A real
 server of direct routing that has the VIP on lo answers for it in the director's place.
 
 Source: Documentation/networking/ip-sysctl.rst (arp_ignore, arp_announce: the larger of `all` and the interface counts).

@@ -1,8 +1,8 @@
 """Firewall rules as data: the output of iptables-save and `nft -j list ruleset`, as far as a finding needs it. Pure.
 
-Owns the reading of both texts. Of a rule are kept the states that it looks at, whether it takes packets out of the
-tracking, and to whom these go. A condition that is not understood (an interface, a set by its name) counts as met: what
-is not seen here is never reported as missing. Invariant: no text makes a reader here raise.
+Owns the parsing of both texts. Of a rule it keeps the states that it checks, whether it excludes packets from the
+tracking, and their destinations. A condition that is not understood (an interface, a set by its name) counts as met:
+what is not seen here is never reported as missing. Invariant: no text makes a reader here raise.
 Source: iptables-save(8), libnftables-json(5).
 """
 

@@ -1,6 +1,6 @@
 """Ranges led to IPVS by firewall marks: what is missing, what collides, and who answers for them. Pure.
 
-A range has no address anywhere: the router sends it to an address that goes with the active role. A host on which the
+A range has no address anywhere: the router sends it to an address that moves with the active role. A host on which the
 range is local in a table that every packet is looked up in answers ARP for it in either role, and so do both directors.
 Sources: net/ipv4/arp.c (arp_process), net/ipv4/fib_frontend.c (src_valid_mark), net/core/fib_rules.c.
 """

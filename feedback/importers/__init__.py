@@ -1,7 +1,7 @@
 """Other tools' configuration as our TOML. Pure: text in, services and remarks out.
 
-One file a format. Nothing is guessed and nothing passes in silence: what has no place in our configuration becomes a
-remark with its line. Invariant: the TOML that is written is one that `feedback master check` takes.
+One file for each format. Nothing is guessed and nothing is silently dropped: whatever has no equivalent becomes a
+remark with its line. Invariant: `feedback master check` accepts the written TOML.
 """
 
 from feedback.importers.draft import Draft, Imported, ImportFormatError, Remark

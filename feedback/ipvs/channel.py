@@ -8,7 +8,7 @@ How the kernel answers (net/netlink/af_netlink.c): it works through a datagram b
 message; a message that fails is answered with its own sequence number whether or not it asked, and those after it are
 still done. An answer that finds the receive buffer full is dropped and recv() says ENOBUFS. And one that failed with
 EINTR is not answered at all (DEL_DAEMON of a thread that has not run yet is such a one): so each datagram ends with a
-fence, an empty message that is acknowledged, and nobody waits for what will not come.
+fence, an empty message that is acknowledged, and nobody waits for an answer that will not come.
 """
 
 from __future__ import annotations

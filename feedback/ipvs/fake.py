@@ -1,8 +1,8 @@
 """`FakeKernel`: IPVS's semantics without a kernel, behind the same `Kernel` protocol, for tests and simulation.
 
-The same contract test runs against it and against the real kernel (tests/ipvs/test_contract.py), so that what it claims
-is what a kernel does: errno for errno, order of destinations, full replacement by a SET, thresholds of old and of new
-kernels, the trash out of which a destination comes back with its connections.
+The same contract test runs against it and against the real kernel (tests/ipvs/test_contract.py), so its behaviour is
+the kernel's: errno for errno, order of destinations, full replacement by a SET, thresholds of old and of new kernels,
+the trash out of which a destination comes back with its connections.
 
 Beyond the protocol it has connections: `open` lets the service's scheduler choose, `close_connection` makes a TCP
 connection inactive, `expire` forgets it. With `now` given it models time, moved by `advance`: counters are shown as

@@ -1,9 +1,9 @@
 """Reading many destinations quickly: the kernel writes them all in one layout, so the layout is found once. Pure.
 
-A shape is where each attribute stands. A message is of that shape if it has the length and, at the same places, the
-same attribute headers: one comparison of the message under a mask. Then one unpack reads all values. Whatever is not of
-the shape goes to the general decoder (decoding.py), which also finds the next shape. Invariant: the result is the
-general decoder's, always; tests/ipvs/test_shape.py holds it to that.
+A shape is the position of each attribute. A message has that shape if it has the same length and the same attribute
+headers at the same places, which is one comparison under a mask. Then one unpack reads all values. Any other message
+goes to the general decoder (decoding.py), which also finds the next shape. Invariant: the result is the general
+decoder's, always; tests/ipvs/test_shape.py holds it to that.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 nothing is lost in saving. `parse` reads lines into edits. -C (clear) is refused: a table is restored by difference,
 because between a flush and the last -a the kernel drops the packets of every connection.
 
-What ipvsadm cannot say is not said: a persistence timeout without persistence, flags other than one-packet and the
+What ipvsadm cannot express is left out: a persistence timeout without persistence, flags other than one-packet and the
 scheduler's three. Addresses and ports are numbers; names are refused, not resolved.
 """
 

@@ -1,7 +1,7 @@
 """Lies: reports of a compromised agent. A report in, a report out. Pure.
 
-It has the key of one server and says of it what it likes, within the wire's types: it cannot speak for others. What
-it serves meanwhile is another matter: a server that belongs to somebody else answers what that one wants.
+It has the key of one server and can report anything about it within the wire's types, but it cannot report for others.
+Its server's answers are not modelled: an attacker's server may answer anything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A recording as a picture: shares, loads, open and new connections of each destination over time, as SVG. Pure.
 
-What is drawn is what the kernel had and what agents said: a share is a weight's part of its service's weights, a load
-the busy part of a server's CPU between two reports. A line has WIDTH_STEPS points, each a mean, so a picture has the
-same size however long the recording is.
+The figures are the kernel's and the agents': a share is a weight's part of its service's weights, a load the busy part
+of a server's CPU between two reports. A line has WIDTH_STEPS points, each a mean, so a picture has the same size
+however long the recording is.
 """
 
 from __future__ import annotations

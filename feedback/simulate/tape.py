@@ -1,7 +1,7 @@
 """Tape: the file of a recording. Only whole lines, however it ends; compressed if its name ends in .gz.
 
-Lines are gathered and written together; what cannot be written whole (a full disk) is taken back, so that what is there
-can always be read. A compressed file is a chain of whole gzip members, one for each batch, for the same reason.
+Lines are gathered and written together; a batch that cannot be written whole (a full disk) is taken back, so that the
+file can always be read. A compressed file is a chain of whole gzip members, one for each batch, for the same reason.
 Invariant: the file never has more than `bytes_max`, nor a part of a batch.
 """
 

@@ -1,7 +1,7 @@
 """Verdict: the project's promises about `capacity`, checked against figures. Each check has wanted, got and ok.
 
-Pure. Figures are means over seeds. `overload` is judged apart: there nobody can be as fast as servers with room are,
-and what counts is shedding. A check is only made where its runs are there.
+Pure. Figures are means over seeds. `overload` is judged separately: no policy can be as fast as with spare room, and
+shedding counts. A check is only made if its runs exist.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Maintains marks, rules and routes as wanted, and removes them when none are. Shell of plan.py.
 
-A way for a packet comes before its mark, and goes after it. Where ours are, and by which program they were made, is
-written to a file under /run before anything is made: after a boot it is gone, and so are they. So what an earlier
-configuration wanted is found and removed, and nothing else is looked for. Use from one thread at a time.
+A packet's route is added before its mark, and removed after it. The places of ours, and the program that made them, are
+written to a file under /run first: after a boot both are gone. So remains of an earlier configuration are found and
+removed, and nothing else is searched. Use from one thread at a time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Policy rules and routes by rtnetlink. Shell, with pyroute2.
 
-Owns what a rule or a route of ours looks like in the kernel. Ours bear a protocol number, which the kernel keeps with
-each; one that does the same without it is somebody else's and does the work as well. Dumps are filtered by the kernel:
-a director that speaks BGP may have a million routes. Sources: net/core/fib_rules.c, net/ipv4/fib_frontend.c.
+Owns the form of our rules and routes in the kernel. Ours carry a protocol number, which the kernel keeps with each; an
+equal one without it belongs to somebody else and works just as well. Dumps are filtered by the kernel: a director that
+speaks BGP may have a million routes. Sources: net/core/fib_rules.c, net/ipv4/fib_frontend.c.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """History on the page: a line for each figure of a service or destination, its events, and the pair. Pure.
 
-Marks are what changed who serves: not each new weight, of which there are many.
+Marks are events that change who serves, not the many new weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Small SVG lines: figures over time, with events marked on them. Pure.
 
-Knows numbers and moments only. An unknown value is a gap. What is drawn has a title in words, for whoever cannot see it
-and for a pointer that rests on it.
+Knows numbers and moments only. An unknown value is a gap. Each drawing has a title in words, for screen readers and for
+a resting pointer.
 """
 
 from __future__ import annotations

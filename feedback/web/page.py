@@ -1,8 +1,8 @@
 """The status page: one self-contained HTML text that suits a phone. Pure.
 
 No script and no other resource: the page refreshes itself by a meta element, and what a person opened (`why`) is in the
-address, so that a refresh keeps it. Trouble comes first, in words; colours only repeat them. Everything that comes from
-outside goes through `_t`.
+URL, so a refresh keeps it. Trouble comes first, in words; colours only repeat them. Everything that comes from outside
+goes through `_t`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The last fifteen minutes of every service and destination, for the page. Pure.
 
-Once a second the figures of that moment are taken in; of ten seconds the means are kept as one step, 4 bytes a figure.
-So a destination costs 1.8 kB, and PLACES_MAX of them 3.6 MB; where there are more, no past is kept. A step that is
-finished never changes: whoever draws it may do so in another thread.
+The figures are sampled once a second; the means of ten seconds are kept as one step, 4 bytes for each figure. So a
+destination costs 1.8 kB, and PLACES_MAX of them 3.6 MB; with more, no history is kept. A finished step never changes,
+so it may be drawn in another thread.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Parts of a status that need attention, worst first. Pure.
 
-Owns what counts as a problem; the alert rules in contrib/prometheus say the same in their own language, with a delay.
-A server that its operator quiesced is no problem, however silent it is.
+Owns what counts as a problem; the alert rules in contrib/prometheus say the same in their own language, with a delay. A
+server quiesced by its operator is no problem, however silent it is.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "drain": false}
 
-The newest word for each port counts, for five seconds: an application that died says nothing, and its last word must
-not outlive it. And what another server needs to go on with a session, at most 256 bytes (docs/failure.md):
+The newest report for each port counts, for five seconds: an application that died reports nothing, and its last report
+must not outlive it. It can also send what another server needs to continue a session, at most 256 bytes
+(docs/failure.md):
 
     {"port": 80, "session": "u7", "value": "17408"}
 

@@ -1,9 +1,9 @@
 """CPU: the host's from /proc/stat, or a cgroup's own quota and use.
 
-Busy is user, nice, system, irq, softirq and steal: stolen time is not available either. I/O wait is idle time with a
-name: it misleads on more than one core (PSI io tells it better). In a cgroup the *binding level* is what counts: the
-level with the smallest quota on the way up, with all that is used there, since siblings eat from the same quota. Where
-nothing is bounded, the cgroup has the host, and the host's figures are told.
+Busy is user, nice, system, irq, softirq and steal: stolen time is not available either. I/O wait is a kind of idle time
+that misleads on more than one core (PSI io is better). In a cgroup the *binding level* counts: the level with the
+smallest quota on the way up, with everything used there, since siblings share the same quota. If nothing is bounded,
+the cgroup has the host, and the host's figures are reported.
 
 Invariant: `busy_seconds` never falls while `epoch` stays; `epoch` moves when another level binds or a cgroup is remade.
 Source: Documentation/admin-guide/cgroup-v2.rst, proc(5), fs/proc/stat.c (guest time is inside user time).

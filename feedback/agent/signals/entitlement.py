@@ -1,9 +1,9 @@
 """A service's entitlement: the CPU that cgroup weights leave it while its neighbours take all they can.
 
-A neighbour that eats all idle CPU makes utilisation 1 whatever the service does, and yet it may weigh nothing: only
-cpu.weight tells. Level by level from the binding cgroup down to the service, the fair share is filled like water: each
-busy neighbour gets by weight, none more than its own quota, and what it leaves is the others'. Idle neighbours want
-nothing; who is busy is told from what each used since the last look, so that a new one counts in the next sample.
+A neighbour that uses all idle CPU makes utilisation 1 whatever the service does, and yet it may have hardly any weight:
+only cpu.weight shows that. From the binding cgroup down to the service, level by level, the fair share is water-filled:
+each busy neighbour gets CPU by weight, none more than its own quota, and the others get what it leaves. Idle neighbours
+want nothing. Each one's use since the last look shows whether it is busy, so a new one counts in the next sample.
 
 Source: Documentation/admin-guide/cgroup-v2.rst (cpu.weight, cpu.max), kernel/sched/fair.c.
 """

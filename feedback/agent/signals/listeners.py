@@ -1,8 +1,8 @@
 """Listening TCP ports: how many connections wait for accept(), and how many may.
 
-Asked of the kernel by inet_diag with the listening state as filter: it then walks its table of listeners and no
-connection, which costs microseconds however busy the host is. Where inet_diag is missing, /proc/net/tcp tells the
-backlog, since it prints listeners first, but not the limit (told as 0).
+inet_diag is asked with the listening state as filter: the kernel then walks only its table of listeners, which costs
+microseconds however busy the host is. Without inet_diag, /proc/net/tcp shows the backlog, since it prints listeners
+first, but not the limit (reported as 0).
 
 Source: net/ipv4/inet_diag.c, include/uapi/linux/inet_diag.h, net/ipv4/tcp_ipv4.c get_tcp4_sock(); sock_diag(7).
 """

@@ -3,8 +3,8 @@
 In a cgroup `available = limit - (current - inactive_file)`: page cache that nobody needs is given back first. The level
 with the least left counts, and never more than the host itself has. Swap-in and OOM kills are cumulative.
 
-The host's figures come straight from /proc/meminfo at each sample; psutil, which opens the file anew and takes it all
-apart (five times the cost), serves where the second bound is asked once a second, and on kernels without MemAvailable.
+The host's figures come straight from /proc/meminfo at each sample; psutil, which opens the file anew and parses all of
+it (five times the cost), is used for the second bound once a second, and on kernels without MemAvailable.
 
 Source: Documentation/admin-guide/cgroup-v2.rst (memory), mm/page_alloc.c si_mem_available().
 """

@@ -1,7 +1,7 @@
 """Portable signals, from psutil on every system that it supports: CPU times, memory, swap, packets received.
 
-Linux's own files tell more (a cgroup, pressure, TCP's counters) and cost less: those are the other modules here. This
-one is in force where there are no such files, or where the configuration says `signals = "portable"`.
+Linux's own files have more (a cgroup, pressure, TCP's counters) and cost less: the other modules here read them. This
+one is used on systems without such files, or with `signals = "portable"`.
 
 Source: psutil's documentation. A field that a system lacks is absent from psutil's answer.
 """

@@ -1,7 +1,7 @@
 """All sources of one configuration, read together into one `Sample`.
 
-CPU and memory must be there; everything else is left out where the kernel or the configuration has none. The sample's
-time is taken between CPU and connections: a capacity is one over the other, so both must belong to the same moment.
+CPU and memory must be there; everything else is optional. The sample's time is taken between CPU and connections: a
+capacity is one over the other, so both must belong to the same moment.
 
 Two sets of sources: Linux's own files, and what psutil tells on any system. Applications and their socket are alike.
 """

@@ -1,9 +1,9 @@
 """keepalived.conf as a tree: which words open a block, and inside which. Source: 2.2.7's keyword tables.
 
 keepalived reads line by line: a word that it does not know is ignored, a word that opens a block opens one whether a
-brace follows or not, and a `}` closes the innermost. So where a brace is missing, the lines of the next service are the
-first one's. One thing is better here: where it meets a word that it knows nowhere, with a block, it takes the `}` of
-that block for the end of the block around it; here the block is left out as a whole.
+brace follows or not, and a `}` closes the innermost. So if a brace is missing, the lines of the next service belong to
+the first one. One thing is better here: at an unknown word with a block, keepalived takes the `}` of that block for the
+end of the enclosing one; here the block is left out as a whole.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """keepalived's checkers as health checks of ours. Its belong to a real server, each with a place and a time of its own;
 ours to a service, and only the port can be a destination's own.
 
-A check that would ask what keepalived does not ask takes a good server out of service. So where the real servers of a
-service are asked different things, what remains is a connection; where they are asked at another address than their
-own, no check is carried over. Both are said.
+A check that differs from keepalived's could take a good server out of service. So if the checks of a service's real
+servers differ, they become a connection check. If they go to another address than the server's own, no check is carried
+over. Both cause a remark.
 
 keepalived counts `retry` tries more after one that fails, `delay_before_retry` apart; we count failures in a row, at
 one interval. The interval is chosen so that both find a dead server after the same time at most.

@@ -1,10 +1,10 @@
 """keepalived.conf as lines, after comments, conditions, definitions, sequences and includes.
 
-Knows the form, no word's meaning. Each line that comes out is one brace, or has none outside of quotes. What 2.2.7 does
-(lib/parser.c) is done here: a `#` or `!` outside of quotes begins a comment wherever it stands; `$NAME=VALUE` at the
-start of a line defines, over several lines where they end in `\\`; `$NAME` and `${NAME}` are replaced in the text,
-before it is split; `@ID` keeps a line for the instance of that name, `@^ID` for all others; `~SEQ` and `~LST` repeat
-the rest of their line. Whatever a file says, it ends: files, lines and what they become are bounded.
+Knows the form, not the meaning of words. Each line that comes out is one brace, or has none outside of quotes. What
+2.2.7 does (lib/parser.c) is done here: a `#` or `!` outside of quotes begins a comment wherever it stands;
+`$NAME=VALUE` at the start of a line defines, over several lines where they end in `\\`; `$NAME` and `${NAME}` are
+replaced in the text, before it is split; `@ID` keeps a line for the instance of that name, `@^ID` for all others;
+`~SEQ` and `~LST` repeat the rest of their line. It ends for every file: files, lines and their expansions are bounded.
 """
 
 from __future__ import annotations

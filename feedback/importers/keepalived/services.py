@@ -1,8 +1,8 @@
 """Virtual servers and their groups as services, read in the order of the file as keepalived reads them.
 
-What is not said comes from where keepalived 2.2.7 takes it: without `lvs_method` it is NAT, without `protocol` UDP,
-without `lvs_sched` wlc, and a real server's `weight` is the virtual server's. Without NAT a real server has the
-service's port, whatever is written. `lb_algo` and `lb_kind` are older names.
+Missing values are those of keepalived 2.2.7: without `lvs_method` it is NAT, without `protocol` UDP, without
+`lvs_sched` wlc, and a real server's `weight` is the virtual server's. Without NAT a real server has the service's port,
+whatever is written. `lb_algo` and `lb_kind` are older names.
 """
 
 from __future__ import annotations

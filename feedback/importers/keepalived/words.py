@@ -1,7 +1,7 @@
 """Words and numbers of keepalived.conf, as keepalived 2.2.7 reads them (lib/parser.c), its faults included.
 
-A number with something behind it is taken for the part before, with a warning in its log; so `5s` is 5, and `abc` is 0.
-A time with something behind it is scaled before it is read: `6s` is six microseconds.
+A number followed by other text is read up to that text, with a warning in its log; so `5s` is 5, and `abc` is 0. A time
+followed by other text is scaled before it is read: `6s` is six microseconds.
 """
 
 from __future__ import annotations

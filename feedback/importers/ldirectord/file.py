@@ -1,9 +1,9 @@
 """ldirectord.cf as virtual servers with their directives, each value as ldirectord 4.12.0 reads it.
 
 A virtual server is a line that begins with `virtual`, and the lines behind it that begin with four blanks or a tab. A
-blank line ends it. Behind a `#` in one of these lines nothing counts; elsewhere only a line that begins with `#` is a
-comment. ldirectord looks for what it needs in a value and ignores the rest: of `600 sec` it takes 600. A line that it
-does not take keeps it from starting at all: here it costs that line, and is said.
+blank line ends it. In these lines everything after a `#` is ignored; elsewhere only a line that begins with `#` is a
+comment. ldirectord searches a value for what it needs and ignores the rest: of `600 sec` it takes 600. A line that it
+refuses keeps it from starting at all; here only that line is lost, with a remark.
 """
 
 from __future__ import annotations
