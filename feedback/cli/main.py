@@ -14,7 +14,7 @@ COMMANDS = {
     "master": ("feedback.cli.master:master", "Run the master of a director, or check its configuration."),
     "sync": ("feedback.cli.sync:sync", "Run this director's part of a pair, hand over, check, resync."),
     "show": ("feedback.cli.show:show", "Show services and destinations with load, target and age."),
-    "explain": ("feedback.cli.show:explain", "Say why a destination has its weight."),
+    "explain": ("feedback.cli.show:explain", "Explain why a destination has its weight."),
     "top": ("feedback.cli.top:top", "Watch services live: sort, drain, explain by single keys."),
     "drain": ("feedback.cli.orders:drain", "Take a destination out; its connections go on."),
     "undrain": ("feedback.cli.orders:undrain", "Put a drained destination back into service."),

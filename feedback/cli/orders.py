@@ -23,7 +23,7 @@ WAIT_SECONDS = 0.25
 _service = click.option("--service", default="", metavar="SERVICE", help="Only in this service: tcp:10.0.0.100:80.")
 _reason = click.option("--reason", "-r", default="", metavar="TEXT", help="Reason, shown by explain, orders and logs.")
 _force = click.option("--force", is_flag=True, help="Do it although it would be refused.")
-_for = click.option("--for", "seconds", type=Duration(), default=None, help="End by itself after this: 90s, 30m, 2h.")
+_for = click.option("--for", "seconds", type=Duration(), default=None, help="End after this time: 90s, 30m, 2h.")
 
 
 @click.command()
@@ -94,7 +94,7 @@ def undrain(destination: str, service: str, control: Path, as_json: bool) -> Non
 @click.argument("destination")
 @click.argument("weight", type=click.IntRange(0, 2**31 - 1), required=False)
 @click.option("--end", is_flag=True, help="End the override in force.")
-@click.option("--for", "seconds", type=Duration(), default="30m", show_default=True, help="Ends by itself after this.")
+@click.option("--for", "seconds", type=Duration(), default="30m", show_default=True, help="End after this time.")
 @click.option("--until-lifted", is_flag=True, help="It has no end.")
 @_service
 @_reason

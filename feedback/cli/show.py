@@ -85,7 +85,7 @@ def _state(d: dict[str, Any]) -> str:
 @control_option
 @json_option
 def explain(destination: str, control: Path, as_json: bool) -> None:
-    """Say why DESTINATION (ADDRESS or ADDRESS:PORT) has its weight: each stage with the value after it."""
+    """Explain why DESTINATION (ADDRESS or ADDRESS:PORT) has its weight: each stage with the value after it."""
     answer = ask(control, "status")
     found = [
         {"virtual": s["virtual"], "scheduler": s["scheduler"], "law": s["law"], **d}
