@@ -156,15 +156,17 @@ def _routing(table: int) -> dict[str, Any]:
         policy = tuple(rule for rule in routing.policy() if rule.protocol != PROTOCOL)
         strangers = tuple(route for route in routing.routes(table=table) if route.protocol != PROTOCOL)
         local = tuple(route for route in routing.routes(type=LOCAL) if route.table != table)
-    conf = Path("/proc/sys/net/ipv4/conf")
-    on = {
-        name: tuple(sorted(path.parent.name for path in conf.glob(f"*/{name}") if path.read_text().strip() != "0"))
-        for name in ("src_valid_mark", "proxy_arp")
-    }
-    return {"policy": policy, "strangers": strangers, "local": local} | {
-        "valid_marks": on["src_valid_mark"],
-        "proxies": on["proxy_arp"],
-    }
+    settings = {"valid_marks": _switched_on("src_valid_mark"), "proxies": _switched_on("proxy_arp")}
+    return {"policy": policy, "strangers": strangers, "local": local} | settings
+
+
+def _switched_on(name: str) -> tuple[str, ...]:
+    """The interfaces, or `all`, where this setting is on."""
+    found = []
+    for path in sorted(Path("/proc/sys/net/ipv4/conf").glob(f"*/{name}")):
+        with contextlib.suppress(OSError):  # the interface went away meanwhile
+            found += [path.parent.name] if path.read_text().strip() != "0" else []
+    return tuple(found)
 
 
 def _unreadable(directory: Path) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def examine(facts: Facts) -> Iterator[Finding]:
     if found.lacking:
         more = f", and {len(found.lacking) - 1} more" if len(found.lacking) > 1 else ""
         what = f"{found.lacking[0]}{more}: packets for {_ranges(found)} do not reach IPVS"
-        yield Finding(Level.ERROR, AREA, what, "systemctl status feedback-master   (it restores them every second)")
+        yield Finding(Level.ERROR, AREA, what, "systemctl reload feedback-master   (it restores them every second)")
     yield from _services(facts, found)
     yield from _collisions(found)
     yield from _answers(found)

@@ -50,7 +50,7 @@ def test_nothing_is_found_where_all_is_well_or_nothing_is_steered() -> None:
             {"lacking": ("the policy rule of mark 7 (ipv4) is missing", "x")},
             Level.ERROR,
             "mark 7 (ipv4) is missing, and 1 more: packets for 10.0.0.100/32 and 1 more do not reach IPVS",
-            "systemctl status feedback-master",
+            "systemctl reload feedback-master",
         ),
         (
             {"foreign_marks": (ForeignMark("iptables -t mangle -A X", 7, WHOLE),)},
