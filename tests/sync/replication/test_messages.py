@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_refused_by_kind(data: bytes, kind: str) -> None:
     "data", [pack("hello", 2, "boot", 1), pack("welcome", 2, "boot", 1), pack("hello", 2, {"other": "fields"})]
 )
 def test_another_version_is_named_whatever_its_greeting_holds(data: bytes) -> None:
-    with pytest.raises(MessageError, match="by protocol 2, this side by 1: upgrade the older one") as caught:
+    with pytest.raises(MessageError, match="by protocol 2, this side by 1: upgrade the older director") as caught:
         decode(data)
     assert caught.value.kind == "version"
 
