@@ -115,6 +115,16 @@ def test_a_number_that_grows_does_not_look_like_a_longer_stay() -> None:
     assert exp(looked(lambda at: 50 + round(10 * at), 100.0, 12).filter.level) == pytest.approx(1.1, rel=0.15)
 
 
+def test_the_first_count_of_a_new_service_is_a_sample() -> None:
+    of = Residence()
+    for k in range(11):
+        of.look(0, 0, k * LOOK)
+    for k in range(11, 20):
+        of.look(50, 0, k * LOOK)
+    assert of.look(50, 100, 20 * LOOK)  # 50 of 100 have ended, and half of those still there count
+    assert exp(of.filter.level) == pytest.approx(50 * 1.9 / 75, rel=0.1)
+
+
 def test_few_connections_are_waited_for() -> None:
     assert looked(lambda at: 1, 1.0, 8).filter.samples == 0
     assert looked(lambda at: 1, 1.0, 40).filter.samples >= 2

@@ -116,6 +116,10 @@ class Residence:
             self._stayed += (active + self._active) / 2 * (now - self._looked_at)
         self._looked_at, self._active = now, active
         before, self._connections = self._connections, connections
+        if connections == active == 0:  # nobody has come yet: the first count is of the time from here on
+            self._begin()
+            self._refreshed = (now, 0)
+            return False
         if connections == before:
             return False
         return self._refresh(connections - before if before >= 0 else -1, active, now)
