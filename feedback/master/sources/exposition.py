@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 LINE_BYTES_MAX = 512
 SAMPLES_MAX = 20_000  # wanted ones of a page: eight modes of 2,000 processors
+NEW_SERIES_MAX = 2048  # of a page: parsing one costs 30 us. A larger server's are all known after some pages
 SERIES_KNOWN = 8192  # of all servers: a few megabytes at most, whatever they say
 
 NAME_ENDS = b" \t{"
@@ -49,17 +50,20 @@ class Page:
     """The finite samples of these names, by name."""
 
     def __init__(self, page: bytes, names: Collection[str]) -> None:
+        """Raises PageError for a page that says too much: a part of it would be taken for a whole."""
         wanted = {name.encode() for name in names}
         self._samples: dict[str, list[Sample]] = {name: [] for name in names}
-        left = SAMPLES_MAX
+        taken, parsed = 0, _series.cache_info().misses
         for line in page.splitlines():
             name = line.split(b"{", 1)[0].split(None, 1)
             if not name or name[0] not in wanted or len(line) > LINE_BYTES_MAX:
                 continue
             read = _read(line)
-            if read is not None and read[0] in self._samples and left:  # the parser takes `a b{c="d"} 1`
+            if read is not None and read[0] in self._samples:  # the parser takes `a b{c="d"} 1`
                 self._samples[read[0]].append(read[1])
-                left -= 1
+                taken += 1
+            if taken > SAMPLES_MAX or _series.cache_info().misses - parsed > NEW_SERIES_MAX:
+                raise PageError("more series than a server has, or than are taken at once")
 
     def all(self, name: str) -> list[Sample]:
         return self._samples[name]

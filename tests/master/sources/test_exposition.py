@@ -44,9 +44,18 @@ def test_a_line_is_a_sample_or_nothing(line: bytes, taken: list[float]) -> None:
     assert values(line + b"\n") == taken
 
 
-def test_no_page_takes_more_than_so_many_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_with_too_many_samples_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exposition, "SAMPLES_MAX", 10)
-    assert values(b"m 1\n" * 1000) == [1.0] * 10
+    assert values(b"m 1\n" * 10) == [1.0] * 10
+    with pytest.raises(PageError, match="more series"):
+        values(b"m 1\n" * 11)
+
+
+def test_new_series_are_parsed_so_many_at_a_time_and_a_large_server_is_known_after_some_pages() -> None:
+    page = b"".join(b'm{cpu="%d",nonce="7"} 1\n' % number for number in range(3000))
+    with pytest.raises(PageError, match="more series"):
+        values(page)
+    assert len(values(page)) == 3000
 
 
 def test_what_fits_a_selector_is_added_up() -> None:
