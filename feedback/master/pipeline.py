@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from math import inf, log
+from math import inf
 from statistics import median_low
 from weakref import ref
 
@@ -367,7 +367,7 @@ class Pipeline:
             and row.residence.look(row.active, row.kernel.counters.connections, now)
         ]
         if fresh:
-            judge([(r.residence, log(r.base.weight)) for r in self.pool.rows if r.residence and r.base.weight], fresh)
+            judge({r.residence: r.share for r in self.pool.rows if r.residence is not None and r.share > 0}, fresh)
 
     def _continue(self) -> None:
         """Weights that are not the static ones were learned by somebody, most likely by us before a restart."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import exp
 from random import Random
 from typing import Any
 
@@ -52,9 +52,16 @@ class Plant:
 class Bench:
     """A controller that sees the plant and writes its weights. `told` maps a server to what its agent says it can."""
 
-    def __init__(self, plant: Plant, keys: str = "passive = true\n", told: dict[int, float] | None = None) -> None:
+    def __init__(
+        self,
+        plant: Plant,
+        keys: str = "passive = true\n",
+        told: dict[int, float] | None = None,
+        weights: list[int] | None = None,
+    ) -> None:
         rows = "".join(
-            f'[[service.destination]]\naddress = "{rip(i + 1).address}"\n' for i in range(len(plant.capacity))
+            f'[[service.destination]]\naddress = "{rip(i + 1).address}"\nweight = {(weights or [100] * 99)[i]}\n'
+            for i in range(len(plant.capacity))
         )
         text = f'[[service]]\nvirtual = "tcp:10.0.0.100:80"\n{keys}{rows}'
         self.controller, self.table, self.plant, self.told = Controller(parse(text, MasterConfig)), Table(), plant, told
@@ -207,6 +214,14 @@ def test_beside_agents_the_others_are_known_by_the_director() -> None:
     assert shares[3] < 0.6 * shares[2]
 
 
+def test_static_weights_of_any_size_go_beside_agents() -> None:
+    """What is typed in counts where nobody is measured; here the others are as the measured ones, and stay so."""
+    bench = Bench(Plant([80.0] * 4, keep=1.0, flow=150.0), told={0: 80.0, 1: 80.0}, weights=[100, 100, 300, 20])
+    bench.run(80)
+    shares = [status.share for status in bench.statuses()]
+    assert max(shares[2:]) < 1.35 * min(shares[2:])
+
+
 def test_udp_is_not_known_by_flows_that_are_never_open() -> None:
     text = (
         '[[service]]\nvirtual = "udp:10.0.0.100:53"\npassive = true\n[[service.destination]]\naddress = "10.0.0.11"\n'
@@ -230,7 +245,7 @@ def test_no_counts_make_a_factor_that_is_no_number() -> None:
             if of.look(random.choice((0, 1, 50, 2**31)), connections[i], k * random.choice((0.2, 0.2, 5.0))):
                 fresh.append(of)
         if fresh:
-            judge([(of, log(100)) for of in all_], fresh)
+            judge(dict.fromkeys(all_, 0.25), fresh)
         assert all(1 / 17 < exp(of.factor) < 4.1 for of in all_)
 
 
@@ -240,7 +255,7 @@ def lasting(of: Residence, answers: list[float], at: float = 0.0) -> float:
         at += 2.0
         of.answer(seconds, at)
         if of.look(600, int(10 * at), at):
-            judge([(of, log(100))], [of])
+            judge({of: 1.0}, [of])
     return at
 
 
@@ -261,5 +276,5 @@ def test_where_connections_tell_the_answers_to_checks_do_not_count() -> None:
     for k in range(1, 40):
         of.answer(0.01 if k < 20 else 1.0, 2.0 * k)
         if of.look(10, 20 * k, 2.0 * k):
-            judge([(of, log(100))], [of])
+            judge({of: 1.0}, [of])
     assert exp(of.factor) == pytest.approx(1.0, abs=0.05)

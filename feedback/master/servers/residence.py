@@ -13,7 +13,7 @@ shorten says nothing either: it is the server's own pace, and the expected durat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from math import exp, log, sqrt
 from statistics import median_low
 
@@ -27,6 +27,9 @@ TOLD_SECONDS = 10.0  # on the mean: where they last longer, load is lost in it
 FORGET_PER_SECOND = 0.002  # of the best, in the logarithm: what clients do changes
 LIVELY = 5.0  # times as quickly as a server's pace, for which the filter was made, a load changes
 SURE = 0.7  # standard deviations
+SHORTER = (
+    0.25  # a residence is by so much below the others' before that raises a weight: of one that rises it looks short
+)
 BLEND = 0.5  # of what a sample says a weight should be
 LEAST, MOST = log(1 / 16), log(4)  # of a static weight
 BACK_SECONDS = 120.0  # towards the static weight, where nothing speaks against it
@@ -156,20 +159,19 @@ class Residence:
         best = usual if self.best is None else self.best
         return best if self.own else min(usual, best)
 
-    def judge(self, usual: float, others: float, scale: float, base: float) -> None:
-        """After a sample. `others`: by how much longer than they should connections stay on most servers. `scale` is
-        what open connections are to weights here, `base` its static weight. All are logarithms."""
+    def judge(self, usual: float, others: float, more: float) -> None:
+        """After a sample. `others`: by how much longer than they should connections stay on most servers. `more`: how
+        many more are open here, for the share that it has, than on most. All are logarithms."""
         measure, deviation = self.measure(usual) + others, sqrt(self.filter.variance)
         over = self.filter.level - measure
         if exp(self.filter.level) > TOLD_SECONDS:
             self._judge_answers()
             return
-        if abs(over) <= SURE * deviation:
+        if -max(SHORTER, deviation) <= over <= SURE * deviation:
             self.factor *= exp(-self._sampled / BACK_SECONDS)
             self._tried = None
         elif not self._is_its_own(over):
-            fits = self.open - (self.sample - measure) - scale - base
-            self.factor = max(LEAST, min(MOST, self.factor + BLEND * (fits - self.factor)))
+            self.factor = max(LEAST, min(MOST, self.factor + BLEND * (more - (self.sample - measure))))
         self.seen = Seen(exp(self.filter.level), deviation, exp(over), exp(self.factor))
 
     def _judge_answers(self) -> None:
@@ -199,12 +201,14 @@ class Residence:
         return True
 
 
-def judge(all_: Sequence[tuple[Residence, float]], fresh: Sequence[Residence]) -> None:
-    """Those of one pool, each with the logarithm of its static weight, after some have a new sample."""
-    known = [(of, base) for of, base in all_ if of.best is not None]
-    usual = median_low([of.best for of, _ in known if of.best is not None])
-    others = max(0.0, median_low([of.filter.level - of.measure(usual) for of, _ in known]))
-    scale = median_low([of.open - of.factor - base for of, base in known])
-    for of, base in known:
-        if of in fresh:
-            of.judge(usual, others, scale, base)
+def judge(shares: Mapping[Residence, float], fresh: Iterable[Residence]) -> None:
+    """Those of one pool that have a share of it, after some have a new sample."""
+    known = [of for of in shares if of.best is not None]
+    if not known:
+        return
+    usual = median_low([of.best for of in known if of.best is not None])
+    others = max(0.0, median_low([of.filter.level - of.measure(usual) for of in known]))
+    scale = median_low([of.open - log(shares[of]) for of in known])
+    for of in fresh:
+        if of in shares:
+            of.judge(usual, others, of.open - log(shares[of]) - scale)
