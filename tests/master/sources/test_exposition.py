@@ -33,7 +33,8 @@ def values(page: bytes, name: str = "m") -> list[float]:
         (b'm{a="b",a="c"} 1', []),
         (b"m{a=b} 1", []),
         (b'm{a="\xff"} 1', []),
-        (b"m 1\rm 2", [1.0, 2.0]),
+        (b"m 1\rm 2", []),
+        (b"m 1\nm 2", [1.0, 2.0]),
         (b"# m 1", []),
         (b'm x{a="b"} 1', []),
         (b'm 1 # {trace_id="x"} 1', []),
@@ -53,7 +54,7 @@ def test_a_page_with_too_many_samples_is_none(monkeypatch: pytest.MonkeyPatch) -
 
 def test_new_series_are_parsed_so_many_at_a_time_and_a_large_server_is_known_after_some_pages() -> None:
     page = b"".join(b'm{cpu="%d",nonce="7"} 1\n' % number for number in range(3000))
-    with pytest.raises(PageError, match="more series"):
+    with pytest.raises(PageError, match="more new series"):
         values(page)
     assert len(values(page)) == 3000
 
