@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.lab import runner
+from feedback.lab import runner, scenarios
 from feedback.lab.error import LabError
 from feedback.lab.job import Options
 from feedback.lab.pair import topology
@@ -44,3 +44,7 @@ def test_a_firewall_that_is_not_known_is_refused() -> None:
 def test_a_scenario_without_directors_takes_no_firewall(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="hog has no pair of directors"):
         runner.run("hog", tmp_path, options=Options(seconds=60, firewall="strict"), only=["feedback"])
+
+
+def test_a_policy_that_was_not_run_leaves_its_figures_out() -> None:
+    assert scenarios.named("firewall").figures({}, Options()) == {}

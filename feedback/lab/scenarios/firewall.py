@@ -108,7 +108,7 @@ class Firewall(Scenario):
                 found |= {f"gap_max_ms_{variant}": made["gap_max_ms"]}
             suffix = "" if variant == "feedback" else f"_{variant}"
             found |= {f"{name}{suffix}": made[name] for name in ("established", "survived")}
-        return found | {"gap_max_ms": max(gaps, default=math.nan)}
+        return found | ({"gap_max_ms": max(gaps)} if gaps else {})
 
 
 def _and_back(stand: PairStand, both: Product, moment: float) -> None:
