@@ -33,6 +33,7 @@ QUICK = {"keepalived/ten-years", "keepalived/templates", "keepalived/groups", "k
 QUICK |= {"keepalived/check-http", "ldirectord/checks", "ipvsadm/names", "ipvsadm/twice"}
 DIFFERENT = {
     "keepalived/empty-values": ["-D -t 10.0.0.100:80"],  # it does not start with it
+    "keepalived/engine": ["-E -t 10.0.0.101:5060 -s rr -p 120 --pe sip"],  # where it looks into nothing
     "keepalived/persistence": ["-E -t 10.0.0.104:80 -s wlc -p 360 -M 0.0.0.24"],
     "keepalived/persistence-odd": ["-E -t 10.0.0.100:80 -s wlc -p 100 -M 255.0.255.0"],
     "keepalived/quorum-lost": [
