@@ -15,6 +15,7 @@ from feedback.steer.errors import SteerError
 from feedback.steer.keeper import Keeper
 from feedback.steer.plan import wanted
 from feedback.steer.routing import Place
+from tests.namespaces import inside
 
 PLACE = Place(table=7433, priority=7433)
 MARKS = {
@@ -81,7 +82,7 @@ numbers = itertools.count(1)
 
 
 def run(netns: str, command: str) -> str:
-    done = subprocess.run(["ip", "netns", "exec", netns, *command.split()], capture_output=True, text=True)
+    done = subprocess.run(inside(netns, *command.split()), capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
 

@@ -19,6 +19,7 @@ from feedback.model import Family
 from feedback.steer.firewall import run as start
 from feedback.steer.keeper import PROGRAMS, Keeper
 from feedback.steer.plan import wanted
+from tests.namespaces import ip
 from tests.steer import kept
 from tests.steer.kept import MARKS, PLACE, Kept, keeper, netns, run
 
@@ -129,19 +130,14 @@ class MarkCounter:
 def client(netns: str) -> Iterator[str]:
     """A namespace with a route for the ranges to the director's address."""
     name = f"{netns}-c"
-    for line in (
-        f"netns add {name}",
-        f"link add eth0 netns {netns} type veth peer name eth0 netns {name}",
-        f"-n {netns} link set eth0 up",
-        f"-n {name} link set eth0 up",
-        f"-n {netns} address add 10.0.0.1/24 dev eth0",
-        f"-n {name} address add 10.0.0.2/24 dev eth0",
-        f"-n {netns} address add fd00::1/64 dev eth0 nodad",
-        f"-n {name} address add fd00::2/64 dev eth0 nodad",
-        f"-n {name} route add 203.0.113.0/24 via 10.0.0.1",
-        f"-n {name} route add 2001:db8::/32 via fd00::1",
-    ):
-        subprocess.run(["ip", *line.split()], check=True)
+    ip(f"netns add {name}")
+    ip(f"link add eth0 netns {netns} type veth peer name eth0 netns {name}")
+    for where, number in ((netns, 1), (name, 2)):
+        ip("link set eth0 up", where)
+        ip(f"address add 10.0.0.{number}/24 dev eth0", where)
+        ip(f"address add fd00::{number}/64 dev eth0 nodad", where)
+    ip("route add 203.0.113.0/24 via 10.0.0.1", name)
+    ip("route add 2001:db8::/32 via fd00::1", name)
     yield name
     subprocess.run(["ip", "netns", "del", name], check=True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from feedback.steer.keeper import Keeper
 from tests.steer import kept
 from tests.steer.kept import Kept, keeper, netns
 
@@ -19,7 +20,9 @@ def firewall() -> str:
 
 
 class TestInTheGuest(Kept):
-    pass
+    @pytest.mark.long
+    def test_what_is_undone_is_back_at_the_next_turn(self, keeper: Keeper, netns: str, firewall: str) -> None:
+        super().test_what_is_undone_is_back_at_the_next_turn(keeper, netns, firewall)
 
 
 def test_a_chain_that_somebody_leads_to_is_not_taken_away_under_him(netns: str, tmp_path: Path, firewall: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 from feedback.config import ConfigError, SyncConfig, parse
 from feedback.ipvs.namespace import within
 from feedback.sync.addresses.routes import PROTOCOL, Routes
+from tests.namespaces import inside, ip
 
 RANGES = ((ip_network("203.0.113.0/24"), 74), (ip_network("2001:db8:9::/64"), 74))
 OTHER = (ip_network("198.51.100.0/24"), 99)
@@ -47,7 +48,7 @@ def until(condition: Callable[[], object], seconds: float = SECONDS) -> bool:
 def netns() -> Iterator[str]:
     name = f"routes-{os.getpid()}-{next(numbers)}"
     subprocess.run(["ip", "netns", "add", name], check=True)
-    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+    ip("link set lo up", name)
     yield name
     subprocess.run(["ip", "netns", "del", name], check=True)
 
@@ -62,8 +63,7 @@ class Following:
     def there(self) -> list[str]:
         lines = []
         for family in ("-4", "-6"):
-            command = ["ip", family, "-n", self.netns, "route", "show", "table", "all", "type", "blackhole"]
-            lines += subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+            lines += ip(f"{family} route show table all type blackhole", self.netns).splitlines()
         return sorted(line.split()[1] for line in lines if f"proto {PROTOCOL}" in line)
 
 
@@ -109,14 +109,14 @@ class TestInAKernel:
         daemon = started()
         daemon.routes.follow(True)
         assert until(lambda: daemon.there() == ALL)
-        subprocess.run(["ip", "-n", netns, "route", "flush", "table", "74"], check=True)
+        ip("route flush table 74", netns)
         assert daemon.there() == ALL[:1] and until(lambda: daemon.there() == ALL, 5.0)
 
     def test_a_range_that_left_the_file_goes_and_what_is_not_ours_stays(
         self, started: Callable[..., Following], netns: str
     ) -> None:
         for line in ("192.0.2.0/24 table 74", "203.0.113.0/24 table 99 proto static"):
-            subprocess.run(["ip", "-n", netns, "route", "add", "blackhole", *line.split()], check=True)
+            ip(f"route add blackhole {line}", netns)
         daemon = started()
         daemon.routes.follow(True)
         assert until(lambda: daemon.there() == ALL)
@@ -128,13 +128,11 @@ class TestInAKernel:
         none = started(())
         none.routes.follow(True)
         assert until(lambda: none.there() == [])
-        command = ["ip", "-n", netns, "route", "show", "table", "all", "type", "blackhole"]
-        left = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        left = ip("route show table all type blackhole", netns).split()
         assert left.count("192.0.2.0/24") == left.count("203.0.113.0/24") == 1
 
     def test_a_place_that_somebody_has_is_said_and_left(self, started: Callable[..., Following], netns: str) -> None:
-        taken = ["ip", "-n", netns, "route", "add", "blackhole", "203.0.113.0/24", "table", "74", "proto", "static"]
-        subprocess.run(taken, check=True)
+        ip("route add blackhole 203.0.113.0/24 table 74 proto static", netns)
         daemon = started()
         daemon.routes.follow(True)
         assert until(lambda: "203.0.113.0/24@74" in daemon.routes.problem)
@@ -153,21 +151,17 @@ class TestBird:
         bird = shutil.which("bird", path="/usr/sbin:/usr/bin")
         assert bird, "there is no bird: apt install bird2 (`make test` does)"
         other = f"{netns}-r"
-        for line in (
-            f"netns add {other}",
-            f"link add eth0 netns {netns} type veth peer name eth0 netns {other}",
-            *(f"-n {name} link set eth0 up" for name in (netns, other)),
-            f"-n {netns} address add 10.0.0.1/24 dev eth0",
-            f"-n {other} address add 10.0.0.254/24 dev eth0",
-            f"-n {netns} address add fd00::1/64 dev eth0 nodad",
-            f"-n {other} address add fd00::254/64 dev eth0 nodad",
-        ):
-            subprocess.run(["ip", *line.split()], check=True)
+        ip(f"netns add {other}")
+        ip(f"link add eth0 netns {netns} type veth peer name eth0 netns {other}")
+        for name, number in ((netns, 1), (other, 254)):
+            ip("link set eth0 up", name)
+            ip(f"address add 10.0.0.{number}/24 dev eth0", name)
+            ip(f"address add fd00::{number}/64 dev eth0 nodad", name)
         (tmp_path / "router.conf").write_text(ROUTER)
         running = []
         for name, config in ((netns, EXAMPLE), (other, tmp_path / "router.conf")):
             files = ["-s", str(tmp_path / f"{name}.ctl"), "-P", str(tmp_path / f"{name}.pid")]
-            command = ["ip", "netns", "exec", name, bird, "-f", "-c", str(config), *files]
+            command = inside(name, bird, "-f", "-c", str(config), *files)
             running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         socket = str(tmp_path / f"{other}.ctl")
 
@@ -184,8 +178,7 @@ class TestBird:
     def test_the_example_announces_the_ranges_with_the_role_and_withdraws_them(
         self, started: Callable[..., Following], router: Callable[[], str], netns: str
     ) -> None:
-        strange = ["ip", "-n", netns, "route", "add", "blackhole", "192.0.2.0/24", "table", "74", "proto", "static"]
-        subprocess.run(strange, check=True)
+        ip("route add blackhole 192.0.2.0/24 table 74 proto static", netns)
         daemon = started()
         daemon.routes.follow(True)
         assert until(lambda: all(network in router() for network in ALL)), router()
@@ -202,7 +195,7 @@ class TestExaBgp:
     ) -> None:
         program = EXAMPLE.parents[1] / "exabgp" / "ranges.py"
         with (tmp_path / "said").open("wb") as out:
-            command = ["ip", "netns", "exec", netns, sys.executable, str(program), "10.0.0.1", "fd00::1"]
+            command = inside(netns, sys.executable, str(program), "10.0.0.1", "fd00::1")
             process = subprocess.Popen(command, stdout=out)
         try:
             daemon = started()
