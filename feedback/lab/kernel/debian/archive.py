@@ -42,10 +42,11 @@ class Package:
 
 
 class Archive:
-    """Debian's packages as this machine's mirrors have them. Each method raises LabError."""
+    """Debian's packages as this machine's mirrors have them, of all suites or of `only` one, whose lists are a
+    hundredth of the whole. Each method raises LabError."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, only: str = "") -> None:
+        self.directory, self.only = directory, only
 
     def kernels(self, suite: str = "") -> list[Package]:
         """Those of all suites, or of one, oldest first."""
@@ -90,7 +91,7 @@ class Archive:
             return
         for directory in (lists / "partial", self.directory / "archives" / "partial"):
             directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "sources.list").write_text(_sources(), encoding="utf-8")
+        (self.directory / "sources.list").write_text(_sources(self.only), encoding="utf-8")
         # Fails as a whole where a mirror lacks one suite; what matters is whether the kernels can be listed.
         self._run("apt-get", "-qq", "update", check=False)
         if not any(lists.glob("*Packages*")):
@@ -143,8 +144,8 @@ def _package(text: str) -> Package:
     return Package(fields["Package"], fields["Version"], (fields["Package"], *dict.fromkeys(parts)))
 
 
-def _sources() -> str:
-    """Every suite of RELEASES, at the mirrors from which this machine has its own Debian."""
+def _sources(only: str = "") -> str:
+    """Every suite of RELEASES, or this one, at the mirrors from which this machine has its own Debian."""
     if not KEYRING.exists():
         raise LabError(f"there is no {KEYRING}: apt install debian-archive-keyring")
     lines = []
@@ -154,7 +155,10 @@ def _sources() -> str:
             parts = ["-security"] if security else ["", "-backports"]
             if release == "sid":
                 parts = [] if security else [""]
-            lines += [f"deb [arch=amd64 signed-by={KEYRING}] {uri} {release}{part} main" for part in parts]
+            suites = [release + part for part in parts if not only or release + part == only]
+            lines += [f"deb [arch=amd64 signed-by={KEYRING}] {uri} {suite} main" for suite in suites]
+    if not lines and only:
+        raise LabError(f"{only!r} is no suite of Debian's: {', '.join(RELEASES)}, or one of them with -backports")
     if not lines:
         raise LabError("this machine's apt has no source of Debian's own: add Debian's to /etc/apt/sources.list")
     return "".join(f"{line}\n" for line in dict.fromkeys(lines))

@@ -65,7 +65,8 @@ def unpacked(name: str) -> Unpacked:
         return _at(known.resolve())
     try:
         home.mkdir(parents=True, exist_ok=True)
-        archive = Archive(home / "apt")
+        suite = "" if name == "newest" or name[:1].isdigit() else name
+        archive = Archive(home / ("apt-" + suite if suite else "apt"), suite)
         package = _chosen(archive, name)
         directory = home / package.release
         if not directory.exists():
