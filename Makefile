@@ -13,13 +13,14 @@ PEERS := keepalived ldirectord haproxy prometheus prometheus-node-exporter chrom
 # Another kernel than the user-mode one: the emulator, and the keys by which Debian's packages are checked.
 QEMU := qemu-system-x86 debian-archive-keyring
 
-.PHONY: help setup packages demo test test-all test-kernels check format bench fuzz man deb rpm pyz clean
+.PHONY: help setup packages demo test test-all test-packages test-kernels check format bench fuzz man deb rpm pyz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    race LVS as people run it against feedback, on a real kernel, live: table and picture'
 	@echo 'make test    format, lint, types, unit, contract and lab tests on the real kernel, in minutes'
 	@echo 'make test-all  the same, and then the tests that take longer: hostile conditions on the real kernel'
+	@echo 'make test-packages  builds the Debian packages, the RPMs and the single file, and tries them (as root)'
 	@echo 'make test-kernels  contract tests and scenarios on several kernels of Debian, in QEMU: hours; docs/kernels.md'
 	@echo 'make check   the quick part of it: format, lint, types, import rules, unit tests'
 	@echo 'make bench   what the agent, the pipeline and weight updates cost, side by side with others'
@@ -61,6 +62,10 @@ test-all: test
 	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'long and not lab'
 	$(BIN)/pytest -m 'lab and long and not kernels'
 
+# Building them brings their libraries from PyPI; trying them mounts overlays of this machine's root, so as root.
+test-packages: setup
+	$(BIN)/pytest -m packages
+
 # Where it stops, it goes on the next time; `make clean` forgets what has run.
 test-kernels: PACKAGES += $(QEMU)
 test-kernels: setup
@@ -72,7 +77,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'not lab and not long' # one more than cores: many tests wait
+	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'not lab and not long and not packages' # one more than cores: many tests wait
 
 format: setup
 	$(BIN)/ruff format .

@@ -57,6 +57,7 @@ ELSEWHERE = {
     "feedback lab run hog --source exporter": "the same",
     "feedback lab run hog --source none": "the same",
     "feedback lab run hog": "the scenarios: `make test` and tests/lab run the lab's machinery",
+    "make test-packages": "needs PyPI and mounts; minutes",
     "make test-kernels": "hours; `make test` boots one kernel of it",
     "feedback lab run takeover --kernel qemu:6.1": "the same: `make test-kernels` runs it",
     "feedback lab run hog --kernel qemu:newest --processors 2": "the same",

@@ -20,7 +20,7 @@ ROOT = agent.ROOT
 SCRATCH = ROOT / "packages" / "scratch"
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.packages,
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts overlays"),
 ]
 
