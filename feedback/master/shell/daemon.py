@@ -328,14 +328,14 @@ class Daemon:
             self._look()
             self._expire_orders()
             self._decision = decision = self._controller.decide(time.monotonic())
-            for kind, fields in self._watcher.observe(decision):
-                self._tell(kind, **fields)
             edits = self._confirmed(decision)
             failed = self._kernel.apply(edits) if edits else ()
         except IpvsError as error:
             self._complain("kernel", str(error))
             self._counters["ipvs_errors"] += 1
             return
+        for kind, fields in self._watcher.observe(decision):  # what is told is in force: a place has changed hands
+            self._tell(kind, **fields)
         self._counters["edits"] += len(edits)
         self._cut(decision.cuts)
         self._note_failures(failed)
