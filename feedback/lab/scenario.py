@@ -47,3 +47,12 @@ class Scenario(ABC):
     def measured(self, trace: Trace, options: Options) -> list[Record]:
         """The requests of a variant that its p99 is of, in the figures and, while the trace grows, in the live view."""
         return trace.records
+
+
+class PairScenario(Scenario):
+    """Of two directors, which may have a firewall. Its servers are as fast as the guest; what differs is said."""
+
+    paired = True
+    quotas = ()
+    law = "capacity"
+    scheduler = "wlc"

@@ -31,7 +31,7 @@ from feedback.lab.pair.course import CONNECTIONS, begin, end, plan
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, HEARTBEATS, heartbeat_interface, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace, logged
 
 BEFORE_SECONDS = 1.0
@@ -55,16 +55,12 @@ PHASES = {
 CLOCK_STEPS = (HOUR, -2 * HOUR, HOUR)
 
 
-class ChaosPair(Scenario):
+class ChaosPair(PairScenario):
     name = "chaospair"
     summary = "bad heartbeat cables and a set clock, on a pair of directors under load: nothing may change"
-    paired = True
     variants = ("feedback",)
     seconds = BEFORE_SECONDS + len(PHASES) * (HURT_SECONDS + CALM_SECONDS) + len(CLOCK_STEPS) * CALM_SECONDS + 2
     seconds_least = seconds
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     bounds = (
         Bound("established", least=CONNECTIONS),
         Bound("errors", most=0),

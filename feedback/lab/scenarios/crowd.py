@@ -37,7 +37,7 @@ from feedback.lab.pair.topology import (
     heartbeat_interface,
     pair,
 )
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 from feedback.lab.workload import beats
 from feedback.lab.workload.streams import Plan
@@ -72,16 +72,12 @@ INTERVAL_SECONDS = 0.03
 BEATS = "beats"
 
 
-class Crowd(Scenario):
+class Crowd(PairScenario):
     name = "crowd"
     summary = "a standby starts with 200,000 connections there, persistent ones among them, then the active one dies"
-    paired = True
     variants = ("feedback",)
     seconds = 120.0
     seconds_least = 120.0
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     conn_tab_bits = 18
     bounds = (
         Bound("connections", least=CONNECTIONS),

@@ -31,7 +31,7 @@ from feedback.lab.pair.injury import Death, service_links
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand, targets, udp_target
 from feedback.lab.pair.topology import DIRECTORS, VIP6, Pair, destination, pair, services
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 from feedback.lab.workload.streams import Plan
 from feedback.lab.workload.waiting import FILE, Waited, read
@@ -45,16 +45,13 @@ DISTURBED_SECONDS = 0.5  # a silence of a healthy server's client: more than a t
 BEFORE_SECONDS = 2.0
 
 
-class Deadflows(Scenario):
+class Deadflows(PairScenario):
     name = "deadflows"
     summary = "a server dies with 500 UDP flows and 500 idle TCP connections: who is told, and when"
-    paired = True
     variants = ("feedback", "takeover", "keepalived", "keepalived_told", "ldirectord")
     seconds = 12.0
     seconds_least = 8.0
-    quotas = ()
     law = "static"
-    scheduler = "wlc"
     bounds = (
         Bound("udp_on_dead", least=100),
         Bound("tcp_on_dead", least=100),

@@ -32,7 +32,7 @@ from feedback.lab.pair.injury import Death
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand, targets
 from feedback.lab.pair.topology import DIRECTORS, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 from feedback.lab.workload.streams import Plan
 
@@ -50,16 +50,12 @@ COUNT_SECONDS = 0.002
 STANDS_SECONDS = 3.0  # between a handover and the way back
 
 
-class Firewall(Scenario):
+class Firewall(PairScenario):
     name = "firewall"
     summary = "a stateful firewall on both directors, 1,000 connections through a takeover, and a handover and back"
-    paired = True
     variants = ("feedback", "back", "unprimed", "conntrackd", "many")
     seconds = 22.0
     seconds_least = 18.0
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     bounds = (
         Bound("established", least=CONNECTIONS),
         Bound("survived", least="established"),

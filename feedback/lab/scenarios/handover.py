@@ -17,23 +17,19 @@ from feedback.lab.pair.course import AFTER_SECONDS, CONNECTIONS, WAKE_SECONDS, b
 from feedback.lab.pair.directors import directors
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 
 BEFORE_SECONDS = 1.0  # what was sent then may be on its way still when the order comes
 
 
-class Handover(Scenario):
+class Handover(PairScenario):
     name = "handover"
     summary = "the active director is relieved with 1,000 open connections: feedback, and keepalived stopped"
-    paired = True
     variants = ("feedback", "keepalived", "keepalived_fast")
     mixed_variants = ("feedback",)
     seconds = 22.0
     seconds_least = 18.0
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     bounds = (
         Bound("established", least=CONNECTIONS),
         Bound("survived", least="established"),

@@ -22,7 +22,7 @@ from feedback.lab.pair.directors import directors
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.stand import PairStand, targets
 from feedback.lab.pair.topology import DIRECTORS, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 from feedback.lab.workload.streams import Plan
 
@@ -35,16 +35,12 @@ AFTER_SECONDS = 5.0
 WAKE_RATE = 1500.0
 
 
-class Latejoin(Scenario):
+class Latejoin(PairScenario):
     name = "latejoin"
     summary = "a standby starts with 20,000 connections there, then the active one dies: feedback, the kernel alone"
-    paired = True
     variants = ("feedback", "kernel")
     seconds = 60.0  # with the time that it takes to establish them all
     seconds_least = 60.0
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     bounds = (
         Bound("established", least=CONNECTIONS),
         Bound("survived", least="established"),

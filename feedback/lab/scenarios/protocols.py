@@ -32,7 +32,7 @@ from feedback.lab.pair.machine import Namespaced
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PYTHON, PairStand
 from feedback.lab.pair.topology import BACK, CLIENT, DIRECTORS, VIP, Node, pair, sources
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 from feedback.lab.workload import sip
 from feedback.model import (
@@ -63,15 +63,12 @@ ANSWER_SECONDS = 1.0
 SETTLED_SECONDS = 2.0
 
 
-class Protocols(Scenario):
+class Protocols(PairScenario):
     name = "protocols"
     summary = "FTP and SIP through a takeover under moving weights: transfers and calls go on"
-    paired = True
     variants = ("ftp", "live", "late", "restarted")
     seconds = 60.0
     seconds_least = 60.0
-    quotas = ()
-    law = "capacity"
     scheduler = "rr"
     bounds = (
         Bound("ftp_transfers", least=SESSIONS * len(ftp.GETS)),

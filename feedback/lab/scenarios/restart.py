@@ -22,7 +22,7 @@ from feedback.lab.pair.course import CONNECTIONS, begin, end, plan
 from feedback.lab.pair.directors import Directors, directors
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, Node, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 
 BEFORE_SECONDS = 2.0
@@ -32,16 +32,12 @@ BACK_SECONDS = 3.0  # after each, so that it may come up and be watched
 STEPS = {"killed": AWAY_SECONDS, "upgraded": 0.0, "frozen": FROZEN_SECONDS}
 
 
-class Restart(Scenario):
+class Restart(PairScenario):
     name = "restart"
     summary = "our daemons killed, upgraded and frozen under load, on the standby and on the active director"
-    paired = True
     variants = ("feedback", "keepalived_fast")
     seconds = BEFORE_SECONDS + 2 * (sum(STEPS.values()) + len(STEPS) * BACK_SECONDS) + 2
     seconds_least = seconds
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     bounds = (
         Bound("established", least=CONNECTIONS),
         Bound("errors", most=0),

@@ -28,7 +28,7 @@ from feedback.lab.pair.directors import directors
 from feedback.lab.pair.looks import Look
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 
 PHASES = {"one": 3.0, "none": 3.0, "deaf": 4.0, "healed": 4.0, "blind": 2.0, "seen": 6.0}  # seconds of each
@@ -36,16 +36,12 @@ BEFORE_SECONDS = 2.0
 SETTLE_SECONDS = 1.0  # after healing: then one is active, and nothing changes any more
 
 
-class Splitlinks(Scenario):
+class Splitlinks(PairScenario):
     name = "splitlinks"
     summary = "heartbeat cables cut one after another while both data paths live, then healed"
-    paired = True
     variants = ("feedback", "keepalived_fast")
     seconds = BEFORE_SECONDS + sum(PHASES.values()) + 2
     seconds_least = seconds
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     bounds = (
         Bound("established", least=CONNECTIONS),
         Bound("both_active_while_seen_ms", most=0),

@@ -30,7 +30,7 @@ from feedback.lab.pair.injury import Death, service_links
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import CLIENT, DIRECTORS, VIP, Node, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 from feedback.ops import control
 
@@ -47,16 +47,13 @@ TAKEOVER_MS = 300.0  # the other director asks from the start: it does not know 
 SLACK_MS = 700.0  # from detection on: the kernel forgets, the client answers, and comes again
 
 
-class StandIn(Scenario):
+class StandIn(PairScenario):
     name = "standin"
     summary = "a server dies in the middle of downloads: its stand-in goes on where it was"
-    paired = True
     variants = ("feedback", "takeover", "today")
     seconds = 16.0
     seconds_least = 14.0
-    quotas = ()
     law = "static"
-    scheduler = "wlc"
     bounds = (
         Bound("downloads", least=DOWNLOADS),
         Bound("wrong_bytes", most=0),

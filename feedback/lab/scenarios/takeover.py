@@ -25,21 +25,17 @@ from feedback.lab.pair.directors import directors
 from feedback.lab.pair.injury import Death
 from feedback.lab.pair.stand import PairStand
 from feedback.lab.pair.topology import DIRECTORS, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 
 
-class Takeover(Scenario):
+class Takeover(PairScenario):
     name = "takeover"
     summary = "the active director dies with 1,000 open connections: feedback, and keepalived at 1 s and 0.1 s"
-    paired = True
     variants = ("feedback", "keepalived", "keepalived_fast")
     mixed_variants = ("feedback",)
     seconds = 22.0
     seconds_least = 18.0
-    quotas = ()
-    law = "capacity"
-    scheduler = "wlc"
     bounds = (
         Bound("established", least=CONNECTIONS),
         Bound("survived", least="established"),

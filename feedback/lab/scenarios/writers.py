@@ -36,7 +36,7 @@ from feedback.lab.pair.injury import Death
 from feedback.lab.pair.product import Product
 from feedback.lab.pair.stand import PYTHON, PairStand
 from feedback.lab.pair.topology import CLIENT, DIRECTORS, ROUTE_PORT, VIP, Node, Pair, pair
-from feedback.lab.scenario import Scenario
+from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Event, Trace
 from feedback.lab.workload.writers import End, Plan, Write, read_ends, read_writes
 from feedback.ops import control
@@ -51,14 +51,12 @@ AROUND_SECONDS = 1.0  # of an order: where a pause counts
 INTERVAL_SECONDS, TIMEOUT_SECONDS, FALL = 1.0, 0.5, 2
 
 
-class Writers(Scenario):
+class Writers(PairScenario):
     name = "writers"
     summary = "a database with one writer changes its writer: who writes where, and for how long nobody does"
-    paired = True
     variants = ("feedback", "takeover", "today")
     seconds = STEP_SECONDS * (len(PROMOTED) + 4) + WATCH_SECONDS
     seconds_least = seconds
-    quotas = ()
     law = "failover"
     scheduler = "sed"
     bounds = (
