@@ -95,12 +95,9 @@ def _config(directory: Path) -> MasterConfig:
 def keeper(config: MasterConfig) -> Keeper:
     """The keeper of this configuration's master, for reading."""
     from feedback.config import marks
-    from feedback.master.shell.steering import memory
-    from feedback.steer.keeper import Keeper
-    from feedback.steer.routing import Place
+    from feedback.master.shell import steering
 
-    place = Place(config.steer.table, config.steer.priority)
-    made = Keeper(memory(config), config.steer.firewall, place, config.netns)
+    made = steering.keeper(config)
     made.want(marks(config))
     return made
 

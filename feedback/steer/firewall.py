@@ -17,6 +17,8 @@ from feedback.wire import printable
 PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 LOCK = Path("/run/xtables.lock")  # of iptables, for the kernel's older tables
 OWN_LOCK = "/run/feedback/xtables.lock"
+WORDS = {Family.IPV4: "ip", Family.IPV6: "ip6"}  # of the families, in both
+WHOLE = 0xFFFF_FFFF  # a mask: all of a mark
 PATIENCE_SECONDS = 10.0  # a program may wait for the firewall's lock
 REASON_MAX = 300
 

@@ -14,14 +14,12 @@ from itertools import pairwise
 from feedback.config.match import Span, span_text
 from feedback.model import Family, Protocol
 from feedback.steer.errors import SteerError
-from feedback.steer.firewall import ForeignMark, Run
+from feedback.steer.firewall import WHOLE, WORDS, ForeignMark, Run
 from feedback.steer.plan import Held, Rule
 
 CHAIN = "feedback-steer"
 JUMP = f"-A PREROUTING -j {CHAIN}"
-WORDS = {Family.IPV4: "ip", Family.IPV6: "ip6"}
 EVERYTHING = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
-WHOLE = 0xFFFF_FFFF
 SHAPE = "-p -m multiport --dports -j MARK --set-xmark"  # of a rule as we make it, without its values
 
 

@@ -16,6 +16,7 @@ import msgspec
 from feedback.config.match import Match
 from feedback.ipvs.namespace import within
 from feedback.model import Family
+from feedback.ops import files
 from feedback.steer import plan as planning
 from feedback.steer.errors import SteerError
 from feedback.steer.firewall import Firewall, ForeignMark, Run, run
@@ -180,10 +181,8 @@ class Keeper:
         return made if made.firewall in PROGRAMS else None
 
     def _remember(self, made: Made) -> None:
-        new = self._memory.with_suffix(".new")
         try:
-            new.write_bytes(msgspec.json.encode(made) + b"\n")
-            new.replace(self._memory)
+            files.write(self._memory, msgspec.json.encode(made).decode() + "\n")
         except OSError as error:
             raise SteerError(
                 f"{self._memory}: {error.strerror}: nothing is made that could not be found again"

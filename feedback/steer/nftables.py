@@ -14,14 +14,12 @@ from typing import Any
 from feedback.config.match import Span, span_text
 from feedback.model import Family, Protocol
 from feedback.steer.errors import SteerError
-from feedback.steer.firewall import ForeignMark, Run
+from feedback.steer.firewall import WHOLE, WORDS, ForeignMark, Run
 from feedback.steer.plan import Held, Read, Rule
 
 TABLE = "lvs_feedback"
 CHAIN = "prerouting"
 PRIORITY = -140  # mangle is -150
-WORDS = {Family.IPV4: "ip", Family.IPV6: "ip6"}
-WHOLE = 0xFFFF_FFFF
 
 
 class Nftables:

@@ -30,6 +30,15 @@ def memory(config: MasterConfig) -> Path:
     return config.control.with_suffix(".steer")
 
 
+def keeper(config: MasterConfig) -> Keeper:
+    """Of this configuration; it wants nothing yet."""
+    from feedback.steer.keeper import Keeper
+    from feedback.steer.routing import Place
+
+    place = Place(config.steer.table, config.steer.priority)
+    return Keeper(memory(config), config.steer.firewall, place, config.netns)
+
+
 class Steering:
     """`tell` is called in the loop with what was done, `complain` with why not."""
 
@@ -85,12 +94,8 @@ class Steering:
             self._tell("steered" if first else "steer-mended", **_fields(plan))
 
     def _work(self, config: MasterConfig, wanted: dict[int, Any], first: bool) -> Plan:
-        from feedback.steer.keeper import Keeper
-        from feedback.steer.routing import Place
-
         if self._keeper is None or first:
-            place = Place(config.steer.table, config.steer.priority)
-            self._keeper = Keeper(memory(config), config.steer.firewall, place, config.netns)
+            self._keeper = keeper(config)
             self._keeper.want(wanted)
         return self._keeper.turn()
 
