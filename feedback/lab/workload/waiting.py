@@ -3,8 +3,9 @@
     python -m feedback.lab.workload.waiting PLAN OUTPUT
 
 A UDP flow asks in a rhythm, and again and again quickly while it has no answer, as a resolver does. A TCP connection
-asks once who serves it, and then waits to be told something. At SIGUSR1 each TCP connection that is still open speaks,
-a second and a half later everything ends and OUTPUT/client.waiting says of each what became of it.
+asks once who serves it, and then waits to be told something. At SIGUSR1 each TCP connection that is still open speaks.
+Everything ends once none of them has been heard for a second and a half: many take long to answer on a slow host.
+OUTPUT/client.waiting says of each what became of it.
 
 Moments are of CLOCK_MONOTONIC. The plan's `connections` and the flows of its `udp` are what is opened.
 """
@@ -118,6 +119,7 @@ class Waiting:
         self.flows: dict[int, Flow] = {}
         self.due: list[tuple[float, int]] = []
         self.ending = False
+        self.heard_at = 0.0  # from a TCP connection
         signal.signal(signal.SIGUSR1, self._end)
 
     def _end(self, *_: object) -> None:
@@ -137,8 +139,8 @@ class Waiting:
             if not each.told:
                 with contextlib.suppress(OSError):
                     each.sock.send(record(ECHO, each.opening.number, 0))
-        deadline = time.monotonic() + LAST_SECONDS
-        while time.monotonic() < deadline:
+        self.heard_at = time.monotonic()
+        while time.monotonic() < self.heard_at + LAST_SECONDS:
             self._turn()
         rows = [*(each.result() for each in self.all), *(flow.result() for flow in self.flows.values())]
         lines = (json.dumps([None if value == float("inf") else value for value in row]) for row in rows)
@@ -186,6 +188,7 @@ class Waiting:
                 self._heard(self.idle[descriptor], time.monotonic())
 
     def _heard(self, of: Idle, now: float) -> None:
+        self.heard_at = now
         if not of.connected:
             if problem := of.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 raise SystemExit(f"{of.opening.target.name}: {errno.errorcode.get(problem, problem)}")
