@@ -176,3 +176,34 @@ def test_what_the_door_has_not_asked_to_hear_is_not_its_own() -> None:
         ajar.close()
 
     asyncio.run(scenario())
+
+
+def test_connections_are_asked_once_a_second_and_more_often_while_the_process_grows() -> None:
+    asked: list[float] = []
+
+    async def scenario() -> tuple[int, int]:
+        ajar, size = Door(lambda opened: None), [10 * door.GROWN_BYTES]
+        ajar._resident = lambda: size[0]  # type: ignore[assignment,method-assign,return-value]
+        ajar._size = size[0]
+        ajar.sessions.over = lambda received, seconds: asked.append(seconds) or []  # type: ignore[func-returns-value,method-assign]
+        try:
+            await asyncio.sleep(1.5 * door.CALM_SECONDS)
+            calm = len(asked)
+            for _ in range(4):
+                size[0] += 2 * door.GROWN_BYTES
+                await asyncio.sleep(2.5 * door.WEIGH_SECONDS)
+            return calm, len(asked) - calm
+        finally:
+            ajar._weighing.cancel()
+
+    calm, grows = asyncio.run(scenario())
+    assert calm == 1
+    assert grows >= 4
+
+
+def test_the_memory_that_is_looked_at_is_that_of_this_process() -> None:
+    resident = door.Resident()
+    before = resident()
+    held = b"x" * (8 * door.GROWN_BYTES)
+    assert resident() - before > len(held) / 2
+    resident.close()
