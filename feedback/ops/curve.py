@@ -85,13 +85,15 @@ class Inlet:
         if self._skipping:
             self._skip(socket)
             return None
-        frames = [socket.recv(zmq.NOBLOCK, copy=False)]
-        while socket.getsockopt(zmq.RCVMORE):
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frames = [frame]
+        while frame.more:
             if len(frames) == self._most:
                 self._skipping = True
                 break
-            frames.append(socket.recv(zmq.NOBLOCK, copy=False))
-            self._took(frames[-1])
+            frame = socket.recv(zmq.NOBLOCK, copy=False)
+            frames.append(frame)
+            self._took(frame)
         return frames, not self._skipping
 
     def _skip(self, socket: Socket) -> None:
@@ -109,23 +111,41 @@ class Edges:
         self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         self._drains: dict[int, Callable[[], None]] = {}
 
-    def watch(self, socket: Socket, take: Callable[[Socket], None], batch: int = BATCH) -> None:
-        """`batch`: how many messages before the loop gets its turn; few where each costs much."""
+    def watch(
+        self, socket: Socket, take: Callable[[Socket], None], batch: int = BATCH, rest_seconds: float = 0.0
+    ) -> None:
+        """`batch`: how many messages before the loop gets its turn; few where each costs much. `rest_seconds`: what
+        comes so soon after a message waits so long and is taken together, without a call of the loop for each."""
         assert self._loop is not None
         descriptor = int(socket.getsockopt(zmq.FD))
+        rests = False
 
         def drain() -> None:
             if self._drains.get(descriptor) is not drain or self._loop is None:
                 return  # closed since this was scheduled
-            dry = False
+            taken, dry = 0, False
             try:
-                for _ in range(batch):
+                while taken < batch:
                     take(socket)
+                    taken += 1
             except zmq.Again:
                 dry = True
             finally:  # also when a callback raised: an edge that is not read dry never comes again
-                if not dry and self._loop is not None:
-                    self._loop.call_soon(drain)
+                if self._loop is not None:
+                    if not dry:
+                        self._loop.call_soon(drain)
+                    elif rest_seconds:
+                        rest(self._loop, taken > 0)
+
+        def rest(loop: asyncio.AbstractEventLoop, more: bool) -> None:
+            """The descriptor stays readable while messages wait: the loop must not ask for it meanwhile."""
+            nonlocal rests
+            if more:
+                loop.remove_reader(descriptor)
+                loop.call_later(rest_seconds, drain)
+            elif rests:
+                loop.add_reader(descriptor, drain)
+            rests = more
 
         self._drains[descriptor] = drain
         self._loop.add_reader(descriptor, drain)

@@ -35,6 +35,7 @@ LOG = Log("link")
 REPLY_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # between looks for tokens where the directory seems unchanged, and between words with one token
 LOG_SECONDS = 10.0
+REST_SECONDS = 0.005  # reports of a large fleet are taken together: a call of the loop costs as much as a report
 RECEIVE_BUFFER_BYTES = 64 * 1024  # of each connection in the kernel, which doubles it and would else grow it to 6 MB
 
 TOO_MUCH = "one key or one source has too many connections, or leaves too much unfinished: `ss -tn` shows which"
@@ -133,7 +134,7 @@ class Link:
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
-        self._edges.watch(router, self._take_report)
+        self._edges.watch(router, self._take_report, rest_seconds=REST_SECONDS)
 
     def reload(self) -> tuple[str, ...]:
         """Read the enrolments again; revoked agents fall silent at once. Returns a line for each one refused.
