@@ -335,11 +335,11 @@ class Controller:
         """Services that we made and that the configuration names no more, as far as the kernel has them."""
         return tuple(sorted(self._left, key=str))
 
-    def state(self) -> State:
-        """What a restarted master needs and cannot read from the kernel."""
+    def state(self, *, learned: bool = True) -> State:
+        """What a restarted master needs and cannot read from the kernel, with what was learned or without."""
         pipelines = {k: pipeline for k, (_, pipeline) in self._away.items()} | self._pipelines
         made = () if self._adopts else tuple(sorted(map(str, self._left | self._named.keys())))
-        services = {str(k): pipeline.state() for k, pipeline in pipelines.items()}
+        services = {str(k): pipeline.state(learned=learned) for k, pipeline in pipelines.items()}
         return State(services=services, orders=self.orders.all(), made=made)
 
     def restore(self, state: State) -> None:

@@ -247,18 +247,19 @@ class Pipeline:
 
     # What a restart or a reload leaves.
 
-    def state(self) -> ServiceState:
-        """What a restarted master could not read from the kernel."""
-        learned, limited, adopts = {}, [], self.claims.owned is None
-        for row in self.claims.rows.values():
-            known = row.capacity.learned()
-            if known is not None:
-                learned[row.name] = known
-            if adopts and row.thresholds is not None and row.thresholds.ours:
-                limited.append(row.name)
+    def state(self, *, learned: bool = True) -> ServiceState:
+        """What a restarted master could not read from the kernel, with what was learned or without."""
+        rows = self.claims.rows.values()
+        known = ((row.name, row.capacity.learned()) for row in rows) if learned else ()
+        limited = (
+            [row.name for row in rows if row.thresholds is not None and row.thresholds.ours]
+            if self.claims.owned is None
+            else []
+        )
         claims = msgspec.structs.asdict(self.claims.state())
         holder = "" if self.succession is None or self.succession.holder is None else str(self.succession.holder)
-        return ServiceState(**claims, learned=learned, limited=tuple(sorted(limited)), holder=holder)
+        speeds = {name: speed for name, speed in known if speed is not None}
+        return ServiceState(**claims, learned=speeds, limited=tuple(sorted(limited)), holder=holder)
 
     def restore(self, state: ServiceState) -> None:
         """Before the first look at the kernel."""

@@ -54,6 +54,15 @@ def test_an_order_is_written_at_once_and_what_is_learned_now_and_then(file: Stat
     assert file.read() == DRAINED
 
 
+def test_what_was_learned_is_due_now_and_then_and_a_failed_writing_sooner(file: StateFile, full: Path) -> None:
+    assert file.due(0.0)
+    file.save(DRAINED, 10.0)
+    assert file.problem
+    assert [file.due(10.0 + t) for t in (RETRY_SECONDS / 2, RETRY_SECONDS)] == [False, True]
+    file.save(DRAINED, 12.0)
+    assert [file.due(12.0 + t) for t in (RETRY_SECONDS, LEARNED_SECONDS)] == [False, True]
+
+
 def test_a_full_disk_leaves_the_old_file_whole_and_is_tried_again_once_a_second(file: StateFile, full: Path) -> None:
     full.unlink()
     file.save(NONE, 10.0)

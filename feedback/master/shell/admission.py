@@ -133,7 +133,9 @@ class Admission:
         name = enrolment.name
         if enrolment.until is not None and name in self._moved:
             raise Refused("revoked", "another key has replaced this one", name)
-        peer = self._peers.setdefault(name, Peer(filled_at=now))
+        peer = self._peers.get(name)
+        if peer is None:
+            peer = self._peers[name] = Peer(filled_at=now)
         if not peer.spend(now):
             raise Refused("flooded", f"more than {RATE_PER_SECOND:g} messages a second", name)
         return enrolment, peer

@@ -310,6 +310,8 @@ class Daemon:
 
     def _record(self, what: Report | Snapshot, now: float) -> None:
         """To those who asked for it; costs nothing while nobody does."""
+        if not self._recorders:
+            return
         self._recorders = [feed for feed in self._recorders if feed.open]
         if self._recorders:
             said = line(now, what)
@@ -345,7 +347,13 @@ class Daemon:
         self._note_foreign()
         self._decided_at = time.monotonic()
         self._remember(decision)
-        self._state.save(self._controller.state(), self._decided_at)
+        self._save()
+
+    def _save(self) -> None:
+        """In most turns nothing but what was learned has changed, and that is told when it is to be written."""
+        state, at = self._state, self._decided_at
+        if state.due(at) or not state.holds(self._controller.state(learned=False)):
+            state.save(self._controller.state(), at)
         self._note_state()
 
     def _remember(self, decision: Decision) -> None:

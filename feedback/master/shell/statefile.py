@@ -52,12 +52,15 @@ class StateFile:
         """All but what was learned since."""
         return self._saved is not None and state.without_learned(self._saved) == state.without_learned(now)
 
+    def due(self, at: float) -> bool:
+        """Whether what was learned is to be written, or a writing that failed to be tried again."""
+        return at - self._tried_at >= (RETRY_SECONDS if self.problem else LEARNED_SECONDS)
+
     def save(self, now: State, at: float) -> None:
         """If it is due; `at` in monotonic seconds."""
         if now == self._saved:
             return
-        wait = RETRY_SECONDS if self.problem else LEARNED_SECONDS if self.holds(now) else 0.0
-        if at - self._tried_at >= wait:
+        if self.due(at) or not (self.problem or self.holds(now)):
             self._write(now, at, durable=False)
 
     def insist(self, now: State, at: float) -> bool:
