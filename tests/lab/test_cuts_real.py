@@ -153,6 +153,24 @@ def test_healthy_clients_take_no_notice_of_a_poke(stand: PairStand) -> None:
     cutting.cutter.close()
 
 
+def test_clients_that_write_between_the_removal_and_the_poke_end_at_both_ends(stand: PairStand) -> None:
+    cutting = Cutting(stand)
+    places = cutting.destinations(stand.pair.servers[0].number)
+    before = established(stand, "r1")
+    cutting.do(Do.LIST, places)
+    assert not cutting.ipvs.apply([RemoveDestination(service, each.key) for service, each in places])
+    stand.wake()
+    stand.sleep_until(stand.now() + 0.5)  # sent again after 0.2 s: the first segment may only have ended the entry
+    told = cutting.do(Do.CUT, places, both=True)
+    assert sum(t.summary.told for t in told if t.summary is not None) == before > CONNECTIONS / 4
+    stand.sleep_until(stand.now() + 0.3)
+    assert established(stand, "r1") == 0
+    stand.processes.wait("client", 20.0)
+    found = waiting.read(stand.output / waiting.FILE)
+    assert {w.told for w in found if w.servers == ["r1"]} == {"ECONNRESET"}
+    cutting.cutter.close()
+
+
 def test_a_client_that_has_gone_is_not_waited_for(stand: PairStand) -> None:
     cutting = Cutting(stand)
     places = cutting.destinations(stand.pair.servers[0].number)

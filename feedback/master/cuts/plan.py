@@ -45,7 +45,9 @@ class Summary(msgspec.Struct, frozen=True):
 class Plan:
     def __init__(self, flows: Iterable[Flow], now: float) -> None:
         """The flows in the order in which they are to be told."""
-        self._flows = dict.fromkeys(flows, False)  # whether it has answered
+        self._flows: dict[Flow, bool] = {}  # whether it has answered
+        for flow in flows:  # not in one call, which would hold the interpreter
+            self._flows[flow] = False
         self._began = self._last_at = self._answered_at = now
         self._round = 0
         self._queue = deque(self._flows)

@@ -1,8 +1,11 @@
 """The shell of the cuts: reads the kernel's table, sends segments and hears the answers. It decides nothing.
 
-A thread of its own, so that neither a long table nor many clients make the master's turns late: each of its stretches
-of work is a system call, which lets the others go on. Sending sockets are opened once; listening ones only while
-something is cut, since they get a copy of all TCP to the services' ports.
+A thread of its own, so that neither a long table nor many clients make the master's turns late: no step of it that
+holds the interpreter is long. Sending sockets are opened once; listening ones only while something is listed or cut,
+since they get a copy of all TCP to the services' ports that the kernel's table does not take.
+
+It listens from the listing on. Who sends something between the removal and the poke is reset by the director's own TCP
+at once, and answers no poke with its numbers any more; they are in what it sent.
 
 Raw sockets need CAP_NET_RAW. They are of the master's network namespace.
 """
@@ -16,9 +19,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from ctypes import addressof, create_string_buffer
 from functools import lru_cache
 from ipaddress import ip_address
 from math import inf
@@ -32,6 +34,7 @@ from feedback.master.cuts.course import Cut, Do, Told
 from feedback.master.cuts.listing import Listing, Place
 from feedback.master.cuts.plan import Plan, Summary
 from feedback.master.cuts.segments import Flow, Heard, Way
+from feedback.master.shell import raw
 from feedback.master.shell.way import routed
 from feedback.model import Destination, Forward
 from feedback.ops.logs import Log
@@ -39,13 +42,10 @@ from feedback.ops.logs import Log
 LOG = Log("cutter")
 
 TABLE = Path("/proc/thread-self/net/ip_vs_conn")
-HEARING_BYTES = 16 * 1024 * 1024  # the answers of some 20,000 clients at once
-SEGMENT_BYTES = 2048
 LOOK_SECONDS, FORGET_SECONDS = 0.05, 5.0  # the kernel forgets within 0.02 s, and looks through all of its table for it
 HEARD_MAX = 512  # before the next ones are poked
-SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33
-ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD
-IPV6_RECVPKTINFO, IPV6_PKTINFO = 49, 50
+# Of the process. A turn of the master gives the interpreter away at each of its system calls, and waits so long for it.
+SWITCH_SECONDS = 0.0005
 
 Receive = Callable[[Told], None]
 
@@ -65,11 +65,13 @@ class Cutter:
         self._netns, self._receive = netns, receive
         self._orders: SimpleQueue[Cut | None] = SimpleQueue()
         self._listed: dict[Place, list[Flow]] = {}
+        self._early: dict[Flow, Heard | None] = {}  # of those listed: what the client has sent past the table
         self._cuttings: dict[Place, _Cutting] = {}
         self._by_flow: dict[Flow, _Cutting] = {}
         self._hearing: list[socket.socket] = []
         self._taps: dict[Place, socket.socket] = {}  # of those that stay in the table
-        self._senders = within(netns, _senders)
+        self._senders = within(netns, raw.senders)
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="cutter", daemon=True)
         self._thread.start()
@@ -130,7 +132,7 @@ class Cutter:
                 if cut is None:
                     return False
                 if cut.do is Do.FORGET:
-                    self._listed.pop(cut.place, None)
+                    self._forget(cut.place)
                 else:
                     (wanted if cut.do is Do.LIST else begun).append(cut)
         if wanted:
@@ -145,8 +147,18 @@ class Cutter:
     def _list(self, cuts: list[Cut]) -> None:
         listing = self._reading(cut.place for cut in cuts)
         for cut in cuts:
+            self._forget(cut.place)
             flows = self._listed[cut.place] = listing.flows(cut.place)
-            self._receive(Told(cut.service, cut.destination.key, len(flows)))
+            for flow in flows:
+                self._early[flow] = None
+        self._listen()
+        for cut in cuts:
+            self._receive(Told(cut.service, cut.destination.key, len(self._listed[cut.place])))
+
+    def _forget(self, place: Place) -> None:
+        for flow in self._listed.pop(place, ()):
+            self._early.pop(flow, None)
+        self._fall_silent()
 
     def _reading(self, places: Iterable[Place]) -> Listing:
         listing = Listing(places)
@@ -162,11 +174,14 @@ class Cutter:
         made = self._cuttings[cut.place] = _Cutting(cut, plan, self._way(cut.destination) if cut.both else None)
         for flow in plan.flows:
             self._by_flow[flow] = made
-        self._listen()
+            early = self._early.pop(flow, None)
+            if early is not None:
+                self._answered(early)
 
     def _begin_some(self, cut: Cut) -> None:
         """It stays in the table, so its clients' answers go to their server: they are heard on their way."""
         assert cut.clients is not None
+        ipv6 = cut.clients.version == 6
         if cut.place in self._cuttings:
             return
         flows = self._reading([cut.place]).flows(cut.place)
@@ -175,8 +190,8 @@ class Cutter:
         for flow in mine:
             self._by_flow[flow] = made
         program = segments.client_filter({flow.virtual_port for flow in mine}, cut.clients)
-        self._taps[cut.place] = within(self._netns, lambda: _tap(cut.clients is not None and cut.clients.version == 6))
-        _attach(self._taps[cut.place], program)
+        self._taps[cut.place] = within(self._netns, lambda: raw.tap(ipv6=ipv6))
+        raw.attach(self._taps[cut.place], program)
 
     def _poke(self) -> None:
         now = time.monotonic()
@@ -212,10 +227,7 @@ class Cutter:
         tap = self._taps.pop(cutting.cut.place, None)
         if tap is not None:
             tap.close()
-        if not self._cuttings:
-            for each in self._hearing:
-                each.close()
-            self._hearing = []
+        self._fall_silent()
         self._receive(Told(cutting.cut.service, cutting.cut.destination.key, summary.flows, summary))
 
     def _give_up(self) -> None:
@@ -224,20 +236,28 @@ class Cutter:
         for tap in self._taps.values():
             tap.close()
         self._cuttings, self._by_flow, self._taps = {}, {}, {}
+        self._fall_silent()
 
     # --- segments -----------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        ports = {flow.virtual_port for flow in self._by_flow}
+        ports = {flow.virtual_port for flows in (self._early, self._by_flow) for flow in flows}
         if not self._hearing:
-            self._hearing = within(self._netns, _hearers)
+            self._hearing = within(self._netns, raw.hearers)
         for each in self._hearing:
-            _attach(each, segments.port_filter(ports, ipv6=each.family is socket.AF_INET6))
+            raw.attach(each, segments.port_filter(ports, ipv6=each.family is socket.AF_INET6))
+
+    def _fall_silent(self) -> None:
+        """Where nothing is listed or cut any more."""
+        if not self._listed and not self._cuttings:
+            for each in self._hearing:
+                each.close()
+            self._hearing = []
 
     def _hear(self, each: socket.socket) -> None:
         for _ in range(HEARD_MAX):
             try:
-                heard = _heard(each)
+                heard = raw.heard(each)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -247,6 +267,8 @@ class Cutter:
                 self._answered(heard)
 
     def _answered(self, heard: Heard) -> None:
+        if heard.flow in self._early:
+            self._early[heard.flow] = heard
         cutting = self._by_flow.get(heard.flow)
         if cutting is not None and cutting.cut.do is Do.SOME and not heard.reset:
             # Whatever it sends until it is told: the numbers of a busy connection may have moved on meanwhile.
@@ -271,52 +293,6 @@ class Cutter:
 @lru_cache(maxsize=4096)
 def _text(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
-
-
-def _senders() -> dict[socket.AddressFamily, socket.socket]:
-    made = {}
-    for family in (socket.AF_INET, socket.AF_INET6):
-        made[family] = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
-    return made
-
-
-def _hearers() -> list[socket.socket]:
-    made = []
-    for family in (socket.AF_INET, socket.AF_INET6):
-        each = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
-        if family is socket.AF_INET6:
-            each.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-        try:
-            each.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, HEARING_BYTES)
-        except OSError:  # without CAP_NET_ADMIN: what is lost is poked again
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HEARING_BYTES)
-        made.append(each)
-    return made
-
-
-def _tap(ipv6: bool) -> socket.socket:
-    """All interfaces' packets of this family, on their way in."""
-    protocol = socket.htons(ETH_P_IPV6 if ipv6 else ETH_P_IP)
-    return socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, protocol)
-
-
-def _attach(each: socket.socket, program: Collection[segments.Instruction]) -> None:
-    packed = create_string_buffer(segments.pack_filter(program))
-    # struct sock_fprog: a length and, aligned, a pointer
-    head = len(program).to_bytes(8, sys.byteorder) + addressof(packed).to_bytes(8, sys.byteorder)
-    each.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, head)
-
-
-def _heard(each: socket.socket) -> Heard | None:
-    if each.family is socket.AF_PACKET:
-        return segments.parse_packet(each.recv(SEGMENT_BYTES))
-    if each.family is socket.AF_INET:
-        return segments.parse_ipv4(each.recv(SEGMENT_BYTES))
-    data, ancillary, _, peer = each.recvmsg(SEGMENT_BYTES, 128)
-    to = next(
-        (value[:16] for level, kind, value in ancillary if (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO)), b""
-    )
-    return segments.parse_ipv6(data, socket.inet_pton(socket.AF_INET6, peer[0].partition("%")[0]), to)
 
 
 def _source(server: bytes) -> bytes:
