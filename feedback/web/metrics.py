@@ -91,6 +91,10 @@ def _of_master(document: Document, now: float) -> Iterator[Metric]:
     yield _gauge("director_active", "Whether this director is the active one.", document.get("role") != "standby")
     text = "At most so many connections exceed the limit of replication: a takeover would cut them."
     yield _gauge("director_connections_lacking", text, document.get("connections_lacking", 0))
+    steering = document.get("steering")
+    if steering:
+        text = "Whether marks, rules and routes of ranges are as configured."
+        yield _gauge("steering_settled", text, steering["settled"])
     reload = document.get("reload")
     if reload:
         yield _gauge("config_last_reload_successful", "Whether the last reload succeeded.", reload["good"])

@@ -43,6 +43,11 @@ def _of_master(document: Document) -> Iterator[Problem]:
         yield Problem(Level.BAD, "master", "no decision yet: the kernel's weights are as they were")
     elif age > SILENT_SECONDS:
         yield Problem(Level.BAD, "master", f"no decision for {age:.0f} s: the kernel does not answer; weights stay")
+    if lacking := document.get("connections_lacking"):
+        text = f"at most {lacking} connections exceed the limit of replication: a takeover would cut them"
+        yield Problem(Level.LOOK, "replication", text)
+    if problem := document.get("steering", {}).get("problem"):
+        yield Problem(Level.BAD, "ranges", f"their packets may not reach IPVS: {problem}")
     if document.get("reload", {}).get("good") is False:
         yield Problem(Level.LOOK, "configuration", "the last reload was refused: the old configuration is in force")
 

@@ -161,6 +161,7 @@ def test_what_cannot_be_made_is_said_and_tried_again(site: Site, netns: str) -> 
 
     def work() -> None:
         until(lambda: str(place) in asked(site)["problem"])
+        assert site.status()["steering"]["problem"] == asked(site)["problem"]
         assert "fwmark 0x7" not in policy(netns) and not asked(site)["settled"]
         refused = command(site, "show")
         assert refused.exit_code == 1 and str(place) in refused.output

@@ -90,6 +90,7 @@ def troubled() -> dict[str, Any]:
         service("fwmark:7", destination("10.0.0.11:0", upper=500, lower=400), held="3 of 4 agents fell silent"),
         service("fwmark:7:ipv6", destination("[2001:db8::11]:0")),
         reload={"good": False, "age_seconds": 60.0},
+        steering={"state": "kept", "settled": True, "problem": ""},
     )
 
 

@@ -75,6 +75,14 @@ def test_trouble_is_listed_worst_first_and_what_was_wanted_is_no_trouble() -> No
     assert "reload" in texts["configuration"]
 
 
+def test_ranges_that_cannot_be_kept_and_connections_beyond_the_limit_are_trouble() -> None:
+    steering = {"state": "kept", "settled": False, "problem": "nft: not found"}
+    found = problems(document(connections_lacking=7, steering=steering))
+    assert [(p.level, p.where) for p in found] == [(Level.BAD, "ranges"), (Level.LOOK, "replication")]
+    assert "nft: not found" in found[0].text and "7 connections" in found[1].text
+    assert not problems(document(connections_lacking=0, steering=steering | {"settled": True, "problem": ""}))
+
+
 @pytest.mark.parametrize("made", [WELL, troubled(), real(), document()])
 def test_a_page_fetches_nothing_runs_nothing_and_is_whole(made: dict[str, Any]) -> None:
     page = Read(render(made, NOW))

@@ -629,6 +629,9 @@ class Daemon:
         }
         if self._reloaded is not None:
             facts["reload"] = {"good": self._reloaded[1], "age_seconds": round(now - self._reloaded[0], 1)}
+        steering = self._steering.told()
+        if steering["state"] != "none":
+            facts["steering"] = steering
         for service in self._decision.services if self._decision else ():
             service.keep()
         return partial(of_master, self._decision, facts)
