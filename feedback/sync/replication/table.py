@@ -175,6 +175,8 @@ def read_line(line: str, book: Book) -> Record | str:
         return "malformed"
     if not _fits((client_port, virtual_port, destination_port), expires, pe_name, pe_data):
         return "malformed"
+    if not len(client) == len(virtual) == len(destination):
+        return "mixed families"  # a tunnel from one to the other: the kernel's records have no room for it either
     if protocol == IpProtocol.IP:
         placement = book.place_marked(int.from_bytes(virtual[:4], "big"), destination, destination_port)
     else:

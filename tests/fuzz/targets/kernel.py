@@ -67,7 +67,7 @@ def route(data: bytes) -> None:
     rtnetlink.route(data)
 
 
-REASONS = {"malformed", "unknown protocol", "unknown destination", "unknown state"}
+REASONS = {"malformed", "unknown protocol", "unknown destination", "unknown state", "mixed families"}
 BOOK = Book(
     Snapshot(
         tuple(
