@@ -18,7 +18,7 @@ from pathlib import Path
 from feedback.lab.error import LabError
 
 ROOT = Path("/sys/fs/cgroup")
-REMOVE_SECONDS = 2.0
+REMOVE_SECONDS = 20.0
 
 
 def run_directory(run: str) -> Path:

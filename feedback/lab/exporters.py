@@ -24,7 +24,7 @@ from feedback.lab.topology import RealServer
 
 PROGRAM = "prometheus-node-exporter"
 PORT = 9100
-READY_SECONDS = 10.0
+READY_SECONDS = 60.0
 TABLE = '[service.exporter]\nkind = "node"\n'
 
 

@@ -15,8 +15,8 @@ from feedback.lab import cgroup, network
 from feedback.lab.error import LabError
 from feedback.ops.process import die_with_parent
 
-STOP_SECONDS = 5.0
-CATCH_SECONDS = 20.0  # a server with a twentieth of a core takes seconds from its start to its handlers
+STOP_SECONDS = 20.0
+CATCH_SECONDS = 60.0  # a server with a twentieth of a core takes seconds from its start to its handlers
 UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 
 

@@ -24,7 +24,7 @@ from feedback.ops.control import ControlError, NotRunningError
 
 COMMAND = [sys.executable, "-c", "from feedback.cli.entry import main; main()"]
 PORT = 7433
-READY_SECONDS = 15.0
+READY_SECONDS = 60.0
 STATIC_WEIGHT = 100
 
 Keys = Mapping[str, str | int]  # of a table in TOML

@@ -39,7 +39,7 @@ from feedback.model import (
 
 PYTHON = [sys.executable, "-m"]
 DIRECTOR = "d1"
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 LEAD_SECONDS = 0.5  # from the client's start to its first request
 
 
@@ -219,7 +219,7 @@ class Stand(Scene):
         self.event("start", start)
         return start
 
-    def finish(self, end: float, patience_seconds: float = 30.0) -> None:
+    def finish(self, end: float, patience_seconds: float = 60.0) -> None:
         """Sleeps until the last request is sent, and waits for the answers."""
         self.sleep_until(end)
         self.event("end", end)

@@ -98,7 +98,7 @@ def test_orders_survive_a_restart_of_the_master_and_end_on_time_after_it(site: S
     def first() -> None:
         until(lambda: site.weights() == [100, 100])
         say.json("drain", "10.0.0.11")
-        say.json("override", "10.0.0.12", 7, "--for", "3s")
+        say.json("override", "10.0.0.12", 7, "--for", "6s")
         until(lambda: site.weights() == [0, 7])
 
     def second() -> None:
@@ -133,7 +133,7 @@ def test_drain_waits_until_the_last_connection_has_ended(site: Site) -> None:
         assert waiting.is_alive()
         for connection in here:
             kernel.close_connection(connection)
-        waiting.join(5)
+        waiting.join(60)
 
     run(site, work)
     assert answers[0].exit_code == 0, answers[0].output
@@ -157,7 +157,7 @@ def test_a_waiting_drain_goes_on_through_a_restart_of_the_master(site: Site) -> 
         assert waiting.is_alive()
         for connection in held:
             site.kernel.close_connection(connection)
-        waiting.join(10)
+        waiting.join(60)
 
     run(site, first)
     time.sleep(0.6)

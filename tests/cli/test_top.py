@@ -170,7 +170,7 @@ class Terminal:
         self.seen = ""
 
     def until(self, words: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while words not in self.seen:
             assert time.monotonic() < deadline, self.seen[-3000:]
             self.read(0.1)
@@ -184,7 +184,7 @@ class Terminal:
         os.write(self.master, keys.encode())
 
     def left(self) -> int:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.process.poll() is None:
             assert time.monotonic() < deadline
             self.read(0.1)

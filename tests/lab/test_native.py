@@ -35,7 +35,7 @@ def test_stopping_a_native_job_removes_namespaces_cgroups_and_processes(tmp_path
     run, output = "nativetest", tmp_path / "output"
     job = Job(task="script", output=str(output), run=run, arguments=(str(script), run, str(output)))
     with Guest(Native(), job) as guest:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (output / "standing").exists():
             assert guest.running(), (output / "console.log").read_text()
             assert time.monotonic() < deadline

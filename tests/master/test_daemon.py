@@ -153,6 +153,7 @@ def test_somebody_elses_zero_stays_and_is_counted(site: Site) -> None:
         destination = site.kernel.snapshot().entry(VIRTUAL).entry(rip(1)).destination  # type: ignore[union-attr]
         zero = type(destination)(destination.key, 0, destination.forward)
         site.kernel.apply([SetDestination(VIRTUAL, zero)])
+        until(lambda: site.status()["counters"].get("foreign_edits", 0) > 0)
         time.sleep(0.3)
         assert site.weights() == [0, 100]
         assert site.status()["counters"]["foreign_edits"] == 1
@@ -263,14 +264,17 @@ def test_a_kernel_that_fails_for_a_while_is_asked_again(site: Site) -> None:
     def work() -> None:
         until(lambda: site.weights() == [100, 100])
         whole, site.kernel.snapshot = site.kernel.snapshot, fail  # type: ignore[method-assign]
-        time.sleep(0.3)
+        until(lambda: failed)
         site.kernel.snapshot = whole  # type: ignore[method-assign]
         until(lambda: site.status()["counters"].get("ipvs_errors", 0) > 0)
         with zmq.Context() as context:
             site.report(context)
         assert site.weights()[1] > 2 * site.weights()[0]
 
+    failed = []
+
     def fail() -> Any:
+        failed.append(1)
         raise NoIpvs("gone")
 
     run(site, work)

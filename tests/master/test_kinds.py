@@ -294,7 +294,7 @@ def running(*command: str, port: int, kind: socket.SocketKind = socket.SOCK_STRE
         pytest.skip(f"needs {command[0]}: make test installs it")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break

@@ -25,7 +25,7 @@ from tests.ports import free_port
 
 LOOPBACK = ip_address("127.0.0.1")
 PROGRAM = shutil.which("prometheus-node-exporter")
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Debian's package prometheus-node-exporter is absent")
 

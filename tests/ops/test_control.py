@@ -118,4 +118,4 @@ def test_so_many_clients_and_no_more_and_one_that_goes_makes_room(tmp_path: Path
                     assert ask(path, {"command": "status"})
                     return
 
-    asyncio.run(asyncio.wait_for(served(path, crowd), 10))
+    asyncio.run(asyncio.wait_for(served(path, crowd), 60))

@@ -43,7 +43,7 @@ def served(work: Callable[[int], Any], look: Callable[[], View] = view, complain
 
 
 def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
@@ -52,7 +52,7 @@ def get(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int,
 
 
 def raw(port: int, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), 5) as client:
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
         client.sendall(data)
         return b"".join(iter(lambda: client.recv(65536), b""))
 
@@ -190,7 +190,7 @@ def test_slow_clients_keep_nobody_out_and_are_cut_off(monkeypatch: pytest.Monkey
         assert get(port, "/healthz")[0] == 200
         assert process_seconds() - began < 1.0
         assert descriptors() - before - ours <= CONNECTIONS_MAX + 1
-        deadline = time.monotonic() + 8
+        deadline = time.monotonic() + 60
         while descriptors() - before > ours:
             assert time.monotonic() < deadline, "descriptors are left behind"
             time.sleep(0.05)

@@ -24,7 +24,7 @@ from feedback.lab.error import LabError
 from feedback.lab.stand import DIRECTOR, Stand
 from feedback.lab.topology import Topology
 
-READY_SECONDS = 25.0
+READY_SECONDS = 60.0
 PORT = r"\[?(?P<address>[0-9.]+)\]?:(?:tcp:)?\d+"
 
 

@@ -30,7 +30,7 @@ from feedback.lab.workload.streams import Plan, Target
 from feedback.model import Forward
 
 PYTHON = [sys.executable, "-m"]
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 FOREIGN_PATIENCE = 8.0  # a daemon's start takes so much longer on a kernel within an emulated one
 LOOK_SECONDS = 0.005
 VISIT_SECONDS = 2.0
@@ -182,7 +182,7 @@ class PairStand(Scene):
     def wait_until_woken(self, seconds: float = READY_SECONDS) -> None:
         self.wait_for("every idle connection is woken", (self.output / "client.woken").exists, seconds)
 
-    def finish(self, patience_seconds: float = 30.0) -> None:
+    def finish(self, patience_seconds: float = 60.0) -> None:
         """Nothing more is sent; what is out comes back, or is lost."""
         self.event("end", self.processes.signal("client", signal.SIGUSR2))
         self.processes.wait("client", patience_seconds)

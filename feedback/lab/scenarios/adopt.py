@@ -154,7 +154,7 @@ class _Course:
         service, real = f"{topology.vip}:{topology.port}", f"{server.address}:{topology.port}"
         command = ["ipvsadm", "-e", "-t", service, "-r", real, "-g", "-w", str(weight)]
         self.stand.processes.start("ipvsadm", command, namespace=topology.namespace(DIRECTOR))
-        self.stand.processes.wait("ipvsadm", 10.0)
+        self.stand.processes.wait("ipvsadm", 60.0)
         self.stand.event("operator", address=str(server.address), weight=weight)
 
 

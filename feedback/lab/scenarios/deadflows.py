@@ -99,7 +99,7 @@ class Deadflows(PairScenario):
                 stand.strike(death, first)
             stand.sleep_until(died + options.seconds)
             stand.wake()
-            stand.processes.wait("client", 20.0)
+            stand.processes.wait("client", 60.0)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {"bound_ms": 1000 * (FALL * INTERVAL_SECONDS + SLACK_SECONDS)}

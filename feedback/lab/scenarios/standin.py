@@ -101,7 +101,7 @@ class StandIn(PairScenario):
             if death is not None:
                 stand.sleep_until(died + DIRECTOR_DIES_SECONDS)
                 stand.strike(death, first)
-            stand.processes.wait("client", job.options.seconds + 20.0)
+            stand.processes.wait("client", job.options.seconds + 60.0)
             stand.event("end")
             self._tell(stand, both, second if death is not None else first)
 
