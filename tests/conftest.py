@@ -8,8 +8,9 @@ from feedback.lab.kernel import choose
 from feedback.lab.suite import GuestSuite
 
 # A machine that is busy with a guest makes single examples slow: that is no failure.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+settings.register_profile("thorough", deadline=None, max_examples=100)
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=25)
+settings.load_profile("quick")  # `make test-all` runs every property again, by --hypothesis-profile=thorough
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from tests.fuzz.target import CORPUS, Target, explore
 from tests.fuzz.targets import TARGETS
 
-EXAMPLES = 60  # of each; `python -m tests.fuzz SECONDS` does as many as there is time for
+# Of each; `python -m tests.fuzz SECONDS` does as many as there is time for.
+EXAMPLES = 3 * settings.default.max_examples // 5
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
@@ -18,6 +20,7 @@ def test_what_was_kept_is_taken_or_refused_as_declared(target: Target) -> None:
             assert taken or not path.name.startswith("valid-"), f"{path.name} is refused"
 
 
+@pytest.mark.hypothesis  # by hand: it makes its own
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 def test_whatever_comes_is_taken_or_refused_as_declared(target: Target) -> None:
     explore(target, EXAMPLES)

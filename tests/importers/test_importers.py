@@ -443,7 +443,7 @@ def _lines(text: str) -> st.SearchStrategy[str]:
 
 
 @pytest.mark.parametrize(("_name", "text", "module"), ALL)
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(data=st.data())
 def test_whatever_is_read_is_refused_in_a_line_or_gives_what_the_master_takes(
     _name: str, text: str, module: ModuleType, data: st.DataObject

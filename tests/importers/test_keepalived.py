@@ -97,8 +97,9 @@ def test_a_time_with_a_unit_is_microseconds_to_keepalived() -> None:
     assert timer("0", zero=True) == Timer(0.0)
 
 
-def test_a_definition_that_uses_itself_ends() -> None:
+def test_a_definition_that_uses_itself_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.text[:2] for line in Lines("$A=$A\n$B=x$B\nl $A\nm $B")] == ["l ", "m "]
+    monkeypatch.setattr("feedback.importers.keepalived.lines.LINES_MAX", 2_000)
     with pytest.raises(ImportFormatError, match="more than"):
         list(Lines("$A=a \\\n$A\n\n$A\n"))
 

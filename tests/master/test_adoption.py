@@ -330,15 +330,15 @@ def one_weight(t: Town) -> None:
 
 SCHEDULERS, EVERY = ("sed", "wlc", "wrr"), (0.4, 2.0, 5.0)
 OWNERS = (rewritten, made_anew, made_anew_slowly, emptied_and_filled, one_weight)
-# A Latin square: each of the three in each way of each of the others. The rest of the cube is left to `make test-all`.
-SQUARE = {(owner, EVERY[(i + j) % 3], s) for i, owner in enumerate(OWNERS) for j, s in enumerate(SCHEDULERS)}
+# Each owner once, and each pace and scheduler. The rest of the cube is left to `make test-all`.
+SOME = {(owner, EVERY[i % 3], SCHEDULERS[(i + i // 3) % 3]) for i, owner in enumerate(OWNERS)}
 
 
 @pytest.mark.parametrize(
     ("owner", "every", "scheduler"),
     [
         pytest.param(
-            *case, marks=() if case in SQUARE else pytest.mark.long, id=f"{case[0].__name__}-{case[1]}-{case[2]}"
+            *case, marks=() if case in SOME else pytest.mark.long, id=f"{case[0].__name__}-{case[1]}-{case[2]}"
         )
         for case in product(OWNERS, EVERY, SCHEDULERS)
     ],

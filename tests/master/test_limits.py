@@ -155,7 +155,7 @@ def test_a_busy_server_is_bounded_although_closed_connections_are_many(overload:
     server = Server(overload, 400)
     server.exact = False
     opened = []
-    for k in range(1500):
+    for k in range(750):  # those that were closed leave the table after 600
         opened += [c for _ in range(100) if (c := server.kernel.open(VIRTUAL))]
         done = 80 if k > 5 else 20
         for c in opened[:done]:

@@ -370,7 +370,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=2 * settings.default.max_examples // 5)
 @given(steps=STEPS)
 def test_whatever_is_ordered_without_force_owners_zeros_stay_and_drains_hold(steps: list[tuple[str, int, int]]) -> None:
     d = Desk(config(3, "sed", WEIGHTS), [100.0] * 3, desk().table)

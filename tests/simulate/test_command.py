@@ -42,17 +42,17 @@ def test_the_list_has_every_case_and_law() -> None:
 def test_every_law_runs_on_every_scheduler_of_a_case_and_the_last_line_is_json(short: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "p.svg"
-    arguments = ["--scenario", str(short), "--json", "--jobs", "1", "--seeds", "2", "--picture", str(picture)]
+    arguments = ["--scenario", str(short), "--json", "--jobs", "1", "--seeds", "1", "--picture", str(picture)]
     answer = CliRunner().invoke(main, ["simulate", *arguments])
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout.splitlines()[-1])
     assert found["schema"] == 1
-    assert found["seeds"] == [1, 2]
+    assert found["seeds"] == [1]
     runs = {(r["law"], r["scheduler"]) for r in found["cases"]["short"].values()}
     laws = {"plain", "oracle", "exporter", "no agent", *names()} - {"static", "failover", "overflow", "spillover"}
     assert runs == {(law, scheduler) for law in laws for scheduler in ("sed", "wlc", "wrr")}
     assert picture.stat().st_size > 1000
-    assert "6/6 short" in answer.stderr
+    assert "3/3 short" in answer.stderr
 
 
 def test_two_processes_give_what_one_gives(short: Path) -> None:

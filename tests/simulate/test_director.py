@@ -88,7 +88,7 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=3 * settings.default.max_examples // 2)
 @given(
     st.sampled_from(SCHEDULERS),
     st.sampled_from([Protocol.TCP, Protocol.UDP]),

@@ -40,7 +40,7 @@ def shares(lie: Lie, servers: int, scheduler: str) -> tuple[list[float], float]:
     return drawn, figures.error_shares(figures.over(trace, LIES_AT), trace.case.timeout_seconds)["errors"]
 
 
-@pytest.mark.parametrize("scheduler", ["sed", pytest.param("wlc", marks=pytest.mark.long), "wrr"])
+@pytest.mark.parametrize("scheduler", ["sed", *(pytest.param(name, marks=pytest.mark.long) for name in ("wlc", "wrr"))])
 @pytest.mark.parametrize("lie", UP)
 def test_who_says_that_it_has_room_draws_what_it_can_serve_and_little_more(lie: Lie, scheduler: str) -> None:
     drawn, errors = shares(lie, 8, scheduler)
@@ -49,7 +49,7 @@ def test_who_says_that_it_has_room_draws_what_it_can_serve_and_little_more(lie: 
     assert errors < 0.01
 
 
-@pytest.mark.parametrize("scheduler", ["sed", "wrr"])
+@pytest.mark.parametrize("scheduler", ["sed", pytest.param("wrr", marks=pytest.mark.long)])
 @pytest.mark.parametrize("lie", UP)
 def test_in_a_small_pool_it_gets_its_way_for_seconds_only(lie: Lie, scheduler: str) -> None:
     """Of four servers, four equal shares are everything: then doubt is what bounds it."""

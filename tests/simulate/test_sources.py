@@ -26,7 +26,12 @@ def p99_ms(case: str, law: str, scheduler: str = "sed") -> float:
     return figures(run(half(case), Policy(law, scheduler), 1), None)["p99_ms"]
 
 
-@pytest.mark.parametrize("case", ["cold-start", "antagonists", "kept"])
+long = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param("cold-start", marks=long), "antagonists", pytest.param("kept", marks=long)]
+)
 def test_pages_once_a_second_are_nearly_as_good_as_agents(case: str) -> None:
     assert p99_ms(case, EXPORTER) <= 1.1 * p99_ms(case, "capacity")
 
@@ -34,12 +39,12 @@ def test_pages_once_a_second_are_nearly_as_good_as_agents(case: str) -> None:
 @pytest.mark.parametrize(
     "case, scheduler, gain",
     [
-        ("cold-start", "sed", 1.2),
+        pytest.param("cold-start", "sed", 1.2, marks=long),
         ("antagonists", "sed", 1.2),
-        ("kept", "sed", 5.0),
-        ("kept", "wlc", 5.0),
-        ("kept", "wrr", 5.0),
-        ("slow-io", "sed", 1.0),
+        pytest.param("kept", "sed", 5.0, marks=long),
+        pytest.param("kept", "wlc", 5.0, marks=long),
+        pytest.param("kept", "wrr", 5.0, marks=long),
+        pytest.param("slow-io", "sed", 1.0, marks=long),
     ],
 )
 def test_what_the_director_sees_is_better_than_nothing(case: str, scheduler: str, gain: float) -> None:

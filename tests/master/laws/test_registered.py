@@ -99,7 +99,7 @@ def values(shares: Shares) -> dict[object, object]:
 
 
 @pytest.mark.parametrize("name", names())
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 5)
 @given(st.lists(st.tuples(pools(), st.sampled_from([0.2, 1.0, 5.0, 30.0, 400.0])), min_size=1, max_size=4))
 def test_any_pool_gets_finite_shares_with_reasons_and_always_the_same(
     name: str, turns: list[tuple[Pool, float]]

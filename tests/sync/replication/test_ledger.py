@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.sync.replication import ledger, records
@@ -252,7 +252,6 @@ def test_a_malformed_datagram_is_counted_and_leaves_the_others() -> None:
     assert len(book) == 1
 
 
-@settings(max_examples=100)
 @given(st.lists(any_record(), max_size=40))
 def test_every_record_comes_back_but_for_its_timer(found: list[Record]) -> None:
     book = noted(*found)

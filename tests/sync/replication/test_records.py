@@ -134,7 +134,7 @@ def test_readdressing_and_joining_change_the_id_and_nothing_else(records: list[R
     assert all(len(d) <= DATAGRAM_BYTES for d in joined(moved, one))
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(st.binary(max_size=300), st.booleans())
 def test_arbitrary_bytes_are_records_or_refused(data: bytes, with_header: bool) -> None:
     if with_header:
@@ -146,7 +146,7 @@ def test_arbitrary_bytes_are_records_or_refused(data: bytes, with_header: bool) 
             continue
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.lists(any_record(), min_size=1, max_size=5), st.data())
 def test_a_datagram_with_a_changed_byte_is_records_or_refused(records: list[Record], data: st.DataObject) -> None:
     (datagram,) = encode(records, 1, DATAGRAM_BYTES_MAX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.sync.replication import ledger, records, replica
@@ -346,7 +346,6 @@ def faults(draw: st.DataObject) -> Iterator[str]:
         yield draw.draw(st.sampled_from(["ok"] * 8 + ["lost", "twice", "swapped", "dropped"]))
 
 
-@settings(max_examples=100)
 @given(st.data())
 def test_whatever_the_network_does_complete_means_that_the_kernel_has_everything(data: st.DataObject) -> None:
     pair = Pair()
