@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tests.docs.machines import ADDRESSES, Site
 from tests.docs.pages import ROOT, blocks
 
-# Six seconds, so they are typed on the first machine only.
+# Seconds, so it is typed on the first machine only.
 ONCE = {"python3 -m venv /opt/lvs-feedback"}
 
 DIRECTORS, SERVERS = ("d1", "d2"), ("rs1", "rs2")
@@ -23,6 +23,7 @@ ALL = tuple(name for name in ADDRESSES if name != "client")
 # Line as it stands, after its comment is gone -> what is typed for it.
 INSTEAD = {
     # There is no PyPI in the lab. `make setup` and `make deb` install by pip.
+    "python3 -m venv /opt/lvs-feedback": "python3 -m venv --without-pip /opt/lvs-feedback",
     "/opt/lvs-feedback/bin/pip install .": "install -D /opt/feedback/launcher /opt/lvs-feedback/bin/feedback",
     # The same, in a time that a test has.
     "timeout 30 sh -c 'while :; do :; done'": "timeout 3 sh -c 'while :; do :; done'",

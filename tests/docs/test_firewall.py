@@ -150,7 +150,7 @@ def survivors(stand: PairStand) -> tuple[int, int]:
 
 
 @pytest.mark.lab(seconds=4)
-@pytest.mark.parametrize("kind", ["direct", "masquerade"])
+@pytest.mark.parametrize("kind", ["direct", pytest.param("masquerade", marks=pytest.mark.long)])
 def test_what_is_served_passes_and_nothing_else(kind: str, stand: PairStand) -> None:
     load(stand, kind)
     found = doctor.rules(stand.pair.namespace(FIRST.name))  # as `feedback doctor` reads them
@@ -172,7 +172,8 @@ def test_what_is_served_passes_and_nothing_else(kind: str, stand: PairStand) -> 
                     sock.connect((target.address, target.port))
 
 
-@pytest.mark.lab(seconds=12)
+@pytest.mark.lab(seconds=7)
+@pytest.mark.long
 def test_with_both_every_connection_survives_a_takeover(stand: PairStand) -> None:
     load(stand, "both")
     both = Product(stand)

@@ -2,7 +2,8 @@
 the real kernel's IPVS and a web server behind (machines.py). The way through the pages is itinerary.py.
 
 Without a kernel it is held that nothing was left out: each block of commands is visited, and each command that stands
-in a sentence is typed somewhere, with its options."""
+in a sentence is typed somewhere, with its options. `make test` walks through the installation and the first director,
+`make test-all` the whole way."""
 
 from __future__ import annotations
 
@@ -171,7 +172,16 @@ def walk() -> Iterator[Walk]:
     made.site.close()
 
 
-@pytest.mark.lab(seconds=10)
-@pytest.mark.parametrize("number", range(len(ITINERARY)), ids=[f"{n:02}-{s}" for n, s in enumerate(ITINERARY)])
+FIRST_DIRECTOR = next(n for n, s in enumerate(ITINERARY) if isinstance(s, Stop) and s.page == "console.md")
+
+
+@pytest.mark.lab(seconds=2.5)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(n, id=f"{n:02}-{stop}", marks=[pytest.mark.long] * (n >= FIRST_DIRECTOR))
+        for n, stop in enumerate(ITINERARY)
+    ],
+)
 def test_it_works_as_written(number: int, walk: Walk) -> None:
     walk.reach(number)

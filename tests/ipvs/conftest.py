@@ -119,7 +119,7 @@ def real(netns: str) -> Iterator[RealDirector]:
     director.shut()
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.lab)])
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.lab(seconds=0.2))])
 def director(request: pytest.FixtureRequest) -> Director:
     """The same cases against both: this is the contract."""
     if request.param == "fake":

@@ -19,7 +19,7 @@ from feedback.lab.pair.topology import DIRECTORS, FLOATING, VIP, Node, heartbeat
 from feedback.lab.workload import streams
 from feedback.lab.workload.streams import Plan, Stream
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(seconds=2)
 
 runs = itertools.count(1)
 FIRST, SECOND = DIRECTORS
@@ -74,6 +74,7 @@ def test_every_way_forwards_and_every_byte_comes_back(stand: PairStand) -> None:
     assert stand.machines[SECOND.name].table() == {}
 
 
+@pytest.mark.long
 def test_a_strict_firewall_lets_every_way_through_and_drops_what_is_not_accepted(tmp_path: Path) -> None:
     name = f"pair{os.getpid()}x{next(runs)}"
     with PairStand(pair(name), tmp_path, Options(firewall="strict")) as stand:
@@ -99,6 +100,7 @@ def test_a_dead_director_takes_every_way_with_it(stand: PairStand) -> None:
     assert looks.answered_at(looks.read(stand.output / looks.FILE), looks.D1, died + 0.02) == float("inf")
 
 
+@pytest.mark.long
 def test_the_kernels_own_synchronisation_saves_those_that_speak_when_the_standby_was_there(stand: PairStand) -> None:
     serve(stand, FIRST, SECOND)
     stand.start_kernel_sync(SECOND, SyncRole.BACKUP)
@@ -190,7 +192,7 @@ def test_each_heartbeat_cable_is_cut_and_healed_by_itself(stand: PairStand) -> N
     assert not heartbeat_passes(stand, 0)
     assert heartbeat_passes(stand, 1)
     links[0].heal()
-    stand.wait_for("the cable works again", lambda: heartbeat_passes(stand, 0), 5)
+    stand.wait_for("the cable works again", lambda: heartbeat_passes(stand, 0))
     for link in links:
         link.close()
 

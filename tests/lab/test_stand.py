@@ -16,7 +16,7 @@ from feedback.lab.workload import records
 from feedback.lab.workload.load import Load
 from feedback.model import Forward
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(seconds=1.5)
 
 runs = itertools.count(1)
 

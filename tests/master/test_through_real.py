@@ -26,7 +26,7 @@ from feedback.master.shell import way
 from feedback.master.shell.probes import Probes
 from feedback.model import Address, Destination, DestinationKey, Family, Forward, TunnelType
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(seconds=1)
 
 VIP6 = ip_address("2001:db8::100")
 SERVER = """

@@ -138,6 +138,20 @@ class Kept:
         assert said(netns, firewall) == before
         assert not keeper.turn() and said(netns, firewall) == before
 
+    def test_a_memory_that_cannot_be_written_makes_nothing(self, netns: str, firewall: str, tmp_path: Path) -> None:
+        for command in FOREIGN_OF[firewall]:  # so that iptables has the table before
+            run(netns, command)
+        before = said(netns, firewall)
+        made = Keeper(tmp_path / "none" / "memory", firewall, PLACE, netns)
+        made.want(MARKS)
+        with pytest.raises(SteerError, match="nothing is made that could not be found again"):
+            made.turn()
+        assert said(netns, firewall) == before
+
+
+class KeptBesideOthers:
+    """The rest of it. Subclasses are as those of Kept."""
+
     def test_what_is_undone_is_back_at_the_next_turn(self, keeper: Keeper, netns: str, firewall: str) -> None:
         keeper.turn()
         made = ordered(said(netns, firewall))
@@ -205,16 +219,6 @@ class Kept:
         keeper.want({})
         keeper.turn()
         assert some in run(netns, "ip rule") and run(netns, "ip rule").count("fwmark") == 2
-
-    def test_a_memory_that_cannot_be_written_makes_nothing(self, netns: str, firewall: str, tmp_path: Path) -> None:
-        for command in FOREIGN_OF[firewall]:  # so that iptables has the table before
-            run(netns, command)
-        before = said(netns, firewall)
-        made = Keeper(tmp_path / "none" / "memory", firewall, PLACE, netns)
-        made.want(MARKS)
-        with pytest.raises(SteerError, match="nothing is made that could not be found again"):
-            made.turn()
-        assert said(netns, firewall) == before
 
 
 # Of iptables alone.

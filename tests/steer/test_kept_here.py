@@ -21,7 +21,7 @@ from feedback.steer.keeper import PROGRAMS, Keeper
 from feedback.steer.plan import wanted
 from tests.namespaces import ip
 from tests.steer import kept
-from tests.steer.kept import MARKS, PLACE, Kept, keeper, netns, run
+from tests.steer.kept import MARKS, PLACE, Kept, KeptBesideOthers, keeper, netns, run
 
 __all__ = ["keeper", "netns"]
 pytestmark = [
@@ -42,7 +42,7 @@ def firewall(request: pytest.FixtureRequest, netns: str) -> str:
     return name
 
 
-class TestHere(Kept):
+class TestHere(Kept, KeptBesideOthers):
     def test_packets_for_a_range_come_in_and_nobody_answers_arp_for_it(
         self, firewall: str, netns: str, tmp_path: Path, client: str
     ) -> None:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from feedback.steer.keeper import Keeper
 from tests.steer import kept
-from tests.steer.kept import Kept, keeper, netns
+from tests.steer.kept import Kept, KeptBesideOthers, keeper, netns
 
 __all__ = ["keeper", "netns"]
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(seconds=2.5)
 
 
 @pytest.fixture
@@ -20,9 +19,12 @@ def firewall() -> str:
 
 
 class TestInTheGuest(Kept):
-    @pytest.mark.long
-    def test_what_is_undone_is_back_at_the_next_turn(self, keeper: Keeper, netns: str, firewall: str) -> None:
-        super().test_what_is_undone_is_back_at_the_next_turn(keeper, netns, firewall)
+    pass
+
+
+@pytest.mark.long
+class TestInTheGuestBesideOthers(KeptBesideOthers):
+    pass
 
 
 def test_a_chain_that_somebody_leads_to_is_not_taken_away_under_him(netns: str, tmp_path: Path, firewall: str) -> None:

@@ -26,7 +26,7 @@ from feedback.ops import keys, pair
 from feedback.ops.control import ControlError, ask
 from feedback.ops.role import RoleFile
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(seconds=4)
 
 VIP, VIP6 = "10.0.0.100", "2001:db8::100"
 RULES = f"-A -t {VIP}:80 -s sed\n-a -t {VIP}:80 -r 10.0.0.11:80 -g -w 5\n-a -t {VIP}:80 -r 10.0.0.12:80 -g -w 7\n"
@@ -221,6 +221,7 @@ def test_a_planned_handover_exchanges_the_roles(site: Site) -> None:
     assert site.d1.run("status").returncode == 0
 
 
+@pytest.mark.long
 def test_a_range_goes_with_the_active_role(site: Site) -> None:
     for d in site.directors:
         path = site.directory / f"{d.name}.toml"
@@ -300,6 +301,7 @@ def calls(d: Director) -> dict[str, str]:
     return {words[10]: words[5] for words in lines}
 
 
+@pytest.mark.long
 def test_calls_of_sip_keep_their_servers_on_a_standby_that_is_live_late_or_new(site: Site) -> None:
     """And so they do where the active one's daemon has been restarted since: it learns from its kernel's table."""
     with Client(site.d1.netns) as kernel:
@@ -358,6 +360,7 @@ def connections(d: Director) -> int:
         return sum(e.active + e.inactive for service in kernel.snapshot().services for e in service.destinations)
 
 
+@pytest.mark.long
 def test_a_flood_above_the_ledgers_limit_empties_nothing_and_is_told(site: Site, tmp_path: Path) -> None:
     for d in site.directors:
         d.configure(f"replication.connections_max = {LIMIT}")

@@ -1,12 +1,13 @@
 # Boots Debian's systemd as the first process of a container, on the kernel that runs here:
-#   sh booted.sh WORK OUT REPOSITORY PYTHON_PREFIX SITE_PACKAGES [NAME]
+#   sh booted.sh WORK OUT REPOSITORY PYTHON_PREFIX SITE_PACKAGES [NAME] [PARTS]
 # as root in mount, pid, ipc, uts, net and cgroup namespaces of its own. The root is this machine's under an overlay: nothing
 # is written to it.
-# Without NAME our units are there, and it does what try.sh says, which ends in OUT/said, one line each; then it is over.
+# Without NAME our units are there, and it does what these PARTS of try.sh say, which ends in OUT/said, one line each; then
+# it is over.
 # With NAME it is a machine of that name on which nothing of ours is installed (the product waits at /opt/feedback/launcher,
 # instead of a `pip install` from the network). It stays; OUT/pid is the number of its first process out here.
 set -eu
-work=$1 out=$2 repository=$3 prefix=$4 site=$5 name=${6:-}
+work=$1 out=$2 repository=$3 prefix=$4 site=$5 name=${6:-} parts=${7:-}
 
 [ ! -d /run/modules/lib ] || modprobe -d /run/modules overlay 2>/dev/null || true
 mount -t tmpfs tmpfs "$work"
@@ -73,7 +74,7 @@ if [ -z "$name" ]; then
 After=basic.target
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'sh /opt/feedback/source/tests/systemd/try.sh >/opt/feedback/out/said 2>&1; systemctl exit 0'
+ExecStart=/bin/sh -c 'sh /opt/feedback/source/tests/systemd/try.sh $parts >/opt/feedback/out/said 2>&1; systemctl exit 0'
 END
     printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=try.service\n' >"$root/etc/systemd/system/try.target"
     wanted=try.target

@@ -27,7 +27,7 @@ from feedback.ops.control import ask
 ROOT = Path(__file__).parents[2]
 
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab(seconds=1.5)
 
 NOBODY = 65534
 VIP = "10.0.0.100"

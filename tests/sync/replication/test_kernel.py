@@ -184,10 +184,12 @@ class Cluster:
     def __init__(self, names: Callable[[str], str]) -> None:
         self.switch, self.client, director, self.routed, self.masqueraded = map(names, ("sw", "cl", "dA", "rs1", "rs2"))
         nodes = {self.client: 1, director: 2, self.routed: 11, self.masqueraded: 12}
-        ip("link add bridge type bridge", "link set bridge up", netns=self.switch)
+        lines = ["link add bridge type bridge", "link set bridge up"]
         for netns, number in nodes.items():
-            ip(f"link add p{number} netns {self.switch} type veth peer name eth0 netns {netns}")
-            ip(f"link set p{number} master bridge", f"link set p{number} up", netns=self.switch)
+            lines.append(f"link add p{number} type veth peer name eth0 netns {netns}")
+            lines += [f"link set p{number} master bridge", f"link set p{number} up"]
+        ip(*lines, netns=self.switch)
+        for netns, number in nodes.items():
             ip("link set eth0 up", f"address add 10.0.0.{number}/24 dev eth0",
                f"address add fd00::{number}/64 dev eth0 nodad", netns=netns)  # fmt: skip
         ip(f"address add {VIP}/32 dev eth0", f"address add {VIP6}/128 dev eth0 nodad", netns=director)
