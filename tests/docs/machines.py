@@ -92,14 +92,14 @@ class Machine:
         assert done.returncode == 0, f"{self.name}: {line}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def soon(self, line: str, seconds: float = 30.0) -> None:
+    def soon(self, line: str, seconds: float = 60.0) -> None:
         """Within this time it succeeds."""
         ends = time.monotonic() + seconds
         while (done := self.run(line)).returncode and time.monotonic() < ends:
             time.sleep(0.5)
         assert done.returncode == 0, f"{self.name}: not within {seconds} s: {line}\n{done.stdout}{done.stderr}"
 
-    def watch(self, line: str, until: str, key: str, seconds: float = 30.0) -> tuple[int, str]:
+    def watch(self, line: str, until: str, key: str, seconds: float = 60.0) -> tuple[int, str]:
         """At a terminal, for what goes on until a key is pressed: pressed once `until` is to be seen."""
         leader, follower = pty.openpty()
         process = subprocess.Popen(

@@ -63,7 +63,7 @@ class RealDirector:
 
     def open(self) -> tuple[socket.socket, socket.socket] | None:
         try:
-            client = within(self.netns, lambda: socket.create_connection((VIP, PORT), timeout=5))
+            client = within(self.netns, lambda: socket.create_connection((VIP, PORT), timeout=60))
         except ConnectionRefusedError:
             return None
         ends = client, self._listener.accept()[0]

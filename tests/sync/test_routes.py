@@ -30,7 +30,7 @@ protocol bgp director {
     ipv4 { import all; export none; }; ipv6 { import all; export none; };
 }
 """
-SECONDS = 30.0
+SECONDS = 60.0
 numbers = itertools.count(1)
 host = [pytest.mark.lab(on="host"), pytest.mark.skipif(os.getuid() != 0, reason="needs root, for namespaces")]
 

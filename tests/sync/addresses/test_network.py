@@ -34,7 +34,7 @@ VIP6 = VirtualAddress.parse("2001:db8::100", "eth0")
 GATEWAY = VirtualAddress.parse("10.0.0.254/24", "eth0")
 WANTED = (VIP, VIP6, GATEWAY)
 CLIENT, CLIENT6 = ip_address("10.0.0.1"), ip_address("2001:db8::1")
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
 
 _numbers = itertools.count(1)
 
