@@ -76,7 +76,8 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/mypy
+	@echo $(BIN)/mypy; { [ -d tests/__pycache__ ] || $(BIN)/pytest --collect-only -q >/dev/null 2>&1; } & \
+	$(BIN)/mypy; status=$$?; wait; exit $$status # in a fresh clone each of pytest's workers would rewrite all assertions
 	$(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal -m 'not lab and not long and not packages' # one more than cores: many tests wait
 
 format: setup
