@@ -154,12 +154,12 @@ def test_what_is_said_of_a_strangers_words_is_printable(way: str) -> None:
         assert text.isprintable(), repr(text)
 
 
-@pytest.mark.parametrize("how", ["lean", "journal", "terminal"])
+@pytest.mark.parametrize("how", ["journal", "terminal"])
 def test_a_line_of_the_journal_is_one_line_whatever_it_is_given(
     how: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: how == "terminal")
-    logs.setup(lean=how == "lean")
+    logs.setup()
     Log("test").error("said", reason=EVIL, whom=Path(EVIL), agent=ValueError(EVIL))
     said = capsys.readouterr().err
     for colour in ("\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[31;1m", "\x1b[32m", "\x1b[35m", "\x1b[36m"):

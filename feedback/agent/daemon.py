@@ -335,7 +335,7 @@ class Daemon:
 
 def run(path: Path) -> str | None:
     """Run until told to stop: why it could not start, or None."""
-    logs.setup(lean=True)
+    logs.setup()
     try:
         with contextlib.closing(Daemon(path)) as daemon:
             daemon.run()

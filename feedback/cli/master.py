@@ -89,21 +89,8 @@ def _cannot_cut() -> str:
 
 
 def _run(path: Path, verbose: bool) -> None:
-    import asyncio
+    from feedback.master.shell import daemon
 
-    from feedback.config import ConfigError
-    from feedback.ipvs import IpvsError
-    from feedback.master.laws import UnknownLawError
-    from feedback.master.shell.daemon import Daemon
-    from feedback.ops import descriptors, logs, process
-    from feedback.ops.control import ControlError
-    from feedback.ops.curve import CurveError
-    from feedback.ops.keys import KeyFileError
-
-    logs.setup(level="debug" if verbose else "info")
-    process.keep_private()
-    descriptors.raise_limit()
-    try:
-        asyncio.run(Daemon(path).run())
-    except (ConfigError, UnknownLawError, KeyFileError, IpvsError, CurveError, ControlError) as error:
-        raise Failure(str(error)) from None
+    reason = daemon.run(path, "debug" if verbose else "info")
+    if reason is not None:
+        raise Failure(reason)

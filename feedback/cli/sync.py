@@ -230,32 +230,8 @@ def _ago(seconds: float) -> str:
 
 
 def _run(path: Path, verbose: bool) -> None:
-    import asyncio
+    from feedback.sync import daemon
 
-    from feedback.config import ConfigError
-    from feedback.ipvs import IpvsError
-    from feedback.ops import descriptors, logs, process
-    from feedback.ops.control import ControlError
-    from feedback.ops.curve import CurveError
-    from feedback.ops.keys import KeyFileError
-    from feedback.sync.addresses.errors import NetworkError
-    from feedback.sync.daemon import Daemon
-    from feedback.sync.election.links import LinkError
-    from feedback.sync.replication.kernel import ReplicationError
-
-    logs.setup(level="debug" if verbose else "info")
-    process.keep_private()
-    descriptors.raise_limit()
-    try:
-        asyncio.run(Daemon(path).run())
-    except (
-        ConfigError,
-        KeyFileError,
-        IpvsError,
-        LinkError,
-        CurveError,
-        NetworkError,
-        ReplicationError,
-        ControlError,
-    ) as error:
-        raise Failure(str(error)) from None
+    reason = daemon.run(path, "debug" if verbose else "info")
+    if reason is not None:
+        raise Failure(reason)

@@ -22,15 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from feedback.config import ConfigError, SyncConfig, load
-from feedback.ipvs import Client, Kernel
-from feedback.ops import pair, systemd
-from feedback.ops.control import serve
+from feedback.ipvs import Client, IpvsError, Kernel
+from feedback.ops import descriptors, logs, pair, process, systemd
+from feedback.ops.control import ControlError, serve
+from feedback.ops.curve import CurveError
 from feedback.ops.door import quiet
+from feedback.ops.keys import KeyFileError
 from feedback.ops.logs import Budget, Log
 from feedback.ops.role import Role as SaidRole
 from feedback.ops.role import RoleFile
 from feedback.ops.tasks import Tasks
 from feedback.sync import doctor, report
+from feedback.sync.addresses.errors import NetworkError
 from feedback.sync.addresses.network import Network
 from feedback.sync.addresses.packets import Answer, Claim
 from feedback.sync.addresses.plan import VirtualAddress, foreign, foreign_advice
@@ -42,7 +45,7 @@ from feedback.sync.election.election import Election, Notice, Settings, Transiti
 from feedback.sync.election.engine import Engine, Following
 from feedback.sync.election.heartbeat import HeartbeatError, Role
 from feedback.sync.election.keepalived import Fifo
-from feedback.sync.election.links import DATAGRAM_BYTES_MAX, Links
+from feedback.sync.election.links import DATAGRAM_BYTES_MAX, LinkError, Links
 from feedback.sync.election.transitions import (
     AnnounceAgain,
     Decision,
@@ -56,7 +59,7 @@ from feedback.sync.election.transitions import (
 )
 from feedback.sync.replication import multicast
 from feedback.sync.replication.carrier import TURN_SECONDS, Carrier
-from feedback.sync.replication.kernel import Replication
+from feedback.sync.replication.kernel import Replication, ReplicationError
 from feedback.sync.replication.relay import Relay
 from feedback.sync.way import Way
 
@@ -525,6 +528,27 @@ class Daemon:
         if at - self._complaints.get(kind, -ERROR_LOG_SECONDS) >= ERROR_LOG_SECONDS:
             self._complaints[kind] = at
             self._log.error(f"{kind}-failed", reason=text)
+
+
+def run(path: Path, level: str = "info") -> str | None:
+    """Run until told to stop: why it could not start, or None."""
+    logs.setup(level)
+    process.keep_private()
+    descriptors.raise_limit()
+    try:
+        asyncio.run(Daemon(path).run())
+    except (
+        ConfigError,
+        KeyFileError,
+        IpvsError,
+        LinkError,
+        CurveError,
+        NetworkError,
+        ReplicationError,
+        ControlError,
+    ) as error:
+        return str(error)
+    return None
 
 
 def _mac(text: str) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from feedback.ops import logs
 from feedback.ops.logs import Budget, Log
@@ -36,49 +37,56 @@ FIELDS = [
 
 
 @pytest.mark.parametrize("fields", FIELDS)
-def test_the_lean_writer_and_structlog_write_the_same_line(
-    fields: dict[str, object], capsys: pytest.CaptureFixture[str]
+def test_a_line_is_that_of_structlogs_renderer(
+    fields: dict[str, object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs.setup(lean=True)
-    lean = line(capsys, **fields)
+    render = structlog.processors.LogfmtRenderer(key_order=["level", "event"], bool_as_flag=False)
     logs.setup()
-    assert line(capsys, **fields) == lean
-    assert lean.startswith("level=warning event=master-refuses component=agent")
-    assert lean.count("\n") == 1
+    ours = line(capsys, **fields)
+    monkeypatch.setattr(
+        logs._state,
+        "emit",
+        lambda level, given: sys.stderr.write(f"{render(None, level, {'level': level, **given})}\n"),
+    )
+    assert line(capsys, **fields) == ours
+    assert ours.startswith("level=warning event=master-refuses component=agent")
+    assert ours.count("\n") == 1
 
 
-@pytest.mark.parametrize("lean", [True, False])
-def test_the_journal_gets_its_priority(
-    lean: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_gets_colours(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    logs.setup()
+    assert "\x1b[" in line(capsys, reason="plain")
+
+
+def test_the_journal_gets_its_priority(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "8:1234")
-    logs.setup(lean=lean)
+    logs.setup()
     assert line(capsys).startswith("<4>level=warning ")
 
 
 def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.setup(lean=True)
+    logs.setup()
     Log("agent").debug("detail")
     assert capsys.readouterr().err == ""
-    logs.setup(lean=True, level="debug")
+    logs.setup("debug")
     Log("agent").debug("detail")
     assert "detail" in capsys.readouterr().err
 
 
 def test_the_agent_loads_nothing_heavy() -> None:
     code = (
-        "import sys; import feedback.agent.daemon; from feedback.ops import logs; logs.setup(lean=True);"
+        "import sys; import feedback.agent.daemon; from feedback.ops import logs; logs.setup();"
         "print([m for m in ('click', 'structlog', 'rich', 'asyncio', 'pyroute2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("lean", [True, False])
-def test_a_line_that_cannot_be_written_is_lost_and_ends_nobody(lean: bool) -> None:
-    program = f"""
+def test_a_line_that_cannot_be_written_is_lost_and_ends_nobody() -> None:
+    program = """
 from feedback.ops import logs
-logs.setup(lean={lean})
+logs.setup()
 for _ in range(3):
     logs.Log("agent").error("disk-full", reason="x" * 10_000)
 print("goes on")

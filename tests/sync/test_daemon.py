@@ -31,7 +31,7 @@ pytestmark = pytest.mark.lab(seconds=4)
 VIP, VIP6 = "10.0.0.100", "2001:db8::100"
 RULES = f"-A -t {VIP}:80 -s sed\n-a -t {VIP}:80 -r 10.0.0.11:80 -g -w 5\n-a -t {VIP}:80 -r 10.0.0.12:80 -g -w 7\n"
 DEADLINE_SECONDS = 60.0
-COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
+COMMAND = [sys.executable, "-c", "from feedback.cli.entry import main; main()"]
 
 _numbers = itertools.count(1)
 

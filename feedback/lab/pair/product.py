@@ -22,7 +22,7 @@ from feedback.lab.pair.topology import DIRECTORS, FLOATING, HEARTBEATS, Node, he
 from feedback.model import Protocol
 from feedback.ops import keys, pair
 
-COMMAND = [sys.executable, "-c", "from feedback.cli.main import main; main()"]
+COMMAND = [sys.executable, "-c", "from feedback.cli.entry import main; main()"]
 PORT = 7434
 MASTER_PORT = 7433
 READY_SECONDS = 60.0

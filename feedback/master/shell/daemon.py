@@ -41,8 +41,9 @@ from feedback.master.shell.steering import Steering
 from feedback.master.standins import StandIns
 from feedback.master.state import StateError
 from feedback.model import DestinationKey, Edit, RemoveService, ServiceKey, SetDestination, Snapshot
-from feedback.ops import systemd
+from feedback.ops import descriptors, logs, process, systemd
 from feedback.ops.control import Answer, ControlError, ask, asking, serve
+from feedback.ops.curve import CurveError
 from feedback.ops.door import quiet
 from feedback.ops.feed import Feed
 from feedback.ops.keys import KeyFileError, load_secret
@@ -635,6 +636,18 @@ class Daemon:
         for service in self._decision.services if self._decision else ():
             service.keep()
         return partial(of_master, self._decision, facts)
+
+
+def run(path: Path, level: str = "info") -> str | None:
+    """Run until told to stop: why it could not start, or None."""
+    logs.setup(level)
+    process.keep_private()
+    descriptors.raise_limit()
+    try:
+        asyncio.run(Daemon(path).run())
+    except (ConfigError, UnknownLawError, KeyFileError, IpvsError, CurveError, ControlError) as error:
+        return str(error)
+    return None
 
 
 def _with_pair(story: Story, path: Path | None) -> Story:
