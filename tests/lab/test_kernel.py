@@ -6,13 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
 from feedback.lab.error import LabError
 from feedback.lab.job import Job, Options
-from feedback.lab.kernel import Guest, preload
+from feedback.lab.kernel import Guest, native, preload
+from feedback.lab.kernel.launch import Launch
 from feedback.lab.kernel.uml import Uml
 
 GUEST_SECONDS = 300.0
@@ -48,6 +50,18 @@ def test_a_file_that_is_no_job_is_named(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"task": 3}')
     with pytest.raises(LabError, match=r"job\.json: not a job"):
         Job.read(tmp_path / "job.json")
+
+
+def test_before_a_guest_starts_our_modules_are_compiled(tmp_path: Path) -> None:
+    class Absent(Uml):
+        def launch(self, job: Path, output: Path, scratch: Path) -> Launch:
+            raise LabError("not here")
+
+    compiled = Path(cache_from_source(native.__file__))
+    compiled.unlink(missing_ok=True)
+    with pytest.raises(LabError, match="not here"):
+        Guest(Absent(), Job(task="script", output=str(tmp_path)))
+    assert compiled.exists()
 
 
 def test_the_library_is_indispensable_only_with_amx() -> None:

@@ -23,7 +23,7 @@ from feedback.lab.kernel.boot import Watch, the_end_of
 from feedback.lab.kernel.launch import Launch, Processor
 from feedback.lab.kernel.native import Native
 from feedback.lab.kernel.qemu import Qemu
-from feedback.lab.kernel.start import start, stop
+from feedback.lab.kernel.start import compile_package, start, stop
 from feedback.lab.kernel.uml import Uml
 
 __all__ = ["Guest", "Kernel", "Processor", "choose"]
@@ -119,6 +119,7 @@ class Guest:
             (self.output / stale).unlink(missing_ok=True)
         path = self.output / "job.json"
         path.write_bytes(job.encode())
+        compile_package()
         with _core(kernel, cpu) as (core, held):
             self._start(kernel, path, core, held)
 
