@@ -99,10 +99,10 @@ class Door:
 
     def _came(self, descriptor: int) -> None:
         try:
-            peer = _ask(descriptor, socket.socket.getpeername)
-        except OSError:  # gone already
+            source = _source(_ask(descriptor, socket.socket.getpeername)[0])
+        except (OSError, IndexError, TypeError, ValueError):  # gone already, and the number may be something else's
             return
-        extra = self.sessions.came(descriptor, _source(peer[0]))
+        extra = self.sessions.came(descriptor, source)
         if extra is not None:
             self._shut([extra])
 

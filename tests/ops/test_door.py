@@ -207,3 +207,15 @@ def test_the_memory_that_is_looked_at_is_that_of_this_process() -> None:
     held = b"x" * (8 * door.GROWN_BYTES)
     assert resident() - before > len(held) / 2
     resident.close()
+
+
+def test_a_number_that_is_something_else_by_now_is_no_connection() -> None:
+    async def scenario() -> int:
+        ajar, pair = Door(lambda opened: None), socket.socketpair()
+        ajar.hear(struct.pack("=HI", zmq.EVENT_ACCEPTED, pair[0].fileno()))
+        ajar.close()
+        for end in pair:
+            end.close()
+        return len(ajar.sessions)
+
+    assert asyncio.run(scenario()) == 0
