@@ -35,7 +35,7 @@ LOG = Log("link")
 REPLY_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # between looks for tokens where the directory seems unchanged, and between words with one token
 LOG_SECONDS = 10.0
-REST_SECONDS = 0.005  # reports of a large fleet are taken together: a call of the loop costs as much as a report
+REST_SECONDS = 0.01  # reports of a large fleet are taken together: a call of the loop costs as much as a report
 RECEIVE_BUFFER_BYTES = 64 * 1024  # of each connection in the kernel, which doubles it and would else grow it to 6 MB
 
 TOO_MUCH = "one key or one source has too many connections, or leaves too much unfinished: `ss -tn` shows which"
