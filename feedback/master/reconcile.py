@@ -54,7 +54,7 @@ def reconcile_owned(service: Service, rows: Mapping[DestinationKey, Row], entry:
             continue
         if kernel is None:
             edits.append(AddDestination(service.key, wanted(row, base)))
-        elif not (_stands(row, kernel.destination) and same_way(base, kernel.destination)):
+        elif not _stands(row, kernel.destination) or not same_way(base, kernel.destination):
             edits.append(SetDestination(service.key, wanted(row, base)))
     if entry is not None and len(entry.destinations) > there:
         edits.extend(

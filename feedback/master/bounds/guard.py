@@ -117,8 +117,7 @@ class Guard:
                 if row.out is Out.EJECTED and row.failures is not None and row.failures.ejected is None:
                     row.out = None
             return
-        self._take_out(rows)
-        serving = [row for row in rows if row.zero is None and row.out is None]
+        serving = self._take_out(rows)
         self._start_ramps(serving)
         self._let_through(serving, pool, self._doubt.doubted(pool))
         self._any = bool(serving)
@@ -162,8 +161,9 @@ class Guard:
                 row.heard = False
         return None
 
-    def _take_out(self, rows: Sequence[Row]) -> None:
-        """Who is out by a bound: ejected, unless nobody would be left; and the lost ones where the policy says so."""
+    def _take_out(self, rows: Sequence[Row]) -> list[Row]:
+        """Who is out by a bound: ejected, unless nobody would be left; and the lost ones where the policy says so.
+        Returns those in service."""
         ejected: list[tuple[Row, Fact]] = []
         zeros = []
         for row in rows:
@@ -189,6 +189,9 @@ class Guard:
         for row in zeros:
             if row.zero is not None:
                 _zero(row, row.zero.why)
+        if not (zeros or ejected or self._config.lost_policy == "quiesce"):
+            return list(rows)
+        return [row for row in rows if row.zero is None and row.out is None]
 
     def _start_ramps(self, serving: Sequence[Row]) -> None:
         """A server that was not in service starts slowly, unless so many are new that the others would drown."""
@@ -235,7 +238,8 @@ class Guard:
     def _limit(self, serving: Sequence[Row], doubted: Mapping[DestinationKey, Fact]) -> list[Row]:
         """Set what each of them wants of the whole, and the most that it can have. Returns who wants more. The base
         weight of an adopted server may be anything, so each is owed an equal part at least."""
-        wanted, weights = sum([row.wanted for row in serving]), sum([row.base.weight for row in serving]) or 1
+        statics = [row.base.weight for row in serving]
+        wanted, weights = sum([row.wanted for row in serving]), sum(statics) or 1
         if wanted <= 0:  # no answer: a pool of stale servers would be left with none
             for row in serving:
                 row.say("guard", NOBODY_WANTED, 1.0)
@@ -245,8 +249,8 @@ class Guard:
         over: list[Row] = []
         largest: Row | None = None
         greatest = total = 0.0
-        for row in serving:
-            owed = row.base.weight / weights
+        for row, static in zip(serving, statics, strict=True):
+            owed = static / weights
             row.owed = owed = owed if owed > equal else equal
             row.most = most = owed if doubted and row.key in doubted else owed * ceiling
             row.share = share = row.wanted / wanted

@@ -13,6 +13,7 @@ thresholds are written, and while its owner disputes them (owner.py) not even th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -67,7 +68,7 @@ class Claims:
     ) -> None:
         self.owned = owned
         self.entry: ServiceEntry | None = None  # as of the last look
-        self._there = 0  # rows that the kernel had then
+        self._there: list[Row] = []  # those that the kernel had then, in its order
         self.rows: dict[DestinationKey, Row] = {}
         self._pool, self._make, self._watch, self._patience = pool, make, watch, patience
         self._left: dict[DestinationKey, Row] = {}  # whom its owner has removed since the last decision
@@ -184,7 +185,7 @@ class Claims:
             self._away = False
             for row, e in changed:
                 self._see(row, e)
-        self.entry, self._restored, self._scale, self._there = entry, None, None, len(there)
+        self.entry, self._restored, self._scale, self._there = entry, None, None, there
         if self._first_look_at is None and entry is not None:
             self._first_look_at = now
             self._as_file = self._as_file or all(row.weight in (0, row.base.weight) for row in there)
@@ -200,11 +201,11 @@ class Claims:
         there: list[Row] = []
         changed: Changed = []
         strays, rows, signature = set(), self.rows, SIGNATURE[0]
-        for e in entry.destinations:
+        for e, before in zip(entry.destinations, chain(self._there, repeat(None))):  # noqa: B905 - the latter never ends
             have = e.destination
-            row = rows.get(have.key)
+            key = have.key
+            row = before if before is not None and before.key is key else rows.get(key)
             if row is None:
-                key = have.key
                 if self.owned is not None:
                     strays.add(key)
                     if self.entry is not None and key not in self._strays:
@@ -270,7 +271,7 @@ class Claims:
         )
 
     def _removed(self, there: list[Row], staying: int) -> list[ForeignEdit]:
-        if staying == self._there:
+        if staying == len(self._there):
             return []
         present = {row.key for row in there}
         left = sorted((r for r in self._pool.rows if r.kernel is not None and r.key not in present), key=_by_key)

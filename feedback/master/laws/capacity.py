@@ -104,5 +104,5 @@ def _unknown(row: Row, average: float | None) -> tuple[float, Fact]:
 
 def _average(rows: Sequence[Row]) -> float | None:
     """The capacity of the usual one of those that are known: of a mean, one agent could make anything."""
-    known = [of.capacity for of in estimates(rows)]
-    return median_low(known) if known and len(known) < len(rows) else None
+    known = estimates(rows)
+    return median_low([of.capacity for of in known]) if known and len(known) < len(rows) else None

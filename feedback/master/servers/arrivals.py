@@ -30,7 +30,8 @@ class Arrivals:
         """Take a count. Returns the rate of `now`."""
         before = self._counted
         if connections == before:
-            return self.now(now)
+            rate, quiet = self.rate, now - self._at
+            return rate if quiet < REFRESH_SECONDS or rate is None else min(rate, 1 / quiet)
         if connections < before or before < 0:
             self._moves, self.rate = 0, None
         elif now > self._at:

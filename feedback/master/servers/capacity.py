@@ -222,9 +222,11 @@ class Capacity:
         blend = 1 - exp(-seconds / AVAILABLE_SECONDS)
         left = self._left(window, seconds) if window.stolen or window.own is not None else 1.0
         if window.pressure is not None:
-            waits, usual = window.pressure.cpu_some, self._prior.usual
-            self.starved.observe(waits, used / left, window.cores * left, seconds, usual)
-            left *= self.starved.left
+            starved, prior = self.starved, self._prior
+            starved.observe(window.pressure.cpu_some, used / left, window.cores * left, seconds, prior.usual)
+            if starved.ratio < 1:
+                prior.starves = True
+            left *= starved.left
         available = self._available
         if available is None:  # the first one is the best that is known: a busy server is not idle because it is new
             available, blend = left, 1.0

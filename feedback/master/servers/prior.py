@@ -33,6 +33,7 @@ class Prior:
     def __init__(self) -> None:
         self.held = self.kept = False
         self.usual = 1.0  # of what a server seems to have, what it gets (starved.py)
+        self.starves = False  # whether any of them gets less
         self._rows: list[Row] = []
         self._unsized = 0  # of the seeded ones: their sizes are not known yet
         self._levels: list[float] = []  # in order
@@ -44,7 +45,11 @@ class Prior:
     def follow(self, rows: list[Row]) -> None:
         """These are the pool's rows now. They are counted anew, so that no rounding adds up."""
         self._looks += 1
-        self.usual = usual([row.capacity.starved.ratio for row in rows])
+        if self.starves:
+            ratios = [row.capacity.starved.ratio for row in rows]
+            self.usual, self.starves = usual(ratios), any(ratio < 1 for ratio in ratios)
+        else:
+            self.usual = 1.0
         if self._uncounted or self._looks % LOOKS == 0 or rows != self._rows:
             self._rows = rows
             self._count()
