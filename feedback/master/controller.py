@@ -19,6 +19,7 @@ import msgspec
 
 from feedback.config import ConfigError, Exporter, MasterConfig, ServiceConfig, service_key, to_destination, to_service
 from feedback.faults import said
+from feedback.master.account import ServiceStatus
 from feedback.master.claims.asking import Asking, Passage, Probe, Result
 from feedback.master.claims.orders import Orders
 from feedback.master.claims.owner import ForeignEdit
@@ -27,7 +28,7 @@ from feedback.master.laws import load
 from feedback.master.laws.failover import CutWhom, Failover
 from feedback.master.outcome import Fact
 from feedback.master.passages import Passages
-from feedback.master.pipeline import Pipeline, ServiceStatus
+from feedback.master.pipeline import Pipeline
 from feedback.master.pool import Role, Row
 from feedback.master.servers.fleet import Fleet, Refused
 from feedback.master.servers.window import Window

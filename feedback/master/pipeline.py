@@ -11,19 +11,19 @@ reconcile the smallest plan of edits
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from math import inf
-from statistics import median_low
 from weakref import ref
 
 import msgspec
 
-from feedback.config import MasterConfig, OnFailure, ServiceConfig, on_failure, to_destination
+from feedback.config import MasterConfig, OnFailure, ServiceConfig
+from feedback.master.account import ServiceStatus
 from feedback.master.actuate import LOOK_SECONDS, Actuator, for_scheduler
 from feedback.master.bounds import eject, limits
 from feedback.master.bounds.guard import NO_REPORT_YET, Guard
 from feedback.master.bounds.limits import Limits
+from feedback.master.claims import wishes
 from feedback.master.claims.absence import Absence
 from feedback.master.claims.asking import Asking
 from feedback.master.claims.claim import Claim
@@ -36,127 +36,23 @@ from feedback.master.cuts.course import Cut, Evicted, Told
 from feedback.master.cuts.succession import Succession
 from feedback.master.laws import Law, load
 from feedback.master.laws.failover import CutWhom, Failover
-from feedback.master.outcome import Chain, Fact, Status, Step
-from feedback.master.pool import WINDOWS_MAX, Pool, Role, Row, crowding, utilisation
+from feedback.master.outcome import Fact, Step
+from feedback.master.pool import WINDOWS_MAX, Pool, Row, crowding, utilisation
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
 from feedback.master.servers.arrivals import Arrivals, flow
-from feedback.master.servers.capacity import Capacity, Estimate, Learned
+from feedback.master.servers.capacity import Capacity, Learned
 from feedback.master.servers.fleet import Fleet, Server, Source, Trust
 from feedback.master.servers.prior import Prior
 from feedback.master.servers.residence import Residence, judge
 from feedback.master.servers.window import Window
 from feedback.master.sources.reading import name
 from feedback.master.state import ServiceState
+from feedback.master.terms import USUAL, terms
 from feedback.master.traits import closer_look, traits
-from feedback.model import Address, Destination, DestinationKey, Edit, Service, ServiceEntry, parse_address
+from feedback.model import Destination, DestinationKey, Edit, Service, ServiceEntry
 
 FLOW_SECONDS = 2.0
 NOBODY_ELSE = "nobody else can serve"
-
-
-class ServiceStatus:
-    """One service in one decision. `held` says why everything stays as it is, '' if it does not; `holder` who has the
-    first place, where its law keeps it.
-
-    What is said of each destination is made when somebody asks, in the thread of the decisions, or before the next look
-    if somebody still has this then: so it never changes, and costs nothing where nobody reads it. Who hands this to
-    another thread calls `keep` before."""
-
-    __slots__ = (
-        "__weakref__",
-        "_made",
-        "_moved",
-        "_news",
-        "_rows",
-        "flow",
-        "held",
-        "holder",
-        "law",
-        "owned",
-        "service",
-    )
-
-    def __init__(self, service: Service, law: str, pool: Pool, held: str, moved: list[Row], *, owned: bool) -> None:
-        self.service, self.law, self.flow, self.held = service, law, pool.flow, held
-        self.owned, self.holder = owned, pool.holder
-        self._rows, self._moved = pool.rows, moved
-        self._made: tuple[Status, ...] | None = None
-        self._news: tuple[Status, ...] | None = None
-
-    @property
-    def destinations(self) -> tuple[Status, ...]:
-        """All of them."""
-        if self._made is None:
-            self._made = self._statuses(self._rows)
-        return self._made
-
-    @property
-    def news(self) -> tuple[Status, ...]:
-        """Those whose weight changes, and those of which something else is decided than before."""
-        if self._news is None:
-            self._news = self._statuses(self._moved)
-        return self._news
-
-    @property
-    def trusts(self) -> Counter[Trust]:
-        """How many destinations are trusted how far."""
-        return Counter(of.trust for of in self._made or self._rows)
-
-    @property
-    def warnings(self) -> set[tuple[Address, str]]:
-        """What checks warn of, and of which server."""
-        checked = [(of.key.address, of.checked) for of in self._made or self._rows if of.checked is not None]
-        return {(address, check.warning) for address, check in checked if check.warning}
-
-    def figures(self) -> list[tuple[str, float, float | None, float, float | None, float | None]]:
-        """Of each destination, for whoever follows them: its name, share, utilisation, open connections, new ones a
-        second, and how long its last check took. Of this very decision: before the next look."""
-        return [
-            (
-                row.name,
-                row.share if row.stands is None else row.stands,
-                row.estimate.utilisation if row.estimate is not None else None,
-                float(row.active),
-                row.estimate.rate if row.estimate is not None else None,
-                row.checked.seconds if row.checked is not None else None,
-            )
-            for row in self._rows
-        ]
-
-    def keep(self) -> None:
-        """Make all of it now: the rows are about to change."""
-        self._made, self._news = self.destinations, self.news
-
-    def __len__(self) -> int:
-        """How many destinations there are."""
-        return len(self._rows)
-
-    def _statuses(self, rows: list[Row]) -> tuple[Status, ...]:
-        return tuple(_status(row, self.service) for row in rows)
-
-
-class Advised(msgspec.Struct, frozen=True, gc=False):
-    part: float
-
-    def __str__(self) -> str:
-        return f"its agent asks for {100 * self.part:.0f} % of it"
-
-
-class Weighed(msgspec.Struct, frozen=True, gc=False):
-    """A weight in the answer to a check, and what it makes of a share."""
-
-    weight: float
-    part: float
-
-    def __str__(self) -> str:
-        return f"says weight {self.weight:g} in answer to its check: {100 * self.part:.0f} % of a usual one"
-
-
-class NotWeighed(msgspec.Struct, frozen=True, gc=False):
-    weight: float
-
-    def __str__(self) -> str:
-        return f"says weight {self.weight:g} in answer to its check: its capacity is measured, which tells more"
 
 
 class Pipeline:
@@ -191,10 +87,9 @@ class Pipeline:
         self._udp = self.pool.udp
         self._prior = Prior()
         self._passive = named is not None and named.passive and not self._udp  # no UDP flow is ever open
-        self._roles = _roles(named) if named else {}
-        self._failing = _on_failure(named) if named and owned is not None else {}
-        self._lets_go = self.succession is not None or OnFailure.CUT in self._failing.values()
-        self._stand_ins = _stand_ins(named) if named else {}
+        self._terms = terms(named, owned=owned is not None) if named else {}
+        cuts = any(of.on_failure is OnFailure.CUT for of in self._terms.values())
+        self._lets_go = self.succession is not None or cuts
         self._learned: dict[str, Learned] = {}  # what a master before had, until the first look
         self._limited: frozenset[str] = frozenset()
         self.claims = Claims(self.pool, owned, self._row, self.watch, (guards.stale_seconds, guards.lost_seconds))
@@ -214,13 +109,14 @@ class Pipeline:
         key = base.key
         capacity = Capacity(self._prior)
         self._prior.adopt(capacity)
-        role = self._roles.get(key, Role())
-        row = Row(key, base, str(key.address), str(key), role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE)
+        of = self._terms.get(key, USUAL)
+        row = Row(
+            key, base, str(key.address), str(key), of.role, capacity, Trust.NEVER, claim=Claim(), limit=limits.NONE
+        )
         row.arrivals = Arrivals()
         if self._passive:
             row.residence = Residence()
-        row.stands_for = self._stand_ins.get(key, ())
-        row.on_failure = self._failing.get(key, OnFailure.QUIESCE)
+        row.stands_for, row.on_failure = of.stands_for, of.on_failure
         if row.on_failure is not OnFailure.QUIESCE:
             row.absence = Absence()
         self._resume(row)
@@ -500,12 +396,10 @@ class Pipeline:
                 row.wanted = value = share.value
                 row.tier, row.why, row.of = share.tier, share.why, value if share.of is None else share.of
                 row.said = list(share.more) if share.more else None
-        for row in () if self.watch.idle else rows:
-            if row.advised is not None:  # a part of what its server would get, as HAProxy takes it of the usual weight
-                row.wanted *= row.advised
-                row.say("advice", Advised(row.advised), row.wanted)
+        if not self.watch.idle:
+            wishes.advise(rows)
         if self.watch.weighs:
-            _weigh(rows)
+            wishes.weigh(rows)
 
     def _bound(self) -> bool:
         """Whether trials may go on."""
@@ -603,21 +497,6 @@ def _know(rows: list[Row]) -> None:
             row.trust, row.source = Trust.FRESH, Source.DIRECTOR
 
 
-def _weigh(rows: list[Row]) -> None:
-    """Servers say weights of any scale, so each counts beside the usual one of the pool, less what the static weights
-    say already. A capacity that is measured tells more."""
-    said = [row for row in rows if row.weighed and row.base.weight and row.zero is None]
-    usual = median_low([row.weighed / row.base.weight for row in said if row.weighed]) if said else 1.0
-    for row in said:
-        weight = row.weighed or 0.0
-        if isinstance(row.why, Estimate):
-            row.say("advice", NotWeighed(weight), row.wanted)
-        else:
-            part = weight / row.base.weight / usual
-            row.wanted *= part
-            row.say("advice", Weighed(weight, part), row.wanted)
-
-
 def _nobody() -> None:
     """Has any decision."""
 
@@ -625,51 +504,6 @@ def _nobody() -> None:
 def _better(agent: Server | None, page: Server, now: float) -> Server:
     """Which of its two streams counts: what the controller takes windows from."""
     return page if agent is None or agent.trust(agent.age(now)) is Trust.LOST else agent
-
-
-def _status(row: Row, service: Service) -> Status:
-    chain = Chain(row.why, row.of, row.said, service.scheduler, row.aimed, row.note, row.share, row.told)
-    return Status(
-        service.key,
-        row.key,
-        row.aim,
-        row.share if row.stands is None else row.stands,
-        row.upper,
-        row.lower,
-        chain,
-        row.base,
-        row.kernel,
-        row.trust,
-        row.age_seconds,
-        row.estimate,
-        row.zero,
-        row.out,
-        row.checked,
-        row.order,
-        row.gone,
-        row.source,
-        row.unread,
-    )
-
-
-def _roles(named: ServiceConfig) -> dict[DestinationKey, Role]:
-    return {to_destination(d, named).key: Role(d.priority, d.pool == "spill") for d in named.destination}
-
-
-def _on_failure(named: ServiceConfig) -> dict[DestinationKey, OnFailure]:
-    return {to_destination(d, named).key: on_failure(d, named) for d in named.destination}
-
-
-def _stand_ins(named: ServiceConfig) -> dict[DestinationKey, tuple[DestinationKey, ...]]:
-    """Of each stand-in, those for whom it stands in. One that has several ports here stands in with all of them."""
-    keys = [(to_destination(d, named).key, d.stand_in) for d in named.destination]
-    found: dict[DestinationKey, tuple[DestinationKey, ...]] = {}
-    for key, stand_in in keys:
-        if stand_in is not None:
-            address = parse_address(stand_in)
-            for other in [k for k, _ in keys if k.address == address]:
-                found[other] = (*found.get(other, ()), key)
-    return found
 
 
 def _succession(law: Law) -> Succession | None:

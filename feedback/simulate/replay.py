@@ -16,7 +16,7 @@ import msgspec
 
 from feedback.config import MasterConfig
 from feedback.master import Controller
-from feedback.master.pipeline import ServiceStatus
+from feedback.master.account import ServiceStatus
 from feedback.master.shell.recording import Entry
 from feedback.model import DestinationEntry, DestinationKey, ServiceEntry, ServiceKey, SetDestination, Snapshot
 from feedback.wire import Report

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from feedback.cli.show import chains, table
+from feedback.master.account import ServiceStatus
 from feedback.master.actuate.weight import band
 from feedback.master.controller import Decision
 from feedback.master.laws.capacity import Capacity
-from feedback.master.pipeline import ServiceStatus
 from feedback.master.pool import Row
 from feedback.master.servers.fleet import Source
 from feedback.master.shell.status import of_decision

@@ -13,9 +13,9 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
+from feedback.master.account import ServiceStatus
 from feedback.master.claims.orders import ORDERS_MAX, Kind, Order, Orders
 from feedback.master.outcome import Status
-from feedback.master.pipeline import ServiceStatus
 from feedback.master.traits import traits
 from feedback.model import WEIGHT_MAX, DestinationKey, Protocol, ServiceKey
 from feedback.wire import printable

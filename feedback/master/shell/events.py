@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
+from feedback.master.account import ServiceStatus
 from feedback.master.bounds.eject import Ejected
 from feedback.master.controller import Decision
 from feedback.master.outcome import By, Out, Status
-from feedback.master.pipeline import ServiceStatus
 from feedback.master.servers.fleet import Source, Trust
 from feedback.model import Address, DestinationKey, ServiceKey
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
+from feedback.master.account import ServiceStatus
 from feedback.master.claims.health import Checked
 from feedback.master.controller import Decision
 from feedback.master.outcome import Status
-from feedback.master.pipeline import ServiceStatus
 from feedback.model import Forward, ServiceEntry, Snapshot
 from feedback.web.past import Figures, Place
 
