@@ -70,13 +70,20 @@ class Door:
         self._listening: list[socket.socket] = []
         self._reserve: list[int] = []
         self._timer: asyncio.TimerHandle | None = None  # of the next try to open, while it is shut
-        self.sessions = Sessions(min(STRANGERS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE))
+        self.sessions = Sessions()
+        self.expect(0)
         self._received, self._resident = Received(), Resident()
         self._loop = asyncio.get_running_loop()
         self._woken_at = self._weighed_at = self._loop.time()
         self._late, self._size = False, self._resident()
         self._weighing = self._loop.call_later(WEIGH_SECONDS, self._weigh)
         self._fill()
+
+    def expect(self, peers: int) -> None:
+        """So many may come at once, as all do after a restart. Each has said nothing for a moment: where far fewer of
+        those may stay, each that comes puts out one before it is heard, and in the end nobody is."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE
+        self.sessions.strangers = min(max(STRANGERS, peers), most)
 
     def hear(self, frame: bytes) -> bool:
         """Take the first frame of a monitor's event. Whether it was one of `EVENTS`."""

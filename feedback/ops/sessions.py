@@ -13,11 +13,12 @@ Source: libzmq src/stream_engine_base.cpp (`__fd`) and curve_mechanism_base.cpp 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 KEY_SESSIONS = 4  # an agent has one, and a second while the one before it is cut off and not given up yet
-STRANGERS = 512  # a fleet of 1,000 that comes at once is through in two rounds of its reconnecting
+STRANGERS = 512
 STRANGER_BYTES_MAX = 128 * 1024  # a handshake has 1 kB, and what follows it may be one message
 PEER_BYTES_MAX = 1024 * 1024  # a full queue, and what the kernel holds, is half of that at most
 ALL_BYTES_MAX = 16 * 1024 * 1024  # libzmq needs 64 bytes for a part of one, which is 36 on the wire: 29 MB at most
@@ -39,15 +40,53 @@ class _Session:
     taken: int = 0  # bytes
 
 
+class _Crowd:
+    """Sessions by their source, and which source has the most, without a look at all of them."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, OrderedDict[int, _Session]] = {}  # the oldest first
+        self._of_size: dict[int, OrderedDict[str, None]] = {}  # sources that have so many, by when they came to that
+        self._most = self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, session: _Session) -> None:
+        own = self._sources.setdefault(session.source, OrderedDict())
+        own[session.descriptor] = session
+        self._count += 1
+        self._move(session.source, len(own) - 1, len(own))
+
+    def remove(self, session: _Session) -> None:
+        own = self._sources[session.source]
+        del own[session.descriptor]
+        self._count -= 1
+        self._move(session.source, len(own) + 1, len(own))
+        if not own:
+            del self._sources[session.source]
+
+    def oldest(self) -> _Session:
+        """Of the source that has the most."""
+        return next(iter(self._sources[next(iter(self._of_size[self._most]))].values()))
+
+    def _move(self, source: str, before: int, now: int) -> None:
+        if before:
+            del self._of_size[before][source]
+        if now:
+            self._of_size.setdefault(now, OrderedDict())[source] = None
+        self._most = max(self._most, now)
+        while self._most and not self._of_size[self._most]:
+            self._most -= 1
+
+
 class Sessions:
     """`strangers`: how many connections may have said nothing yet. `source` is whatever connections are told apart by
     before they have said who they are: the source that has the most of them loses its oldest."""
 
     def __init__(self, strangers: int = STRANGERS) -> None:
-        self._limit = strangers
+        self.strangers = strangers
         self._all: dict[int, _Session] = {}
-        self._strangers: dict[str, list[_Session]] = {}  # by source, the oldest first
-        self._count = 0  # of strangers
+        self._unheard = _Crowd()
         self._by_key: dict[str, list[_Session]] = {}
 
     def __len__(self) -> int:
@@ -57,11 +96,8 @@ class Sessions:
         """A connection was accepted. Whom to shut, if anybody."""
         self.gone(descriptor)
         session = self._all[descriptor] = _Session(descriptor, source)
-        self._strangers.setdefault(source, []).append(session)
-        self._count += 1
-        if self._count <= self._limit:
-            return None
-        return self._shut(max(self._strangers.values(), key=len)[0])
+        self._unheard.add(session)
+        return self._shut(self._unheard.oldest()) if len(self._unheard) > self.strangers else None
 
     def spoke(self, descriptor: int, key: str, part: int) -> int | None:
         """A part of so many bytes was taken. Whom to shut, if anybody: the oldest of a key that has too many."""
@@ -107,9 +143,10 @@ class Sessions:
 
     def _forget(self, session: _Session) -> None:
         """Among strangers, or among those of its key."""
-        group, name = (self._by_key, session.key) if session.key else (self._strangers, session.source)
-        group[name].remove(session)
-        if not group[name]:
-            del group[name]
         if not session.key:
-            self._count -= 1
+            self._unheard.remove(session)
+            return
+        own = self._by_key[session.key]
+        own.remove(session)
+        if not own:
+            del self._by_key[session.key]

@@ -350,6 +350,30 @@ def test_parts_of_many_connections_together_are_cut_off(
     run(scenario())
 
 
+def test_a_fleet_that_comes_at_once_is_heard_and_none_of_it_put_out(
+    site: Site, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart of the master. With room for few strangers each would put out another before it is heard."""
+    monkeypatch.setattr("feedback.ops.door.STRANGERS", 2)
+    fleet = {f"rs{i}": (keys.create(site.enrolled.parent / f"rs{i}")[1], f"10.0.1.{i}") for i in range(3, 33)}
+    for name, (secret, address) in fleet.items():
+        site.enroll(name, keys.load_secret(secret), address)
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            for name, (secret, address) in fleet.items():
+                agent = dealer(peers, site, link, keys.load_secret(secret))
+                agent.send(report(0, agent=name, addresses=(address,)))
+            await until(lambda: len(site.got) == len(fleet), "a report of each")
+            assert link.counters == {"accepted": len(fleet)}
+            assert link._door is not None
+            site.enroll("new", site.stranger, "10.0.2.1")
+            link.reload()
+            assert link._door.sessions.strangers == len(fleet) + 3
+
+    run(scenario())
+
+
 def test_one_key_does_not_keep_an_honest_new_agent_out(
     site: Site, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import struct
 import subprocess
@@ -219,3 +220,20 @@ def test_a_number_that_is_something_else_by_now_is_no_connection() -> None:
         return len(ajar.sessions)
 
     assert asyncio.run(scenario()) == 0
+
+
+def test_as_many_strangers_may_stay_as_peers_are_expected_within_the_descriptors() -> None:
+    async def scenario() -> list[int]:
+        ajar, found = Door(lambda opened: None), []
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (8000, before[1]))
+        try:
+            for peers in (0, 600, 10_000):
+                ajar.expect(peers)
+                found.append(ajar.sessions.strangers)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            ajar.close()
+        return found
+
+    assert asyncio.run(scenario()) == [512, 600, 2000]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,3 +90,41 @@ def test_all_together_never_leave_more_than_the_bound(waiting: list[int]) -> Non
     assert all(waits <= PEER_BYTES_MAX for waits in left)
     smallest = min((waiting[descriptor] for descriptor in shut), default=0)
     assert all(waits <= smallest or waits <= PEER_BYTES_MAX for waits in left)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 19), st.sampled_from("abc")), max_size=80), st.integers(1, 6))
+def test_the_source_with_the_most_strangers_is_found_whoever_came_and_went(
+    steps: list[tuple[bool, int, str]], limit: int
+) -> None:
+    table = Sessions(limit)
+    there: dict[int, str] = {}  # the oldest first
+    for comes, descriptor, source in steps:
+        there.pop(descriptor, None)
+        if not comes:
+            table.gone(descriptor)
+            continue
+        there[descriptor] = source
+        shut = table.came(descriptor, source)
+        if len(there) <= limit:
+            assert shut is None
+            continue
+        assert shut is not None
+        sources = list(there.values())
+        of = there[shut]
+        assert sources.count(of) == max(map(sources.count, sources))
+        assert shut == next(d for d, s in there.items() if s == of), "its oldest"
+        del there[shut]
+    assert len(table) == len(there)
+
+
+def test_a_flood_from_many_addresses_costs_the_same_however_many_there_are() -> None:
+    def seconds(sources: int) -> float:
+        table = Sessions(sources)
+        for descriptor in range(sources):
+            table.came(descriptor, str(descriptor))
+        began = time.process_time()
+        for descriptor in range(sources, sources + 4000):
+            assert table.came(descriptor, str(descriptor)) is not None
+        return time.process_time() - began
+
+    assert seconds(8000) < 10 * min(seconds(100) for _ in range(3))

@@ -97,6 +97,10 @@ class Admission:
         self._moved &= same
         self._enrolments = dict(enrolments)
 
+    def __len__(self) -> int:
+        """How many keys are enrolled."""
+        return len(self._enrolments)
+
     def enrolled(self, key: str) -> Enrolment | None:
         return self._enrolments.get(key)
 

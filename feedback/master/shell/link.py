@@ -131,6 +131,7 @@ class Link:
             self.close()
             raise
         self._door = door.Door(self._tell_door, self._tell_put_out)
+        self._door.expect(len(self._admission))
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
@@ -143,6 +144,8 @@ class Link:
         """
         found = keys.enrolled(self._enrolled)
         self._admission.replace({str(key): enrolment for key, enrolment in found.by_key.items()})
+        if self._door is not None:
+            self._door.expect(len(self._admission))
         self._desks = {rip: desk for rip, desk in self._desks.items() if self._valid(desk[1]) is not None}
         problems = (*found.problems, *self._look_for_tokens())
         for problem in problems:
