@@ -11,24 +11,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from feedback.config.agent import AGENT_PATH, AgentCheckConfig, AgentConfig, MasterLink
     from feedback.config.exporter import Exporter
-    from feedback.config.master import (
-        MASTER_PATH,
+    from feedback.config.failure import OnFailure, cuts, on_failure, removes, stand_ins
+    from feedback.config.marking import marks
+    from feedback.config.master import MASTER_PATH, Guards, MasterConfig
+    from feedback.config.match import Match
+    from feedback.config.service import (
         DestinationConfig,
-        Guards,
-        MasterConfig,
-        OnFailure,
         ServiceConfig,
-        cuts,
         default_scheduler,
-        marks,
-        on_failure,
-        removes,
         service_key,
-        stand_ins,
         to_destination,
         to_service,
     )
-    from feedback.config.match import Match
     from feedback.config.strict import ConfigError, load, parse
     from feedback.config.sync import SYNC_PATH, SyncConfig
 
@@ -63,7 +57,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    for room in ("strict", "agent", "exporter", "match", "master", "sync") if name in __all__ else ():
+    rooms = ("strict", "agent", "exporter", "match", "service", "failure", "marking", "master", "sync")
+    for room in rooms if name in __all__ else ():
         module = import_module(f"{__name__}.{room}")
         if hasattr(module, name):
             return getattr(module, name)
