@@ -1,13 +1,14 @@
-"""What an agent costs: a real one, reporting by CURVE to a real receiver, five times a second without rest; and beside
-it, in the same seconds, Debian's prometheus-node-exporter, scraped once a second.
+"""What an agent costs: a real one, reporting by CURVE to a real receiver, five times a second without rest. Beside it,
+in the same seconds, Debian's prometheus-node-exporter, scraped once a second, and the floor: a process that only wakes
+up five times a second, and one that also sends as many bytes by CURVE (floor.py).
 
     python bench/agent_cost.py [--seconds 20] [--ports 2] [--cgroup DIR] [--signals portable] [--json]
 
 The agent has what its package has, and nothing else (packages/agent.py). CPU is the sum over the threads of what
 the scheduler counted (/proc/PID/task/*/schedstat, nanoseconds), after start-up; memory is VmRSS at the end. Limits:
-0.3 % of a core, 24 MB. What the same work costs depends on what else the machine does, by a factor of three: compare
-with the exporter. At last, how many reports a second the receiving end takes: from the socket through decryption,
-admission and decoding to a callback.
+0.3 % of a core, 24 MB. What the same work costs depends on what else the machine does, by a factor of five, since
+after 200 ms no cache holds anything of it: compare with the floor and with the exporter. At last, how many reports a
+second the receiving end takes: from the socket through decryption, admission and decoding to a callback.
 """
 
 from __future__ import annotations
@@ -41,6 +42,20 @@ RSS_MB_MAX = 24.0
 SETTLE_SECONDS = 2.0
 EXPORTER = "prometheus-node-exporter"
 SCRAPE_SECONDS = 1.0
+REPORT = wire.Report(
+    version=wire.PROTOCOL,
+    agent="rs1",
+    boot="bench",
+    sequence=0,
+    sampled_at=1.0,
+    interval_seconds=0.2,
+    addresses=("10.0.0.11",),
+    cpu=wire.Cpu(cores=2, busy_seconds=100.0, own_seconds=50.0),
+    memory=wire.Memory(total=2**33, available=2**32, swap_in_pages=0, oom_kills=0),
+    pressure=wire.Pressure(1.0, 0.5, 0.1, 2.0, 1.0),
+    connections=wire.Connections(opened=10, established=1),
+    listeners=(wire.Listener(80, 0, 511),),
+)
 
 
 def main() -> int:
@@ -56,7 +71,9 @@ def main() -> int:
         directory = Path(name)
         for role in ("agent", "master"):
             keys.create(directory / role)
+        keys.create(directory / "floor")
         keys.enroll(directory / "agents", "rs1", keys.read_public(directory / "agent.key"), ("10.0.0.11",))
+        keys.enroll(directory / "agents", "floor", keys.read_public(directory / "floor.key"), ("10.0.0.12",))
         more = f'signals = "{arguments.signals}"\n' + (f'cgroup = "{arguments.cgroup}"\n' if arguments.cgroup else "")
         figures = asyncio.run(cost(directory, arguments.seconds, arguments.ports, more))
         figures |= asyncio.run(receive(directory, min(arguments.seconds, 5.0)))
@@ -71,7 +88,7 @@ async def cost(directory: Path, seconds: float, ports: int, more: str) -> dict[s
 
     def on_report(report: wire.Report, received_at: float) -> None:
         nonlocal got
-        got += 1
+        got += report.agent == "rs1"
 
     link = Link(
         ["tcp://127.0.0.1:0"], keys.load_secret(directory / "master.key_secret"), directory / "agents", on_report
@@ -82,8 +99,11 @@ async def cost(directory: Path, seconds: float, ports: int, more: str) -> dict[s
             listening(ports) as numbers,
             agent(directory, link.endpoints[0], numbers, more) as pid,
             exporter(int(seconds + SETTLE_SECONDS) + 2) as beside,
+            floor(directory, "wake") as wake,
+            floor(directory, "send", *sending(directory, link.endpoints[0])) as send,
         ):
-            pids = {"agent": pid} | ({"node_exporter": beside} if beside is not None else {})
+            pids = {"agent": pid, "wake": wake, "send": send}
+            pids |= {"node_exporter": beside} if beside is not None else {}
             await asyncio.sleep(SETTLE_SECONDS)
             before, began, got = {name: cpu_seconds(p) for name, p in pids.items()}, time.monotonic(), 0
             await asyncio.sleep(seconds)
@@ -92,8 +112,10 @@ async def cost(directory: Path, seconds: float, ports: int, more: str) -> dict[s
             figures = {}
             for name, p in pids.items():
                 figures[f"{name}_cpu_percent"] = round(100 * used[name] / lasted, 3)
-                figures[f"{name}_rss_mb"] = round(rss_mb(p), 1)
+                if name not in ("wake", "send"):
+                    figures[f"{name}_rss_mb"] = round(rss_mb(p), 1)
             figures["agent_cpu_us_per_report"] = round(1e6 * used["agent"] / max(1, got), 1)
+            figures["agent_over_send"] = round(used["agent"] / used["send"], 2)
             figures["agent_reports_per_second"] = round(got / lasted, 2)
             return figures
     finally:
@@ -165,6 +187,25 @@ def agent(directory: Path, endpoint: str, ports: list[int], more: str) -> Iterat
         process.wait(10)
 
 
+@contextmanager
+def floor(directory: Path, *arguments: str) -> Iterator[int]:
+    """A process of floor.py. The agent's libraries are there already."""
+    program = Path(__file__).with_name("floor.py")
+    process = subprocess.Popen([sys.executable, "-I", "-S", program, directory / "site", *arguments])
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def sending(directory: Path, endpoint: str) -> list[str]:
+    pair = keys.load_secret(directory / "floor.key_secret")
+    server = keys.read_public(directory / "master.key")
+    data = wire.encode(msgspec.structs.replace(REPORT, agent="floor", addresses=("10.0.0.12",)))
+    return [endpoint, pair.public, pair.secret.decode(), server, data.hex()]
+
+
 def cpu_seconds(pid: int) -> float:
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
@@ -211,20 +252,6 @@ async def receive(directory: Path, seconds: float) -> dict[str, float]:
 
 def flood(directory: Path, endpoint: str, done: threading.Event) -> None:
     pair = keys.load_secret(directory / "agent.key_secret")
-    report = wire.Report(
-        version=wire.PROTOCOL,
-        agent="rs1",
-        boot="flood",
-        sequence=0,
-        sampled_at=1.0,
-        interval_seconds=0.2,
-        addresses=("10.0.0.11",),
-        cpu=wire.Cpu(cores=2, busy_seconds=100.0, own_seconds=50.0),
-        memory=wire.Memory(total=2**33, available=2**32, swap_in_pages=0, oom_kills=0),
-        pressure=wire.Pressure(1.0, 0.5, 0.1, 2.0, 1.0),
-        connections=wire.Connections(opened=10, established=1),
-        listeners=(wire.Listener(80, 0, 511),),
-    )
     with zmq.Context() as context, context.socket(zmq.DEALER) as sender:
         sender.linger = 0
         sender.sndtimeo = 200
@@ -235,7 +262,7 @@ def flood(directory: Path, endpoint: str, done: threading.Event) -> None:
         while not done.is_set():
             sequence += 1
             try:
-                sender.send(wire.encode(msgspec.structs.replace(report, sequence=sequence)))
+                sender.send(wire.encode(msgspec.structs.replace(REPORT, sequence=sequence)))
             except zmq.Again:
                 continue
 

@@ -136,10 +136,6 @@ class Running:
             uplink.send(data)
         return report.interval_seconds
 
-    def attends(self) -> bool:
-        """Whether anything but samples has its times here."""
-        return self.responder is not None or self.sessions_due() < math.inf
-
     def sessions_due(self) -> float:
         """When words on sessions want attention between samples."""
         source = self.sampler.applications
@@ -181,6 +177,7 @@ class Daemon:
         self._wakeup_write.setblocking(False)
         self._poll.register(self._wakeup, select.POLLIN)
         self._trigger: int | None = None
+        self._heeded = False
         self._watch_trigger()
         self._interval_seconds = self._running.plan.config.interval_seconds
         self._stopping = False
@@ -226,6 +223,7 @@ class Daemon:
             if str(error) != self._failed:
                 LOG.error("signal-failed", reason=str(error))
                 self._failed = str(error)
+        self._heed_trigger()
         self._tell_datagrams()
         self._tell_status()
         if self._watchdog_seconds is not None and now >= self._watchdog_due:
@@ -235,11 +233,12 @@ class Daemon:
     def _wait(self, due: float) -> bool:
         """Wait until due, or less. True if pressure set in while reports were rare."""
         running, responder = self._running, self._running.responder
+        sessions_due = running.sessions_due()
+        due = min(due, sessions_due)
         if responder is not None:
             due = min(due, responder.due())
-        due = min(due, running.sessions_due())
         found = self._poll.poll(max(0, math.ceil((due - time.monotonic()) * 1000)))
-        if not found and not running.attends():
+        if not found and responder is None and sessions_due == math.inf:
             return False  # nearly always
         if responder is not None:
             mine = [descriptor for descriptor, _ in found if responder.owns(descriptor)]
@@ -253,7 +252,7 @@ class Daemon:
             elif events & (select.POLLERR | select.POLLNVAL):
                 self._poll.unregister(descriptor)  # the cgroup behind the trigger is gone
                 self._trigger = None
-            elif self._interval_seconds > running.plan.config.interval_seconds:
+            else:
                 running.load.wake()
                 woken = True
         return woken
@@ -287,9 +286,18 @@ class Daemon:
     def _watch_trigger(self) -> None:
         self._trigger = self._running.sampler.trigger
         if self._trigger is not None:
-            self._poll.register(self._trigger, select.POLLPRI)
+            self._heeded = False
+            self._poll.register(self._trigger, 0)
         if self._running.responder is not None:
             self._running.responder.attach(self._poll)
+
+    def _heed_trigger(self) -> None:
+        """Pressure makes rare reports frequent. While they are frequent, waking up for it would be of no use."""
+        rare = self._interval_seconds > self._running.plan.config.interval_seconds
+        if rare != self._heeded and self._trigger is not None:
+            # With no event wanted poll() still takes what the kernel has to tell, so nothing old is told later.
+            self._poll.modify(self._trigger, select.POLLPRI if rare else 0)
+            self._heeded = rare
 
     def _unwatch_trigger(self) -> None:
         if self._trigger is not None:

@@ -26,7 +26,9 @@ from feedback.ops.logs import Log
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
-TICK_SECONDS = 1.0
+TICK_SECONDS = 2.0
+# As plain numbers: arithmetic with zmq's enumerations costs more than the call into libzmq.
+NOBLOCK, POLLIN, EVENTS = int(zmq.NOBLOCK), int(zmq.POLLIN), int(zmq.EVENTS)
 TAKEN_AT_ONCE = 64  # events and replies: a master says one a second
 
 Options = tuple[tuple[zmq.SocketOption, int], ...]
@@ -128,14 +130,14 @@ class Uplink:
         for _ in range(TAKEN_AT_ONCE):
             if self._socket is None or not _readable(self._socket):
                 break
-            self._on_reply(self._socket.recv(zmq.NOBLOCK))
+            self._on_reply(self._socket.recv(NOBLOCK))
 
     def send(self, data: bytes) -> bool:
         """Hand over the newest report. False where there is no connection to carry it."""
         if self._socket is None:
             return False
         try:
-            self._socket.send(data, zmq.NOBLOCK)
+            self._socket.send(data, NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -206,4 +208,4 @@ class Uplink:
 
 def _readable(socket: zmq.Socket[bytes]) -> bool:
     """Asked without poll(): one call into libzmq, no system call where nothing came."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(EVENTS)) & POLLIN)

@@ -20,7 +20,23 @@ def test_host_counts_steal_as_busy_and_leaves_out_io_wait_and_guest(tmp_path: Pa
 
 
 def test_host_run_queue_leaves_out_the_agent_itself(tmp_path: Path) -> None:
-    assert HostCpu(trees.proc(tmp_path)).sample(0.0).runnable == 3
+    assert HostCpu(trees.proc(tmp_path)).sample(0.0).runnable == 2
+
+
+def test_a_stat_without_the_run_queue_tells_none(tmp_path: Path) -> None:
+    proc = trees.proc(tmp_path)
+    trees.write(proc / "stat", trees.STAT.replace("procs_running 3\n", ""))
+    assert HostCpu(proc).sample(0.0).runnable is None
+
+
+def test_a_bounded_cgroup_reads_the_hosts_file_with_its_limits_only(tmp_path: Path) -> None:
+    group, proc = trees.cgroup(tmp_path / "rs1", quota="50000 100000"), trees.proc(tmp_path / "proc")
+    source = CgroupCpu(group, proc=proc)
+    source.sample(0.0)
+    trees.write(proc / "stat", "broken\n")
+    assert source.sample(0.9).cores == 0.5
+    with pytest.raises(SignalError, match="no cpu line"):
+        source.sample(1.0)
 
 
 def test_host_follows_its_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from feedback import wire
+from feedback.agent.daemon import Daemon
+from feedback.agent.signals.sampler import Sampler
 from feedback.cli.agent import agent as command
 from feedback.master.shell.link import Link
 from feedback.ops import keys
@@ -202,6 +205,27 @@ def test_the_watchdog_is_fed_while_it_samples(place: Place, processes: list[subp
         assert any(m.get("STATUS", "").startswith("0 of 1 masters") for m in place.told)
 
     run(scenario())
+
+
+@pytest.fixture
+def pressed(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What is sent on it, the agent sees as pressure: urgent data polls POLLPRI, as the kernel's trigger does."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as near:
+        far, _ = server.accept()
+        with far:
+            monkeypatch.setattr(Sampler, "trigger", property(lambda self: near.fileno()))
+            yield far
+
+
+def test_pressure_cuts_the_wait_for_a_rare_report_short(place: Place, pressed: socket.socket) -> None:
+    place.write("tcp://127.0.0.1:9", interval_seconds=0.2, more="idle_interval_seconds = 60")
+    with contextlib.closing(Daemon(place.config)) as daemon:
+        pressed.send(b"!", socket.MSG_OOB)
+        daemon._sample(time.monotonic())  # the first report of an agent is followed by frequent ones
+        assert not daemon._wait(time.monotonic() + 0.05)
+        daemon._interval_seconds = 60.0  # nothing has moved for long
+        daemon._heed_trigger()
+        assert daemon._wait(time.monotonic() + DEADLINE_SECONDS)
 
 
 def test_a_cgroup_that_goes_away_is_silence_and_its_return_is_heard(

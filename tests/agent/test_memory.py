@@ -26,6 +26,13 @@ def test_host_tells_what_is_available_with_its_events(proc: Path) -> None:
     assert (memory.swap_in_pages, memory.oom_kills) == (12, 1)
 
 
+def test_host_is_read_every_other_time(proc: Path) -> None:
+    source = HostMemory(proc)
+    source.sample(0.0)
+    trees.write(proc / "meminfo", trees.MEMINFO.replace("400000", "300000"))
+    assert [source.sample(now).available // 1024 for now in (0.2, 0.4)] == [400_000, 300_000]
+
+
 def test_a_kernel_that_does_not_tell_what_is_available_gets_psutils_estimate(proc: Path) -> None:
     trees.write(proc / "meminfo", "MemTotal: 1000 kB\nMemFree: 10 kB\n")
     assert HostMemory(proc).sample(0.0).total == 10**12

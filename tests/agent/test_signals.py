@@ -61,7 +61,7 @@ def test_levels_go_up_to_the_last_cgroup(tmp_path: Path) -> None:
 def test_pressure_is_told_in_seconds(tmp_path: Path) -> None:
     source = open_pressure(None, trees.proc(tmp_path))
     assert source is not None
-    pressure = source.sample()
+    pressure = source.sample(0.0)
     assert pressure is not None
     assert (pressure.cpu_some, pressure.memory_full) == (1.5, 0.5)
 
@@ -82,9 +82,20 @@ def test_a_cgroups_own_pressure_is_read(tmp_path: Path) -> None:
         trees.write(group / f"{name}.pressure", trees.PRESSURE.replace("1500000", "7000000"))
     source = open_pressure(group, trees.proc(tmp_path / "proc"))
     assert source is not None
-    pressure = source.sample()
+    pressure = source.sample(0.0)
     assert pressure is not None
     assert pressure.cpu_some == 7.0
+
+
+def test_waiting_for_memory_and_io_is_read_every_other_time(tmp_path: Path) -> None:
+    proc = trees.proc(tmp_path)
+    source = open_pressure(None, proc)
+    assert source is not None
+    source.sample(0.0)
+    for name in ("cpu", "memory", "io"):
+        trees.write(proc / "pressure" / name, trees.PRESSURE.replace("1500000", "1600000"))
+    told = [source.sample(now) for now in (0.2, 0.4)]
+    assert [(p.cpu_some, p.memory_some, p.io_some) for p in told if p] == [(1.6, 1.5, 1.5), (1.6, 1.6, 1.6)]
 
 
 # Connections

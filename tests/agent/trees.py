@@ -48,7 +48,6 @@ def write(path: Path, text: str) -> Path:
 def proc(root: Path, pressure: bool = True) -> Path:
     """A /proc with two cores, 1 GB and a little traffic."""
     write(root / "stat", STAT)
-    write(root / "loadavg", "0.50 0.40 0.30 4/300 12345\n")
     write(root / "meminfo", MEMINFO)
     write(root / "vmstat", VMSTAT)
     write(root / "thread-self/net/snmp", SNMP)

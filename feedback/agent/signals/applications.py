@@ -107,6 +107,8 @@ class ApplicationSource:
 
     def sample(self, now: float) -> tuple[Application, ...]:
         self.listen(now)
+        if not self._heard:
+            return ()  # on most servers always
         for port in [p for p, (heard_at, _) in self._heard.items() if now - heard_at > EXPIRES_SECONDS]:
             del self._heard[port]
         return tuple(application for _, application in self._heard.values())

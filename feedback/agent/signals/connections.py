@@ -14,7 +14,7 @@ from pathlib import Path
 from feedback.agent.signals.files import SignalError, SourceFile, open_if_present
 from feedback.wire import Connections
 
-OVERFLOWS_SECONDS = 0.35  # every other sample: the file is long
+OVERFLOWS_SECONDS = 1.0  # the file is long, and a law acts on overflows once a second
 
 
 class ConnectionSource:
@@ -42,13 +42,14 @@ class ConnectionSource:
     def sample(self, now: float) -> Connections:
         data = self._snmp.read()
         if self._netstat is not None and self._overflows is not None and now >= self._overflows_due:
-            self._overflowed = _value(self._netstat.read(), b"TcpExt:", self._overflows)
+            self._overflowed = int(_values(self._netstat.read(), b"TcpExt:", self._overflows)[self._overflows])
             self._overflows_due = now + OVERFLOWS_SECONDS
+        values = _values(data, b"Tcp:")
         return Connections(
-            opened=_value(data, b"Tcp:", self._opened),
-            established=max(0, _value(data, b"Tcp:", self._established)),
+            opened=int(values[self._opened]),
+            established=max(0, int(values[self._established])),
             overflows=self._overflowed,
-            resets=_value(data, b"Tcp:", self._resets),
+            resets=int(values[self._resets]),
         )
 
 
@@ -68,10 +69,10 @@ def _column(data: bytes, prefix: bytes, name: bytes) -> int:
     return names.index(name)
 
 
-def _value(data: bytes, prefix: bytes, column: int) -> int:
-    """The number in a column. The line has over a hundred: what follows is not taken apart."""
+def _values(data: bytes, prefix: bytes, last: int = -2) -> list[bytes]:
+    """The columns of a line of values, whole up to `last`: a line may have over a hundred."""
     start = data.find(b"\n", _line(data, prefix)) + 1
-    return int(data[start : data.find(b"\n", start)].split(None, column + 1)[column])
+    return data[start : data.find(b"\n", start)].split(None, last + 1)
 
 
 def _line(data: bytes, prefix: bytes) -> int:

@@ -21,6 +21,7 @@ from feedback.wire import Cpu
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 TICK_MICROSECONDS = round(TICK_SECONDS * 1e6)
+_RUNNING = b"\nprocs_running "
 LIMITS_SECONDS = 1.0  # limits change by hand: once a second is soon enough
 
 
@@ -31,7 +32,6 @@ class HostCpu:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._stat = SourceFile(proc / "stat")
-        self._loadavg = open_if_present(proc / "loadavg")
 
     def sample(self, now: float) -> Cpu:
         data = self._stat.read()
@@ -44,14 +44,17 @@ class HostCpu:
             busy_seconds=(user + nice + system + irq + softirq + steal) * TICK_SECONDS,
             resolution_seconds=TICK_SECONDS,
             steal_seconds=steal * TICK_SECONDS,
-            runnable=self._runnable(),
+            runnable=_runnable(data),
         )
 
-    def _runnable(self) -> float | None:
-        """Tasks running or ready now, this agent left out: the number before the slash in /proc/loadavg."""
-        if self._loadavg is None:
-            return None
-        return max(0, int(self._loadavg.read().split()[3].partition(b"/")[0]) - 1)
+
+def _runnable(stat: bytes) -> float | None:
+    """Tasks that run or wait for a CPU now, this agent left out. None where a container's /proc leaves the line out."""
+    at = stat.rfind(_RUNNING)
+    if at < 0:
+        return None
+    at += len(_RUNNING)
+    return max(0, int(stat[at : stat.find(b"\n", at)]) - 1)
 
 
 class Grain:
@@ -132,15 +135,14 @@ class CgroupCpu:
         self.epoch = 0
 
     def sample(self, now: float) -> Cpu:
-        host = self._host.sample(now)
         if now >= self._limits_due:
             for service in self._services:
                 service.look()
-            self._find_binding(host.cores)
+            self._find_binding(self._host.sample(now).cores)
             self._limits_due = now + LIMITS_SECONDS
         own = self._own_microseconds()
         if self._binding is None:
-            return self._of_host(host, own, now)
+            return self._of_host(self._host.sample(now), own, now)
         data = self._binding.stat.read()
         busy = keyed(data, b"usage_usec")
         if busy is None:

@@ -38,28 +38,25 @@ class SourceFile:
             raise SignalError(f"{self.path}: {error.strerror}") from None
 
     def read(self) -> bytes:
-        if self._descriptor < 0:
-            self._reopen()
         try:
-            return self._pread()
-        except OSError:
-            self.close()
-            self._reopen()
+            # One read tells a consistent state; a second one at an offset may tell another. So: one, large enough.
+            while len(data := os.pread(self._descriptor, self._size, 0)) == self._size:
+                self._size *= 4
+            return data
+        except OSError:  # also where there is no descriptor
+            return self._read_anew()
+
+    def _read_anew(self) -> bytes:
+        self.close()
+        self._descriptor = self._open()
+        self.reopened += 1
         try:
-            return self._pread()
+            while len(data := os.pread(self._descriptor, self._size, 0)) == self._size:
+                self._size *= 4
+            return data
         except OSError as error:
             self.close()
             raise SignalError(f"{self.path}: {error.strerror}") from None
-
-    def _reopen(self) -> None:
-        self._descriptor = self._open()
-        self.reopened += 1
-
-    def _pread(self) -> bytes:
-        # One read tells a consistent state; a second one at an offset may tell another. So: one, large enough.
-        while len(data := os.pread(self._descriptor, self._size, 0)) == self._size:
-            self._size *= 4
-        return data
 
     def close(self) -> None:
         if self._descriptor >= 0:

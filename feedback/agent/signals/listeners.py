@@ -31,8 +31,9 @@ _QUEUES = struct.Struct("=II")  # at 56: rqueue (backlog now) and wqueue (its li
 _PORT_AT, _QUEUES_AT = 4, 56
 
 FAMILIES: tuple[int, ...] = (socket.AF_INET, socket.AF_INET6)
-FAMILIES_SECONDS = 5.0
-REFRESH_SECONDS = 1.0  # asking takes a fifth of what all the rest of a sample does, and no weight hangs on a queue
+FAMILIES_SECONDS = 15.0
+# Asking takes as long as half of a sample does, and a queue does nothing but keep reports frequent (load.py).
+REFRESH_SECONDS = 3.0
 
 Row = tuple[int, int, int]
 R = TypeVar("R")

@@ -19,6 +19,7 @@ from feedback.agent.signals.files import SourceFile, keyed, levels, limit, open_
 from feedback.wire import Memory
 
 HOST_SECONDS = 1.0  # how often to read what is large and urgent to nobody
+AVAILABLE_SECONDS = 0.35  # every other sample at five a second
 
 
 class HostMemory:
@@ -27,21 +28,29 @@ class HostMemory:
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._meminfo = SourceFile(proc / "meminfo")
         self._vmstat = open_if_present(proc / "vmstat")
-        self._events = b""
-        self._events_due = float("-inf")
+        self._swap_in_pages: int | None = None
+        self._oom_kills: int | None = None
+        self._events_due = self._due = float("-inf")
+        self._told: Memory | None = None
 
     def sample(self, now: float) -> Memory:
+        if self._told is None or now >= self._due:
+            self._told, self._due = self._read(now), now + AVAILABLE_SECONDS
+        return self._told
+
+    def _read(self, now: float) -> Memory:
         data = self._meminfo.read()
         total, available = kibibytes(data, b"MemTotal:"), kibibytes(data, b"MemAvailable:")
         if total is None or available is None:
             total, available = host_bytes()
         if self._vmstat is not None and now >= self._events_due:
-            self._events, self._events_due = self._vmstat.read(), now + HOST_SECONDS
+            events, self._events_due = self._vmstat.read(), now + HOST_SECONDS
+            self._swap_in_pages, self._oom_kills = keyed(events, b"pswpin"), keyed(events, b"oom_kill")
         return Memory(
             total=total,
             available=min(total, available),
-            swap_in_pages=keyed(self._events, b"pswpin"),
-            oom_kills=keyed(self._events, b"oom_kill"),
+            swap_in_pages=self._swap_in_pages,
+            oom_kills=self._oom_kills,
         )
 
 

@@ -16,6 +16,7 @@ from feedback.agent.signals.files import SignalError, SourceFile, open_if_presen
 from feedback.wire import Pressure
 
 # Stall and window in microseconds, the most useful first. Unprivileged triggers need a multiple of 2 s (Linux 6.5).
+OTHERS_SECONDS = 0.35  # memory's and I/O's, every other sample at five a second: weights follow them over seconds
 TRIGGERS = (b"some 50000 500000", b"some 200000 2000000")
 
 
@@ -23,19 +24,26 @@ class PressureSource:
     """The three files of one place: /proc/pressure/{cpu,memory,io}, or a cgroup's {cpu,memory,io}.pressure."""
 
     def __init__(self, cpu: SourceFile, memory: SourceFile, io: SourceFile) -> None:
-        self._files = (cpu, memory, io)
+        self._cpu, self._memory, self._io = cpu, memory, io
+        self._others = (0.0, 0.0, 0.0, 0.0)
+        self._others_due = float("-inf")
 
-    def sample(self) -> Pressure | None:
+    def sample(self, now: float) -> Pressure | None:
         try:
-            cpu, memory, io = (file.read() for file in self._files)
+            if now >= self._others_due:
+                self._others, self._others_due = self._read_others(), now + OTHERS_SECONDS
+            return Pressure(total_seconds(self._cpu.read(), b"some"), *self._others)
         except SignalError:  # CONFIG_PSI without psi=1: the files are there and reading says EOPNOTSUPP
             return None
-        return Pressure(
-            cpu_some=total_seconds(cpu, b"some"),
-            memory_some=total_seconds(memory, b"some"),
-            memory_full=total_seconds(memory, b"full"),
-            io_some=total_seconds(io, b"some"),
-            io_full=total_seconds(io, b"full"),
+
+    def _read_others(self) -> tuple[float, float, float, float]:
+        """memory_some, memory_full, io_some, io_full."""
+        memory, io = self._memory.read(), self._io.read()
+        return (
+            total_seconds(memory, b"some"),
+            total_seconds(memory, b"full"),
+            total_seconds(io, b"some"),
+            total_seconds(io, b"full"),
         )
 
 

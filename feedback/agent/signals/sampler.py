@@ -125,7 +125,7 @@ class Sampler:
             epoch=sources.cpu.epoch,
             cpu=cpu,
             memory=sources.memory.sample(now),
-            pressure=sources.pressure.sample() if sources.pressure is not None else None,
+            pressure=sources.pressure.sample(now) if sources.pressure is not None else None,
             listeners=sources.listeners.sample(now) if sources.listeners is not None else (),
             applications=self._applications.sample(now) if self._applications is not None else (),
             received_packets=sources.traffic.sample() if sources.traffic is not None else None,
