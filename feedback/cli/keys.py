@@ -164,13 +164,20 @@ def token(
     With --role the join gives the server the settings that all agents of that role have alike:
     /etc/feedback/roles/ROLE.toml is an agent.toml without name, addresses, key and masters. After a change there, a new
     token and another join bring it along.
+
+    \b
+    feedback keys token rs1 --rip 10.0.0.11
+    feedback keys token rs2 --rip 10.0.0.12 --rip 2001:db8::12 --role web --for 1d
     """
     from feedback.ops import keys as store
     from feedback.ops import roles, tokens
 
     with _one_line():
         if not addresses:
-            addresses = tuple(map(str, store.read_enrolment(directory / f"{store.checked_name(name)}.toml").addresses))
+            enrolled = directory / f"{store.checked_name(name)}.toml"
+            if not enrolled.exists():
+                raise store.KeyFileError(f"{name} is not enrolled yet: say for which RIPs it may report: --rip ADDRESS")
+            addresses = tuple(map(str, store.read_enrolment(enrolled).addresses))
         expires_at = int(time.time() + seconds)
         settings = roles.read(roles_directory, role) if role else ""
         master = store.read_public(store.locate(master_key))

@@ -57,11 +57,14 @@ def checked(chosen: Path) -> str:
 
     try:
         config = load(chosen, MasterConfig)
-        Controller(config)
         keys.load_secret(config.key)
         agents = keys.enrolled(config.enrolled)
-    except (ConfigError, UnknownLawError, KeyFileError) as error:
+    except (ConfigError, KeyFileError) as error:
         raise Failure(str(error)) from None
+    try:
+        Controller(config)
+    except (ConfigError, UnknownLawError) as error:  # these know no file
+        raise Failure(f"{chosen}: {error}") from None
     for problem in agents.problems:
         raise Failure(problem)
     if cuts(config) and (problem := _cannot_cut()):

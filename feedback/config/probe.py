@@ -26,6 +26,11 @@ OWN = {  # keys that say something to these kinds only
     "record": {"dns"},
     "transport": {"dns"},
     "answer": {"dns"},
+    "path": {"http", "https"},
+    "host": {"http", "https", "tls"},
+    "status": {"http", "https"},
+    "body": {"http", "https"},
+    "expiry_days": {"https", "tls"},
     "weight_header": {"http", "https"},
     "weight_json": {"http", "https"},
 }
@@ -66,7 +71,7 @@ class Check(Strict, frozen=True):
     expiry_days: Annotated[int, msgspec.Meta(ge=0, le=365)] = 14
     command: Annotated[tuple[str, ...], msgspec.Meta(max_length=64)] = ()
     weight_header: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{0,64}$")] = ""
-    weight_json: Annotated[str, msgspec.Meta(max_length=256, pattern=r"^(/.*)?$")] = ""
+    weight_json: Annotated[str, msgspec.Meta(max_length=256)] = ""
 
     @property
     def weighs(self) -> bool:
@@ -133,6 +138,8 @@ class Check(Strict, frozen=True):
                 raise ConfigError(f"{where}.{name}: {text!r}: printable ASCII without spaces")
         if self.weight_header and self.weight_json:
             raise ConfigError(f"{where}.weight_json: a weight is in a header or in the body: leave one out")
+        if self.weight_json and (not self.weight_json.startswith("/") or "\n" in self.weight_json):
+            raise ConfigError(f"{where}.weight_json: {self.weight_json!r}: expected a JSON pointer, as /load/weight")
         if not self.path.startswith("/"):
             raise ConfigError(f"{where}.path: {self.path!r}: must begin with /")
         if self.verify and (self.type not in ("https", "tls") or not self.host):

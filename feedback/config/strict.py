@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar, Union
 
 import msgspec
 
+from feedback.config.refusal import readable
 from feedback.endpoints import Address, parse_address, parse_endpoint
 from feedback.wire import printable
 
@@ -72,9 +73,10 @@ def convert(text: str, kind: type[S], source: str) -> S:
     try:
         return msgspec.convert(tomllib.loads(text), kind, dec_hook=_path_hook)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_readable(printable(str(error)))}") from None
+        raise ConfigError(f"{source}: {readable(printable(str(error)), kind)}") from None
     except ValueError as error:  # tomllib's own, and int()'s of a number with thousands of digits
-        raise ConfigError(f"{source}: not TOML: {printable(str(error))}") from None
+        quotes = ": a string needs quotes" if str(error).startswith("Invalid value") else ""
+        raise ConfigError(f"{source}: not TOML: {printable(str(error))}{quotes}") from None
     except RecursionError:
         raise ConfigError(f"{source}: not readable TOML: nested too deeply") from None
 
@@ -83,12 +85,6 @@ def _path_hook(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise TypeError(f"Expected a path as a string, got {type(value).__name__}")
-
-
-def _readable(error: str) -> str:
-    """msgspec says `Expected `int`, got `str` - at `$.service[0].weight``; people read the place first."""
-    what, _, where = error.rpartition(" - at `$")
-    return f"{where.strip('.`')}: {what}" if what else error
 
 
 def check_address(text: str, where: str) -> Address:

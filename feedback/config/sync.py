@@ -120,6 +120,8 @@ class SyncConfig(File, frozen=True):
             local, peer = (_endpoint(getattr(link, end), f"{source}: link[{i}].{end}") for end in ("local", "peer"))
             if local[0].version != peer[0].version:
                 raise ConfigError(f"{source}: link[{i}]: local and peer are of different families")
+            if local == peer:
+                raise ConfigError(f"{source}: link[{i}].peer: {link.peer} is this director's own end: name the other's")
         if len({link.local for link in self.link}) < len(self.link):
             raise ConfigError(f"{source}: link: two links have the same local endpoint")
         seen = set()

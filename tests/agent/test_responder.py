@@ -142,7 +142,7 @@ def test_a_port_that_is_taken_is_said() -> None:
 @pytest.mark.parametrize(
     "keys, error",
     [
-        ('listen = "10.0.0.11:3333"', "agent_check: Object missing required field `allow`"),
+        ('listen = "10.0.0.11:3333"', "agent_check: required field `allow` is missing"),
         ('listen = "10.0.0.11:3333"\nallow = []', "length >= 1"),
         ('listen = "3333"\nallow = ["10.0.1.1"]', "agent_check.listen: '3333': expected ADDRESS:PORT"),
         (
