@@ -1,7 +1,8 @@
-"""Agents: real reports of the model's servers, with cumulative counters as an agent sends them.
+"""Agents: reports of the model's servers, with cumulative counters as a real agent sends them.
 
-The noise of a CPU counter is in its reading: each window's busy time is off by a relative error, and the error stays
-in the cumulative sum. Knows no destination's weight. The agent's clock is the world's plus an offset of its own.
+A CPU counter is noisy when it is read: the busy time of each window has a relative error, and the error stays in the
+cumulative sum. This module does not know the weight of any destination. The agent's clock is the world's plus an offset
+of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Agent:
         self._sequence = 0
         self._boot = -1
         self._clock = 1000.0 + 37.0 * index
-        self._read = [0.0, 0.0]  # busy and own, as read last without noise
+        self._read = [0.0, 0.0]  # busy and own at the last reading, without noise
         self._told = [0.0, 0.0]  # the same as told
 
     def sample(self, now: float, draw: Draw) -> Report:

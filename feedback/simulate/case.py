@@ -1,7 +1,8 @@
 """Case: one run as data: servers, load, changes, the timing of reports. Also the form of a user's TOML.
 
-A case knows no law and no scheduler's ways. `part` of a load is relative to what all servers can do at their best, so
-that 0.7 means 70 %. Changes are absolute: what a field does not name stays. Reading a file is the only I/O here.
+A case knows no law, and nothing of how a scheduler works. `part` of a load is relative to what all servers can do at
+their best, so 0.7 means 70 %. Changes are absolute: a field that is not named stays as it was. Reading a file is the
+only I/O here.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class ServerCase(_Strict, frozen=True, kw_only=True):
-    """`count` servers of so many cores, each `speed` times as fast as the core that costs are measured on."""
+    """`count` servers of `cores` cores each. Each core is `speed` times as fast as the core in which costs are
+    measured."""
 
     cores: Positive
     speed: Positive = 1.0
@@ -48,15 +50,13 @@ class Load(_Strict, frozen=True, kw_only=True):
 
 
 class Change(_Strict, frozen=True, kw_only=True):
-    """What becomes of some servers at a moment.
-
-    `available` is the part of the cores that neighbours leave; `starved` the part of what is left that the host takes,
-    as from a virtual machine whose steal it does not tell: neither steal nor use shows it, only who waits. `speed` is a
-    factor (cold caches), `io_seconds` the mean time that each request waits for something that is not CPU. `failing`
-    answers every request at once with an error. A server that is `down` answers nothing, and its agent is silent; the
-    health check notices after a second, and after a second that it is back. `silent` is the agent alone. `lie` is what
-    a compromised agent says from then on.
-    """
+    """A change of some servers at one moment. `available` is the part of the cores that neighbours leave. `starved` is
+    the part of the rest that the host takes, as from a virtual machine whose host reports no steal: neither steal nor
+    CPU use shows it, only waiting does. `speed` is a factor (cold caches). `io_seconds` is the mean time that each
+    request waits for something other than CPU. A server that is `failing` answers every request with an error at once.
+    A server that is `down` answers nothing and its agent is silent; the health check notices after one second, and
+    notices the recovery after one second too. `silent` silences the agent alone. `lie` is what a compromised agent
+    reports from then on."""
 
     at_seconds: Seconds
     servers: Annotated[tuple[Index, ...], msgspec.Meta(min_length=1)]
@@ -71,7 +71,8 @@ class Change(_Strict, frozen=True, kw_only=True):
 
 
 class Bursts(_Strict, frozen=True, kw_only=True):
-    """Each second from `from_seconds` on, each server loses `depth` of its cores for that second with this chance."""
+    """From `from_seconds` on, each server loses `depth` of its cores for a whole second, with this chance in each
+    second."""
 
     from_seconds: Seconds = 0.0
     chance: Ratio
@@ -79,13 +80,13 @@ class Bursts(_Strict, frozen=True, kw_only=True):
 
 
 class Case(_Strict, frozen=True, kw_only=True):
-    """`hold_seconds` 0: one request a connection; otherwise the mean time that a connection stays open, on which
-    requests come at `requests_per_second`. `keep_seconds`: where it is one request a connection, the mean time that
-    clients keep it after the answer. `past`: closed connections of the time before the start are remembered,
-    spread as equal weights would have, and held ones come back at the start, all at once. `own_known`: the agent knows
-    the service's own cgroup. `application`: servers tell completions and errors. `thresholds` as in the service's
-    configuration, `kernel` whose way with them. `law_options`: for each law by its name, as in the configuration.
-    `event_seconds` is the moment from which convergence counts."""
+    """`hold_seconds` 0: one request for each connection. Otherwise it is the mean time that a connection stays open,
+    and requests come on it at `requests_per_second`. `keep_seconds`: with one request for each connection, the mean
+    time that clients keep the connection open after the answer. `past`: closed connections from before the start are
+    remembered, spread as equal weights would have spread them; held connections all return at the start. `own_known`:
+    the agent knows the service's own cgroup. `application`: servers report completions and errors. `thresholds` are as
+    in the service's configuration, and `kernel` says which kernel's rules for them apply. `law_options` are those of
+    each law, by its name, as in the configuration. Convergence is measured from `event_seconds` on."""
 
     name: Name
     summary: str = ""
@@ -128,8 +129,9 @@ class Case(_Strict, frozen=True, kw_only=True):
 
 
 def enlarged(case: Case, count: int) -> Case:
-    """The case with its servers again and again until there are so many; what befalls one befalls each of its copies.
-    Where more than RATE_MAX requests a second would come, they are dearer instead, so that a run ends in minutes."""
+    """The case with its servers repeated until there are `count` of them; a change of one applies to each of its
+    copies. If more than RATE_MAX requests a second would come, each request costs more instead, so that a run ends
+    within minutes."""
     each = len(case.servers)
     servers = tuple(msgspec.structs.replace(case.servers[i % each], count=1) for i in range(count))
     changes = tuple(
@@ -159,7 +161,7 @@ def parse(text: str, source: str = "scenario") -> Case:
 
 
 def check(case: Case, source: str) -> None:
-    """What types cannot say. Raises ConfigError."""
+    """What types cannot express. Raises ConfigError."""
     if case.load[0].at_seconds != 0:
         raise ConfigError(f"{source}: load[0].at_seconds: the first load starts at 0")
     for i, (a, b) in enumerate(zip(case.load, case.load[1:], strict=False), 1):

@@ -1,10 +1,10 @@
 """The kernel's table for one service, made fast: destinations, thresholds, memory of closed connections, schedulers.
 
-The same semantics as `FakeKernel`, which the contract test holds to the real kernel; tests/simulate holds this to that
-on random scripts. Closed TCP connections and UDP flows all live equally long, so a queue expires them. `sed`, `nq` and
-`wlc` are written out for speed, and indexed where there are many destinations; the others come from
-feedback.ipvs.schedulers. `smooth` is no kernel's: a round robin without bursts or resets, the reference for `wrr`.
-Knows no server; time comes in as `now`.
+It has the semantics of `FakeKernel`, which the contract test compares with the real kernel; tests/simulate compares the
+two on random scripts. All closed TCP connections and UDP flows live equally long, so a queue is enough to expire them.
+`sed`, `nq` and `wlc` are written out for speed, and use an index where there are many destinations; the other
+schedulers come from feedback.ipvs.schedulers. `smooth` exists in no kernel: it is a round robin without bursts or
+resets, the reference for `wrr`. Knows no server; time comes in as `now`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from feedback.model import (
 )
 from feedback.simulate.index import Index
 
-SCANNED = 24  # destinations: looking at each is faster up to here
+SCANNED = 24  # destinations: with fewer, looking at each one is faster
 INF = float("inf")
 
 
@@ -98,8 +98,8 @@ COSTS: dict[str, Callable[[Slot], int]] = {
 
 
 class Director:
-    """`destinations` in the order of their adding, one for each server. `writes` counts edits that were applied.
-    Nothing happens after `until`: what would be forgotten later need not be kept."""
+    """`destinations` are in the order in which they were added, one for each server. `writes` counts the edits that
+    were applied. Nothing happens after `until`, so what would be forgotten later is not stored."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Director:
         self.writes = 0
         self._scheduler: Scheduler[Slot] | None = None
         self._choose = self._chooser(service.scheduler)
-        for slot in self.slots:  # wrr's cursor remembers each adding
+        for slot in self.slots:  # wrr's cursor remembers each addition
             self.order.insert(0, slot)  # as the kernel does
             self._told()
         for place, slot in enumerate(self.order):
@@ -163,7 +163,7 @@ class Director:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def advance(self, now: float) -> None:
-        """Forget connections that are due, and refresh what netlink shows of the counters every 2 s."""
+        """Forget the connections that are due, and refresh the counters that netlink shows every 2 s."""
         if now >= self._forget_at:
             self._forget(now)
         if now >= self._refresh_at:
@@ -181,7 +181,7 @@ class Director:
         self._forget_at = closed[0][0] if closed else INF
 
     def remember(self, closed: Iterable[tuple[float, Slot]]) -> None:
-        """Closed connections of the time before the start, each to be forgotten at its moment; call it once, before
+        """Add closed connections from before the start, each with the moment when it is forgotten. Call it once, before
         time moves."""
         self._closed = deque(sorted(closed, key=itemgetter(0)))
         for _, slot in self._closed:
@@ -194,7 +194,7 @@ class Director:
     # --- connections -------------------------------------------------------------------------------------------------
 
     def open(self, now: float) -> Slot | None:
-        """Where the scheduler sends a new connection; None refuses it."""
+        """The destination to which the scheduler sends a new connection; None if it is refused."""
         if now >= self._forget_at or now >= self._refresh_at:
             self.advance(now)
         slot = self._choose()
@@ -213,7 +213,7 @@ class Director:
         return slot
 
     def close(self, slot: Slot, now: float) -> None:
-        """Client and server are done: a TCP connection becomes inactive; of UDP the kernel sees no end."""
+        """The connection is over. A TCP connection becomes inactive; of a UDP flow the kernel sees no end."""
         if self._udp:
             return
         slot.active -= 1
@@ -257,7 +257,7 @@ class Director:
         return Snapshot((ServiceEntry(self.service, tuple(s.entry() for s in self.order)),))
 
     def apply(self, edits: Iterable[Edit]) -> None:
-        """Only edits of destinations that are there: the service belongs to somebody else here."""
+        """Only edits of existing destinations: the service belongs to somebody else here."""
         for edit in edits:
             if not isinstance(edit, SetDestination):
                 raise TypeError(f"the model's service is not the master's to change: {edit}")
@@ -282,7 +282,7 @@ class Director:
         return self._cheapest()
 
     def _smooth(self) -> Slot | None:
-        """Everybody earns its weight, the richest is chosen and pays the sum."""
+        """Every destination earns its weight; the one that has most is chosen, and pays the sum of all weights."""
         richest, total = None, 0
         for slot in self.order:
             if slot.weight > 0 and not slot.overloaded:

@@ -1,7 +1,8 @@
-"""From a trace to figures, alone or against the oracle's. Pure; seconds in, milliseconds out where the name says so.
+"""Figures from a trace, alone or relative to the oracle's. Pure; input in seconds, output in milliseconds where the
+name says so.
 
 A request that was not over at the end counts with the time that it had waited by then, if that is more than the
-time-out; otherwise it is left out. Bad seconds compare by the second in which a request was sent.
+time-out; otherwise it is left out. Bad seconds are compared by the second in which a request was sent.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ BAD = 2.0
 
 
 class Counted(NamedTuple):
-    """Parallel: the requests that count, in the order of their sending."""
+    """Parallel lists: the requests that count, in the order in which they were sent."""
 
     at: Sequence[float]
     latency: Sequence[float]
@@ -30,7 +31,7 @@ class Counted(NamedTuple):
 
 
 def figures(trace: Trace, oracle: Trace | None) -> dict[str, float]:
-    """All figures of a run; those against the oracle only with one."""
+    """All figures of a run. Those relative to the oracle exist only if one is given."""
     start = trace.case.measure_from_seconds
     counted = over(trace, start)
     latencies = sorted(counted.latency)
@@ -60,7 +61,7 @@ def over(trace: Trace, start: float) -> Counted:
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
-    """Nearest rank of a sorted sequence. NaN of nothing."""
+    """Nearest rank of a sorted sequence. NaN if it is empty."""
     return ordered[max(0, ceil(part * len(ordered)) - 1)] if ordered else float("nan")
 
 
@@ -86,7 +87,7 @@ def error_shares(counted: Counted, timeout_seconds: float) -> dict[str, float]:
 
 
 def means_by_second(counted: Counted) -> dict[int, float]:
-    """Second in which it was sent -> mean latency."""
+    """The second in which requests were sent -> their mean latency."""
     means: dict[int, float] = {}
     begin = 0
     while begin < len(counted.at):
@@ -104,8 +105,8 @@ def bad_seconds(counted: Counted, oracle: Counted) -> int:
 
 
 def converge_seconds(trace: Trace) -> float:
-    """From the case's event until every share is within 10 % of the true one, and stays so for half a second. NaN for
-    a policy that tells no shares."""
+    """The time from the case's event until every share is within 10 % of the true one and stays there for half a
+    second. NaN for a policy that reports no shares."""
     if not trace.wanted:
         return nan
     since = inf
@@ -138,14 +139,15 @@ def writes_a_minute(trace: Trace, start: float, end: float) -> float:
 
 
 def oscillation(seconds: Sequence[Second]) -> float:
-    """The largest standard deviation, over the servers, of the share of requests by the second, in the last 20."""
+    """The share of requests that a server gets in each of the last 20 seconds: the largest standard deviation of any
+    server."""
     last = [s for s in seconds if s.at > seconds[-1].at - TAIL_SECONDS] if seconds else []
     shares = [[n / (sum(s.requests) or 1) for n in s.requests] for s in last]
     return max((pstdev(column) for column in zip(*shares, strict=True)), default=0.0) if len(shares) > 1 else 0.0
 
 
 def peak_utilisation(trace: Trace, start: float) -> float:
-    """Mean over the seconds of: the most used server's utilisation over the pool's mean. 1 is even."""
+    """The utilisation of the busiest server over the pool's mean, as a mean over the seconds. 1 is even."""
     cores = [s.cores for s in trace.case.servers]
     ratios = []
     for second in trace.seconds:

@@ -1,11 +1,12 @@
-"""Index: the least cost over weight among many destinations without looking at each, for pools of hundreds.
+"""Index: finds the least cost over weight among many destinations without looking at each, for pools of hundreds.
 
-A heap with lazy keys. A cost that rises (a connection was opened) is found out when its entry comes to the top; one
-that may have fallen must be told by `fell`. Ratios are floats: two fractions of whole numbers below 2**26 that differ
-in value differ as floats too, and equal ones are equal, so the order is that of the kernel's products, ties included.
+A heap with lazy keys. A cost that rose, because a connection was opened, is noticed when its entry comes to the top. A
+cost that may have fallen must be reported by `fell`. Ratios are floats: two fractions of whole numbers below 2**26 that
+differ in value differ as floats too, and equal ones are equal, so the order is that of the kernel's products, ties
+included.
 
-Invariant: each usable slot has one valid entry, whose key is at most its true one; entries that are not the one that
-`_valid` names are dead.
+Invariant: each usable slot has one valid entry, whose key is at most its true key; an entry that `_valid` does not name
+is dead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ C = TypeVar("C", bound=Candidate)
 
 
 class Index(Generic[C]):
-    """`slots` in the order of the list: the first wins a tie."""
+    """`slots` are in the order of the list: of equals the first wins."""
 
     def __init__(self, slots: Sequence[C], cost: Callable[[C], int]) -> None:
         self._slots, self._cost = slots, cost
@@ -35,7 +36,7 @@ class Index(Generic[C]):
         heapify(self._heap)
 
     def fell(self, slot: C) -> None:
-        """Something of this slot changed other than by `open`: fewer connections, a weight, a threshold."""
+        """This slot changed in another way than by `open`: fewer connections, another weight or threshold."""
         if not usable(slot):
             return  # found out at the top
         place = self._place[id(slot)]

@@ -1,7 +1,7 @@
-"""Jobs: many runs in several processes. A job is one case, one scheduler, one seed, so that its oracle runs once.
+"""Jobs: many runs in several processes. A job is one case, one scheduler and one seed, so that its oracle runs once.
 
-The shell around `run`: processes, and what is told on the way. Invariant: the results do not depend on how many
-processes there are, nor on the order in which they end.
+The shell around `run`: processes and progress. Invariant: the results depend neither on the number of processes nor on
+the order in which they end.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from feedback.simulate.case import Case
 from feedback.simulate.policy import ORACLE, Policy
 from feedback.simulate.run import Outcome, outcomes
 
-# A run makes millions of objects and no cycles: Python looks for these at each of so many new ones, not of 700.
+# A run makes millions of objects and no cycles: look for cycles after so many new objects instead of after 700.
 YOUNG_OBJECTS = 100_000
-WORK_OF_DECIDING = 100.0  # requests that take as long as a second of deciding about one server
+WORK_OF_DECIDING = 100.0  # requests that take as long to simulate as one second of decisions about one server
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def work(self) -> float:
-        """About proportional to the time that it takes: requests, and decisions about each server."""
+        """Roughly proportional to the time that it takes: requests, and decisions about each server."""
         case = self.case
         requests = case.seconds * max(load.part for load in case.load) * case.capacity * (2 if case.keep_seconds else 1)
         decisions = case.seconds * len(case.servers) * WORK_OF_DECIDING
@@ -49,8 +49,8 @@ def plan(
     late: Sequence[str] = (),
     only_own: bool = False,
 ) -> list[Job]:
-    """`schedulers` empty: each case's own; `only_own`: of those given, the case's own. The laws in `late` run once more
-    with twice the delay."""
+    """If `schedulers` is empty, each case has its own. `only_own`: of the given ones, only the case's own. The laws in
+    `late` run once more with twice the delay."""
     made = []
     seeds = tuple(seeds)
     for case in cases:
@@ -73,7 +73,7 @@ def perform(plan: Sequence[Job], processes: int, tell: Callable[[str], None]) ->
 
 
 def _summary(found: Sequence[Outcome]) -> str:
-    """p99 over the oracle's, so that a long run tells something on its way. The oracle comes first."""
+    """p99 relative to the oracle's, shown while a long run goes on. The oracle comes first."""
     best = found[0].figures["p99_ms"]
     ratios = (
         f"{o.policy.law}{' late' if o.policy.delay != 1 else ''} {o.figures['p99_ms'] / best:.2f}" for o in found[1:]
@@ -86,7 +86,7 @@ def _performed(plan: Sequence[Job], processes: int) -> Iterator[tuple[int, list[
         yield from ((number, _one(job)) for number, job in enumerate(plan))
         return
     with ProcessPoolExecutor(processes, initializer=gc.set_threshold, initargs=(YOUNG_OBJECTS,)) as pool:
-        order = sorted(range(len(plan)), key=lambda number: -plan[number].work)  # the longest first: they end together
+        order = sorted(range(len(plan)), key=lambda number: -plan[number].work)  # longest first: they end together
         futures = {pool.submit(_one, plan[number]): number for number in order}
         try:
             for future in as_completed(futures):

@@ -1,7 +1,7 @@
 """Lies: reports of a compromised agent. A report in, a report out. Pure.
 
-It has the key of one server and can report anything about it within the wire's types, but it cannot report for others.
-Its server's answers are not modelled: an attacker's server may answer anything.
+The attacker has the key of one server. It can report anything about that server that the wire's types allow, and
+nothing about others. What its server answers to clients is not modelled.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ PERIOD_SECONDS = 4.0
 
 
 class Lie(StrEnum):
-    """`idle`: never busy. `fast`: a thousand times as many completions, half used. `large`: as many cores as the wire
-    takes. `huge`: every counter at its end. `dead`: all used, no memory, nothing completed. `failing`: every answer an
-    error. `swinging`: idle and dead by turns."""
+    """`idle`: never busy. `fast`: a thousand times as many completions at half of the CPU. `large`: as many cores as
+    the wire allows. `huge`: every counter at its maximum. `dead`: all CPU used, no memory, nothing completed.
+    `failing`: every answer an error. `swinging`: idle and dead in turns."""
 
     IDLE = "idle"
     FAST = "fast"
@@ -32,12 +32,12 @@ class Lie(StrEnum):
 
 
 def told(lie: Lie, report: Report) -> Report:
-    """What the agent sends in place of `report`."""
+    """The report that the agent sends instead of `report`."""
     return _LIES[lie](report)
 
 
 def _cpu(report: Report, busy: float, cores: float | None = None) -> Cpu:
-    """As if `busy` of it had been used ever since."""
+    """As if `busy` of the CPU had been used since the start."""
     cores = report.cpu.cores if cores is None else cores
     return Cpu(cores=cores, busy_seconds=busy * cores * report.sampled_at, runnable=0.0)
 
@@ -89,7 +89,7 @@ def _swinging(report: Report) -> Report:
 
 
 def _dead_seconds(at: float) -> float:
-    """How much of the time until then was in the second half of a period."""
+    """How much of the time until then lay in the second halves of periods."""
     periods, rest = divmod(at, PERIOD_SECONDS)
     return periods * PERIOD_SECONDS / 2 + max(0.0, rest - PERIOD_SECONDS / 2)
 

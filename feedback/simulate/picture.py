@@ -1,8 +1,6 @@
-"""Pictures. Of a suite: p99 over the oracle's, a row for each policy and a column for each case. Of a replayed
-recording: each destination's part of its service over time, a panel for each law.
-
-Reads results; decides nothing. matplotlib is an optional dependency (lvs-feedback[lab]).
-"""
+"""Pictures. For a suite: p99 over the oracle's, with a row for each policy and a column for each case. For a replayed
+recording: each destination's part of its service over time, with a panel for each law. Reads results and decides
+nothing. matplotlib is an optional dependency (lvs-feedback[lab])."""
 
 from __future__ import annotations
 
@@ -16,16 +14,16 @@ from feedback.simulate.replay import History
 from feedback.simulate.report import over_oracle
 from feedback.simulate.verdict import Results
 
-WORST = 10.0  # the colour scale ends here
+WORST = 10.0  # end of the colour scale
 NAMED = 12  # destinations: more have no room in a legend
 
 
 class NoPictureError(Exception):
-    """matplotlib is not there."""
+    """matplotlib is not installed."""
 
 
 def draw(path: Path, results: Results) -> Path:
-    """The suffix of `path` tells the form. Raises NoPictureError."""
+    """The suffix of `path` chooses the format. Raises NoPictureError."""
     policies, cases = _policies(results), list(results)
     figure = _figure(2.6 + 0.85 * len(cases), 1.6 + 0.34 * len(policies))
     axis = figure.subplots()
@@ -39,7 +37,7 @@ def draw(path: Path, results: Results) -> Path:
 
 
 def draw_histories(path: Path, histories: Sequence[History]) -> Path:
-    """The suffix of `path` tells the form. Raises NoPictureError."""
+    """The suffix of `path` chooses the format. Raises NoPictureError."""
     figure = _figure(9.0, 1.2 + 2.0 * len(histories))
     panels = figure.subplots(len(histories), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     start = min((h.moments[0].at for h in histories if h.moments), default=0.0)
@@ -65,7 +63,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _policies(results: Results) -> list[Policy]:
-    """In order of scheduler, then as they ran; the oracle is 1 everywhere and left out."""
+    """In order of scheduler, then in the order in which they ran. The oracle is 1 everywhere and left out."""
     seen = {p: None for found in results.values() for p in found if p.law != ORACLE}
     return sorted(seen, key=lambda p: p.scheduler)
 

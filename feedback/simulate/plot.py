@@ -1,8 +1,8 @@
 """A recording as a picture: shares, loads, open and new connections of each destination over time, as SVG. Pure.
 
-The figures are the kernel's and the agents': a share is a weight's part of its service's weights, a load the busy part
-of a server's CPU between two reports. A line has WIDTH_STEPS points, each a mean, so a picture has the same size
-however long the recording is.
+The figures are the kernel's and the agents'. A share is a weight's part of the sum of its service's weights; a load is
+the busy part of a server's CPU between two reports. A line has WIDTH_STEPS points, each of them a mean, so the size of
+a picture does not depend on the length of the recording.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Place = tuple[str, str]  # virtual and address
 
 
 class Means:
-    """Of one figure of one place, for each step."""
+    """Means of one figure of one destination or server, one for each step."""
 
     __slots__ = ("_counts", "_sums")
 
@@ -43,13 +43,14 @@ class Means:
 
 
 class Plot:
-    """`seconds` is how much of the recording's end is drawn. Raises ValueError where there is nothing to draw."""
+    """`seconds` is the length of the part that is drawn, from the end of the recording. Raises ValueError if there is
+    nothing to draw."""
 
     def __init__(self, entries: Callable[[], Iterable[Entry]], seconds: float) -> None:
         first, last = _span(entries())
         self._start, self._end = max(first, last - seconds), last
         self._means: dict[str, dict[Place, Means]] = {name: defaultdict(Means) for name, _, _ in FIGURES}
-        self._places: dict[Place, None] = {}  # in the order in which they were seen
+        self._places: dict[Place, None] = {}  # in the order in which they first appeared
         self._reports: dict[str, Report] = {}
         self._loads: dict[str, float] = {}  # of a RIP, as last told
         self._counted: dict[Place, tuple[float, int]] = {}  # when connections were counted last

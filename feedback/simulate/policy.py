@@ -1,8 +1,9 @@
-"""Policies: what writes the weights in a run: nobody, an oracle that knows the true capacities, or the real controller.
+"""Policies: the writer of the weights in a run: nobody, an oracle that knows the true capacities, or the real
+controller.
 
-The service belongs to somebody else (as with keepalived): equal weights at the start, weight 0 while its health check
-says that a server is down, equal again after. The oracle's reference for `wlc` has no memory of closed connections,
-and for `wrr` it is a round robin without bursts: what those schedulers would be at their best.
+The service belongs to somebody else (as with keepalived). Weights are equal at the start; a server's weight is 0 while
+its health check says that it is down, and equal again afterwards. The oracle is compared with the schedulers at their
+best: `wlc` without memory of closed connections, and for `wrr` a round robin without bursts.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ ORACLE_MAX = 1000
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """`law` is a registered law, `plain` (LVS as it is: equal weights) or `oracle`; or `capacity` without agents:
-    `exporter`, told once a second what a host's page says, and `no agent`, told nothing. `delay` multiplies the delay
-    of reports."""
+    """`law` is a registered law, or `plain` (LVS as it is, with equal weights), or `oracle`; or `capacity` without
+    agents: `exporter` gets what a host's metrics page says once a second, and `no agent` gets nothing. `delay`
+    multiplies the delay of reports."""
 
     law: str
     scheduler: str
@@ -57,21 +58,21 @@ class Policy(msgspec.Struct, frozen=True):
 class Nobody:
     """LVS as it is."""
 
-    listens = False  # whether it is to be given reports
-    report_seconds = 0.0  # not more often than this
+    listens = False  # whether it gets reports
+    report_seconds = 0.0  # at most so often
 
     def receive(self, report: Report, now: float) -> None:
         pass
 
     def changed(self, director: Director, capacities: Sequence[float]) -> None:
-        """The true capacities are these from now on."""
+        """The true capacities from now on."""
 
     def next_timer(self, now: float) -> float:
         """When to decide next; infinity for never."""
         return inf
 
     def decide(self, snapshot: Snapshot, now: float) -> tuple[Sequence[Edit], Sequence[float] | None]:
-        """Edits, and the shares that they stand for, in the order of servers; None: as they were."""
+        """Edits, and the shares that they stand for in the order of servers; None: unchanged."""
         return (), None
 
 
@@ -90,7 +91,7 @@ class Oracle(Nobody):
 
 
 class Feedback(Nobody):
-    """The real controller, adopting a service that it does not own."""
+    """The real controller; it adopts a service that belongs to somebody else."""
 
     listens = True
 
@@ -126,7 +127,7 @@ class Feedback(Nobody):
 
 
 class Exported(Feedback):
-    """The same, told by the pages of exporters, which know no cgroup and no application."""
+    """The same with reports from exporters' pages, which know no cgroup and no application."""
 
     report_seconds = EXPORTER_SECONDS
     exporter = Exporter(interval_seconds=EXPORTER_SECONDS)
@@ -141,7 +142,7 @@ class Exported(Feedback):
 
 
 class Unaided(Feedback):
-    """The same, told nothing: it sees what a director sees."""
+    """The same without reports: it sees what a director sees."""
 
     listens = False
 

@@ -1,10 +1,10 @@
 """Replay: a recording fed to a controller with another law: the weights that it would have written, and their effect.
 
-The controller sees the first recorded weights and then those that it wrote itself, so that it does not take the
-recorded law for somebody else's edits; but a recorded weight of 0 is kept, whoever wrote it. Connections and load are
-those of the weights that were in force: nobody can know what other weights would have made of them. What can be said is
-how much of each server a law would have used: its part of the recorded flow, over the capacity that the recorded
-reports show. `Ruler` measures that capacity, by the product's own estimate, once for all laws.
+The controller sees the first recorded weights and afterwards its own, so that it does not take the recorded law's
+weights for somebody else's edits. A recorded weight of 0 is kept, whoever wrote it. Connections and load are those
+under the recorded weights: nobody can know what other weights would have made of them. What can be computed is how much
+of each server a law would have used: its part of the recorded flow, over the capacity that the recorded reports show.
+`Ruler` measures that capacity once for all laws, by the product's own estimate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Parts = Mapping[Key, float]
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """From `at` on: each destination's part of its service, and what of its capacity that would use (1: all)."""
+    """From `at` on: each destination's part of its service, and the part of its capacity that this would use (1:
+    all)."""
 
     at: float
     parts: dict[Key, float]
@@ -36,7 +37,7 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """Of one law: the weight of each destination whenever it changed, as (moment, weight); and what that means."""
+    """One law's history: the weight of each destination whenever it changed, as (moment, weight), and its effect."""
 
     law: str
     weights: dict[Key, list[tuple[float, int]]]
@@ -52,17 +53,17 @@ class History(msgspec.Struct, frozen=True):
         return self.moments[-1].at - self.moments[0].at if self.moments else 0.0
 
     def part(self, key: Key) -> float:
-        """The mean over the time. NaN where nothing is known."""
+        """The mean over the time. NaN if nothing is known."""
         return self._mean([m.parts.get(key, nan) for m in self.moments])
 
     @property
     def hottest(self) -> float:
-        """What would be used of the most used server, its mean over the time."""
+        """The utilisation of the busiest server, as a mean over the time."""
         return self._mean([max(m.used.values(), default=nan) for m in self.moments])
 
     @property
     def overloaded(self) -> float:
-        """The part of the time in which some server would be sent more than it can complete."""
+        """The part of the time in which some server would get more than it can complete."""
         return self._mean([float(any(u > 1 for u in m.used.values())) if m.used else nan for m in self.moments])
 
     def _mean(self, values: list[float]) -> float:
@@ -73,7 +74,7 @@ class History(msgspec.Struct, frozen=True):
 
 
 class Ruler:
-    """What each server could complete and how much came, by what was recorded."""
+    """What each server could complete and how much came, according to the recording."""
 
     def __init__(self) -> None:
         self._controller = Controller(MasterConfig(ownership="weights", law=LAW))
@@ -94,7 +95,7 @@ class Ruler:
 
 
 def recorded(entries: Iterable[Entry]) -> History:
-    """What was in force: the weights, and where connections really went."""
+    """What was in force: the recorded weights, and where connections really went."""
     history, ruler = History(RECORDED, {}, []), Ruler()
     counted = _Counted()
     for entry in entries:
@@ -108,8 +109,8 @@ def recorded(entries: Iterable[Entry]) -> History:
 
 
 def configured(config: MasterConfig, law: str) -> MasterConfig:
-    """A master's configuration under one law. The options that it has for this law count; a recording answers no
-    checks, and the table is the recorded one."""
+    """A master's configuration under one law, with its options for this law. A recording answers no checks, and the
+    table is the recorded one."""
     services = tuple(
         msgspec.structs.replace(
             s, law=law, law_options=s.law_options if s.law == law else {}, check=None, agent_check=None
@@ -146,7 +147,7 @@ def replay(entries: Iterable[Entry], law: str, config: MasterConfig | None = Non
 
 
 def _shares(services: Iterable[ServiceStatus]) -> dict[Key, float]:
-    """Each setting says what part it stands for; a weight says that only under some schedulers."""
+    """The part of the service that each setting stands for. A weight alone says that only under some schedulers."""
     found: dict[Key, float] = {}
     for service in services:
         total = sum(d.setting.share for d in service.destinations) or 1.0

@@ -1,7 +1,8 @@
-"""Report: results as a table for people and as one JSON object for programs.
+"""Report: results as a table for people and as one JSON object for programs. Pure, apart from rich, which makes the
+table.
 
-Pure but for rich, which makes the table. The JSON has a schema number, raised when a field changes its meaning or goes
-away; a figure that is infinite or does not exist is null.
+The JSON has a schema number, which is raised when a field changes its meaning or is removed. A figure that is infinite
+or does not exist is null.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def over_oracle(policy: Policy, found: Mapping[Policy, Figures]) -> float | None
 
 
 def verdicts(checks: Sequence[Check]) -> list[str]:
-    """One line for each promise that does not hold, and a count."""
+    """One line for each promise that is not kept, and a count."""
     failed = [c for c in checks if not c.ok]
     lines = [f"falls short: {c.case}, {c.policy}: {c.name} is {c.got:.3g}, wanted {c.wanted}" for c in failed]
     return [*lines, f"{len(checks) - len(failed)} of {len(checks)} checks hold"] if checks else []
@@ -83,7 +84,8 @@ def as_json(results: Results, checks: Sequence[Check], seeds: Sequence[int]) -> 
 
 
 def replay_table(histories: Sequence[History]) -> Table:
-    """For each destination its part of its service, mean over the recording, in per cent; and what that comes to."""
+    """For each destination its part of its service in per cent, as a mean over the recording, and the effect of
+    that."""
     made = Table(title="what would have happened: parts of the service in per cent, means over the recording")
     made.add_column("destination")
     for history in histories:

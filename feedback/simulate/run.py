@@ -36,7 +36,7 @@ def run(case: Case, policy: Policy, seed: int, arrivals: traffic.Traffic | None 
 def outcomes(
     case: Case, policies: Iterable[Policy], seed: int, tell: Callable[[Outcome], None] = lambda outcome: None
 ) -> list[Outcome]:
-    """All policies on the same arrivals, each scheduler's oracle first, told as they are done."""
+    """All policies on the same arrivals, each scheduler's oracle first. Each is reported as soon as it is done."""
     arrivals = traffic.make(case, generator(seed, "traffic"))
     oracles: dict[str, Trace] = {}
     made = []

@@ -1,8 +1,10 @@
 """A server as processor sharing on cores: each job runs on at most one core, and all jobs run at the same pace.
 
-So virtual time works: a job that arrives at virtual time v with cost c ends at v + c whatever comes later, and every
-event costs O(log n). Knows no connection and no scheduler; times are the world's seconds, costs seconds of a core of
-speed 1. Invariant: `jobs` is a heap of (virtual end, request), and `virtual` moves only in `advance`.
+Therefore virtual time works: a job that arrives at virtual time v with cost c ends at v + c whatever comes later, and
+every event costs O(log n). Knows no connection and no scheduler. Times are the world's seconds; costs are seconds of a
+core of speed 1.
+
+Invariant: `jobs` is a heap of (virtual end, request), and `virtual` moves only in `advance`.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ from heapq import heappop, heappush
 from feedback.simulate.lies import Lie
 
 INF = float("inf")
-ALLOTTED_MIN = 1e-3  # cores: a server whose neighbours take everything still moves
+ALLOTTED_MIN = 1e-3  # cores: a server whose neighbours take everything still makes some progress
 
 
 class Server:
-    """`available` is what the neighbours leave, `starved` the part of that which the host takes and no counter shows,
-    `boot` counts restarts, `alarm` is the earliest event that the world has for this server. Counters are cumulative
-    since the boot."""
+    """`available` is the part of the cores that the neighbours leave. `starved` is the part of that which the host
+    takes and no counter shows. `boot` counts restarts. `alarm` is the earliest event that the world has for this
+    server. Counters are cumulative since the boot."""
 
     __slots__ = (
         "alarm",
@@ -70,7 +72,7 @@ class Server:
         self.available, self.starved, self.speed = available, starved, speed
         self.allotted = max(ALLOTTED_MIN, self.cores * available * (1 - starved))
         self.stolen_cores = (1 - available) * self.cores
-        self.full_rate = speed * self.allotted  # of all jobs together, when every core is at work
+        self.full_rate = speed * self.allotted  # of all jobs together, while every core is busy
 
     @property
     def capacity_cores(self) -> float:
@@ -96,7 +98,8 @@ class Server:
         self.rate = self.speed if running <= self.allotted else self.full_rate / running
 
     def add(self, now: float, cost: float, request: int) -> float:
-        """Returns what `due` is then. The commonest call of all: it does the work of `advance` and `_pace` itself."""
+        """Returns the new value of `due`. It is called most often of all, so it does the work of `advance` and `_pace`
+        itself."""
         elapsed = now - self.updated_at
         self.updated_at = now
         if self.stolen_cores:
@@ -124,7 +127,7 @@ class Server:
         return self.updated_at + left / self.rate if left > 0.0 else self.updated_at
 
     def ended(self, now: float) -> list[int]:
-        """Requests whose CPU work is done by now, taken out."""
+        """Remove and return the requests whose CPU work is done by now."""
         self.advance(now)
         jobs, limit = self.jobs, self.virtual + 1e-9
         if not jobs or jobs[0][0] > limit:
@@ -147,7 +150,7 @@ class Server:
         self._pace()
 
     def stop(self, now: float) -> list[int]:
-        """Everything in it is lost: the requests that were."""
+        """Everything in it is lost. Returns the requests that were there."""
         self.advance(now)
         lost = [request for _, request in self.jobs]
         self.jobs.clear()

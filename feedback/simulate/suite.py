@@ -1,8 +1,8 @@
-"""The built-in cases: what a law for LVS must withstand, as data.
+"""The built-in cases, as data: what a law for LVS must withstand.
 
-The pool is that of the published figures to compare with: 8 servers of 2, 2, 4, 4, 8, 8, 16 and 16 cores whose cores
-differ in speed by 0.8 to 1.2, lognormal costs of 10 ms with CV 1.5, clients that give up after 2 s, reports each 200 ms
-that take 50 ms and are 2 % off. About 4,200 requests a second at 70 %.
+The pool is that of the published figures, for comparison: 8 servers of 2, 2, 4, 4, 8, 8, 16 and 16 cores, whose cores
+differ in speed by 0.8 to 1.2; lognormal costs of 10 ms with CV 1.5; clients that give up after 2 s; reports every 200
+ms that take 50 ms and are 2 % off. About 4,200 requests a second at 70 %.
 """
 
 from __future__ import annotations

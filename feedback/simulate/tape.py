@@ -1,6 +1,6 @@
-"""Tape: the file of a recording. Only whole lines, however it ends; compressed if its name ends in .gz.
+"""Tape: the file of a recording. It has whole lines only, however it ends, and is compressed if its name ends in .gz.
 
-Lines are gathered and written together; a batch that cannot be written whole (a full disk) is taken back, so that the
+Lines are gathered and written together. A batch that cannot be written whole (a full disk) is removed again, so the
 file can always be read. A compressed file is a chain of whole gzip members, one for each batch, for the same reason.
 Invariant: the file never has more than `bytes_max`, nor a part of a batch.
 """
@@ -18,11 +18,11 @@ LEVEL = 6
 
 
 class FullError(Exception):
-    """No more can be written; what is there is whole. Says why."""
+    """No more can be written; what exists is whole. Says why."""
 
 
 class Tape:
-    """A new file. Raises OSError where it cannot be made, FileExistsError where it is there."""
+    """A new file. Raises OSError if it cannot be made, FileExistsError if it exists."""
 
     def __init__(self, path: Path, bytes_max: int) -> None:
         self._file = path.open("xb", buffering=0)
@@ -79,7 +79,8 @@ class Tape:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Of a recording, compressed or not; without a last line that its writer did not end. Raises OSError."""
+    """The lines of a recording, compressed or not, without a last line that its writer did not finish. Raises
+    OSError."""
     some = False
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:

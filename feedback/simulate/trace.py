@@ -1,6 +1,6 @@
 """Trace: what happened in a run, ready for figures. Parallel lists; seconds throughout.
 
-`latency` is NaN for a request that was not over at the end. Failed requests keep the time that they took to fail.
+`latency` is NaN for a request that was not over at the end. A failed request has the time that it took to fail.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OK, REFUSED, SERVER_ERROR = 0, 1, 2
 
 
 class Shares(msgspec.Struct, frozen=True):
-    """At a moment: parts of the service that the servers should get, or could do; they need not sum to 1."""
+    """From a moment on: the parts of the service that the servers should get, or could do. They need not sum to 1."""
 
     at: float
     values: tuple[float, ...]
@@ -45,7 +45,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class TraceBuilder:
-    """Filled by the world while it runs; `requests` and `latency` by its inner loops themselves."""
+    """Filled by the world while it runs. Its inner loops write `requests` and `latency` directly."""
 
     def __init__(self, case: Case, at: list[float]) -> None:
         self._case, self._at = case, at

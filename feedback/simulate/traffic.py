@@ -1,9 +1,10 @@
 """Traffic: arrivals and their costs. Made once for a case and a seed, and the same for every policy.
 
 Arrivals are Poisson with the case's rate; costs are lognormal (exponential where the CV is 1). With `hold_seconds`
-requests come on connections that stay open; with `keep_seconds` each comes on its own, which stays open and idle after
-the answer; with `past` those of the time before the start come back within the first second, as after a director's
-loss: a storm that no law can have learned for.
+requests come on connections that stay open. With `keep_seconds` each request has its own connection, which stays open
+and idle after the answer. With `past` the connections from before the start return within the first second, as after
+the loss of a director: a storm for which no law can have learned anything.
+
 Invariant: requests are in the order of their moments; `connection` of a short request is its own number.
 """
 
@@ -25,9 +26,10 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """Parallel lists, one entry a request: its moment, its cost in seconds of a core, its wait (to be scaled by the
-    server's mean: exponential of mean 1), its connection, and the seconds that its client keeps it after the answer.
-    `held` is empty where each request has its own. `wait` and `keep` are empty where there is none."""
+    """Parallel lists with one entry for each request: its moment, its cost in seconds of a core, its wait (exponential
+    with mean 1, to be multiplied by the server's mean), its connection, and the seconds for which its client keeps the
+    connection after the answer. `held` is empty if each request has its own connection. `wait` and `keep` are empty if
+    there is none."""
 
     at: list[float]
     cost: list[float]
@@ -42,7 +44,7 @@ def make(case: Case, draw: Draw) -> Traffic:
 
 
 def _moments(case: Case, per_second: float, draw: Draw) -> list[float]:
-    """Poisson moments; `per_second` is the rate at part 1."""
+    """Moments of a Poisson process; `per_second` is the rate at part 1."""
     moments, ends = [], [load.at_seconds for load in case.load[1:]] + [case.seconds]
     for load, end in zip(case.load, ends, strict=True):
         rate, now, end = load.part * per_second, load.at_seconds, min(end, case.seconds)

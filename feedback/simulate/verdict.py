@@ -1,7 +1,7 @@
-"""Verdict: the project's promises about `capacity`, checked against figures. Each check has wanted, got and ok.
+"""Verdict: the project's promises about `capacity`, checked against figures. Each check has wanted, got and ok. Pure.
 
-Pure. Figures are means over seeds. `overload` is judged separately: no policy can be as fast as with spare room, and
-shedding counts. A check is only made if its runs exist.
+Figures are means over seeds. `overload` is judged separately: no policy can be as fast as with spare capacity, and shed
+requests count. A check is made only if its runs exist.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Results: TypeAlias = Mapping[str, Mapping[Policy, Figures]]  # case -> policy ->
 
 LAW = "capacity"
 OVER_ORACLE = {"sed": 1.05, "wlc": 1.15, "wrr": 1.25}
-STARVED = 1.15  # on sed, in the case of that name: what is taken shows only by who waits
+STARVED = 1.15  # on sed, in the case of that name: only waiting shows what is taken
 OVERLOADS, BLACKHOLE, REST = ("overload", "overload-forgetful"), "blackhole", "cold-start"
 SHEDDING_GAIN = 4.0
 ERRORS = 0.01
@@ -41,7 +41,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def average(outcomes: Iterable[Outcome]) -> dict[str, dict[Policy, dict[str, float]]]:
-    """Means over the seeds; a figure that was infinite once is infinite."""
+    """Means over the seeds. A figure that was infinite once is infinite."""
     rows: dict[str, dict[Policy, list[dict[str, float]]]] = {}
     for outcome in outcomes:
         rows.setdefault(outcome.case, {}).setdefault(outcome.policy, []).append(outcome.figures)

@@ -1,9 +1,9 @@
-"""World: one run of a case under a policy, event by event in order of time.
+"""World: one run of a case under a policy, event by event in order of time. Owns the calendar.
 
-Owns the calendar. Arrivals are a sorted list and do not pass through the heap; a server has one event in it at most:
-its next end of a job as it was known when the event was made. Arrivals only make that later, so an event that comes
-too early asks again. Invariant: time never runs backwards; every connection that the director opened is closed once,
-or open at the end. The health check that sets weight 0 for a dead server is the service owner's, not the policy's.
+Arrivals are a sorted list and do not pass through the heap. A server has at most one event there: the next end of a
+job, as it was known when the event was made. Arrivals can only make that later, so an event that comes too early asks
+again. Invariant: time never runs backwards; every connection that the director opened is closed once, or open at the
+end. The health check that sets weight 0 for a dead server belongs to the service's owner, not to the policy.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from feedback.simulate.traffic import Traffic
 
 INF = float("inf")
 HEALTH_SECONDS = 1.0
-FAIL_SECONDS = 0.0002  # what an error costs a server that answers with nothing else
-# Kinds of events, in the order in which those of one moment come.
+FAIL_SECONDS = 0.0002  # the cost of an error on a server that answers with errors only
+# Kinds of events. Of one moment, they come in this order.
 ENDS, WAITED, CLOSES, CHANGES, CHECKED, SAMPLES, ARRIVES, SECOND, DECIDES = range(9)
 
 
@@ -43,7 +43,7 @@ class World:
         self.trace = TraceBuilder(case, traffic.at)
         self._calendar: list[tuple[Any, ...]] = []
         self._number = 0
-        self._slot: dict[int, Slot] = {}  # connection or short request -> where it is
+        self._slot: dict[int, Slot] = {}  # connection or short request -> its server
         self._short = not (traffic.held or traffic.keep)  # a connection closes with its answer
         self._boots: dict[int, int] = {}  # held or kept connection -> the server's boot; absent once closed
         self._prepare()
@@ -157,7 +157,7 @@ class World:
         self._alarm(server, index, due)
 
     def _lost(self, number: int, now: float) -> None:
-        """Nothing answers: the client gives up."""
+        """Nobody answers; the client gives up."""
         gives_up = max(now, self.traffic.at[number] + self.case.timeout_seconds)
         self.trace.failed(number, gives_up, SERVER_ERROR)
         if not self.traffic.held:
@@ -193,7 +193,7 @@ class World:
     def _ends(self, now: float, index: int) -> None:
         server = self.servers[index]
         if now != server.alarm:
-            return  # an earlier one took its place
+            return  # an earlier event replaced it
         server.alarm = INF
         for number in server.ended(now):
             if server.io_seconds and not server.failing:
@@ -257,7 +257,7 @@ class World:
         self._at(now + HEALTH_SECONDS, CHECKED, (index, 0 if down else WEIGHT))
 
     def _checked(self, index: int, weight: int) -> None:
-        """The health check of the service's owner writes its weight; the oracle has done better already."""
+        """The health check of the service's owner writes its weight. The oracle has written a better one already."""
         if self.policy.law != "oracle":
             wanted = msgspec.structs.replace(self.director.slots[index].config, weight=weight)
             self.director.apply([SetDestination(self.director.service.key, wanted)])
@@ -305,7 +305,7 @@ def _director(case: Case, policy: Policy) -> Director:
 
 
 def _bursts(case: Case, draw: Draw) -> list[Change]:
-    """Neighbours come and go each second: who, is drawn."""
+    """Neighbours come and go each second; a random draw says where."""
     bursts = case.bursts
     if bursts is None:
         return []

@@ -1,4 +1,4 @@
-"""Shared by both ways to mark: their seam, and how a system program is run."""
+"""What both ways to mark have in common: their interface, and how a system program is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCK = Path("/run/xtables.lock")  # of iptables, for the kernel's older tables
 OWN_LOCK = "/run/feedback/xtables.lock"
 WORDS = {Family.IPV4: "ip", Family.IPV6: "ip6"}  # of the families, in both
 WHOLE = 0xFFFF_FFFF  # a mask: all of a mark
-PATIENCE_SECONDS = 10.0  # a program may wait for the firewall's lock
+PATIENCE_SECONDS = 10.0  # the program may have to wait for the firewall's lock
 REASON_MAX = 300
 
 
@@ -32,14 +32,14 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class ForeignMark(msgspec.Struct, frozen=True):
-    """Somebody else's rule that writes marks: the bits of `mask` become those of `value`; None: it depends."""
+    """A rule of somebody else that writes marks: the bits of `mask` become those of `value`. None: it depends."""
 
     where: str
     value: int | None
     mask: int
 
     def gives(self, mark: int) -> bool:
-        """A packet without a mark gets just this one."""
+        """Whether a packet without a mark gets exactly this one."""
         return self.value is not None and self.value & self.mask == mark
 
 
@@ -50,20 +50,20 @@ class Firewall(Protocol):
     name: str
 
     def unusable(self, rules: Sequence[Rule]) -> str | None:
-        """Why these rules could not be made here, or None. Changes nothing."""
+        """Why these rules cannot be made here, or None. Changes nothing."""
 
     def read(self, families: frozenset[Family]) -> Held:
         """Raises SteerError."""
 
     def write(self, rules: Sequence[Rule], families: frozenset[Family]) -> None:
-        """All of ours at once; in `families` without a rule, none. Raises SteerError."""
+        """Replace all of ours at once; `families` without a rule get none. Raises SteerError."""
 
     def foreign(self) -> tuple[ForeignMark, ...]:
         """Raises SteerError."""
 
 
 def run(command: Sequence[str], given: str) -> Said:
-    """In the namespace of the calling thread, and in the C locale. Raises SteerError."""
+    """Run a program in the namespace of the calling thread and in the C locale. Raises SteerError."""
     try:
         done = subprocess.run(
             command,
@@ -88,8 +88,8 @@ def reason(program: str, text: str) -> str:
 
 
 def _lock() -> dict[str, str]:
-    """Where we may not open the lock that all use, one of our own: two who write at once are then told apart by the
-    kernel alone, which refuses the later one only where the number of rules has changed."""
+    """A lock of our own where we may not open the one that all use. Then only the kernel separates two who write at
+    once: it refuses the later one, but only if the number of rules has changed."""
     try:
         if not LOCK.exists():
             LOCK.touch(mode=0o600)

@@ -1,7 +1,7 @@
-"""Marks by iptables: a chain of our own in the table mangle, replaced in one go for each family, read by iptables-save.
+"""Marks by iptables: a chain of our own in the table mangle, replaced at once for each family, read by iptables-save.
 
-Owns the chain's name and the jump to it, which stands behind the jumps that are there when it is made. `iptables` may
-be either of two programs, for the kernel's older tables (legacy) or for nf_tables. The older one needs CAP_NET_RAW too.
+Owns the chain's name and the jump to it, which stands behind the jumps that existed when it was made. `iptables` may be
+either of two programs: for the kernel's older tables (legacy) or for nf_tables. The older one needs CAP_NET_RAW too.
 Sources: iptables-save(8), iptables-restore(8), iptables-extensions(8).
 """
 
@@ -20,7 +20,7 @@ from feedback.steer.plan import Held, Rule
 CHAIN = "feedback-steer"
 JUMP = f"-A PREROUTING -j {CHAIN}"
 EVERYTHING = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
-SHAPE = "-p -m multiport --dports -j MARK --set-xmark"  # of a rule as we make it, without its values
+SHAPE = "-p -m multiport --dports -j MARK --set-xmark"  # of a rule of ours, without its values
 
 
 class Iptables:
@@ -58,13 +58,13 @@ class Iptables:
     def foreign(self) -> tuple[ForeignMark, ...]:
         found = list[ForeignMark]()
         for family in sorted(WORDS):
-            said = self._run([self._program(family, "save")], "")  # of the tables that there are: naming one makes it
+            said = self._run([self._program(family, "save")], "")  # of the existing tables: naming a table creates it
             if said.status == 0:
                 found += foreign(said.out, self._program(family, ""))
         return tuple(found)
 
     def _saved(self, family: Family) -> str | None:
-        """None where there is no such program, and so nothing of ours."""
+        """None where the program does not exist, and so nothing of ours."""
         said = self._run([self._program(family, "save"), "-t", "mangle"], "")
         if said.status is None:
             return None
@@ -82,13 +82,13 @@ class Iptables:
 
 
 def text(rules: Sequence[Rule], jumps: int) -> str:
-    """For `iptables-restore --noflush`: our chain anew, and one jump to it. `jumps` are there already."""
+    """Input of `iptables-restore --noflush`: our chain anew, and one jump to it. `jumps` exist already."""
     jump = [JUMP] * (not jumps) + [f"-D{JUMP[2:]}"] * (jumps - 1)
     return _in_mangle([f":{CHAIN} - [0:0]", *map(_line, rules), *jump])
 
 
 def removal(saved: str, jumps: int) -> str:
-    """Without the chain and the jumps that we made. Raises SteerError where others lead to it."""
+    """Input that removes the chain and the jumps that we made. Raises SteerError if others jump to it."""
     for line in saved.splitlines():
         if line != JUMP and line.endswith((f"-j {CHAIN}", f"-g {CHAIN}")):
             raise SteerError(f"{line}: is not ours and leads to our chain: take it away, then ours can go")
@@ -109,7 +109,7 @@ def _line(rule: Rule) -> str:
 
 
 def read(saved: str, family: Family) -> tuple[Held, int]:
-    """What iptables-save says of ours, and how many jumps lead to it."""
+    """What iptables-save shows of ours, and how many jumps lead to it."""
     lines = saved.splitlines()
     there = any(line.startswith(f":{CHAIN} ") for line in lines)
     jumps = lines.count(JUMP)
@@ -118,7 +118,7 @@ def read(saved: str, family: Family) -> tuple[Held, int]:
 
 
 def _rule(line: str, family: Family) -> Rule | None:
-    """A rule as we make it, or None."""
+    """A rule of ours, or None."""
     words = line.split(" ")[2:]
     network = ip_network(EVERYTHING[family])
     try:

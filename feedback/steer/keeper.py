@@ -1,7 +1,7 @@
-"""Maintains marks, rules and routes as wanted, and removes them when none are. Shell of plan.py.
+"""Maintains marks, rules and routes as wanted, and removes them when none are wanted. Shell of plan.py.
 
 A packet's route is added before its mark, and removed after it. The places of ours, and the program that made them, are
-written to a file under /run first: after a boot both are gone. So remains of an earlier configuration are found and
+written to a file under /run first: after a boot both are gone. So the remains of an earlier configuration are found and
 removed, and nothing else is searched. Use from one thread at a time.
 """
 
@@ -33,7 +33,7 @@ PROGRAMS: Mapping[str, Callable[[Run], Firewall]] = {
 
 
 class Made(msgspec.Struct, frozen=True):
-    """Where ours are: what the file under /run holds."""
+    """The places of ours: the content of the file under /run."""
 
     firewall: str
     table: int
@@ -45,8 +45,8 @@ class Made(msgspec.Struct, frozen=True):
 
 
 class Keeper:
-    """`firewall` is auto or a name of PROGRAMS. `memory` is the file under /run. All is done in the namespace (None:
-    our own), with sockets and programs that are there for one call."""
+    """`firewall` is auto or a name of PROGRAMS. `memory` is the file under /run. Everything is done in the namespace
+    (None: our own), with sockets and programs that exist for one call."""
 
     def __init__(self, memory: Path, firewall: str, place: Place, netns: str | None = None) -> None:
         self._memory, self._place = memory, place
@@ -59,8 +59,8 @@ class Keeper:
         self._wanted, self._spelt = planning.wanted(marks), None
 
     def turn(self) -> Plan:
-        """Make, mend and remove. What was done: nothing where all is as wanted. Raises SteerError: then some of it may
-        be done, and the next turn does the rest."""
+        """Make, mend and remove. Returns what was done: nothing if all is as wanted. Raises SteerError: some of it may
+        be done then, and the next turn does the rest."""
         made = self._remembered()
         if not self._wanted.rules and made is None:
             return Plan()
@@ -77,14 +77,14 @@ class Keeper:
             if not self._wanted.rules:
                 return cleared
         seen = Seen() if made is None else self._seen(made, routing)
-        if self._wanted.rules and not seen.held.there:  # none of our marks: the program of before may be gone too
+        if self._wanted.rules and not seen.held.there:  # no marks of ours: the earlier program may be gone too
             made = self._begin(first=made.firewall if made else "")
             seen = self._seen(made, routing)
         assert made is not None
         return self._perform(made, seen, routing)
 
     def seen(self) -> tuple[str, Seen]:
-        """What there is, and by which program. Changes nothing. Raises SteerError."""
+        """What exists, and by which program. Changes nothing. Raises SteerError."""
         made = self._remembered()
         if made is None:
             return "", Seen()
@@ -99,7 +99,7 @@ class Keeper:
         return planning.lacking(self._wanted, self.seen()[1])
 
     def foreign(self) -> tuple[ForeignMark, ...]:
-        """Marks that others write, by any of the programs. Never raises SteerError: it is for advice."""
+        """Marks that others write, by any of the programs. Never raises SteerError, since it is for advice."""
 
         def look() -> tuple[ForeignMark, ...]:
             found = list[ForeignMark]()
@@ -113,7 +113,7 @@ class Keeper:
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _begin(self, first: str) -> Made:
-        """Choose a program that can do it, `first` before others."""
+        """Choose a program that works here; `first` is tried before others."""
         reasons = []
         for name in sorted(self._programs, key=lambda name: name != first):
             why = PROGRAMS[name](run).unusable(self._wanted.rules)
@@ -147,7 +147,8 @@ class Keeper:
         self._spelt = again.rules if len(again.rules) == len(self._wanted.rules) else None
 
     def _families(self, seen: Seen) -> frozenset[Family]:
-        """In which the firewall is looked at: reading a table of iptables makes it, so not where nothing of ours is."""
+        """The families in which the firewall is read. iptables creates a table when it reads it, so families without
+        anything of ours are left out."""
         found = self._wanted.defaults | seen.defaults | {lookup.family for lookup in seen.lookups}
         return found or frozenset(Family)
 
@@ -190,7 +191,7 @@ class Keeper:
 
 
 def _leads(rule: PolicyRule, place: Place) -> bool:
-    """It does what one of ours does, at its very place, whoever made it."""
+    """Whether it does the same as one of ours, in the same place, whoever made it."""
     return (
         rule.plain and (rule.table, rule.priority, rule.mask) == (place.table, place.priority, WHOLE) and rule.mark > 0
     )

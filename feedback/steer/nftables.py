@@ -1,7 +1,7 @@
 """Marks by nftables: a table of our own, replaced in one transaction, read back as JSON.
 
-Owns the table's name. Its chain runs just after those at the priority of mangle, so that what others mark there does
-not replace our mark. Sources: nft(8), libnftables-json(5).
+Owns the table's name. Its chain runs just after the chains at the priority of mangle, so marks set there by others do
+not replace ours. Sources: nft(8), libnftables-json(5).
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Nftables:
 
 
 def text(rules: Sequence[Rule]) -> str:
-    """For `nft -f`: the table anew, or none. The first line makes the second one possible where there is none yet."""
+    """Input of `nft -f`: the table anew, or none. The first line makes the second one possible if the table does not
+    exist."""
     lines = [f"add table inet {TABLE}", f"delete table inet {TABLE}"]
     if rules:
         hook = f"type filter hook prerouting priority {PRIORITY}; policy accept;"
@@ -92,7 +93,7 @@ def _items(told: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _rule(expressions: Any) -> Rule | None:
-    """A rule as we make it, or None."""
+    """A rule of ours, or None."""
     try:
         daddr, dport, *fib, mangle = expressions
         if daddr["match"]["op"] != "==" or daddr["match"]["left"]["payload"]["field"] != "daddr":

@@ -1,8 +1,8 @@
 """The kernel state wanted for the marks of a configuration, and the smallest plan to reach it. Pure.
 
 Owns which rules, policy rules and routes belong to a mark. Everything is absolute: the plan depends on what is wanted
-and what is there, never on what was done before. Sources: net/netfilter/ipvs/ip_vs_ctl.c (a service by mark is looked
-up first, and by the whole mark), ip-rule(8).
+and what exists, never on what was done before. Sources: net/netfilter/ipvs/ip_vs_ctl.c (a service by mark is looked up
+first, and by the whole mark), ip-rule(8).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PROTOCOL = 251  # FRA_PROTOCOL and rtm_protocol: who made a rule or a route, as 
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Packets to `network`, `protocol` and `ports` get the mark. Of a network, those for an address of this host itself
-    do not: else a wide match would take the director's own ssh. An address that is named alone always does: it may be a
-    VIP that is here now."""
+    """Packets to `network`, `protocol` and `ports` get the mark. Addresses of this host inside a network are exempt, or
+    a wide match would take the director's own ssh. An address that is named alone is not exempt: it may be a VIP that
+    is here now."""
 
     network: Network
     protocol: Protocol
@@ -39,26 +39,26 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Lookup(msgspec.Struct, frozen=True, order=True):
-    """A policy rule: what has the mark is looked up in our table."""
+    """A policy rule: packets with the mark are looked up in our table."""
 
     family: Family
     mark: int
 
 
-# A rule as it was read, or its text where it is none that we could have made.
+# A rule as it was read, or its text if we could not have made it.
 Read: TypeAlias = Rule | str
 
 
 class Held(msgspec.Struct, frozen=True):
-    """What the firewall has of ours. `hooked`: packets come by, exactly once."""
+    """What the firewall has of ours. `hooked`: packets pass through it exactly once."""
 
     rules: tuple[Read, ...] = ()
     hooked: bool = False
-    there: bool = False  # anything of ours, if only an empty chain
+    there: bool = False  # anything of ours, even if only an empty chain
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """`defaults` are the families in which our table has every address as local."""
+    """`defaults` are the families in which our table makes every address local."""
 
     rules: tuple[Rule, ...] = ()
     lookups: frozenset[Lookup] = frozenset()
@@ -66,7 +66,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What is there. `others` do the same as one of ours would, at its very place, and are somebody else's."""
+    """What exists. `others` belong to somebody else and do the same as ours would, in the same place."""
 
     held: Held = Held()
     lookups: frozenset[Lookup] = frozenset()
@@ -76,12 +76,12 @@ class Seen(msgspec.Struct, frozen=True):
 
     @property
     def nothing(self) -> bool:
-        """Nothing of ours."""
+        """Whether there is nothing of ours."""
         return not (self.held.there or self.lookups or self.defaults)
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """`rules` is None where the firewall is left as it is, and empty where nothing of ours is to stay in it."""
+    """`rules` is None if the firewall is left as it is, and empty if nothing of ours is to stay in it."""
 
     rules: tuple[Rule, ...] | None = None
     add_defaults: tuple[Family, ...] = ()
@@ -94,7 +94,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def wanted(marks: Mapping[int, Sequence[Match]]) -> Wanted:
-    """The most specific network is marked last, so that it has the word."""
+    """The most specific network is marked last, so its mark is the one that stays."""
     rules = [
         Rule(match.network, match.protocol, ports, mark)
         for mark, matches in marks.items()
@@ -112,7 +112,7 @@ def _order(rule: Rule) -> tuple[str, int, int, str, tuple[Span, ...], int]:
 
 
 def plan(wanted: Wanted, seen: Seen, spelt: tuple[Read, ...] | None = None) -> Plan:
-    """`spelt` is how our last rules were read back, where a firewall of another version words them in its own way."""
+    """`spelt` is how our last rules were read back: a firewall of another version may print them differently."""
     held = seen.held
     marked = held.hooked and held.rules in (wanted.rules, spelt) if wanted.rules else not held.there
     return Plan(
@@ -125,7 +125,7 @@ def plan(wanted: Wanted, seen: Seen, spelt: tuple[Read, ...] | None = None) -> P
 
 
 def lacking(wanted: Wanted, seen: Seen) -> tuple[str, ...]:
-    """What a packet would miss, in words."""
+    """What is missing for a packet, in words."""
     made = plan(wanted, seen)
     found = []
     if made.rules:

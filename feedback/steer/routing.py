@@ -1,8 +1,8 @@
 """Policy rules and routes by rtnetlink. Shell, with pyroute2.
 
-Owns the form of our rules and routes in the kernel. Ours carry a protocol number, which the kernel keeps with each; an
-equal one without it belongs to somebody else and works just as well. Dumps are filtered by the kernel: a director that
-speaks BGP may have a million routes. Sources: net/core/fib_rules.c, net/ipv4/fib_frontend.c.
+Owns the form of our rules and routes in the kernel. Ours carry a protocol number, which the kernel keeps with each. An
+equal one without it belongs to somebody else and works just as well. The kernel filters dumps: a director that speaks
+BGP may have a million routes. Sources: net/core/fib_rules.c, net/ipv4/fib_frontend.c.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from feedback.steer.plan import PROTOCOL, Lookup
 
 NUMBERS = {Family.IPV4: 2, Family.IPV6: 10}  # AF_INET, AF_INET6
 WHOLE = 0xFFFF_FFFF
-# A table in which nothing ever was; a family that this kernel does not have.
+# A table that never had anything; a family that this kernel does not have.
 NOTHING = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 LOOPBACK = 1  # lo is the first interface of every namespace
 LOCAL, BLACKHOLE = 2, 6  # RTN_LOCAL, RTN_BLACKHOLE
@@ -32,14 +32,14 @@ HOST = 254  # RT_SCOPE_HOST
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where our lookups stand and lead to."""
+    """Where our policy rules stand, and the table to which they lead."""
 
     table: int
     priority: int
 
 
 class PolicyRule(msgspec.Struct, frozen=True):
-    """As the kernel has it. `plain`: nothing but the mark chooses packets."""
+    """As the kernel has it. `plain`: only the mark chooses packets."""
 
     family: Family
     priority: int
@@ -60,8 +60,8 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Routing:
-    """One rtnetlink socket in the namespace of the thread that opens it, and for that thread alone: in another one
-    pyroute2 would open a second one, wherever that thread is. Use as a context manager. Raises SteerError."""
+    """One rtnetlink socket in the namespace of the thread that opens it, for that thread alone: in another thread
+    pyroute2 would open a second socket, in that thread's namespace. Use as a context manager. Raises SteerError."""
 
     def __init__(self) -> None:
         self._netlink = IPRoute(strict_check=True)
@@ -106,11 +106,11 @@ class Routing:
     # --- what is there -----------------------------------------------------------------------------------------------
 
     def routes(self, **chosen: int) -> list[Route]:
-        """Those of a table, a type, a proto: the kernel chooses."""
+        """The routes of a table, a type and a protocol number; the kernel filters them."""
         found = []
         for family, number in NUMBERS.items():
             for told in self._ask("get_routes", family=number, **chosen):
-                if told["family"] != number:  # a kernel without IPv6 tells the other one's
+                if told["family"] != number:  # a kernel without IPv6 returns those of the other family
                     continue
                 route = _route(family, told)
                 has = {"table": route.table, "type": route.kind, "proto": route.protocol}
@@ -129,7 +129,7 @@ class Routing:
             raise SteerError(f"the kernel does not tell its rules and routes: {_words(error)}") from None
 
     def _do(self, what: str, command: str, **words: Any) -> None:
-        """What is there already, or gone already, is done."""
+        """What exists already, or is gone already, counts as done."""
         call: Callable[..., object] = getattr(self._netlink, what)
         done = {"add": {errno.EEXIST}, "del": {errno.ENOENT, errno.ESRCH}}[command]
         try:

@@ -51,7 +51,7 @@ def test_a_case_of_ones_own_is_read(tmp_path: Path) -> None:
     ("old", "new", "words"),
     [
         ("cores = 4", "cores = -4", "server[0].cores: Expected"),
-        ("part = 0.5", "parts = 0.5", "load[0]: Object"),
+        ("part = 0.5", "parts = 0.5", "load[0]: unknown field"),
         ("servers = [2]", "servers = [3]", "change[0].servers: 3: there are 3, counted from 0"),
         ("at_seconds = 10", "at_seconds = 0", "load[1].at_seconds: 0 is not after 0"),
         ('name = "mine"', 'name = "mine"\nschedulers = ["mh"]', "schedulers[0]: 'mh': expected one of"),
