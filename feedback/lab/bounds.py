@@ -1,6 +1,6 @@
-"""Bounds: limits on the figures of a scenario, as data, and their judge. Pure.
+"""Bounds: limits on the figures of a scenario, as data, and the code that judges them. Pure.
 
-A figure that is not there is not judged: its variant was not run. One that is not a number misses every bound.
+A figure that does not exist is not judged: its variant was not run. A figure that is not a number misses every bound.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from feedback.lab.figures import Figures
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """`figure` is at least `least` and at most `most`: each a number, or the name of another figure. The bound is in
-    force only `when` the figure of that name is neither absent nor 0, and not at all where the one of `unless` is."""
+    """`figure` is at least `least` and at most `most`; each is a number, or the name of another figure. The bound
+    applies only if the figure named by `when` exists and is not 0, and not at all if the one named by `unless` does."""
 
     figure: str
     least: float | str | None = None
@@ -25,7 +25,7 @@ class Bound(msgspec.Struct, frozen=True):
 
 
 class Check(msgspec.Struct, frozen=True):
-    """A bound in numbers, beside what was found. `ok` is None where the figure is not there."""
+    """A bound in numbers, beside the value found. `ok` is None if the figure does not exist."""
 
     figure: str
     least: float | None
@@ -42,7 +42,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def judge(bounds: Iterable[Bound], figures: Figures) -> list[Check]:
-    """The bounds in force, in their order."""
+    """The bounds that apply, in their order."""
     return [_check(bound, figures) for bound in bounds if _in_force(bound, figures)]
 
 

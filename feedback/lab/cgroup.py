@@ -43,18 +43,18 @@ def make(directory: Path, quota: float | None = None, period_us: int = 100_000) 
 
 
 def join(directory: Path) -> None:
-    """Move this process into a cgroup."""
+    """Move this process into the cgroup."""
     (directory / "cgroup.procs").write_text("0", encoding="ascii")
 
 
 def usage_seconds(directory: Path) -> float:
-    """CPU time used by all that ever ran in it."""
+    """CPU time used by all processes that ever ran in the cgroup."""
     text = (directory / "cpu.stat").read_text(encoding="ascii")
     return int(text.split(None, 2)[1]) / 1e6  # "usage_usec N" is the first line
 
 
 def limit_memory(directory: Path, size: int) -> None:
-    """Bytes, and no swap: what does not fit is killed."""
+    """Limit memory to so many bytes, without swap: a process that needs more is killed."""
     (directory / "memory.max").write_text(str(size), encoding="ascii")
     swap = directory / "memory.swap.max"  # absent where the kernel has none
     if swap.exists():

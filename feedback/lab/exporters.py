@@ -1,8 +1,7 @@
-"""Debian's prometheus-node-exporter beside real servers of the stand, as operators run it where they have no agent of
-ours.
+"""Debian's prometheus-node-exporter beside real servers of the stand, as operators without our agents run it.
 
-Each sees its server's cgroup as a machine (procfs.py), in the server's network namespace, and runs beside the
-container as the agent does. Must not know what a scenario shows.
+Each sees its server's cgroup as a machine (procfs.py), in the server's network namespace, and runs beside the container
+as the agent does. Must not know what a scenario shows.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ TABLE = '[service.exporter]\nkind = "node"\n'
 
 
 def start(stand: Stand, servers: Sequence[RealServer]) -> None:
-    """Until each listens. Raises LabError."""
+    """Returns when each listens. Raises LabError."""
     program = shutil.which(PROGRAM)
     if program is None:
         raise LabError(f"{PROGRAM} is not installed: apt-get install {PROGRAM}")

@@ -1,4 +1,4 @@
-"""From records and samples to figures. Pure; seconds in, milliseconds out where the name says so.
+"""Figures from records and samples. Pure; input in seconds, output in milliseconds where the name says so.
 
 Moments are of the guest's CLOCK_MONOTONIC. A window is half open: from <= moment < to.
 """
@@ -18,7 +18,7 @@ Figures = dict[str, float]
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
-    """Nearest rank: the least value that at least this fraction does not exceed. NaN of nothing."""
+    """Nearest rank: the least value that at least this fraction does not exceed. NaN if there is none."""
     if not values:
         return math.nan
     ordered = sorted(values)
@@ -26,13 +26,14 @@ def percentile(values: Sequence[float], fraction: float) -> float:
 
 
 def within(records: Iterable[Record], windows: Iterable[Window]) -> list[Record]:
-    """The requests that were to be sent in one of the windows."""
+    """The requests whose intended moment lies in one of the windows."""
     spans = tuple(windows)
     return [record for record in records if any(start <= record.intended < end for start, end in spans)]
 
 
 def percentile_ms(records: Iterable[Record], fraction: float) -> float:
-    """Of all requests, the failed ones with the time that they took to fail: leaving them out would reward failing."""
+    """Of all requests. Failed ones count with the time that they took to fail: leaving them out would reward
+    failing."""
     return 1000 * percentile([record.latency_seconds for record in records], fraction)
 
 
@@ -41,22 +42,23 @@ def errors(records: Iterable[Record]) -> int:
 
 
 def shifted(records: Iterable[Record], seconds: float) -> list[Record]:
-    """On another run's clock."""
+    """The same on another run's clock."""
     return [record._replace(intended=record.intended + seconds) for record in records]
 
 
 def refused(records: Iterable[Record]) -> int:
-    """Connections that nobody took: every destination at its threshold or at 0, or a port where nobody listens."""
+    """Connections that nobody accepted: every destination was at its threshold or at 0, or nobody listened on the
+    port."""
     return sum(record.status == -errno.ECONNREFUSED for record in records)
 
 
 def served(records: Iterable[Record]) -> list[Record]:
-    """Without the refused: what was let in must be served in time, and what was not is told by its own figure."""
+    """All but the refused: what was let in must be served in time; what was not has a figure of its own."""
     return [record for record in records if record.status != -errno.ECONNREFUSED]
 
 
 def share(records: Sequence[Record], server: int) -> float:
-    """The part of the answered requests that one server had. NaN of nothing."""
+    """The part of the answered requests that one server answered. NaN if there are none."""
     answered = [record.server for record in records if record.server]
     return answered.count(server) / len(answered) if answered else math.nan
 
@@ -75,7 +77,7 @@ def worst_ratio(
     records: Sequence[Record], others: Sequence[Record], start: float, end: float, width: float, step: float
 ) -> float:
     """The largest ratio of the p99 of `records` to that of `others` in the same window of `width` seconds, tried every
-    `step`; `others` on the same clock. NaN of none."""
+    `step`. `others` are on the same clock. NaN if there is no window."""
     worst = math.nan
     for i in range(max(0, math.floor((end - start - width) / step)) + 1):
         window = (start + i * step, start + i * step + width)
@@ -98,7 +100,7 @@ def recovered_at(records: Iterable[Record], start: float, end: float, limit_seco
 
 
 def close_to(weights: Sequence[int], truth: Sequence[float], tolerance: float) -> bool:
-    """Each weight's part of the sum is within `tolerance`, relative, of the true one's."""
+    """Whether each weight's part of the sum is within `tolerance`, relative, of the true one's."""
     total, total_truth = sum(weights), sum(truth)
     if total <= 0 or min(weights) < 0:
         return False
@@ -108,8 +110,8 @@ def close_to(weights: Sequence[int], truth: Sequence[float], tolerance: float) -
 
 
 def converged_at(samples: Sequence[Sample], truth: Sequence[float], tolerance: float, hold_seconds: float) -> float:
-    """The first moment from which the weights were close to the truth for `hold_seconds` (passing through is not
-    arriving), or infinity."""
+    """The first moment from which the weights were close to the truth for `hold_seconds`, or infinity. Passing through
+    does not count."""
     since = math.inf
     for sample in samples:
         if not close_to(sample.weights, truth, tolerance):
@@ -144,7 +146,7 @@ def utilisation(samples: Sequence[Sample], index: int, quota: float) -> list[tup
 
 
 def idle_share(samples: Sequence[Sample]) -> float:
-    """The part of the machine's time with nothing to do. NaN of fewer than two samples."""
+    """The part of the machine's time that was idle. NaN of fewer than two samples."""
     if len(samples) < 2:
         return math.nan
     return (samples[-1].idle - samples[0].idle) / (samples[-1].at - samples[0].at)

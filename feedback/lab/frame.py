@@ -1,7 +1,5 @@
-"""Frame: what the scenarios of one pool share in the guest: who governs the pool, its load, and the run.
-
-Knows no scenario's numbers and no figure.
-"""
+"""Frame: what the scenarios of one pool have in common in the guest: the policy, the pool's load, and the run. Knows no
+scenario's numbers and no figure."""
 
 from __future__ import annotations
 
@@ -24,7 +22,8 @@ class Step(NamedTuple):
 
 
 def govern(stand: Stand, variant: str, *, scheduler: str, law: str, weights: Sequence[int]) -> None:
-    """The product with learned thresholds as `feedback`; else the plain service with these weights and none."""
+    """`feedback` is the product with learned thresholds; any other policy is the plain service with these weights and
+    no thresholds."""
     if variant == "feedback":
         learned = {"thresholds": "learned"}
         Product(stand, scheduler=scheduler, law=law, servers=stand.topology.servers, service=learned).start()
@@ -41,7 +40,7 @@ def pool_load(
     steps: Iterable[Step] = (),
     patience_seconds: float = 20.0,
 ) -> Load:
-    """A connection a request, which the server may hold open; the longest hold is twice the mean."""
+    """One connection for each request, which the server may hold open. The longest hold is twice the mean."""
     return Load(
         address=str(VIP),
         port=PORT,
@@ -60,7 +59,7 @@ def rates(options: Options, steps: Iterable[Step]) -> tuple[tuple[float, float],
 
 
 def play(stand: Stand, load: Load, steps: Iterable[Step] = (), *, patience_seconds: float = 60.0) -> None:
-    """The whole run of a load, with an event at each step."""
+    """Run a load from start to end, with an event at each step."""
     start = stand.begin(load)
     for what, part, rate in steps:
         stand.sleep_until(start + part * load.seconds)

@@ -50,7 +50,7 @@ def _run(job: Job, output: Path) -> None:
 
 
 def _script(job: Job, output: Path) -> None:
-    """A Python script with its arguments; what it prints is the file `stdout`."""
+    """A Python script with its arguments. Its output becomes the file `stdout`."""
     with (output / "stdout").open("wb") as stdout:
         ended = subprocess.run([sys.executable, *job.arguments], stdout=stdout, check=False)
     if ended.returncode != 0:

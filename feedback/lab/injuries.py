@@ -1,7 +1,7 @@
 """Faults that can be injected and undone: bad links, a full disk, no descriptors, a changed clock.
 
-Each is an object with `close`, which mends whatever is still hurt. Must not know what a scenario expects of it.
-Source: tc-netem(8), tc-prio(8), tc-flower(8), prlimit(2), clock_settime(2).
+Each is an object whose `close` undoes what is still in force. Must not know what a scenario expects. Source:
+tc-netem(8), tc-prio(8), tc-flower(8), prlimit(2), clock_settime(2).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BadLink:
             network.run_tc(self.namespace, line)
 
     def packets(self) -> tuple[int, int]:
-        """How many it has let pass, and how many it has dropped. Raises LabError."""
+        """How many packets it has let pass, and how many it has dropped. Raises LabError."""
         command = ["tc", "-n", self.namespace, "-s", "-j", "qdisc", "show", "dev", self._interface]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         for qdisc in json.loads(done.stdout or "[]"):
@@ -94,7 +94,7 @@ def _mount(*arguments: str) -> None:
 
 
 class Descriptors:
-    """A process that can open nothing more. What it has open stays open."""
+    """A process that cannot open anything more. What it has open stays open."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -112,7 +112,7 @@ class Descriptors:
 
 
 class WallClock:
-    """The whole machine's: there is no namespace of CLOCK_REALTIME. So only in a guest, which is ours."""
+    """The clock of the whole machine, since CLOCK_REALTIME has no namespaces. So only in a guest, which is ours."""
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
@@ -130,6 +130,6 @@ class WallClock:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used, with all its threads."""
+    """The CPU time that a process has used, with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

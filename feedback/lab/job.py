@@ -13,11 +13,11 @@ from feedback.lab.error import LabError
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line chooses; None: the scenario's own. `seconds` is of load, the whole run of one variant.
-    With `adopt` somebody else owns the service, and the master adjusts weights and thresholds only. `foreign` names a
-    director of a pair that has a kernel of its own within the guest; `firewall` is one on both directors of a pair
-    (pair/firewall.py). `source` is what the master knows servers by instead of agents, where the scenario has that: one
-    variant more."""
+    """What the command line chooses; None: the scenario's own. `seconds` of load is the whole run of one variant. With
+    `adopt` somebody else owns the service, and the master adjusts only weights and thresholds. `foreign` names a
+    director of a pair that has a kernel of its own within the guest. `firewall` is on both directors of a pair
+    (pair/firewall.py). `source` is what tells the master of its servers instead of agents, where the scenario offers
+    that; it is one more variant."""
 
     law: str | None = None
     scheduler: str | None = None

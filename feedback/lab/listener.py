@@ -1,8 +1,5 @@
-"""Follows the master's input, by the feed of `feedback record`.
-
-Opened before an injury, it goes on while no new connection to the master can be made. In a thread, so that the
-scenario's own hand stays free.
-"""
+"""Follows the master's input, by the feed of `feedback record`. Opened before a fault, it keeps working while no new
+connection to the master can be made. It is a thread, so that the scenario can go on."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ LOOKS = "looks"  # beside the agents' names
 
 
 class Listener:
-    """`heard` counts the reports of each agent, and the master's looks at the kernel, one for each of its turns."""
+    """`heard` counts the reports of each agent, and the master's looks at the kernel, one for each turn."""
 
     def __init__(self, path: Path) -> None:
         self.heard: Counter[str] = Counter()

@@ -53,7 +53,7 @@ class Follower:
         trace.events[:] = read_events(self.output / EVENTS)
 
     def seconds(self) -> float | None:
-        """Of load so far, by the guest's clock; None before it begins."""
+        """Seconds of load so far, by the guest's clock; None before it begins."""
         start, samples, sent = self.trace.when("start"), self.trace.samples, self.trace.records
         last = samples[-1].at if samples else sent[-1].intended if sent else None
         if math.isinf(start) or last is None:
@@ -80,7 +80,7 @@ class Follower:
 
 
 class Progress:
-    """Call it with what runs. Use as a context manager."""
+    """Call it with what is running. Use as a context manager."""
 
     def __init__(self, scenario: Scenario, options: Options) -> None:
         self.scenario, self.options = scenario, options
@@ -112,7 +112,7 @@ class Progress:
             self._say(guest.job.variant for guest in guests)
 
     def p99_ms(self, variant: str) -> float:
-        """Of what is measured so far: when the run has ended, what the figures say. NaN of nothing."""
+        """Of the requests measured so far. At the end of the run it is what the figures say. NaN if there are none."""
         return percentile_ms(self.scenario.measured(self.followers[variant].trace, self.options), 0.99)
 
     def _table(self) -> Table:

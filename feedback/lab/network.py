@@ -33,7 +33,8 @@ def build(topology: Topology) -> None:
 
 
 def settle(namespace: str | None, settings: Mapping[str, str], addressing: list[str]) -> None:
-    """sysctls first: some are copied to an interface when it comes up. None is where we are. Raises LabError."""
+    """Set sysctls first: some are copied to an interface when it comes up. None is our own namespace. Raises
+    LabError."""
     with entered(namespace) if namespace else contextlib.nullcontext():
         for path, value in settings.items():
             Path("/proc/sys", path).write_text(value, encoding="ascii")
@@ -75,14 +76,14 @@ def batch(lines: list[str], namespace: str | None = None, program: str = "ip") -
 
 
 def enter(namespace: str) -> None:
-    """This thread's network namespace becomes the named one. Raises OSError."""
+    """Move this thread into the named network namespace. Raises OSError."""
     with (NAMESPACES / namespace).open("rb") as target:
         _setns(target.fileno())
 
 
 @contextlib.contextmanager
 def entered(namespace: str) -> Iterator[None]:
-    """This thread in a namespace, and back. What it opens there stays there."""
+    """Run in a namespace, and return. What this thread opens there stays there."""
     with Path("/proc/thread-self/ns/net").open("rb") as home:
         enter(namespace)
         try:

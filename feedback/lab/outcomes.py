@@ -37,7 +37,7 @@ class Writer:
 
 
 class Reader:
-    """The host's half. The file grows while it is read, and need not be there yet."""
+    """The host's half. The file grows while it is read, and may not exist yet."""
 
     def __init__(self, path: Path, config: pytest.Config) -> None:
         self.path, self.config = path, config

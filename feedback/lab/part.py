@@ -32,7 +32,7 @@ class Part:
         self.heard = time.monotonic()
 
     def start(self, kernel: Kernel) -> None:
-        """Once; further calls do nothing."""
+        """Only the first call does anything."""
         if self.guest is not None or self.problem:
             return
         job = Job(task="pytest", output=str(self.output), directory=str(self.directory), arguments=tuple(self.tests))
@@ -94,8 +94,8 @@ def failed(item: pytest.Item, reason: str) -> pytest.TestReport:
 
 
 def divided(weights: Mapping[str, float], count: int) -> list[list[str]]:
-    """Files in so many groups, about equally heavy: the heaviest first, each to the lightest group. None is empty; the
-    first has the heaviest file."""
+    """Files in so many groups of about equal weight: the heaviest first, each to the lightest group. No group is empty;
+    the first has the heaviest file."""
     groups: list[list[str]] = [[] for _ in range(max(1, min(count, len(weights))))]
     loads = [0.0] * len(groups)
     for file in sorted(weights, key=lambda name: (-weights[name], name)):

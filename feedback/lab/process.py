@@ -45,11 +45,11 @@ class Processes:
         return process
 
     def may_die(self, name: str, then: Callable[[int], None]) -> None:
-        """Its end is part of what is shown: `then` is called with the status, and starts it again or does not."""
+        """Its end is part of what is shown: `then` is called with the status, and may start it again."""
         self.mortal[name] = then
 
     def check(self) -> None:
-        """Raises LabError if one has ended by itself that should not."""
+        """Raises LabError if a process has ended by itself that should not have."""
         for name, process in list(self.running.items()):
             if process.poll() is None:
                 continue
@@ -107,7 +107,7 @@ class Processes:
 
 
 def _handles(pid: int, what: signal.Signals) -> bool:
-    """By a handler, or blocked for signalfd, as keepalived does; or nobody can."""
+    """By a handler, or blocked for signalfd, as keepalived does. False if it cannot be known."""
     if what in UNCATCHABLE:
         return True
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()

@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 def prepare(machine: Machine) -> None:
-    """What is only linked to."""
+    """Make the links."""
     directory, group = Path(machine.directory), Path(machine.group)
     directory.mkdir(parents=True, exist_ok=True)
     for name in OTHERS:

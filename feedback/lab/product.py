@@ -136,20 +136,20 @@ class Product:
     # What the master says.
 
     def status(self) -> dict[str, Any] | None:
-        """Its answer to `feedback show --json`, or None while it does not answer."""
+        """Its answer to `feedback show --json`, or None if it does not answer."""
         with contextlib.suppress(NotRunningError, ControlError):
             return control.ask(self.control, {"command": "status"})
         return None
 
     def say(self, command: str, **words: str | float) -> dict[str, Any]:
-        """An operator's order, and its answer. Raises LabError where it is refused or nobody answers."""
+        """Send an operator's order. Returns the answer. Raises LabError if it is refused or nobody answers."""
         try:
             return control.ask(self.control, {"command": command, **words})
         except ControlError as error:
             raise LabError(f"{command}: {error}") from None
 
     def ages(self) -> dict[str, float | None]:
-        """Seconds since the last report, for each destination that the master has; empty while it does not answer."""
+        """Seconds since the last report, for each destination of the master; empty if it does not answer."""
         services = (self.status() or {"services": []})["services"]
         return {d["address"]: d["age_seconds"] for service in services for d in service["destinations"]}
 
@@ -188,7 +188,7 @@ class Product:
     # What can happen to them.
 
     def cut(self, server: RealServer) -> float:
-        """The agent's way to the master leads nowhere; the service's stays. Returns the moment."""
+        """The agent's way to the master leads nowhere; the service's is not affected. Returns the moment."""
         namespace = self.stand.topology.namespace(server.name)
         network.run_ip(namespace, "route", "add", "blackhole", f"{self.master_address}/32")
         return time.monotonic()

@@ -1,4 +1,4 @@
-"""The end of a run for people: a table of its figures, the bounds that they miss, and the name of its picture."""
+"""The end of a run for people: a table of its figures, the bounds that they miss, and the file of its picture."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def picture(result: Result, scenario: Scenario, options: Options, only: Sequence
 
 
 def _judged(check: Check | None) -> tuple[str, str]:
-    """What was wanted, and whether it holds; of a figure without a bound nothing."""
+    """The bound, and whether it holds. Empty for a figure without a bound."""
     if check is None or check.ok is None:
         return "", ""
     return check.wanted(), "yes" if check.ok else "no"

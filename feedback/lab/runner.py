@@ -1,7 +1,8 @@
-"""Runs a scenario from the host: a guest for each variant, one for each core at a time; its figures, and its verdict.
+"""Runs a scenario from the host: a guest for each variant, one for each core at a time; then its figures and its
+verdict.
 
 Owns the run's output directory. Must not know what a scenario shows, nor how progress is drawn: `watch` is called a few
-times a second with what runs. Invariant: when `run` returns or raises, no guest is left.
+times a second with what is running. Invariant: when `run` returns or raises, no guest is left.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ class Result:
 
     @property
     def failures(self) -> list[str]:
-        """What the figures fall short of, in words."""
+        """Where the figures miss their bounds, in words."""
         return shortfalls(self.checks)
 
     def as_json(self) -> dict[str, Any]:
-        """NaN and infinity, which JSON has not, become null."""
+        """NaN and infinity, which JSON does not have, become null."""
         finite = {name: value if math.isfinite(value) else None for name, value in self.figures.items()}
         bounds = [{"figure": c.figure, "least": c.least, "most": c.most, "ok": c.ok} for c in self.checks]
         return {
@@ -191,7 +192,7 @@ def _run_together(kernel: Kernel, jobs: list[Job], timeout_seconds: float, watch
 
 
 def _host_waited() -> float:
-    """Seconds during which something on this host waited for a CPU (pressure stall information); 0 where not told."""
+    """Seconds during which something on this host waited for a CPU (pressure stall information); 0 if unknown."""
     with contextlib.suppress(OSError):
         line = Path("/proc/pressure/cpu").read_text(encoding="ascii").splitlines()[0]
         return int(line.rsplit("total=", 1)[1]) / 1e6

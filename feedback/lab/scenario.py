@@ -32,7 +32,7 @@ class Scenario(ABC):
     conn_tab_bits = 0  # of the kernel's table of connections; 0: as it comes
 
     def played(self, options: Options, only: Sequence[str] = ()) -> list[str]:
-        """The variants that these options mean, in their order."""
+        """The variants that these options choose, in their order."""
         named = (*self.variants, *([options.source] if options.source else ()))
         return [variant for variant in named if not only or variant in only]
 
@@ -45,7 +45,8 @@ class Scenario(ABC):
         """A flat map of numbers. A variant that was not run leaves its figures out."""
 
     def measured(self, trace: Trace, options: Options) -> list[Record]:
-        """The requests of a variant that its p99 is of, in the figures and, while the trace grows, in the live view."""
+        """The requests of a variant from which its p99 is computed, in the figures and, while the trace grows, in the
+        live view."""
         return trace.records
 
 

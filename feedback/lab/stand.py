@@ -172,18 +172,18 @@ class Stand(Scene):
         self.processes.start(server.name, command, namespace=namespace, group=None if prompt else group)
 
     def word_socket(self, server: RealServer) -> Path:
-        """Where the server speaks of itself and its agent listens, if it is told to."""
+        """The socket on which the server reports about itself and its agent listens, if the agent is configured so."""
         return self.words / f"{server.name}.sock"
 
     def break_server(self, server: RealServer) -> float:
-        """From now on it answers everything at once with 500. Returns the moment."""
+        """From now on it answers every request with 500 at once. Returns the moment."""
         return self.processes.signal(server.name, signal.SIGUSR1)
 
     def mend_server(self, server: RealServer) -> float:
         return self.processes.signal(server.name, signal.SIGUSR2)
 
     def close_server(self, server: RealServer) -> float:
-        """Nobody listens any more; `start_server` mends it. Returns the moment."""
+        """Nobody listens any more; `start_server` undoes it. Returns the moment."""
         return self.processes.kill(server.name)
 
     def start_hog(self, server: RealServer) -> str:

@@ -43,12 +43,13 @@ class Kernel(Protocol):
     def own_run_namespace(self) -> bool: ...
     @property
     def patience(self) -> float:
-        """Seconds of the host's that a second of a busy guest may take."""
+        """Wall seconds that one second of a busy guest may take."""
         ...
 
     @property
     def own_time(self) -> bool:
-        """Whether its guests' time stands still while the host makes them wait, so that they may run beside others."""
+        """Whether the time of its guests stands still while the host makes them wait, so that they may run beside
+        others."""
         ...
 
     def unavailable(self) -> str | None: ...
@@ -88,7 +89,7 @@ def choose(
 
 
 def usable(kernel: Kernel) -> Kernel:
-    """Raises LabError where it cannot be used."""
+    """Raises LabError if it cannot be used."""
     if reason := kernel.unavailable():
         raise LabError(reason)
     return kernel

@@ -1,9 +1,9 @@
-"""Which QEMU a guest runs on: this machine's, or Debian's later one if this machine's cannot run it.
+"""Which QEMU a guest runs on: this machine's, or Debian's later one if this machine's cannot run the guest.
 
-QEMU before 8.1 runs the processors of a guest that counts instructions in turn, and gives each all the time up to the
-next timer. A processor that waits for another without a PAUSE instruction then uses up what the other would need. Linux
-6.1 waits so for its second processor when it boots, and never gets further. Source: QEMU 8.1, accel/tcg, "ensure
-fairness with icount".
+QEMU before 8.1 runs the processors of a guest that counts instructions one after the other, and gives each all the time
+up to the next timer. A processor that waits for another without a PAUSE instruction then uses up the time that the
+other would need. Linux 6.1 waits like this for its second processor when it boots, and never gets further. Source: QEMU
+8.1, accel/tcg, "ensure fairness with icount".
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from feedback.lab.kernel.boot import Bound
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What the guest's processor is like: its speed, 1.0 is the reference's (speed.py), and the part of the time in
-    which an imaginary host takes it away while the guest's clock runs on. Only a guest with a time of its own can be
-    given one that differs from the host's."""
+    """The guest's processor: its speed (1.0 is the reference's, speed.py), and the part of the time in which an
+    imaginary host takes it away while the guest's clock runs on. Only a guest with its own time can have one that
+    differs from the host's."""
 
     speed: float = 1.0
     stolen: float = 0.0

@@ -1,4 +1,4 @@
-"""The host's own kernel, if it has IPVS and we are root: the same job, straight on the host, in namespaces.
+"""The host's own kernel, if it has IPVS and we are root: the same job directly on the host, in namespaces.
 
 Must not touch anything outside its own namespaces and its own cgroup: the host may be somebody's director.
 """

@@ -24,7 +24,7 @@ class Shipment:
         self.carried: dict[Path, tuple[int, int]] = {}  # inode and bytes
 
     def carry(self) -> None:
-        """What is new. A file that was replaced or cut is carried anew."""
+        """Copy what is new. A file that was replaced or truncated is copied again."""
         for path in sorted(self.source.rglob("*")):
             with contextlib.suppress(FileNotFoundError):  # gone meanwhile
                 self._carry(path)

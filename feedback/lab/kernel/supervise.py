@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _watch(child: subprocess.Popen[bytes]) -> int:
-    """Until the child ends or the parent is gone; then the exit status."""
+    """Wait until the child ends or the parent is gone. Returns the exit status."""
     stop_reading, stop_writing = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.close(stop_writing))
     ended = os.pidfd_open(child.pid)

@@ -1,8 +1,9 @@
-"""Whether we and the owner of a service got along: from what he says that he wrote, what the master says that it saw,
-and samples of the kernel's table. Pure.
+"""Whether our master and the owner of a service got along, judged by what the owner says it wrote, what the master says
+it saw, and samples of the kernel's table. Pure.
 
-A *fight* is one of three: a zero of his that is above zero again, or a server that he removed and that is there again,
-while he has not changed his mind; and a weight of ours onto an edit of his, twice within FIGHT_SECONDS on one server.
+A *fight* is one of three. A zero of the owner's is above zero again, or a server that it removed exists again, although
+the owner has not changed its mind. Or a weight of ours overwrites an edit of the owner's twice within FIGHT_SECONDS on
+one server.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ABSENT = -1
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A foreign edit as the master tells it; `at` on the samples' clock. `weight` is None for a removal."""
+    """A foreign edit as the master reports it; `at` is on the samples' clock. `weight` is None for a removal."""
 
     at: float
     address: str
@@ -30,7 +31,7 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def unseen(written: Iterable[Written], seen: Iterable[Seen]) -> list[Written]:
-    """What he wrote and the master has not told."""
+    """What the owner wrote and the master has not reported."""
     left = Counter((s.address, s.weight) for s in seen)
     missing = []
     for edit in written:
@@ -43,7 +44,8 @@ def unseen(written: Iterable[Written], seen: Iterable[Seen]) -> list[Written]:
 
 
 def raised(seen: Sequence[Seen], samples: Sequence[Sample], servers: Sequence[str]) -> list[tuple[float, str]]:
-    """Samples in which a server that he had at 0 or had removed was served again before he changed that."""
+    """Samples in which a server that the owner had set to 0 or removed was served again before the owner changed
+    that."""
     found = []
     for i, address in enumerate(servers):
         edits = [s for s in seen if s.address == address]
@@ -57,7 +59,7 @@ def raised(seen: Sequence[Seen], samples: Sequence[Sample], servers: Sequence[st
 
 
 def overwritten(seen: Sequence[Seen], samples: Sequence[Sample], servers: Sequence[str]) -> Mapping[str, list[float]]:
-    """When our weights came onto his edits, for each server."""
+    """The moments at which our weights overwrote the owner's edits, for each server."""
     found: dict[str, list[float]] = {}
     for i, address in enumerate(servers):
         edits = [s for s in seen if s.address == address]

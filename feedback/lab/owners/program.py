@@ -125,7 +125,7 @@ PROGRAMS: Mapping[str, Keepalived | Ldirectord] = {"keepalived": Keepalived(), "
 
 
 class Owner:
-    """One of the programs on the stand. Raises LabError where it does not come up."""
+    """One of the programs on the stand. Raises LabError if it does not come up."""
 
     def __init__(self, stand: Stand, name: str, weights: Sequence[int], inhibited: Sequence[str]) -> None:
         self.stand, self.program, self.inhibited = stand, PROGRAMS[name], inhibited
@@ -158,7 +158,7 @@ class Owner:
         return self.stand.processes.signal(self.program.name, signal.SIGHUP)
 
     def crash(self) -> float:
-        """SIGKILL to all of it at once: when keepalived's parent dies alone, its children clear the table."""
+        """SIGKILL to all of its processes at once: if keepalived's parent dies alone, its children clear the table."""
         parent = self.stand.processes.running[self.program.name].pid
         family = [*_children(parent), parent]
         for what in (signal.SIGSTOP, signal.SIGKILL):

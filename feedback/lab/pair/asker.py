@@ -1,9 +1,9 @@
-"""Keeps asking who has certain addresses, by ARP and neighbour solicitation, and counts the answers.
+"""Asks repeatedly who has certain addresses, by ARP and neighbour solicitation, and counts the answers.
 
     python -m feedback.lab.pair.asker OUTPUT_FILE ADDRESS...
 
-Runs in the watcher's namespace, for addresses that nobody should have, and for some that somebody has: else silence
-would say nothing. What is said unasked counts too. SIGTERM ends it: then the file is written, {address: answers}.
+Runs in the watcher's namespace. Some of the addresses should belong to nobody; others do belong to somebody, or silence
+would prove nothing. Unsolicited announcements count too. SIGTERM ends it: then the file is written, {address: answers}.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ WORDS = {Forward.ROUTE: "gate", Forward.MASQUERADE: "masq"}
 
 
 def keepalived(pair: Pair, interval_seconds: int, fall: int) -> str:
-    """One that fails is removed, keepalived's way unless it is told otherwise."""
+    """A server that fails is removed, as keepalived does unless it is told otherwise."""
     return "global_defs {\n router_id d1\n}\n" + "".join(
         _virtual_server(pair, service, interval_seconds, fall) for service in services()
     )
@@ -42,7 +42,7 @@ def _virtual_server(pair: Pair, service: Service, interval_seconds: int, fall: i
 
 
 def ldirectord(pair: Pair, interval_seconds: int, fall: int) -> str:
-    """One that fails is quiesced, ldirectord's way unless it is told otherwise."""
+    """A server that fails is quiesced, as ldirectord does unless it is told otherwise."""
     head = (
         f"checktimeout=1\nnegotiatetimeout=1\ncheckinterval={interval_seconds}\ncheckcount=1\nfailurecount={fall}\n"
         "autoreload=no\nquiescent=yes\nsupervised=yes\n"

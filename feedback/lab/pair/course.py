@@ -34,7 +34,8 @@ def plan(options: Options, *, idle: float = 0.2) -> Plan:
 
 
 def begin(stand: PairStand, both: Directors, work: Plan) -> float:
-    """The first director active, the second complete, every connection established. Returns that moment."""
+    """Waits until the first director is active, the second complete and every connection established. Returns
+    that moment."""
     first, second = DIRECTORS
     both.start(first)
     both.wait_until_active(first)
@@ -47,7 +48,7 @@ def begin(stand: PairStand, both: Directors, work: Plan) -> float:
 
 
 def end(stand: PairStand, both: Directors) -> None:
-    """The persistent service is asked again, the idle ones speak, and all that is out must come back."""
+    """The persistent service is asked again, the idle clients speak, and every outstanding answer must come back."""
     stand.event("visits", found=stand.visit())
     stand.wake()
     stand.wait_until_woken()

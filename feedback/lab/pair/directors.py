@@ -1,4 +1,5 @@
-"""What runs on the two directors: the product, keepalived, or the kernel alone. One seam, so that scenarios compare."""
+"""What runs on the two directors: the product, keepalived, or the kernel alone. One interface, so that scenarios can
+compare them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""From the outcomes of streams, and from who answered, to figures. Pure except for reading a finished run's files.
+"""Figures from the outcomes of streams, and from who answered. Pure except for reading a finished run's files.
 
-Seconds in, milliseconds out where the name says so. The names are those of the scenarios' table; a policy other than
-feedback has its own name before them.
+Input in seconds, output in milliseconds where the name says so. The names are those of the scenarios' table; a policy
+other than feedback puts its own name before them.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def of_streams(found: Sequence[Stream]) -> Figures:
 
 
 def delay_max_ms(records: Iterable[Record], begin: float, end: float) -> float:
-    """The longest time from a record's sending to its echo, of those sent between these moments; of one that was lost,
-    until it was given up."""
+    """The longest time from a record's sending to its echo, of the records sent between these moments. A lost one
+    counts until it was given up."""
     delays = (record.latency_seconds for record in records if begin <= record.intended < end)
     return 1000 * max(delays, default=math.nan)
 
 
 def of_ways(found: Iterable[Stream]) -> Figures:
-    """How many of each way were lost: direct routing or masquerading, IPv4 or IPv6."""
+    """How many streams of each way were lost: direct routing or masquerading, IPv4 or IPv6."""
     lost: Figures = {}
     for stream in found:
         if stream.kind in ("talk", "idle", "download"):
@@ -79,18 +79,18 @@ def of_takeover(seen: Sequence[Look], died: float) -> Figures:
 
 
 def both_active_ms(seen: Sequence[Look], begin: float = -math.inf, end: float = math.inf) -> float:
-    """For how long both directors answered, for the address where it was longest."""
+    """How long both directors answered, for the address for which it was longest."""
     each = [looks.seconds_with(looks.of(seen, i), looks.BOTH, begin, end) for i in range(len(FLOATING))]
     return 1000 * max(each)
 
 
 def role_changes(seen: Sequence[Look], begin: float = -math.inf, end: float = math.inf) -> int:
-    """Of the address that changed its owner most often."""
+    """How often the address that changed its owner most often did so."""
     return max(looks.changes(looks.of(seen, i), begin, end) for i in range(len(FLOATING)))
 
 
 def of_visits(trace: Trace) -> Figures:
-    """How many clients of the persistent service found another real server after than before."""
+    """How many clients of the persistent service reached another real server afterwards."""
     visits = [event.details["found"] for event in trace.events if event.what == "visits"]
     if len(visits) < 2:
         return {}
@@ -99,13 +99,13 @@ def of_visits(trace: Trace) -> Figures:
 
 
 def unanswered(trace: Trace) -> int:
-    """Of the new connections to the persistent service, how many nobody answered."""
+    """How many of the new connections to the persistent service nobody answered."""
     visits = [event.details["found"] for event in trace.events if event.what == "visits"]
     return sum(answer.startswith("nobody") for found in visits for answer in found.values())
 
 
 def of_cpu(trace: Trace) -> Figures:
-    """The part of the machine's time with nothing to do while nothing happened yet, and what the lab itself used."""
+    """The idle part of the machine's time before anything happened, and what the lab itself used."""
     marks = {event.what: event for event in trace.events if event.what.startswith("busy ")}
     if len(marks) < 2:
         return {}
@@ -129,7 +129,7 @@ def read_streams(trace: Trace) -> list[Stream]:
 
 
 def common(trace: Trace) -> Figures:
-    """What every scenario of the pair tells of its streams."""
+    """What every scenario of the pair reports of its streams."""
     found = read_streams(trace)
     return of_streams(found) | of_ways(found) | of_visits(trace) | of_cpu(trace)
 

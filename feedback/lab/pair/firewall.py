@@ -67,7 +67,8 @@ def _new(key: ServiceKey) -> str:
 
 
 def _peers() -> list[str]:
-    """What else runs on directors of the lab: agents and commands to a master, VRRP, the kernel's own replication."""
+    """What else runs on directors of the lab: connections of agents and commands to a master, VRRP, the kernel's own
+    replication."""
     return [
         "-A INPUT -p tcp --dport 7433 --syn -j ACCEPT",
         "-A INPUT -p 112 -d 224.0.0.18 -j ACCEPT",
@@ -80,8 +81,8 @@ def _table(name: str, policies: list[str], lines: list[str]) -> str:
 
 
 def load(name: str) -> None:
-    """In the network namespace of the calling thread; the setting first, since IPVS takes it for each connection as it
-    comes. Raises LabError."""
+    """Load the rules in the network namespace of the calling thread. The setting comes first, since IPVS applies it to
+    each new connection. Raises LabError."""
     if name not in FIREWALLS:
         raise LabError(f"no firewall {name!r}: choose from {', '.join(FIREWALLS)}")
     CONNTRACK.write_text("1\n", encoding="ascii")

@@ -1,6 +1,7 @@
-"""The bytes by which the watcher asks who has an address, ARP and neighbour solicitation, and what it reads in answers.
+"""The frames by which the watcher asks who has an address, ARP and neighbour solicitation, and how it reads the
+answers.
 
-Pure, and the lab's own: what it judges is not judged by the product's code. Source: RFC 826, RFC 4861.
+Pure, and the lab's own: the product's code must not judge itself. Source: RFC 826, RFC 4861.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ICMPV6, SOLICITATION, ADVERTISEMENT = 58, 135, 136
 
 
 class Answer(NamedTuple):
-    """Somebody says that it has the address. An announcement was said to all, unasked."""
+    """Somebody says that it has the address. An announcement was sent to all without a question."""
 
     address: Address
     mac: bytes
@@ -69,7 +70,7 @@ def _checksum(data: bytes) -> int:
 
 
 def answer(frame: bytes) -> Answer | None:
-    """What a frame says of who has an address, if it says anything."""
+    """What a frame says of who has an address, or None."""
     kind = frame[12:14]
     if kind == b"\x08\x06" and len(frame) >= 42:
         operation = frame[21]

@@ -37,7 +37,7 @@ class Session:
 
 
 def addresses(server: Node) -> tuple[IPv4Address, IPv4Address]:
-    """Its own, whose text is shorter than the VIP's, and one that is as long."""
+    """The server's own address, whose text is shorter than the VIP's, and one whose text is as long."""
     own, long = BACK[server.number], BACK[server.number + 100]
     assert len(str(own)) < len(str(VIP)) == len(str(long))
     return own, long
@@ -64,7 +64,7 @@ def server_configuration(files: Path, empty: Path, log: Path) -> str:
 
 
 def client_script(session: Session, directory: Path) -> str:
-    """Everything over one control connection: what fails is not begun anew."""
+    """Everything over one control connection. What fails is not started again."""
     source = sources(Forward.MASQUERADE)[0][session.number % len(sources(Forward.MASQUERADE)[0])]
     settings = {
         "ftp:passive-mode": "on" if session.passive else "off",
@@ -88,7 +88,7 @@ def client_script(session: Session, directory: Path) -> str:
 
 
 def start_server(stand: PairStand, server: Node, directory: Path, log: Path) -> None:
-    """`directory` is made. Raises LabError."""
+    """Creates `directory`. Raises LabError."""
     files, empty = directory / "files", directory / "empty"
     for made in (files, empty):
         made.mkdir(parents=True, mode=0o755)
@@ -118,7 +118,7 @@ def content(size: int) -> bytes:
 
 
 def transferred(session: Session, directory: Path) -> int:
-    """How many of its files came over whole and right."""
+    """How many of its files arrived complete and correct."""
     right = 0
     for turn, name in enumerate(GETS):
         path = directory / f"{session.name}-{turn}-{name}"

@@ -1,9 +1,9 @@
-"""Injuries of a director: death, a cut cable, deafness, blindness to the other; and how each is healed.
+"""Faults of a director: death, a cut cable, deafness, isolation from the other; and how each is undone.
 
-Death is prepared: sockets, requests and process ids are there before, so that the links go down and everything dies
-within a few milliseconds, which is nothing beside a scheduler's turn. Links first: a process that sees its parent die
-may say an orderly goodbye (keepalived's children do, and delete the services), which a dead machine does not. Children
-first for the same reason. The cables are pulled at the switch's end, so that addresses stay.
+Death is prepared: sockets, requests and process ids exist beforehand, so that the links go down and everything dies
+within a few milliseconds, which is little beside a scheduler's turn. Links come first: a process that sees its parent
+die may say an orderly goodbye (keepalived's children do, and delete the services), which a dead machine does not.
+Children die before their parents for the same reason. Cables are pulled at the switch's end, so that addresses stay.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def heartbeat_links(pair: Pair, director: Node = DIRECTORS[0]) -> list[Link]:
 
 
 class Death:
-    """Of all processes and cables of one director: made beforehand, and struck once."""
+    """Death of all processes and cables of one director: prepared beforehand, and carried out once."""
 
     def __init__(self, pair: Pair, director: Node) -> None:
         self.links = [*service_links(pair, director), *heartbeat_links(pair, director)]
@@ -100,8 +100,8 @@ def processes_in(namespace: str) -> list[int]:
 
 
 def deafen(pair: Pair, deaf: Node, to: Node) -> None:
-    """From now on one director hears nothing of the other on the service networks; the other still hears it. At the
-    switch: what is dropped in the director itself would still be heard by whoever listens to everything."""
+    """From now on one director hears nothing of the other on the service networks; the other still hears it. It is done
+    at the switch: a frame that the director itself drops would still reach a packet tap there."""
     for port, mac in ((deaf.name, to.mac), (f"{deaf.name}-back", to.back_mac)):
         network.run_tc(pair.switch, f"qdisc add dev {port} clsact")
         rule = f"protocol all prio 1 flower src_mac {mac.hex(':')} action drop"
@@ -114,7 +114,7 @@ def undeafen(pair: Pair, deaf: Node) -> None:
 
 
 def isolate(pair: Pair, on: bool) -> None:
-    """The switches carry nothing between the directors; both reach everybody else."""
+    """The switches carry nothing between the directors; both still reach everybody else."""
     for director in DIRECTORS:
         for port in (director.name, f"{director.name}-back"):
             network.run_ip(pair.switch, "link", "set", port, "type", "bridge_slave", "isolated", "on" if on else "off")

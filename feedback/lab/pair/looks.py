@@ -55,6 +55,6 @@ def seconds_with(looks: Sequence[Look], owners: int, begin: float = -math.inf, e
 
 
 def changes(looks: Iterable[Look], begin: float = -math.inf, end: float = math.inf) -> int:
-    """How often the only owner of one address was another than before. Both at once, or nobody, is no owner."""
+    """How often the only owner of one address was another than before. Both at once, or nobody, counts as no owner."""
     owners = [look.owners for look in looks if look.owners in (D1, D2) and begin <= look.sent < end]
     return max(0, sum(1 for _ in groupby(owners)) - 1)

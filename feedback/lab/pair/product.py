@@ -81,7 +81,7 @@ class Product:
         )
 
     def master(self, director: Node) -> str:
-        """No agent is there: it has nothing to say, and must go on having nothing to say however often it starts."""
+        """It has no agents. It has nothing to report, and must not report anything however often it starts."""
         _public, key, _text = keys.create(self._own(director, "key"))
         enrolled = self._own(director, "agents")
         enrolled.mkdir()
@@ -116,7 +116,8 @@ class Product:
             machine.start(name, command)
 
     def start_agent(self, server: Node) -> tuple[Path, Path]:
-        """The agent of a real server: where its applications speak, and where they read of the sessions of others."""
+        """The agent of a real server: its applications tell it of their sessions, and read there of the sessions of
+        others."""
         key = self.directory / f"{server.name}-key.key_secret"
         socket, words = self.directory / f"{server.name}.sock", self.directory / f"{server.name}-words"
         masters = ""
@@ -181,8 +182,8 @@ class Product:
         return asked
 
     def tell(self) -> None:
-        """Every transition of the daemons that still live. Their clock stands still never; nor does the lab's, which
-        is not suspended: they are the same."""
+        """Every transition of the daemons that still live. Their clock never stands still; nor does the lab's, which is
+        not suspended, so they are the same."""
         for director in DIRECTORS:
             answer = self.ask(director, "events") or {"events": []}
             ahead = self.machine(director).clock_ahead()

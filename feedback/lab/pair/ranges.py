@@ -112,7 +112,7 @@ def targets() -> tuple[Target, ...]:
 
 
 def asked() -> tuple[Address, ...]:
-    """For which of the ranges' addresses somebody asks who has them; IPv4 by ARP, IPv6 by neighbour discovery."""
+    """The addresses of the ranges for which somebody asks who has them; IPv4 by ARP, IPv6 by neighbour discovery."""
     return tuple(net[host] for net in (NEAR, BEYOND, NEAR6, BEYOND6) for host in HOSTS)
 
 
@@ -120,21 +120,21 @@ def asked() -> tuple[Address, ...]:
 
 
 def state(pair: Pair, director: str) -> dict[str, list[str]]:
-    """What each command says of rules and routes."""
+    """The output of each command about rules and routes."""
     reading = READ_NFT if _by_nft(pair.namespace(director)) else READ_IPTABLES
     return {command: told(pair, director, command) for command in (*reading, *READ)}
 
 
 def told(pair: Pair, director: str, command: str) -> list[str]:
-    """What one says: without comments and counters, and without what a takeover itself changes, the addresses that move
-    and the cables to the dead one. Raises LabError."""
+    """The output of one command, without comments and counters, and without what a takeover itself changes: the
+    addresses that move and the cables to the dead director. Raises LabError."""
     lines = run(pair.namespace(director), command).splitlines()
     kept = [line for line in lines if not line.startswith("#") and not MOVING.search(line)]
     return [re.sub(r"\[\d+:\d+\]|(?<=packets )\d+|(?<=bytes )\d+", "", line) for line in kept]
 
 
 def undo(pair: Pair, director: str) -> None:
-    """Take away by hand what the product made: all routes, all policy rules, and the marks. Raises LabError."""
+    """Remove by hand what the product made: all routes, all policy rules, and the marks. Raises LabError."""
     marks = UNDONE_NFT if _by_nft(pair.namespace(director)) else UNDONE_IPTABLES
     for command in (*UNDONE, *marks):
         run(pair.namespace(director), command)
@@ -142,7 +142,7 @@ def undo(pair: Pair, director: str) -> None:
 
 @cache
 def _by_nft(namespace: str) -> bool:
-    """Whether this kernel takes tables of nftables for IP."""
+    """Whether this kernel accepts tables of nftables for IP."""
     with network.entered(namespace):
         done = subprocess.run(["nft", "-c", "add table inet probe"], capture_output=True, check=False)
     return done.returncode == 0

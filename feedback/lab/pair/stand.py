@@ -94,7 +94,7 @@ class PairStand(Scene):
         machine.ipvs.start_daemon(SyncDaemon(role, "eth0", sync_id=51))
 
     def take_addresses(self, director: Node) -> None:
-        """All floating addresses at once, and announced: a takeover as good as it can be done by hand."""
+        """Take all floating addresses at once and announce them: a takeover as good as it can be by hand."""
         namespace = self.pair.namespace(director.name)
         network.batch(topology.floating("add"), namespace)
         with network.entered(namespace):
@@ -125,7 +125,7 @@ class PairStand(Scene):
         )
 
     def owners(self) -> set[int]:
-        """Of the last look at each address."""
+        """Who owned each address at the last look."""
         last = {look.address: look.owners for look in looks.read(self.output / looks.FILE)}
         return set(last.values()) if len(last) == len(FLOATING) else {0}
 
@@ -183,7 +183,7 @@ class PairStand(Scene):
         self.wait_for("every idle connection is woken", (self.output / "client.woken").exists, seconds)
 
     def finish(self, patience_seconds: float = 60.0) -> None:
-        """Nothing more is sent; what is out comes back, or is lost."""
+        """Nothing more is sent; outstanding answers come back, or are lost."""
         self.event("end", self.processes.signal("client", signal.SIGUSR2))
         self.processes.wait("client", patience_seconds)
         self.processes.kill("watcher", signal.SIGTERM)

@@ -83,7 +83,7 @@ DIRECTORS = (Node("d1", 2, back=True), Node("d2", 3, back=True))
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pair under the run's name, which everything that it makes bears."""
+    """A pair under the run's name, which everything that it makes carries."""
 
     run: str
     servers: tuple[Node, ...]
@@ -194,8 +194,8 @@ def _cable(port: str, switch: str, name: str, namespace: str, mac: bytes) -> str
 
 
 def short_segments(node: Node) -> list[str]:
-    """Lines for `ip -batch` inside a node. What is longer than a frame is cut by the sender, not left to a cable: a raw
-    socket at its other end cannot do it."""
+    """Lines for `ip -batch` inside a node. Segments longer than a frame are cut by the sender, not left to a cable: a
+    raw socket at its other end cannot cut them."""
     names = ["eth0", *(["eth1"] if node.back else [])]
     if node in DIRECTORS:
         names += [heartbeat_interface(link) for link in range(len(HEARTBEATS))]
@@ -234,7 +234,7 @@ def addressing(pair: Pair, node: Node) -> list[str]:
 
 
 def _address(address: Address, net: IPv4Network | IPv6Network | None, interface: str = "eth0") -> list[str]:
-    """Without a net the address alone."""
+    """Without a net it is the address alone."""
     length = net.prefixlen if net else address.max_prefixlen
     return [f"addr add {address}/{length} dev {interface}{' nodad' if address.version == 6 else ''}"]
 

@@ -10,7 +10,7 @@ from feedback.lab.scenario import Scenario
 
 
 def names() -> tuple[str, ...]:
-    """In their alphabet's order; imports none of them."""
+    """In alphabetical order; imports none of them."""
     return tuple(sorted(module.name for module in iter_modules(__path__)))
 
 

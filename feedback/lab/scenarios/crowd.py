@@ -148,7 +148,7 @@ class Crowd(PairScenario):
 
 
 def _late(trace: Trace, begin: float, end: float) -> Figures:
-    """By how much the latest heartbeat of each director was late."""
+    """How late the latest heartbeat of each director was."""
     path = trace.output / BEATS
     lines = path.read_text("ascii").splitlines() if path.exists() else []
     found: Figures = {}

@@ -112,8 +112,8 @@ class Deadflows(PairScenario):
 
 
 def of_clients(waited: list[Waited], died: float, woken: float, dead: str) -> Figures:
-    """What the dead server's clients noticed, and the others. At `woken` all of TCP speak: what they hear then
-    they asked for themselves."""
+    """What the clients of the dead server noticed, and the others. At `woken` all TCP clients speak: what they hear
+    after that is an answer to themselves."""
     mine = [w for w in waited if w.servers and w.servers[0] == dead]
     others = [w for w in waited if not w.servers or w.servers[0] != dead]
     udp = [w.silence_seconds for w in mine if w.kind == "udp"]

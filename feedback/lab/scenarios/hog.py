@@ -151,7 +151,7 @@ def _govern(stand: Stand, variant: str, options: Options) -> None:
 
 
 def _start(stand: Stand, variant: str, options: Options) -> None:
-    """The product, with agents or what there is instead."""
+    """The product, with agents or with the source that replaces them."""
     servers, tables = stand.topology.servers, ""
     if variant == "exporter":
         exporters.start(stand, servers)

@@ -108,7 +108,7 @@ def load(options: Options) -> Load:
 
 
 def _unheld(records: list[Record], start: float, options: Options) -> list[Record]:
-    """The latencies without the time that each request asked to be held: what waiting for the CPU has cost it."""
+    """Latencies without the time for which each request asked to be held: what waiting for the CPU has cost."""
     asked = {start + request.offset_seconds: request.hold_seconds for request in requests(load(options))}
     return [r._replace(latency_seconds=r.latency_seconds - asked[r.intended]) for r in records]
 

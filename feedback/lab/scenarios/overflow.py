@@ -118,7 +118,7 @@ def over_capacity(samples: Sequence[Sample]) -> int:
 
 
 def out_of_order(samples: Sequence[Sample]) -> int:
-    """How often a server was given more while one before it had room all the time."""
+    """How often a server got more although one before it had room all the time."""
     count = 0
     for before, now in pairwise(samples):
         for i, active in enumerate(now.active):

@@ -116,7 +116,7 @@ def _open_tunnel(stand: Stand, server: RealServer) -> None:
 
 
 def _start_master(stand: Stand, variant: str, options: Options) -> None:
-    """Without agents: whoever else might find the server is not there. Waits until each has passed its check."""
+    """Without agents, so that only the check can find the fault. Returns when each server has passed its check."""
     through = "rip" if variant == "rip" else "service"
     check = (
         f'[service.check]\ntype = "http"\npath = "/health"\nthrough = "{through}"\n'
@@ -151,12 +151,12 @@ def _moments(trace: Trace, what: str) -> list[float]:
 
 
 def _out_ms(trace: Trace) -> list[float]:
-    """Of each loss, to weight 0 in the kernel; infinity if that never came."""
+    """From each loss to weight 0 in the kernel; infinity if that never came."""
     return [_until(trace, lost, mended, out=True) for lost, mended in _losses(trace)]
 
 
 def _back_ms(trace: Trace) -> list[float]:
-    """Of each repair, to a weight again."""
+    """From each repair to a weight above 0."""
     ends = [*(lost for lost, _ in _losses(trace)[1:]), trace.moment("end")]
     return [_until(trace, mended, end, out=False) for (_, mended), end in zip(_losses(trace), ends, strict=True)]
 

@@ -184,7 +184,7 @@ def _again(both: Product) -> bool:
 
 
 def _ask(stand: PairStand, number: int) -> dict[str, str]:
-    """Every call once, each from a port of its own: which server has answered it."""
+    """Ask in every call once, each from a port of its own. Returns which server answered it."""
     phones = sources(Forward.ROUTE)[0][:PHONES]
     found = {}
     with network.entered(stand.pair.namespace(CLIENT.name)):
@@ -220,7 +220,7 @@ def _begin(stand: PairStand, both: Product, key: ServiceKey, destinations: list[
 
 @contextlib.contextmanager
 def _moving_weights(stand: PairStand) -> Iterator[None]:
-    """On whichever director has the service and is asked last: the dead one's table does no harm."""
+    """Written on the director that has the service and is asked last: the table of a dead one does no harm."""
     stopped = threading.Event()
 
     def move() -> None:

@@ -134,7 +134,7 @@ class _Course:
         return ranges.state(self.stand.pair, director.name)
 
     def wait_until_made(self, director: Node) -> None:
-        """By the word of the master, and then what its rules look like is known."""
+        """Until the master says that they are made; then it is known what they look like."""
         self.stand.wait_for(f"the marks of {director.name}", lambda: self._settled(director), PATIENCE_SECONDS)
         self.made[director.name] = self.state(director)
         if self.made[director.name] == self.before[director.name]:
@@ -146,7 +146,7 @@ class _Course:
         return answer.get("state") == "kept" and bool(answer.get("settled"))
 
     def undo(self, director: Node) -> None:
-        """And wait until it is back."""
+        """Undo, and wait until it is back."""
         ranges.undo(self.stand.pair, director.name)
         undone = self.stand.now()
         if self.state(director) == self.made[director.name]:
@@ -155,7 +155,7 @@ class _Course:
         self.stand.event("steer restored", director=director.name, seconds=done - undone)
 
     def _wait(self, director: Node, wanted: dict[str, list[str]]) -> float:
-        """Infinity where it does not come."""
+        """Infinity if it does not come."""
         deadline, done, left = self.stand.now() + PATIENCE_SECONDS, 0.0, dict(wanted)
         while left:  # a program takes 0.1 s here: only what is not there yet is asked for again
             for command, lines in list(left.items()):

@@ -95,7 +95,7 @@ class Silence(Scenario):
 
 
 def _fail(stand: Stand, product: Product, failure: str, begin: float, seconds: float) -> None:
-    """One failure for half of the time, then the return, and the wait for fresh reports."""
+    """One fault for half of the time, then its end, and the wait for fresh reports."""
     fail, mend = _acts(stand, product, failure)
     stand.sleep_until(begin)
     stand.event(failure)
@@ -115,7 +115,7 @@ def _fail(stand: Stand, product: Product, failure: str, begin: float, seconds: f
 
 
 def _acts(stand: Stand, product: Product, failure: str) -> tuple[Callable[[], None], Callable[[], None]]:
-    """What makes it fail, and what brings it back."""
+    """What causes the fault, and what undoes it."""
     servers = product.servers
 
     def kill(*names: str) -> None:

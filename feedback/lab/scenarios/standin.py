@@ -111,7 +111,7 @@ class StandIn(PairScenario):
         return sum(bool(d["weight"]) for d in servers)
 
     def _tell(self, stand: PairStand, both: Product, director: Node) -> None:
-        """What the master says of it: its clock is the wall's."""
+        """What the master reports of it. Its clock is the wall clock."""
         for event in control.ask(both.master_control(director), {"command": "events"})["events"]:
             if event["kind"] in ("barred", "removed", "stands-in", "cut"):
                 told = {k: v for k, v in event.items() if k not in ("at", "kind", "number")}

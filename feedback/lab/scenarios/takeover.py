@@ -71,7 +71,7 @@ class Takeover(PairScenario):
 
 
 def decision(trace: Trace, died: float, vip_ms: float) -> Figures:
-    """The standby's own word of when it decided, between the death that it saw and the VIP that answered."""
+    """The standby's own report of when it decided, between the death that it saw and the VIP's first answer."""
     decided = min(
         (e.at for e in trace.events if e.what == "transition" and e.details["new"] == "active" and e.at >= died),
         default=math.inf,

@@ -157,7 +157,7 @@ class _Course:
                 continue
 
     def watch(self, old: Node) -> None:
-        """When the old server's own ends have closed, by its kernel."""
+        """When the old server's own ends were closed, according to its kernel."""
         deadline = self.stand.now() + WATCH_SECONDS
         while self.established(old):
             if self.stand.now() > deadline:
@@ -177,7 +177,7 @@ class _Course:
         return count
 
     def tell(self) -> None:
-        """What the active director's master says of the place: its clock is the wall's."""
+        """What the active director's master reports of the place. Its clock is the wall clock."""
         try:
             events = control.ask(self.both.master_control(self.director), {"command": "events"})["events"]
         except control.ControlError as error:

@@ -1,4 +1,5 @@
-"""One connection a request, and an overloaded pool keeps thousands of them: more than a shell's 1,024 descriptors."""
+"""One connection for each request, and an overloaded pool keeps thousands of them: more than a shell's 1,024
+descriptors."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Flow:
         self.sent += 1
 
     def receive(self) -> None:
-        """All that is there."""
+        """Read everything that has arrived."""
         with contextlib.suppress(OSError):
             while True:
                 answer = self.sock.recv(DATAGRAM_BYTES)

@@ -66,7 +66,7 @@ class Pace:
         self.given = 0
 
     def due(self, now: float) -> int:
-        """What a stalled client could not send in time is not made good in a flood."""
+        """What a stalled client could not send in time is not sent later in a burst."""
         due = int(self.rate * (now - self.since)) + self.ahead - self.given
         self.given += due
         return min(due, BURST)
@@ -285,7 +285,7 @@ class Talker:
         connection.sock.close()
 
     def _drain(self) -> None:
-        """Nothing more is sent; what is still out must come back, and downloads must end."""
+        """Nothing more is sent; outstanding echoes must come back, and downloads must end."""
         deadline = time.monotonic() + self.plan.patience_seconds
         while time.monotonic() < deadline and any(
             connection.out or connection.kind == "download" for connection in self.open.values()

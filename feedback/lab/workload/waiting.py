@@ -79,7 +79,7 @@ class Flow:
         self.next_at = self.silence = self.silent_at = 0.0
 
     def step(self, now: float) -> float:
-        """Ask, or ask again. Returns when to look at it again."""
+        """Ask for the first time, or again. Returns when to look at it again."""
         if self.asked_at is None and now < self.next_at:
             return self.next_at
         if self.asked_at is None:

@@ -41,7 +41,8 @@ class Word:
         return max(0.0, self.due - time.monotonic()) if self.path else -1.0
 
     def say(self, in_flight: int) -> None:
-        """If it is time. An agent that is not there, or does not listen, costs nothing and is not waited for."""
+        """Send a report if it is time. An agent that is missing or does not listen costs nothing and is not waited
+        for."""
         if not self.path or time.monotonic() < self.due:
             return
         self.due = time.monotonic() + INTERVAL_SECONDS

@@ -33,7 +33,7 @@ class Package:
 
     @property
     def release(self) -> str:
-        """As `uname -r` tells it."""
+        """As `uname -r` shows it."""
         return self.name.removeprefix("linux-image-")
 
     @property
@@ -60,7 +60,7 @@ class Archive:
         return sorted(found, key=lambda package: (package.upstream, package.release))
 
     def download(self, package: Package, directory: Path) -> list[Path]:
-        """Into `directory`; signatures and checksums are apt's business."""
+        """Download into `directory`; apt checks signatures and checksums."""
         wanted = [f"{part}={package.version}" for part in package.parts]
         self._run("apt-get", "-qq", "download", *wanted, cwd=directory)
         return sorted(directory.glob("*.deb"))

@@ -1,6 +1,6 @@
-"""The library that gives the user-mode kernel its own time and all registers: where it is, how it is built.
+"""The library that gives the user-mode kernel its own time and all registers: where it is, and how it is built.
 
-Owns the cache of the compiled library. Must not know of guests. What it does is told in clock.c and registers.c.
+Owns the cache of the compiled library. Must not know of guests. clock.c and registers.c say what it does.
 """
 
 from __future__ import annotations

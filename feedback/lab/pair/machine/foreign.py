@@ -41,7 +41,7 @@ def interfaces() -> tuple[str, ...]:
 
 
 def unaddressed(pair: Pair, director: Node) -> None:
-    """The director's namespace carries frames and does not answer any. Raises LabError."""
+    """The director's namespace carries frames and answers none. Raises LabError."""
     namespace = pair.namespace(director.name)
     up = [f"link set {name} up" for name in interfaces()]
     network.settle(namespace, {"net/ipv6/conf/all/disable_ipv6": "1"}, up)
@@ -135,7 +135,7 @@ class Foreign:
         return found
 
     def clock_ahead(self) -> float:
-        """To half of a question's way there and back."""
+        """Accurate to half of a question's round trip."""
         if not self._alive():
             return 0.0
         before = time.monotonic()
@@ -143,7 +143,7 @@ class Foreign:
         return (before + time.monotonic()) / 2 - there
 
     def local(self, path: Path) -> Path:
-        """A socket is of one kernel: it cannot be on the file system that both see."""
+        """A socket belongs to one kernel: it cannot be on the file system that both see."""
         return Path("/run") / path.name
 
     def _alive(self) -> bool:

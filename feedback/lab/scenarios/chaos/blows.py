@@ -1,7 +1,5 @@
-"""The injuries of `chaos`: how each is caused and undone, and what is asked of the daemons meanwhile.
-
-What is found is told as events, for the host to judge. Owns no bound and no figure.
-"""
+"""The faults of `chaos`: how each is caused and undone, and what the daemons are asked meanwhile. Findings become
+events, which the host judges. Owns no bound and no figure."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ Undo = contextlib.ExitStack
 
 
 class Blow(NamedTuple):
-    """`seconds` it hurts, and so long it is left alone from its mending on (`calm`). `asked` is whether what could not
+    """It lasts `seconds`, and after it is undone nothing is done for `calm` seconds. `asked` is whether what could not
     answer answers again."""
 
     name: str
@@ -62,7 +60,7 @@ def make_product(stand: Stand, disk: SmallDisk, *, scheduler: str | None, law: s
 
 
 class Blows:
-    """Use as a context manager: whatever is still hurt at its end is mended."""
+    """Use as a context manager: whatever is still in force at its end is undone."""
 
     def __init__(self, stand: Stand, product: Product, disk: SmallDisk) -> None:
         self.stand, self.product, self.disk = stand, product, disk
@@ -136,7 +134,7 @@ class Blows:
         self.clock.close()
 
     def _hold(self) -> None:
-        """The second server keeps, by an order, the weight that it has."""
+        """An order keeps the second server at its weight."""
         server = self.product.servers[1]
         weight = self._weight(1)
         self.product.say("override", destination=str(server.address), weight=weight, seconds=ORDER_SECONDS)
@@ -201,7 +199,7 @@ class Blows:
         return str(self.product.master_address)
 
     def _knock(self, undo: Undo, namespace: str, address: str, port: int) -> None:
-        """Connections that say nothing, and stay."""
+        """Connections that say nothing and stay open."""
         with network.entered(self.stand.topology.namespace(namespace)):
             clients = [undo.enter_context(socket.socket()) for _ in range(STRANGERS)]
         for client in clients:
@@ -225,14 +223,14 @@ class Blows:
     # The disk.
 
     def _fill_disk(self) -> None:
-        """One order stands on the disk, another one is given while it is full."""
+        """One order is stored on the disk; another is given while it is full."""
         self._hold()
         self.disk.fill()
         answer = self.product.say("drain", destination=str(self.product.servers[0].address))
         self.stand.event("disk told", notes=answer["notes"])
 
     def _free_disk(self) -> None:
-        """The second order is saved by itself, and a master that dies then goes on with both."""
+        """The second order is stored without help, and a master that dies then continues with both."""
         kept, left = len(self._saved().orders), self._weight(0)
         self.disk.free()
         freed = time.monotonic()
@@ -247,7 +245,7 @@ class Blows:
             self._lift(index)
 
     def _saved(self) -> state.State:
-        """Raises LabError where the file is not whole."""
+        """Raises LabError if the file is not whole."""
         try:
             return state.decode(self.product.state.read_bytes())
         except (OSError, state.StateError) as error:

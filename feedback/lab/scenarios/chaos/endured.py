@@ -79,7 +79,7 @@ def figures(trace: Trace) -> Figures:
 
 
 def _add_blow(found: Figures, trace: Trace, name: str) -> None:
-    """What must hold in each of them."""
+    """Figures that must hold in each fault."""
     events = {event.what: event for event in trace.events}
     begin, over = events[name], events[f"{name} over"]
     before = [s for s in trace.samples if begin.at - REFERENCE_SECONDS <= s.at < begin.at]
@@ -107,7 +107,7 @@ def _add_blow(found: Figures, trace: Trace, name: str) -> None:
 
 
 def _add_found(found: Figures, trace: Trace, name: str) -> None:
-    """What was asked in this one alone."""
+    """Figures of this fault alone."""
     event = next((event for event in trace.events if event.what == f"{name} found"), None)
     if event is None:
         return
@@ -142,7 +142,7 @@ def _without_descriptors(name: str, event: Event) -> Figures:
 
 
 def _shares(samples: Sequence[Sample], servers: Sequence[int]) -> list[float]:
-    """Of the sum of these servers' weights, the mean over the samples. NaN of none."""
+    """The mean part of these servers' weights in the sum, over the samples. NaN if there are none."""
     if not samples:
         return [math.nan for _ in servers]
     each = [[max(0, s.weights[i]) for i in servers] for s in samples]
