@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import msgspec
 
 from feedback.config import ConfigError
+from feedback.config.refusal import readable
 from feedback.master.pool import Pool, Shares
+from feedback.wire import printable
 
 
 class Law(Protocol):
@@ -45,7 +47,8 @@ def load(name: str, options: Mapping[str, Any] | None = None, where: str = "law_
     """A fresh law. `options` are as in the configuration at `where`. Raises UnknownLawError or ConfigError."""
     entry = _registered().get(name)
     if entry is None:
-        raise UnknownLawError(f"law {name!r}: expected one of {', '.join(names())}")
+        place = where.rpartition(".")[0]
+        raise UnknownLawError(f"{place and place + ': '}law {name!r}: expected one of {', '.join(names())}")
     kind = entry.load()
     law: Law = kind(_converted(name, kind, options, where)) if options else kind()
     return law
@@ -58,7 +61,6 @@ def _converted(name: str, kind: Any, options: Mapping[str, Any], where: str) -> 
     try:
         return msgspec.convert(dict(options), schema)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).rpartition(" - at `$")
-        key = path.rstrip("`") if what else ""
-        known = f" (law {name!r} has {', '.join(schema.__struct_fields__)})" if "unknown field" in str(error) else ""
-        raise ConfigError(f"{where}{key}: {what or error}{known}") from None
+        said = str(error)
+        joint = "." if " - at `$" in said else ": "
+        raise ConfigError(f"{where}{joint}{readable(printable(said), schema)}") from None

@@ -47,13 +47,14 @@ def test_every_default_of_a_law_can_be_said_in_the_file(name: str) -> None:
         (
             "pid",
             "integrl = 0.2",
-            "service[0].law_options: Object contains unknown field `integrl` (law 'pid' has interval",
+            "service[0].law_options: unknown field `integrl`: did you mean integral?",
         ),
         (
             "proportions",
             "proportions = { active = 'x' }",
             "service[0].law_options.proportions.active: Expected `float`",
         ),
+        ("failover", "cut = 'yes'", "service[0].law_options.cut: 'yes': expected one of both, clients, never"),
         ("topsis", "rounds = 1.5", "service[0].law_options.rounds: Expected `int`"),
         ("static", "weight = 1", "service[0].law_options: law 'static' has no options"),
     ],
