@@ -37,8 +37,8 @@ class KernelAddresses:
         self._socket.close()
 
     def do(self, work: Sequence[tuple[int, int, bytes]]) -> dict[int, int]:
-        """(type, flags, body) messages in one datagram: done in order, each whatever became of those before. Returns
-        the errno of those that failed, by index. Raises NetworkError."""
+        """Send (type, flags, body) messages in one datagram. The kernel does them in order, each whatever became of
+        those before. Returns the errno of those that failed, by index. Raises NetworkError."""
         if not work:
             return {}
         first, fence = self._next(len(work) + 1)
@@ -88,7 +88,8 @@ class KernelAddresses:
         return first, self._sequence
 
     def _exchange(self, data: bytes, first: int, last: int) -> Iterator[netlink.Message]:
-        """Answers as they come; the caller stops. After a failure the socket is new, what was done is unknown: ask."""
+        """Answers as they come; the caller stops. After a failure the socket is new and it is unknown what was done:
+        ask."""
         try:
             self._socket.send(data)
             while True:
@@ -102,7 +103,8 @@ class KernelAddresses:
 
 
 class Ownership:
-    """Which addresses are ours, for a kernel that does not keep it. Without a file, until this process ends."""
+    """Which addresses are ours, for a kernel that does not record it. Without a file it is known until this process
+    ends."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

@@ -128,8 +128,8 @@ class Network:
         return tuple(present for present, _ in self._present())
 
     def add(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
-        """One that is there already is not refused, and whose it is does not change. Those that are not refused answer
-        when this returns."""
+        """An address that exists already is not refused, and its owner does not change. Those that are not refused
+        answer when this returns."""
         assert self._kernel is not None
         refusals, indexed = self._indexed(addresses)
         if not self._kernel.keeps_protocol:
@@ -165,8 +165,8 @@ class Network:
         return tuple(refusals)
 
     def remove(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
-        """One that is not there is not refused. Others that the kernel would delete along with them are put back in the
-        same breath."""
+        """An address that does not exist is not refused. Others that the kernel would delete along with it are put back
+        in the same batch."""
         assert self._kernel is not None
         _, indexed = self._indexed(addresses)  # without an interface there is no address
         work = [(rtnetlink.RTM_DELADDR, 0, rtnetlink.address_body(a, i)) for a, i in indexed]
@@ -218,7 +218,7 @@ class Network:
     # --- interfaces --------------------------------------------------------------------------------------------------
 
     def macs(self) -> dict[str, str]:
-        """Of the service interfaces that are there, as they are now."""
+        """The MAC addresses of the service interfaces that exist, as they are now."""
         found = {}
         for interface in sorted({w.interface for w in self.wanted}):
             with contextlib.suppress(NetworkError):
@@ -226,7 +226,7 @@ class Network:
         return found
 
     def link_up(self, interface: str) -> bool:
-        """It is there, up, and has a carrier."""
+        """Whether it exists, is up, and has a carrier."""
         try:
             flags: int = struct.unpack_from("=H", self._ioctl(_SIOCGIFFLAGS, interface), 16)[0]
         except NetworkError:
@@ -269,8 +269,8 @@ class Network:
         return self._send(addresses, announcements)
 
     def look(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
-        """Ask who has the addresses; answers come by `read`. An address that is refused has not been asked for: that it
-        is not answered says nothing."""
+        """Ask who has the addresses; answers come by `read`. An address that is refused was not asked for, so silence
+        about it proves nothing."""
         return self._send(addresses, questions)
 
     def reach(self, targets: Collection[Address]) -> tuple[Refusal, ...]:
@@ -300,7 +300,7 @@ class Network:
         return tuple(refusals)
 
     def _way(self, target: Address) -> Callable[[], None]:
-        """What asks the target. Raises NetworkError, OSError."""
+        """How the target can be asked. Raises NetworkError, OSError."""
         assert self._kernel is not None
         if _bare(target) not in self._heeded:
             raise NetworkError(f"{target} was not named as a target at the start: its answer would not be heard")
@@ -337,7 +337,7 @@ class Network:
         return self._epoll.fileno()
 
     def read(self) -> list[Answer | Claim | Echo]:
-        """What others have said since, without waiting. Of our wanted addresses and targets only."""
+        """What others have said since the last call, without waiting. Only about our wanted addresses and targets."""
         heard: list[Answer | Claim | Echo] = []
         own: set[str] | None = None
         for descriptor, _ in self._epoll.poll(0):

@@ -53,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Somebody says unasked that the address is at this MAC."""
+    """Somebody announces, without being asked, that the address is at this MAC."""
 
     address: Address
     mac: str
@@ -84,7 +84,7 @@ def arp_request(mac: str, asker: IPv4Address, target: IPv4Address) -> bytes:
 
 
 def arp_probe(mac: str, target: IPv4Address) -> bytes:
-    """The same without an address of our own: nobody's cache changes by it, and no reverse path filter stops it."""
+    """The same without an address of our own: it changes nobody's cache, and no reverse path filter stops it."""
     return arp_request(mac, UNSPECIFIED[0], target)
 
 
@@ -256,8 +256,8 @@ MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 
 def arp_filter(addresses: Collection[IPv4Address]) -> list[Instruction]:
-    """For a socket that gets ARP only: statements whose sender has one of the addresses. All ARP, if they are too many
-    for a filter."""
+    """For a socket that gets ARP only: statements whose sender has one of the addresses. All ARP if there are too many
+    addresses for a filter."""
     program: list[Instruction] = [(_LOAD_WORD, 0, 0, _AT_ARP_SENDER)]
     for address in sorted(addresses):
         program += [(_IF_EQUAL, 0, 1, int(address)), _TAKE]
@@ -266,7 +266,8 @@ def arp_filter(addresses: Collection[IPv4Address]) -> list[Instruction]:
 
 
 def advertisement_filter(addresses: Collection[IPv6Address]) -> list[Instruction]:
-    """For a socket that gets IPv6 only: neighbour advertisements of one of the addresses; all of them, if too many."""
+    """For a socket that gets IPv6 only: neighbour advertisements of one of the addresses. All of them if there are too
+    many addresses."""
     head: list[Instruction] = [
         *((_LOAD_BYTE, 0, 0, _AT_NEXT_HEADER), (_IF_EQUAL, 1, 0, _ICMPV6), _DROP),
         *((_LOAD_BYTE, 0, 0, _AT_TYPE), (_IF_EQUAL, 1, 0, _ADVERTISEMENT), _DROP),

@@ -51,7 +51,7 @@ class VirtualAddress:
 
     @classmethod
     def parse(cls, text: str, interface: str) -> VirtualAddress:
-        """ "10.0.0.100", "10.0.0.254/24", "2001:db8::100"; without a prefix it is that of one address."""
+        """Of "10.0.0.100", "10.0.0.254/24" or "2001:db8::100". Without a prefix it is a single address."""
         parsed = ip_interface(text)
         return cls(interface, parsed.ip, parsed.network.prefixlen)
 
@@ -79,7 +79,8 @@ class Plan:
 
 
 def plan(wanted: Collection[VirtualAddress], present: Collection[Present], active: bool) -> Plan:
-    """What is to be done. Ours that nobody wants any more (a changed configuration) goes in either role."""
+    """What is to be done. Addresses of ours that are no longer wanted (a changed configuration) are removed in either
+    role."""
     there = {p.address for p in present}
     should = set(wanted) if active else set()
     ours = {p.address for p in present if p.ours}
@@ -87,25 +88,25 @@ def plan(wanted: Collection[VirtualAddress], present: Collection[Present], activ
 
 
 def _order(address: VirtualAddress) -> tuple[str, int, int, int]:
-    """IPv4 and IPv6 addresses do not compare."""
+    """A sort key, since IPv4 and IPv6 addresses cannot be compared."""
     return address.interface, address.address.version, int(address.address), address.prefix
 
 
 def foreign(wanted: Collection[VirtualAddress], present: Collection[Present]) -> tuple[Present, ...]:
-    """Wanted addresses that somebody else has put on any interface here, with whatever prefix: the kernel answers for
+    """Wanted addresses that somebody else has added to any interface here, with whatever prefix. The kernel answers for
     them whatever our role is."""
     addresses = {w.address for w in wanted}
     return tuple(p for p in present if not p.ours and p.address.address in addresses)
 
 
 def held(wanted: Collection[VirtualAddress], present: Collection[Present]) -> bool:
-    """All wanted addresses are here: this director serves, whoever added them."""
+    """Whether all wanted addresses are here: then this director serves, whoever added them."""
     return {w.address for w in wanted} <= {p.address.address for p in present}
 
 
 def endangered(remove: Collection[VirtualAddress], present: Collection[Present]) -> tuple[VirtualAddress, ...]:
-    """What the kernel deletes along with the primary addresses in `remove`, and should stay: IPv4's secondary addresses
-    of the same network on the same interface."""
+    """Addresses that should stay, but that the kernel deletes along with the primary addresses in `remove`: IPv4's
+    secondary addresses of the same network on the same interface."""
     going = {p.address for p in present if p.address in remove and not p.secondary}
     networks = {(a.interface, a.network.network) for a in going if isinstance(a.address, IPv4Address)}
     return tuple(

@@ -41,7 +41,7 @@ class Routes:
             self._thread.start()
 
     def close(self) -> None:
-        """They stay."""
+        """The routes stay."""
         self._ending = True
         self._stir.set()
         if self._thread is not None:
@@ -54,7 +54,7 @@ class Routes:
             self._stir.set()
 
     def installed(self, network: Network, table: int) -> bool:
-        """At the last look, which is seconds ago at most."""
+        """Those found at the last look, at most seconds ago."""
         return (network, table) in self._there
 
     def _run(self) -> None:

@@ -78,8 +78,8 @@ def address_body(wanted: VirtualAddress, index: int) -> bytes:
 
 
 def nobody() -> bytes:
-    """For RTM_DELADDR: no interface has the index 0, so it removes nothing. It is refused all the same (EPERM) to those
-    who may not remove anything."""
+    """For RTM_DELADDR: no interface has the index 0, so it removes nothing. The kernel still refuses it (EPERM) to
+    those who may not remove anything."""
     return _IFADDRMSG.pack(_AF_INET, 32, 0, 0, 0)
 
 

@@ -1,7 +1,7 @@
 """Course: the consequences of an event: the next state, the decisions that come with it, and the looks of that state.
 
-Owns the only writing of `state`, of what is pending and of what happened; which event it is, others say (turns.py,
-meaning.py). The table is in transitions.py.
+Only this module writes `state`, what is pending and what happened. Which event it is comes from turns.py and
+meaning.py. The table is in transitions.py.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Election:
         self._course = Course(settings, name, self._m)
 
     def __copy__(self) -> Election:
-        """A copy that goes its own way from here: for exploration, and for "what if"."""
+        """An independent copy, for exploration and for "what if"."""
         twin = object.__new__(type(self))
         twin.settings, twin.name, twin._course = self.settings, self.name, copy.copy(self._course)
         twin._m = twin._course.m
@@ -90,7 +90,7 @@ class Election:
     # What was received
 
     def receive_heartbeat(self, heartbeat: Heartbeat, link: str, now: float) -> None:
-        """A decoded heartbeat. What proves nothing is counted and has no effect."""
+        """A decoded heartbeat. One that proves nothing is counted and has no effect."""
         now = self._advance(now)
         reflected = heartbeat.boot == self._m.window.boot
         if heartbeat.version == PROTOCOL and heartbeat.name != self.settings.peer and not reflected:
@@ -103,7 +103,7 @@ class Election:
         return None
 
     def receive_refused(self, kind: str) -> None:
-        """Count a datagram that was not taken: the kind of a HeartbeatError."""
+        """Count a datagram that was refused: the kind of a HeartbeatError."""
         self._m.refuse(kind)
 
     def receive_answer(self, address: str, mac: bytes, now: float) -> None:
@@ -111,7 +111,7 @@ class Election:
         see(self._course, address, mac, self._advance(now), "answers for")
 
     def receive_claim(self, address: str, mac: bytes, now: float) -> None:
-        """Somebody announced one of our addresses unasked."""
+        """Somebody announced one of our addresses without being asked."""
         now = self._advance(now)
         known = address in self.settings.addresses and mac in self._m.peer_macs and mac not in self._m.macs
         if known and now >= self._m.silent_at():
@@ -119,7 +119,7 @@ class Election:
         see(self._course, address, mac, now, "announces")
 
     def receive_reach(self, target: str, reachable: bool, now: float) -> None:
-        """A reach target answered, or did not for as long as the shell waits. One that answers is enough."""
+        """A reach target answered, or did not for as long as the shell waits. One target that answers is enough."""
         now = self._advance(now)
         self._m.reach = _put(self._m.reach, target, reachable)
         self._weigh(now)
@@ -147,7 +147,7 @@ class Election:
         self._m.replica = replica
 
     def receive_handed_over(self, now: float) -> None:
-        """The last difference is sent: the peer may take over."""
+        """The last difference has been sent: the peer may take over."""
         now = self._advance(now)
         if self._m.state is not State.HANDING_OVER:
             return
@@ -232,7 +232,7 @@ class Election:
         )
 
     def next_event(self) -> Happening | None:
-        """The oldest transition or notice that was not taken yet."""
+        """The oldest transition or notice that was not yet fetched."""
         if not self._m.happenings:
             return None
         first, *rest = self._m.happenings
@@ -250,7 +250,8 @@ class Election:
     # Time
 
     def _advance(self, now: float) -> float:
-        """Every entry's first step: time never runs backwards, and a stall is noticed before anything else is."""
+        """The first step of every entry point: time never runs backwards, and a stall is noticed before anything
+        else."""
         m = self._m
         now = max(now, m.clock)
         m.clock = now
@@ -259,7 +260,7 @@ class Election:
         return now
 
     def _stall(self, seconds: float, now: float) -> None:
-        """What was heard and sent before proves nothing now: the peer must be heard anew."""
+        """What was heard and sent before proves nothing now: the peer must be heard again."""
         m = self._m
         m.turn_at = m.watch_from = m.beat_due = now
         if seconds >= self.settings.unhealthy_seconds:

@@ -60,7 +60,7 @@ class Engine(Protocol):
 
 
 class Following:
-    """The engine that obeys. `active` is the role to begin with: the one before a restart."""
+    """The engine that obeys somebody else. `active` is the role to begin with: the one before a restart."""
 
     def __init__(self, settings: Settings, name: str, boot: int, now: float, *, active: bool = False) -> None:
         self.settings = settings

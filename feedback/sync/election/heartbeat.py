@@ -95,7 +95,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatError(ValueError):
-    """A datagram that is not taken. `kind` is the counter it goes into: oversized, malformed or forged."""
+    """A datagram that is refused. `kind` is the counter that it goes into: oversized, malformed or forged."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -186,8 +186,8 @@ def _body(data: bytes) -> _Body:
 
 
 class Verdict(StrEnum):
-    """What a heartbeat proves. Only FRESH ones count; DUPLICATE is the normal case of several links, and shows that
-    this link works; the others are counted by these names."""
+    """What a heartbeat proves. Only FRESH ones count. DUPLICATE is the normal case with several links, and shows that
+    this link works. The others are counted by these names."""
 
     FRESH = "fresh"
     DUPLICATE = "duplicate"
@@ -206,7 +206,8 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Window(msgspec.Struct):
-    """What we sent lately and what we heard, of one peer. Every value in it is immutable: a shallow copy is a copy."""
+    """What we sent recently and what we heard, of one peer. Every value in it is immutable, so a shallow copy is a
+    copy."""
 
     boot: int
     fresh_seconds: float
@@ -226,8 +227,8 @@ class Window(msgspec.Struct):
         self.sent = (*recent, (sequence, now))
 
     def echo(self) -> tuple[int, int]:
-        """Boot id and sequence for a heartbeat to echo. Of several that have proved nothing each has its turn: with one
-        turn for all, a recording that is played after each hello would keep the peer from ever proving itself."""
+        """Boot id and sequence for a heartbeat to echo. Several boots that have proved nothing are echoed in turn.
+        Otherwise a recording that is played after each hello would keep the peer from ever proving itself."""
         echoed = self.echo_boot, self.echo_sequence
         if self.others:
             (self.echo_boot, self.echo_sequence), *rest = self.others
@@ -235,7 +236,8 @@ class Window(msgspec.Struct):
         return echoed
 
     def forget(self) -> None:
-        """Believe nothing that was sent before now: what we sent proves nothing any more, and nobody was heard."""
+        """Believe nothing that was sent before now: what we sent no longer proves anything, and nobody counts as
+        heard."""
         self.sent, self.heard_at = (), float("-inf")
 
     def receive(self, heartbeat: Heartbeat, link: str, now: float) -> Verdict:
@@ -264,7 +266,7 @@ class Window(msgspec.Struct):
         return any(s == heartbeat.heard_sequence and now - at <= self.fresh_seconds for s, at in self.sent)
 
     def _adopt(self, heartbeat: Heartbeat, link: str, now: float) -> Verdict:
-        """The peer's next life. The one before is over for good."""
+        """The peer has started again. Its earlier boot is over for good."""
         if self.peer_boot:
             self.retired = (*self.retired, self.peer_boot)[-RETIRED_MAX:]
         self.links = tuple(Heard(h.link, -1, h.at) for h in self.links)
@@ -274,7 +276,7 @@ class Window(msgspec.Struct):
         return Verdict.FRESH
 
     def _greet(self, heartbeat: Heartbeat, now: float) -> Verdict:
-        """One that proved nothing yet is echoed, but no other boot in place of a peer that is proven and heard."""
+        """Echo a boot that has proved nothing yet, but never instead of a peer that is proven and heard."""
         if now - self.heard_at <= self.silence_seconds:
             if heartbeat.boot == self.peer_boot:
                 self._echo(heartbeat)
@@ -293,7 +295,7 @@ class Window(msgspec.Struct):
         return Verdict.HELLO
 
     def _echo(self, heartbeat: Heartbeat) -> None:
-        """Of the proven peer: nobody else is answered."""
+        """Of the proven peer; nobody else is answered."""
         if heartbeat.boot != self.echo_boot or heartbeat.sequence > self.echo_sequence:
             self.echo_boot, self.echo_sequence = heartbeat.boot, heartbeat.sequence
         self.others = ()

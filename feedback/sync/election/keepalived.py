@@ -43,7 +43,7 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class Fifo:
-    """Bytes in, notices of `instance` out. `ignored` counts lines that say nothing to us."""
+    """Bytes in, notices of `instance` out. `ignored` counts lines that mean nothing to us."""
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
@@ -65,7 +65,7 @@ class Fifo:
 
 
 def parse(line: str) -> Notice | None:
-    """A notice, or None for a line that is none or has a state that concerns nobody here (MASTER_RX_LOWER_PRI)."""
+    """A notice, or None for any other line, or for a state that does not matter here (MASTER_RX_LOWER_PRI)."""
     match = _LINE.fullmatch(line)
     if match is None or match[3] not in Vrrp.__members__:
         return None
