@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
+from feedback.cli.main import main
 from feedback.config import AgentConfig, ConfigError, MasterConfig, SyncConfig, parse
 from feedback.config.strict import File
 
@@ -57,3 +59,9 @@ def test_a_refusal_says_what_to_write_instead(kind: type[File], text: str, told:
     with pytest.raises(ConfigError) as caught:
         parse(text, kind, "file")
     assert str(caught.value) == f"file: {told}"
+
+
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant() -> None:
+    answer = CliRunner().invoke(main, ["undrian", "10.0.0.11"])
+    assert answer.exit_code == 2
+    assert "No such command 'undrian': did you mean undrain?" in answer.output

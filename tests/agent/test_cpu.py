@@ -129,7 +129,7 @@ def test_the_services_own_part_goes_missing_and_comes_back_without_silencing_the
     assert source.sample(2.0).busy_seconds == 2.0
 
 
-def test_all_that_works_for_the_service_is_taken_together_and_told_while_all_of_it_is_there(tmp_path: Path) -> None:
+def test_the_cgroups_of_a_service_are_summed_while_all_of_them_exist(tmp_path: Path) -> None:
     group = trees.cgroup(tmp_path / "rs1", quota="100000 100000")
     web, php = trees.cgroup(group / "web", usage_usec=200_000), group / "php"
     neighbour = trees.cgroup(group / "backup", usage_usec=0)
@@ -158,7 +158,7 @@ def test_on_a_host_the_weights_tell_what_a_service_would_get(tmp_path: Path) -> 
     assert (told.cores, told.own_seconds, told.entitled) == (2, 1.0, 0.5)
 
 
-def test_below_a_slice_that_does_not_bind_nobody_knows_what_others_may_claim(tmp_path: Path) -> None:
+def test_no_entitlement_is_reported_below_a_slice_that_does_not_bind(tmp_path: Path) -> None:
     root = host(tmp_path)
     slice_ = root / "system.slice"
     source = CgroupCpu(slice_, (slice_ / "web",), proc=trees.proc(tmp_path / "proc"))

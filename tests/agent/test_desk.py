@@ -194,7 +194,7 @@ def test_a_hostile_master_fills_neither_memory_nor_log(
     assert capsys.readouterr().err.count("\n") < 10
 
 
-def test_a_directory_that_cannot_be_made_is_said(site: Site, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_reported(site: Site, tmp_path: Path) -> None:
     with pytest.raises(SignalError, match="no/such: cannot be used for sessions: No such file"):
         Desk("rs4", (), keys.load_secret(tmp_path / "rs4.key_secret"), site.context, Log("test"), None,
              tmp_path / "no" / "such")  # fmt: skip

@@ -36,7 +36,7 @@ def test_the_cgroups_number_is_found_among_the_attributes() -> None:
 
 
 @pytest.mark.parametrize("cut", [b"\4", b"\0\0\x15\0", attribute(21, b"\1\2")])
-def test_attributes_that_are_cut_or_empty_tell_nothing(cut: bytes) -> None:
+def test_truncated_or_empty_attributes_are_ignored(cut: bytes) -> None:
     assert of(row(80, cut)) == [(80, 0)]
 
 

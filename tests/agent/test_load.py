@@ -58,7 +58,7 @@ def test_small_things_are_rest(changes: dict[str, Any]) -> None:
     assert not moves(sample(0.0), sample(1.0, **changes))
 
 
-def test_packets_tell_of_a_beginning_where_connections_are_not_known() -> None:
+def test_packets_show_the_start_of_a_load_where_connections_are_unknown() -> None:
     before = sample(0.0, connections=None, received_packets=100)
     assert moves(before, sample(1.0, connections=None, received_packets=150))
     assert not moves(before, sample(1.0, connections=None, received_packets=149))

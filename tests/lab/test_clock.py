@@ -155,7 +155,7 @@ def test_without_the_library_a_guest_has_the_hosts_time_and_no_other_processor(
         Uml(Processor(speed=0.5)).launch(job, tmp_path, tmp_path)
 
 
-def test_a_kernel_that_the_library_does_not_know_is_given_no_time() -> None:
+def test_a_kernel_unknown_to_the_library_does_not_get_its_own_time() -> None:
     library = preload.library()
     assert library is not None
     assert preload.gives_time("linux.uml", library)

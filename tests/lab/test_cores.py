@@ -37,7 +37,7 @@ def test_a_core_is_free_again_when_its_last_holder_has_ended() -> None:
     assert cores.take((2, 5))[0] == 2
 
 
-def test_it_gives_those_that_this_process_may_use() -> None:
+def test_only_cores_that_this_process_may_use_are_given() -> None:
     assert cores.take()[0] == min(os.sched_getaffinity(0))
 
 

@@ -80,7 +80,7 @@ def test_weights_are_close_when_each_part_is_within_a_fifth(weights: tuple[int, 
     assert figures.close_to(weights, TRUTH, 0.2) is close
 
 
-def test_to_pass_through_the_truth_is_not_to_converge() -> None:
+def test_passing_through_the_true_shares_does_not_count_as_convergence() -> None:
     good, bad = (50, 100, 200, 400), (100, 100, 100, 100)
     moments = [(0.0, bad), (1.0, good), (1.5, bad), (2.0, good), (2.5, good), (3.0, good)]
     samples = [sampled(at, *weights) for at, weights in moments]
@@ -127,7 +127,9 @@ def test_the_refused_are_counted_apart_from_what_was_let_in() -> None:
         ((19.5,), 200, math.inf),  # still ill at the end
     ],
 )
-def test_recovered_is_when_no_later_second_is_ill(late: tuple[float, ...], status: int, recovered: float) -> None:
+def test_recovery_is_the_moment_after_the_last_bad_second(
+    late: tuple[float, ...], status: int, recovered: float
+) -> None:
     good = [answered(t / 10) for t in range(200)]
     ill = [answered(at, latency=0.01 if status != 200 else 2.0, status=status) for at in late]
     assert figures.recovered_at(good + ill, 10.0, 20.0, limit_seconds=0.5, part=0.05) == recovered

@@ -108,7 +108,7 @@ def test_where_there_is_no_terminal_its_last_line_is_of_the_whole_run(
     assert f" p99 {p99:.0f} errors 0" in last
 
 
-def test_what_a_scenario_leaves_out_is_in_no_p99(tmp_path: Path) -> None:
+def test_requests_that_a_scenario_leaves_out_are_in_no_p99(tmp_path: Path) -> None:
     run = RUNS[0]
     (tmp_path / RECORDS).write_bytes(b"".join(run.records()))
     (tmp_path / EVENTS).write_bytes(b"".join(run.lines()))

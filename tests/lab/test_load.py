@@ -61,7 +61,7 @@ def test_records_are_read_as_they_were_written_and_a_half_one_is_left(tmp_path) 
     assert records.read(tmp_path / "none") == []
 
 
-def test_a_metered_request_costs_what_the_server_does_beside_it_too() -> None:
+def test_the_cost_of_a_metered_request_includes_the_servers_own_work() -> None:
     meter, begin = Meter(calibrate()), time.process_time()
     for _ in range(20):
         own = time.process_time() + 0.001

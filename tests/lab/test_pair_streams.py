@@ -214,7 +214,7 @@ while True:
 """
 
 
-def test_a_byte_that_is_another_one_is_no_survival(port: int, tmp_path: Path) -> None:
+def test_a_changed_byte_does_not_count_as_survival(port: int, tmp_path: Path) -> None:
     script = tmp_path / "fake.py"
     script.write_text(FAKE, encoding="utf-8")
     liar = subprocess.Popen([sys.executable, str(script), str(port)])

@@ -60,7 +60,7 @@ def test_in_a_small_pool_it_gets_its_way_for_seconds_only(lie: Lie, scheduler: s
 
 
 @pytest.mark.parametrize("lie", DOWN)
-def test_who_says_that_it_is_dead_loses_its_own_part_and_harms_nobody(lie: Lie) -> None:
+def test_a_server_that_reports_itself_dead_loses_its_share_and_harms_no_other(lie: Lie) -> None:
     drawn, errors = shares(lie, 8, "sed")
     assert sum(drawn) / len(drawn) < 0.3
     assert errors == 0

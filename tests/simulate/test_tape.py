@@ -42,7 +42,7 @@ def test_a_file_that_was_cut_anywhere_gives_its_whole_lines(tmp_path: Path, name
     assert counts[-1] == 20
 
 
-def test_a_compressed_file_without_a_line_is_said(tmp_path: Path) -> None:
+def test_a_compressed_file_without_a_line_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.gz"
     path.write_bytes(b"\x1f")
     with pytest.raises(OSError, match="no whole line"):

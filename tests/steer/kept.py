@@ -117,7 +117,7 @@ def keeper(tmp_path: Path, netns: str, firewall: str) -> Keeper:
 class Kept:
     """Subclasses have the fixture `firewall`, a name of keeper.PROGRAMS that works here."""
 
-    def test_all_is_made_once_and_seen_as_it_is_wanted(self, keeper: Keeper, netns: str, firewall: str) -> None:
+    def test_everything_is_made_once_and_read_back_as_wanted(self, keeper: Keeper, netns: str, firewall: str) -> None:
         assert keeper.lacking()
         plan = keeper.turn()
         assert plan.rules and len(plan.add_lookups) == 3 and len(plan.add_defaults) == 2
@@ -186,7 +186,7 @@ class KeptBesideOthers:
         assert said(netns, firewall) == before
         assert not (tmp_path / "memory").exists()
 
-    def test_what_stands_elsewhere_goes_where_nothing_is_wanted_any_more(
+    def test_remains_in_other_places_are_removed_when_nothing_is_wanted(
         self, keeper: Keeper, netns: str, firewall: str, tmp_path: Path
     ) -> None:
         for command in FOREIGN_OF[firewall]:
@@ -207,7 +207,7 @@ class KeptBesideOthers:
         found = keeper.foreign()
         assert {(mark.value, mark.gives(0x100), mark.gives(7)) for mark in found} == {(0x100, True, False)}
 
-    def test_a_policy_rule_that_takes_some_of_the_packets_only_does_not_do_for_ours(
+    def test_a_policy_rule_for_some_of_the_packets_does_not_replace_ours(
         self, keeper: Keeper, netns: str, firewall: str
     ) -> None:
         some = "from 10.0.0.0/8 fwmark 0x7 lookup 7433"

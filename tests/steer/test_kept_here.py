@@ -77,7 +77,7 @@ class TestHere(Kept, KeptBesideOthers):
         assert not connects(client, "203.0.113.77", 8080)
 
 
-def test_a_program_of_before_that_is_not_there_any_more_is_not_waited_for(
+def test_an_earlier_program_that_is_gone_is_not_waited_for(
     netns: str, firewall: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where /run outlived a change of the firewall's package."""
@@ -188,7 +188,7 @@ def test_two_who_write_at_once_lose_nothing(netns: str, firewall: str, tmp_path:
     assert run(netns, f"{firewall}-save").count("-A FORWARD") == 20
 
 
-def test_a_chain_that_somebody_leads_to_is_not_taken_away_under_him(netns: str, tmp_path: Path, firewall: str) -> None:
+def test_a_chain_that_somebody_elses_rule_jumps_to_is_not_removed(netns: str, tmp_path: Path, firewall: str) -> None:
     if firewall == "nftables":
         pytest.skip("nobody can lead to a base chain")
     kept.a_chain_that_somebody_leads_to_is_not_taken_away_under_him(netns, tmp_path, firewall)

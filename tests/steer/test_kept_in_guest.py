@@ -27,5 +27,5 @@ class TestInTheGuestBesideOthers(KeptBesideOthers):
     pass
 
 
-def test_a_chain_that_somebody_leads_to_is_not_taken_away_under_him(netns: str, tmp_path: Path, firewall: str) -> None:
+def test_a_chain_that_somebody_elses_rule_jumps_to_is_not_removed(netns: str, tmp_path: Path, firewall: str) -> None:
     kept.a_chain_that_somebody_leads_to_is_not_taken_away_under_him(netns, tmp_path, firewall)
