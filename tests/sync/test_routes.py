@@ -18,6 +18,7 @@ from feedback.config import ConfigError, SyncConfig, parse
 from feedback.ipvs.namespace import within
 from feedback.sync.addresses.routes import PROTOCOL, Routes
 from tests.namespaces import inside, ip
+from tests.patience import process_seconds
 
 RANGES = ((ip_network("203.0.113.0/24"), 74), (ip_network("2001:db8:9::/64"), 74))
 OTHER = (ip_network("198.51.100.0/24"), 99)
@@ -36,9 +37,9 @@ host = [pytest.mark.lab(on="host"), pytest.mark.skipif(os.getuid() != 0, reason=
 
 
 def until(condition: Callable[[], object], seconds: float = SECONDS) -> bool:
-    deadline = time.monotonic() + seconds
+    deadline = process_seconds() + seconds
     while not condition():
-        if time.monotonic() > deadline:
+        if process_seconds() > deadline:
             return False
         time.sleep(0.05)
     return True
