@@ -85,7 +85,7 @@ def test_a_failure_waits_for_no_turn(site: Site) -> None:
                 until(lambda: checked() == [True, True])
             closed = time.monotonic()
             until(lambda: weights(site) == [100, 0])
-            assert time.monotonic() - closed < 5  # 0.4 s; two turns would be a minute
+            assert time.monotonic() - closed < 30  # 0.4 s; two turns would be a minute
 
     def checked() -> list[bool]:
         return [d["check"]["up"] for s in site.status()["services"] for d in s["destinations"]]
