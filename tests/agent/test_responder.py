@@ -22,6 +22,7 @@ from feedback.config import AgentConfig, ConfigError, parse
 from tests.agent import trees
 from tests.agent.test_daemon import Place, end, place, processes, run, until
 from tests.ops.exhausted import exhausted
+from tests.patience import thread_seconds
 from tests.ports import free_port
 
 __all__ = ["place", "processes"]  # the fixtures
@@ -41,10 +42,10 @@ def responder(allow: str = "127.0.0.0/8", listen: str = "127.0.0.1:0") -> Iterat
 
 
 def serve(made: Responder, poll: select.poll, seconds: float) -> int:
-    """As the agent's loop does, for so long. Returns how often it came round."""
-    ends, turns = time.monotonic() + seconds, 0
-    while (now := time.monotonic()) < ends:
-        found = poll.poll(max(0, min(ends, made.due()) - now) * 1000)
+    """As the agent's loop does, for so long as the host lets it. Returns how often it came round."""
+    ends, turns = thread_seconds() + seconds, 0
+    while (left := ends - thread_seconds()) > 0:
+        found = poll.poll(max(0, min(left, made.due() - time.monotonic())) * 1000)
         made.turn([d for d, _ in found if made.owns(d)], time.monotonic())
         turns += 1
     return turns
