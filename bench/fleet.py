@@ -2,7 +2,7 @@
 
     python -m bench.fleet [--agents 500 2000] [--services 1] [--seconds 10] [--checkout DIR] [--json]
 
-The master is the real daemon in a process of its own, its I/O threads counted; agents are real uplinks, in two more
+The master is the real daemon in a process of its own, its I/O threads counted; agents are real uplinks, in other
 processes. The kernel is a stand-in (FakeKernel): what that costs is measured and told apart. CPU is what the scheduler
 counted (/proc/PID/task/*/schedstat) in percent of a core; memory is VmRSS. The last line is the slope: what a
 thousand agents more cost. --checkout runs the master of another checkout.
@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from feedback.ops.logs import Log
 from tests.pipeline.face import room
 from tests.pipeline.table import Table
 
-PROCESSES = 2
+PROCESSES, AGENTS_MOST = 2, 2500  # at least, and in one of them: an agent has four descriptors
 PERIOD_SECONDS = 1.0
 CONNECT_SECONDS = 180.0
 SETTLE_SECONDS = 5.0
@@ -192,8 +193,9 @@ def fleet(directory: Path, count: int, checkout: Checkout) -> Iterator[subproces
     )
     others = []
     try:
-        for first in range(PROCESSES):
-            words = ("agents", str(directory), str(first), str(PROCESSES), str(count))
+        processes = max(PROCESSES, ceil(count / AGENTS_MOST))
+        for first in range(processes):
+            words = ("agents", str(directory), str(first), str(processes), str(count))
             others.append(subprocess.Popen([*command, *words], env=checkout.environment, cwd=HERE))
         yield master
     finally:
