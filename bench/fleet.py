@@ -82,7 +82,7 @@ class StandIn:
 
 def serve(directory: Path) -> None:
     """Until it is ended. Says on each line of its input what the stand-in has taken so far."""
-    logs.setup(lean=True, level="error")
+    logs.setup("error")
     descriptors.raise_limit()
     kernel = StandIn()
 
@@ -132,7 +132,7 @@ class Agent:
 
 def agents(directory: Path, first: int, step: int, count: int) -> None:
     """Every `step`-th of `count`, from `first` on, until its input ends; their reports are spread over the second."""
-    logs.setup(lean=True, level="error")
+    logs.setup("error")
     descriptors.raise_limit()
     context: zmq.Context[Any] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 3 * count + 100)

@@ -225,7 +225,7 @@ def main() -> int:
     one.add_argument("--attacks", action="store_true", help="only the table")
     one.add_argument("--messages", action="store_true", help="only the million messages")
     given = parser.parse_args()
-    logs.setup(lean=True, level="error")
+    logs.setup("error")
     rows = [] if given.messages else asyncio.run(attacks.table())
     figures: dict[str, Any] = {}
     if not given.attacks:
