@@ -126,7 +126,7 @@ def crowd(endpoint: str, master: str, owns: list[tuple[str, bytes]], until: floa
     """Connections of one key, of which every third says something."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, CROWD + 10)
-    made = []
+    made: list[zmq.Socket[bytes]] = []
     here = endpoint.removeprefix("tcp://")
     while time.monotonic() < until:
         if len(made) < CROWD:

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import json
 import socket
-import sys
 import tempfile
 import time
 from ipaddress import IPv4Address
@@ -75,7 +74,11 @@ async def measure(flows: int, directory: Path) -> dict[str, float]:
     task = asyncio.create_task(turns.run())
     await asyncio.sleep(0.2)
     idle, turns.longest = turns.longest, 0.0
-    works = Cutter(None, lambda said: loop.call_soon_threadsafe(told.put_nowait, said) and None)
+
+    def receive(said: Told) -> None:
+        loop.call_soon_threadsafe(told.put_nowait, said)
+
+    works = Cutter(None, receive)
     began = time.perf_counter()
     works.do([Cut(Do.LIST, SERVICE, DESTINATION)])
     listed = (await told.get()).flows
@@ -120,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

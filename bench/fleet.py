@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 import zmq
@@ -39,6 +39,9 @@ from feedback.ops.keys import KeyPair, PublicKey, SecretKey
 from feedback.ops.logs import Log
 from tests.pipeline.face import room
 from tests.pipeline.table import Table
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PROCESSES, AGENTS_MOST = 2, 2500  # at least, and in one of them: an agent has four descriptors
 PERIOD_SECONDS = 1.0
@@ -72,10 +75,10 @@ class StandIn:
     def close(self) -> None:
         pass
 
-    def _timed(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    def _timed(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         began = time.thread_time()
         try:
-            return work(*arguments)
+            return work(*arguments, **named)
         finally:
             self.seconds += time.thread_time() - began
 
