@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -32,13 +33,14 @@ from feedback.ipvs import Client, IpvsError
 from feedback.model import AddDestination, AddService, Destination, DestinationKey, Edit, Service, ServiceKey
 from feedback.ops.pair import PairSecret
 from feedback.sync.replication import messages, records, threads
-from feedback.sync.replication.carrier import Carrier
+from feedback.sync.replication.carrier import TURN_SECONDS, Carrier
 from feedback.sync.replication.kernel import PUSH_SECONDS, Replication
 from feedback.sync.replication.ledger import PARTS, Ledger
 from feedback.sync.replication.messages import Records
 from feedback.sync.replication.records import Record
 from feedback.sync.replication.relay import Relay
 from feedback.sync.replication.replica import BACKUP_ID, BULK_BYTES, MASTER_ID, TAKE_AT_ONCE, Condition, Replica, Sender
+from feedback.sync.replication.ties import SOON_SECONDS
 
 SERVICE = ServiceKey.parse("tcp:10.0.0.100:80")
 DESTINATION = DestinationKey.parse("10.0.0.11:80")
@@ -120,6 +122,8 @@ def session(count: int) -> dict[str, float]:
 
 
 async def _session(count: int) -> dict[str, float]:
+    gc.collect()
+    gc.freeze()  # as the daemon does when it has started
     with standby("active") as active, standby("late") as late:
         rest = _resident_bytes()
         for start in range(0, count, TAKE_AT_ONCE):
@@ -161,7 +165,7 @@ async def _session(count: int) -> dict[str, float]:
 def ledger(count: int, at_once: int = TAKE_AT_ONCE) -> dict[str, float]:
     """CPU time, not the wall's: what holds the loop is what the process does itself."""
     made, rest = Ledger(10.0), _resident_bytes()
-    noted, bulk, swept = [], [], []
+    noted, bulk, swept, looked = [], [], [], []
     for start in range(0, count, at_once):
         datagrams = records.encode(connections(at_once, start), BACKUP_ID)
         noted.append(_cpu(partial(made.note, datagrams, 100.0)))
@@ -169,6 +173,7 @@ def ledger(count: int, at_once: int = TAKE_AT_ONCE) -> dict[str, float]:
     for index in range(PARTS):
         bulk.append(_cpu(partial(_packed_part, made, index)))
         swept.append(_cpu(partial(made.sweep, 200.0)))
+        looked.append(_cpu(partial(made.lives, index, 200.0, 200.0 + SOON_SECONDS)))
     assert len(made) == count
     return {
         "connections": count,
@@ -178,6 +183,7 @@ def ledger(count: int, at_once: int = TAKE_AT_ONCE) -> dict[str, float]:
         "longest_note_ms": 1e3 * max(noted),
         "longest_part_ms": 1e3 * max(bulk),
         "longest_sweep_ms": 1e3 * max(swept),
+        "sweep_cpu_percent": 100 * (sum(swept) + sum(looked)) / (PARTS * TURN_SECONDS),
     }
 
 

@@ -46,7 +46,7 @@ from feedback.sync.replication.records import DatagramError
 from feedback.sync.replication.replica import BACKUP_ID, BULK_AT_ONCE, MASTER_ID, Bulk
 from feedback.sync.replication.table import Book, Table, joined, lacking, missing, read_table
 from feedback.sync.replication.threads import REFRESH_SECONDS, ReplicationError, Threads
-from feedback.sync.replication.ties import Ties
+from feedback.sync.replication.ties import SOON_SECONDS, Ties
 
 __all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
 
@@ -334,7 +334,10 @@ class Replication:
     def hold(self) -> list[bytes]:
         """On the active director, behind each `tend`: what others depend on lives on in this kernel (ties.py). Returns
         the same as datagrams, for the standby."""
-        self._ties.look(self.ledger.lives(self._swept, time.monotonic()))
+        now = time.monotonic()
+        self._ties.note_ending(self.ledger.lives(self._swept, now, now + SOON_SECONDS))
+        if self._ties.seeks:
+            self._ties.note_living(self.ledger.lives(self._swept, now))
         if self._swept < PARTS - 1:
             return []
         datagrams = records.packed(self._ties.round(), BACKUP_ID)

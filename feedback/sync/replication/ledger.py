@@ -44,6 +44,7 @@ ABSORB_AT_ONCE = 100  # records of a table: `note` waits for no more
 _TIME_BYTES = 8
 _EXPIRES = slice(_TIME_BYTES, 2 * _TIME_BYTES)
 _BODY = 2 * _TIME_BYTES
+_NEVER = b"\xff" * _TIME_BYTES
 _TIMEOUT, _AFTER_TIMEOUT = slice(_BODY, _BODY + 20), _BODY + 24
 
 
@@ -173,11 +174,11 @@ class Ledger:
         self._next = (swept + 1) % PARTS
         return swept
 
-    def lives(self, index: int, now: float) -> list[tuple[float, bytes]]:
-        """The records of one part as they were noted, each behind the seconds that it has left."""
+    def lives(self, index: int, now: float, until: float | None = None) -> list[bytes]:
+        """The records of one part, as they were noted, that expire after `now`, and before `until`."""
+        first, last = _stamp(now), _NEVER if until is None else _stamp(until)
         with self._lock:
-            entries = list(self._parts[index].values())
-        return [(int.from_bytes(entry[_EXPIRES], "big") / 1e6 - now, entry[_BODY:]) for entry in entries]
+            return [entry[_BODY:] for entry in self._parts[index].values() if first < entry[_EXPIRES] < last]
 
     def _drop(self, index: int, time: slice, before: bytes) -> None:
         """What of a part was noted, or expires, before that moment."""

@@ -23,28 +23,36 @@ SOON_SECONDS = 90.0  # of a holder's life, by the ledger, which may be 10 s late
 FTP_PORT = (21).to_bytes(2, "big")
 ESTABLISHED = 1
 _TEMPLATE, _METHOD = ConnectionFlag.TEMPLATE >> 8, int(ConnectionFlag.FORWARD)
+_UNMARKED = bytes(4)
 _TCP, _IP = int(IpProtocol.TCP), int(IpProtocol.IP)
 
 Group: TypeAlias = bytes  # client, address or mark, server
 
 
 class Ties:
-    """`look` is called with each part of the ledger in turn, `round` when all were looked at."""
+    """`note_ending` is called with each part of the ledger in turn, and `note_living` where it `seeks`; `round` when
+    all were noted."""
 
     def __init__(self) -> None:
         self._found: dict[Group, list[bytes]] = {}  # holders that are about to expire, of this round
         self._sought: dict[Group, list[bytes]] = {}  # those of the last one
         self._held: set[Group] = set()  # of those: who holds something that lives
 
-    def look(self, bodies: Iterable[tuple[float, bytes]]) -> None:
-        """Records of a part, each behind the seconds that it has left."""
-        for left, body in bodies:
-            if left <= 0:
-                continue
+    @property
+    def seeks(self) -> bool:
+        """Whether any record could matter: mostly none does, and a round of a million costs a second of CPU."""
+        return bool(self._sought)
+
+    def note_ending(self, bodies: Iterable[bytes]) -> None:
+        """Records that expire within SOON_SECONDS."""
+        for body in bodies:
             if holder(body):
-                if left < SOON_SECONDS:
-                    self._found.setdefault(group(body), []).append(body)
-            elif self._sought and (it := group(body)) in self._sought and alive(body):
+                self._found.setdefault(group(body), []).append(body)
+
+    def note_living(self, bodies: Iterable[bytes]) -> None:
+        """Records that have not expired, the ending ones too."""
+        for body in bodies:
+            if (it := group(body)) in self._sought and alive(body) and not holder(body):
                 self._held.add(it)
 
     def round(self) -> list[bytes]:
@@ -68,6 +76,8 @@ def alive(body: bytes) -> bool:
 
 def group(body: bytes) -> Group:
     """Of a firewall mark's template the address is the mark itself."""
+    if body[1] != _IP and body[16:20] == _UNMARKED:  # nearly always, and then the three stand side by side
+        return body[24:72] if body[0] else body[24:36]
     size = 16 if body[0] else 4
     client, virtual, server = (body[24 + n * size : 24 + (n + 1) * size] for n in range(3))
     mark = virtual[:4] if body[1] == _IP else body[16:20]

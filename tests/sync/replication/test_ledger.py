@@ -261,8 +261,19 @@ def test_every_record_comes_back_but_for_its_timer(found: list[Record]) -> None:
     } == expected
 
 
-def test_a_part_is_told_with_what_is_left_and_the_sweep_says_which_it_was() -> None:
-    book = noted(*(connection(n, timeout=60) for n in range(1, 300)))
-    found = [lived for _ in range(ledger.PARTS) for lived in book.lives(book.sweep(120.0), 120.0)]
-    assert {left for left, _ in found} == {50.0} and len(found) == 299
-    assert of(body for _, body in found)[0].timeout_seconds == 60
+def test_what_of_a_part_expires_when_and_which_part_the_sweep_was_at() -> None:
+    """Noted at 100 s, with 10 s of slack."""
+    book = noted(
+        *(connection(n, timeout=60) for n in range(1, 300)), *(connection(n, timeout=20) for n in range(300, 400))
+    )
+
+    def found(now: float, until: float | None = None) -> list[int]:
+        bodies = [body for index in range(ledger.PARTS) for body in book.lives(index, now, until)]
+        assert {body[20:24] for body in bodies} <= {(60).to_bytes(4, "big"), (20).to_bytes(4, "big")}
+        return sorted(int.from_bytes(r.client, "big") for r in of(bodies))
+
+    assert found(129.0) == list(range(1, 400))
+    assert found(131.0) == list(range(1, 300))
+    assert found(129.0, 131.0) == list(range(300, 400))
+    assert found(169.0, 1e9) == list(range(1, 300)) and found(170.0) == []
+    assert [book.sweep(120.0) for _ in range(ledger.PARTS + 1)] == [*range(ledger.PARTS), 0]

@@ -34,10 +34,16 @@ def data(state: int = 1, client: bytes = PHONE) -> bytes:
 def after(ties: Ties, *bodies: tuple[float, bytes]) -> list[bytes]:
     """Two whole rounds over the same ledger, in two parts."""
     for _ in range(2):
-        ties.look(bodies[:1])
-        ties.look(bodies[1:])
+        note(ties, *bodies[:1])
+        note(ties, *bodies[1:])
         kept = ties.round()
     return kept
+
+
+def note(ties: Ties, *bodies: tuple[float, bytes]) -> None:
+    ties.note_ending([body for left, body in bodies if 0 < left < SOON_SECONDS])
+    if ties.seeks:
+        ties.note_living([body for left, body in bodies if left > 0])
 
 
 @pytest.mark.parametrize(
@@ -73,9 +79,9 @@ def test_every_call_of_a_phone_lives_on_with_its_flow() -> None:
 
 def test_nothing_is_kept_from_a_round_that_saw_it_end() -> None:
     ties = Ties()
-    ties.look([(NEARLY, template()), (LONG, flow())])
+    note(ties, (NEARLY, template()), (LONG, flow()))
     assert ties.round() == []
-    ties.look([(NEARLY, template())])
+    note(ties, (NEARLY, template()))
     assert ties.round() == []
 
 
