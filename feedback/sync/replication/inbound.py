@@ -19,11 +19,12 @@ from feedback.sync.replication import messages
 from feedback.sync.replication.kernel import Replication
 from feedback.sync.replication.messages import Changes, Message, Services, State, Tracking
 from feedback.sync.replication.mirror import Copy, MirrorError
+from feedback.sync.replication.pace import patience_seconds
 from feedback.sync.replication.replica import Condition, Replica, Status
 
 RETRY_SECONDS = 0.5  # between the end of a session and the next
 INJECT_AT_ONCE = 32  # then heartbeats have their turn
-PUMP_SECONDS = 0.002  # until the kernel's thread is asked again whether it takes more
+PUMP_SECONDS = 0.002  # until the kernel's thread is asked again whether it takes more, at least
 
 LOG = Log("replication")
 
@@ -123,8 +124,8 @@ class Inbound:
         """Into the kernel what it takes, and tell the sender."""
         if self._replication is None:
             self._replica.observed(0, 0, now)
-        elif not self._inject(self._replication, now):
-            self._pump_soon(PUMP_SECONDS)
+        elif (seconds := self._inject(self._replication, now)) is not None:
+            self._pump_soon(seconds)
         ack = self._replica.acknowledgement()
         if ack is not None:
             self._ask(messages.encode(ack))
@@ -142,18 +143,24 @@ class Inbound:
         self._pump(now)
         self._note_condition(now)  # at once: who sees `complete` asks how long it took
 
-    def _inject(self, replication: Replication, now: float) -> bool:
-        """As much as the kernel takes now, within bounds; whether that was all and the kernel has read it."""
-        done = replication.inject(self._replica.take(INJECT_AT_ONCE))
+    def _inject(self, replication: Replication, now: float) -> float | None:
+        """As much as the kernel takes now, within bounds. Returns when to look again, None where that was all and the
+        kernel has read it."""
+        offered = self._replica.take(INJECT_AT_ONCE)
+        done = replication.inject(offered)
         queue = replication.queue
         if queue is None:
             self._replica.lost(now, "the kernel's backup sync thread does not run")
-            return True
+            return None
         self._replica.injected(done)
         unread = queue.bytes + done  # what was injected just now has been seen by nobody
         self._replica.observed(unread, replication.pacer.lost - self._drops, now)
         self._drops = replication.pacer.lost
-        return not self._replica.waiting and (not unread or self._replica.complete)
+        if self._replica.waiting and done == len(offered):
+            return PUMP_SECONDS
+        if self._replica.waiting or (unread and not self._replica.complete):
+            return max(PUMP_SECONDS, patience_seconds(queue))
+        return None
 
     def _note_condition(self, now: float) -> None:
         status = self._replica.status(now)

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedback.sync.replication.pace import Pacer, Queue, charge, parse_udp
+from feedback.sync.replication.pace import PATIENCE_SECONDS_MAX, Pacer, Queue, charge, parse_udp, patience_seconds
 
 GROUP = IPv4Address("224.0.0.81")
 # As a kernel prints it: sockets that send to the group, the master's capture port, ours of the same port, the backup's.
@@ -73,3 +73,12 @@ def test_a_datagram_is_charged_more_than_its_length() -> None:
     # Measured truesize on 6.1: 2304 bytes for 1472, 768 for a small one; never less than we reckon with.
     assert charge(1472) >= 2304
     assert charge(44) >= 768
+
+
+def test_the_fuller_its_queue_the_longer_the_thread_is_left_alone() -> None:
+    assert patience_seconds(Queue(0, 0)) == 0.0
+    one, many = (patience_seconds(Queue(n * charge(65_000), 0)) for n in (1, 5))
+    assert 0.001 < one < many < PATIENCE_SECONDS_MAX
+    assert patience_seconds(Queue(8_000_000, 0)) == PATIENCE_SECONDS_MAX
+    busy = 5 * 65_000 / 36 / 200_000  # seconds for its records, on a fast kernel
+    assert many < busy / 2
