@@ -26,8 +26,10 @@ from typing import Any
 
 import zmq
 
+from feedback.faults import said
 from feedback.ops.descriptors import NONE_LEFT, REASON
 from feedback.ops.sessions import STRANGERS, Sessions
+from feedback.wire import printable
 
 EVENTS = (  # of the monitor, that a door has to hear
     zmq.EVENT_LISTENING | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
@@ -46,16 +48,17 @@ _DROP = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: keep no byte
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info: acknowledged, so also what libzmq has not read yet
 
 
-def quiet(loop: asyncio.AbstractEventLoop, complain: Callable[[str], None]) -> None:
-    """asyncio tells each failed accept() with a traceback, up to a hundred a second: `complain` hears of them instead,
-    and bounds what is logged. Anything else it tells as it always does."""
+def quiet(loop: asyncio.AbstractEventLoop, complain: Callable[[str, str], None]) -> None:
+    """asyncio tells each failed accept(), and each exception of a timer or of a reader's callback, with a traceback, up
+    to a hundred a second. Instead `complain` hears of what kind it is (`accept` or `callback`) and why, and bounds what
+    is logged."""
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in NONE_LEFT:
-            complain(REASON)
+            complain("accept", REASON)
         else:
-            loop.default_exception_handler(context)
+            complain("callback", printable(context["message"]) if error is None else said(error))
 
     loop.set_exception_handler(handle)
 

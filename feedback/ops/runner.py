@@ -25,6 +25,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from feedback.faults import said
+from feedback.ops.logs import Log
 from feedback.ops.process import adopt_orphans, give_up_privileges
 
 OUTPUT_BYTES_MAX = 200  # of what a program says
@@ -33,6 +35,8 @@ LINE_BYTES_MAX = 1 << 20
 ROUNDS_MAX = 100  # of killing: each finds the children of those that the last one killed
 CONFINED = "--confined"
 MARK = "FEEDBACK_PROGRAM"
+
+LOG = Log("programs")
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -73,12 +77,15 @@ class Runner:
 
     async def _run(self, number: int, words: tuple[str, ...]) -> None:
         try:
-            status, said = await self._program(words)
-            _answer(Answer(number, status, said))
+            status, line = await self._program(words)
+            _answer(Answer(number, status, line))
         except OSError as error:
             _answer(Answer(number, 0, "", error.errno or errno.EIO))
         except ValueError:  # words that no program can be given
             _answer(Answer(number, 0, "", errno.EINVAL))
+        except Exception as error:  # whoever waits is told at once
+            LOG.error("fault", reason=said(error))
+            _answer(Answer(number, 0, "", errno.EIO))
         finally:
             del self._tasks[number]
 

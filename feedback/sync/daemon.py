@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        quiet(loop, partial(self._complain, "accept"))
+        quiet(loop, self._complain)
         sys.setswitchinterval(0.001)  # threads that decode tables must not hold up a heartbeat
         c = self._config
         with contextlib.ExitStack() as stack:

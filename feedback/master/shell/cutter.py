@@ -104,10 +104,10 @@ class Cutter:
             ready = self._wait(None if not timers else max(0.0, 1000 * (min(timers) - now)))
             with suppress(BlockingIOError):
                 os.read(self._woken, 4096)
-            for each in (*self._hearing, *self._taps.values()):
-                if each.fileno() in ready:
-                    self._hear(each)
             try:
+                for each in (*self._hearing, *self._taps.values()):
+                    if each.fileno() in ready:
+                        self._hear(each)
                 if not self._take():
                     return
                 self._poke()

@@ -114,15 +114,15 @@ class Tracking:
         await asyncio.sleep(LATE_SECONDS)
         try:
             work.late()
-        except (IpvsError, OSError) as error:
-            LOG.error("tracking-unwritten", reason=str(error))
+        except Exception as error:
+            LOG.error("tracking-unwritten", reason=_reason(error))
 
     def _step(self, work: _Work) -> None:
         try:
             work.step()
-        except (IpvsError, OSError) as error:
+        except Exception as error:  # a fault here must not stop the takeover that asked for it
             work.done = True
-            LOG.error("tracking-unwritten", reason=str(error))
+            LOG.error("tracking-unwritten", reason=_reason(error))
             return
         if work.done:
             LOG.info("tracking-written", **work.status)
@@ -132,10 +132,9 @@ class Tracking:
         while True:
             took = 0.0 if self._reader is None else self._reader.took_seconds
             await asyncio.sleep(max(READ_SECONDS, READ_SHARE * took))
-            if not (self.wanted and active() and reader.needed()):
-                continue
             try:
-                await self._read()
+                if self.wanted and active() and reader.needed():
+                    await self._read()
             except Exception as error:  # pyroute2's are its own: one reading failed, the next is tried
                 if said(error) != self._unread:
                     LOG.error("adjustments-unread", reason=said(error))
@@ -195,6 +194,11 @@ class _Work:
         for at in range(0, len(bodies), BATCH):
             written = self._table.write(bodies[at : at + BATCH], self._adjustments, replace=False)
             self.status["late"] += written.entries
+
+
+def _reason(error: Exception) -> str:
+    """The kernel's own words, or where a fault of ours is."""
+    return str(error) if isinstance(error, IpvsError | OSError) else said(error)
 
 
 def batches(ledger: Ledger, clock: Callable[[], float]) -> Iterator[list[bytes]]:

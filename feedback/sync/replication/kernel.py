@@ -26,8 +26,10 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+from feedback.faults import said
 from feedback.ipvs import Client, IpvsError, Kernel, sysctl
 from feedback.ipvs.namespace import within
+from feedback.ops.logs import Log
 from feedback.sync.replication import records, threads
 from feedback.sync.replication.ledger import CONNECTIONS_MAX, PARTS, Ledger
 from feedback.sync.replication.pace import Pacer, Queue, charge, parse_udp
@@ -49,6 +51,8 @@ from feedback.sync.replication.threads import REFRESH_SECONDS, ReplicationError,
 from feedback.sync.replication.ties import SOON_SECONDS, Ties
 
 __all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
+
+LOG = Log("replication")
 
 MUTE_PUSHES = 30
 LEARN_AT_ONCE = 10_000  # connections: some 50 ms
@@ -396,8 +400,8 @@ class Replication:
     def _learn_beside(self) -> None:
         try:
             self.learn()
-        except IpvsError:
-            return  # whoever wants the table asks again and is told
+        except Exception as error:  # whoever wants the table asks again, and is told too
+            LOG.error("table-unread", reason=said(error))
 
     # --- sockets -----------------------------------------------------------------------------------------------------
 
