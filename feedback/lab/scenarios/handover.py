@@ -1,7 +1,9 @@
 """The active director hands over on purpose, with a thousand open connections and traffic on them.
 
-The clients are those of `takeover`. With keepalived, which has no command for it, the one in service is stopped in an
-orderly way: the nearest that its operators have.
+The clients are those of `takeover`. `gap_max_ms` is the longest delay of a record sent from one second before the order
+to nine seconds after it. `whole_run_gap_max_ms` is that of the whole run, with the loads of a thousand clients that
+come and of the idle ones that wake together at its end. With keepalived, which has no command for it, the one in
+service is stopped in an orderly way: the nearest that its operators have.
 """
 
 from __future__ import annotations
@@ -57,9 +59,11 @@ class Handover(PairScenario):
             asked = trace.moment("handover")
             made = pair_figures.of_takeover(pair_figures.read_looks(trace), asked)
             # Not of what was delayed ten seconds before, when a thousand clients had just come, nor of the idle ones
-            # that wake together nine seconds later.
+            # that wake together nine seconds later: on a slow processor that load delays records by itself.
             delay = pair_figures.delay_max_ms(trace.records, asked - BEFORE_SECONDS, asked + AFTER_SECONDS)
-            found |= pair_figures.named(variant, made | pair_figures.common(trace) | {"gap_max_ms": delay})
+            common = pair_figures.common(trace)
+            whole = {"gap_max_ms": delay, "whole_run_gap_max_ms": common["gap_max_ms"]}
+            found |= pair_figures.named(variant, made | common | whole)
         return found
 
 
