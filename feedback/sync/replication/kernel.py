@@ -31,7 +31,7 @@ from feedback.ipvs import Client, IpvsError, Kernel, sysctl
 from feedback.ipvs.namespace import within
 from feedback.ops.logs import Log
 from feedback.sync.replication import records, threads
-from feedback.sync.replication.ledger import CONNECTIONS_MAX, PARTS, Ledger
+from feedback.sync.replication.ledger import CONNECTIONS_MAX, PARTS, Ledger, pieces
 from feedback.sync.replication.pace import Pacer, Queue, charge, parse_udp
 from feedback.sync.replication.push import (
     BACKUP_PORT,
@@ -361,15 +361,16 @@ class Replication:
         return {} if self.ledger.whole else self.learn()
 
     def bulk(self) -> Bulk:
-        """The ledger, to be sent: each part as it is when it is taken."""
+        """The ledger, to be sent: each piece as it is when it is taken."""
         now = time.monotonic()
         return Bulk(self._parts(), len(self.ledger), self.ledger.lacking(now), ceil(self.ledger.lacking_seconds(now)))
 
     def _parts(self) -> Iterator[list[bytes]]:
         at = 0
         while at < PARTS:
-            taken, at = self.ledger.take(at, BULK_AT_ONCE, time.monotonic())
-            yield taken
+            keys, at = self.ledger.keys(at, BULK_AT_ONCE)
+            for piece in pieces(keys, BULK_AT_ONCE):
+                yield self.ledger.taken(piece, time.monotonic())
 
     def learn(self) -> dict[str, int]:
         """Read the kernel's table into the ledger: for a thread. Returns what could not be read, by reason."""

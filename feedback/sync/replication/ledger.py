@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from feedback.sync.replication import records
@@ -134,16 +134,29 @@ class Ledger:
 
     def part(self, index: int, now: float) -> list[bytes]:
         """The records of one of PARTS parts as bytes, their timeout what is left of it, a template's its own."""
-        return self.take(index, 1, now, index + 1)[0]
+        with self._lock:
+            entries = list(self._parts[index].values())
+        return _left_of(entries, now)
 
-    def take(self, first: int, least: int, now: float, end: int = PARTS) -> tuple[list[bytes], int]:
-        """The records of the parts from `first` on, until there are `least`; and which part comes next."""
-        entries, first = self._entries(first, least, end)
-        return _left_of(entries, now), first
+    def keys(self, first: int, least: int) -> tuple[list[bytes], int]:
+        """What `taken` finds the records of the parts from `first` on by, until there are `least`; and which part comes
+        next."""
+        keys: list[bytes] = []
+        with self._lock:  # once: where a system call is dear, as in the lab's guest, a thousand times cost 9 ms
+            while first < PARTS and len(keys) < least:
+                keys += self._parts[first]
+                first += 1
+        return keys, first
+
+    def taken(self, keys: Iterable[bytes], now: float) -> list[bytes]:
+        """The records by their keys, as `part` has them, without those that are gone."""
+        with self._lock:
+            found = [self._parts[hash(key) % PARTS].get(key) for key in keys]
+        return _left_of([entry for entry in found if entry is not None], now)
 
     def take_before(self, first: int, least: int, now: float, before: float) -> tuple[list[bytes], int | None]:
         """The same of those that were noted before a moment; None after the last part."""
-        entries, following = self._entries(first, least, PARTS)
+        entries, following = self._entries(first, least)
         stamp = _stamp(before)
         return _left_of([e for e in entries if e < stamp], now), following if following < PARTS else None
 
@@ -158,10 +171,10 @@ class Ledger:
                 seen.add(key)
         return _left_of(entries, now)
 
-    def _entries(self, first: int, least: int, end: int) -> tuple[list[bytes], int]:
+    def _entries(self, first: int, least: int) -> tuple[list[bytes], int]:
         entries: list[bytes] = []
-        with self._lock:  # once: where a system call is dear, as in the lab's guest, a thousand times cost 9 ms
-            while first < end and len(entries) < least:
+        with self._lock:
+            while first < PARTS and len(entries) < least:
                 entries += self._parts[first].values()
                 first += 1
         return entries, first
@@ -188,6 +201,13 @@ class Ledger:
             for key in gone:
                 del part[key]
             self._held -= len(gone)
+
+
+def pieces(keys: list[bytes], about: int) -> Iterator[list[bytes]]:
+    """All of them, in pieces of about so many and of the same size: a small rest would cost as much as a piece."""
+    count = max(1, round(len(keys) / about))
+    for n in range(count):
+        yield keys[n * len(keys) // count : (n + 1) * len(keys) // count]
 
 
 def _left_of(entries: list[bytes], now: float) -> list[bytes]:

@@ -42,7 +42,7 @@ from feedback.sync.replication.records import DatagramError
 MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the kernel's threads on both directors: a backup never hears its own master
 
 WINDOW = 512  # messages of records without acknowledgement
-BULK_AT_ONCE = 500  # connections of the table in a turn, and the rest of a ledger's part: heartbeats must not wait
+BULK_AT_ONCE = 500  # connections of the table in a turn: heartbeats must not wait
 TAKE_AT_ONCE = 500  # connections given to the standby's kernel and ledger in a turn, and what is left of a datagram
 BULK_BYTES = records.DATAGRAM_BYTES_MAX  # fewer and larger datagrams: each costs more than what is in it
 BULK_WINDOW = 384  # of them may be bulk: the rest is kept for the live stream

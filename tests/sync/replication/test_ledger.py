@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.sync.replication import ledger, records
-from feedback.sync.replication.ledger import Ledger
+from feedback.sync.replication.ledger import Ledger, pieces
 from feedback.sync.replication.records import Record
 from tests.sync.replication.test_records import any_record
 
@@ -228,10 +229,36 @@ def test_many_parts_of_few_connections_are_taken_together() -> None:
     book = noted(*(connection(number) for number in range(3000)))
     at, lengths = 0, []
     while at < ledger.PARTS:
-        taken, at = book.take(at, 1000, 101.0)
-        lengths.append(len(taken))
+        keys, at = book.keys(at, 1000)
+        lengths.append(len(book.taken(keys, 101.0)))
     assert sum(lengths) == 3000
     assert all(1000 <= length < 1050 for length in lengths[:-1])
+
+
+def test_what_is_taken_by_its_key_is_the_last_word_and_what_is_gone_is_left_out() -> None:
+    """A large part goes in pieces, and what came meanwhile went before it in the live stream."""
+    book = noted(
+        *(connection(number) for number in range(1, 100)), *(connection(n, timeout=10) for n in range(100, 200))
+    )
+    keys, at = book.keys(0, 1000)
+    assert len(keys) == 199 and at == ledger.PARTS
+    book.note(records.encode([connection(number, FIN_WAIT) for number in range(1, 100)], 2), 101.0)
+    sweep(book, 150.0)
+    book.note(records.encode([connection(500)], 2), 151.0)
+    found = [record for piece in (keys[:70], keys[70:]) for record in of(book.taken(piece, 151.0))]
+    assert {record.state for record in found} == {FIN_WAIT}
+    assert sorted(int.from_bytes(record.client, "big") for record in found) == list(range(1, 100))
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(0, [0]), (3, [3]), (500, [500]), (585, [585]), (977, [488, 489]), (1999, [499, 500, 500, 500])],
+)
+def test_pieces_are_alike_and_together_all(count: int, sizes: list[int]) -> None:
+    keys = [number.to_bytes(2, "big") for number in range(count)]
+    found = list(pieces(keys, 500))
+    assert [len(piece) for piece in found] == sizes
+    assert [key for piece in found for key in piece] == keys
 
 
 def test_parameters_that_no_kernel_knows_do_not_enter() -> None:
