@@ -20,6 +20,7 @@ import resource
 import socket
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -48,16 +49,17 @@ _DROP = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: keep no byte
 _RECEIVED_AT = 128  # tcpi_bytes_received in struct tcp_info: acknowledged, so also what libzmq has not read yet
 
 
-def quiet(loop: asyncio.AbstractEventLoop, complain: Callable[[str, str], None]) -> None:
+def quiet(loop: asyncio.AbstractEventLoop, counters: Counter[str], complain: Callable[[str, str], None]) -> None:
     """asyncio tells each failed accept(), and each exception of a timer or of a reader's callback, with a traceback, up
     to a hundred a second. Instead `complain` hears of what kind it is (`accept` or `callback`) and why, and bounds what
-    is logged."""
+    is logged; the latter are `faults` in the counters."""
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in NONE_LEFT:
             complain("accept", REASON)
         else:
+            counters["faults"] += 1
             complain("callback", printable(context["message"]) if error is None else said(error))
 
     loop.set_exception_handler(handle)

@@ -112,7 +112,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        quiet(loop, self._complain)
+        quiet(loop, self._counters, self._complain)
         sys.setswitchinterval(0.001)  # threads that decode tables must not hold up a heartbeat
         c = self._config
         with contextlib.ExitStack() as stack:

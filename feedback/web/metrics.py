@@ -48,7 +48,11 @@ COUNTERS = (  # name, key in the document's counters, help
     ("ipvs_errors", "ipvs_errors", "Edits that the kernel refused, and failed attempts to read it."),
     ("ipvs_foreign_changes", "foreign_edits", "Weights that somebody else wrote over ours."),
     ("exporter_readings", "readings", "Pages of exporters that were read."),
-    ("faults", "faults", "Faults of the master: each froze one service, or forgot what was learned of one server."),
+    (
+        "faults",
+        "faults",
+        "Faults of the master: a service keeps its weights, a server is learned anew, or something is begun again.",
+    ),
 )
 
 LINK = "link_"  # what the link counts of frames, by result

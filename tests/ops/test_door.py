@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_failed_accept_is_told_in_one_line_and_no_traceback(tmp_path: Path, ca
     path, told = tmp_path / "s.sock", list[tuple[str, str]]()
 
     async def scenario() -> bytes:
-        door.quiet(asyncio.get_running_loop(), lambda *words: told.append(words))
+        door.quiet(asyncio.get_running_loop(), Counter(), lambda *words: told.append(words))
         server = await asyncio.start_unix_server(_greet, str(path))
         client = socket.socket(socket.AF_UNIX)
         client.setblocking(False)
@@ -126,13 +127,14 @@ def test_a_failed_accept_is_told_in_one_line_and_no_traceback(tmp_path: Path, ca
 
 def test_what_else_goes_wrong_in_the_loop_is_one_printable_line(caplog: pytest.LogCaptureFixture) -> None:
     told: list[tuple[str, str]] = []
+    counters = Counter[str]()
 
     def breaks() -> None:
         raise ValueError("no \x1b[31mway")
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        door.quiet(loop, lambda *words: told.append(words))
+        door.quiet(loop, counters, lambda *words: told.append(words))
         loop.call_soon(breaks)
         await asyncio.sleep(0.01)
 
@@ -140,7 +142,7 @@ def test_what_else_goes_wrong_in_the_loop_is_one_printable_line(caplog: pytest.L
         asyncio.run(scenario())
     ((kind, reason),) = told
     assert kind == "callback" and "ValueError: no " in reason and " at breaks:" in reason and reason.isprintable()
-    assert not caplog.records
+    assert not caplog.records and counters["faults"] == 1
 
 
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -111,7 +111,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        quiet(loop, self._complain)
+        quiet(loop, self._counters, self._complain)
         with contextlib.closing(self._open_kernel(self._config.netns)) as self._kernel:
             self._let_flows_go()
             self._restore()
