@@ -94,7 +94,10 @@ def test_a_firewall_marks_template_holds_what_bears_the_mark() -> None:
 
 
 def test_ipv6_is_the_same() -> None:
-    client, vip, server = (bytes(15) + bytes((n,)) for n in (1, 2, 3))
+    client, vip, server, second = (bytes(15) + bytes((n,)) for n in (1, 2, 3, 4))
     holder = records.body(Record(TCP, 0, 1, client, 40000, vip, 21, server, 21, 0, 900))
-    held = records.body(Record(TCP, 0, 1, client, 40001, vip, 30000, server, 30000, 0, 900))
+    held, others = (
+        records.body(Record(TCP, 0, 1, client, 40001, vip, 30000, to, 30000, 0, 900)) for to in (server, second)
+    )
     assert after(Ties(), (NEARLY, holder), (LONG, held)) == [holder]
+    assert after(Ties(), (NEARLY, holder), (LONG, others)) == []
