@@ -93,7 +93,7 @@ class Writers(PairScenario):
             course = _Course(stand, both, words, job.variant)
             course.run()
             stand.wake()
-            stand.processes.wait("client", 20.0)
+            stand.processes.wait("client", 60.0)
 
     def figures(self, traces: Mapping[str, Trace], options: Options) -> Figures:
         found: Figures = {}
