@@ -8,7 +8,7 @@ BIN := .venv/bin
 PACKAGES := python3-venv user-mode-linux kmod iproute2 iptables nftables ipvsadm systemd procps gcc libc6-dev
 # The real programs that tests put beside ours. Installing them starts none.
 PEERS := keepalived ldirectord haproxy prometheus prometheus-node-exporter chromium-headless-shell openssl \
-  redis-server dnsmasq-base bird2 conntrackd vsftpd lftp
+  redis-server dnsmasq-base bird2 conntrackd vsftpd lftp groff-base
 
 # Another kernel than the user-mode one: the emulator, and the keys by which Debian's packages are checked.
 QEMU := qemu-system-x86 debian-archive-keyring
