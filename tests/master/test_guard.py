@@ -199,3 +199,15 @@ def test_beside_the_others_nobody_counts_more_than_in_the_least_pool_where_the_c
     for k in range(40):
         out = guard.apply(four, shares(1.0, 1.0, 2.0, 1e9), 10 + k / 5)
     assert values(out) == pytest.approx([3 / 19 / 4, 3 / 19 / 4, 3 / 19 / 2, 16 / 19], rel=0.01)
+
+
+def test_who_was_held_at_nothing_serves_once_all_others_are_out() -> None:
+    """As after a restart where tiers are zeros of ours: nothing is measured yet, and the one that serves is lost."""
+    guard = Guard(Guards(lost_policy="quiesce", slow_start_seconds=0.0))
+    first = member(1, capacity=None, trust=Trust.NEVER)
+    others = member(2, capacity=None, weight=0), member(3, capacity=None, weight=0, trust=Trust.NEVER)
+    for k in range(3):
+        out = guard.apply(pool(first, *others), shares(1, 1, 1), k / 5)
+    assert values(out) == [1.0, 0.0, 0.0]
+    out = guard.apply(pool(replace(first, trust=Trust.LOST), *others), shares(1, 1, 1), 1.0)
+    assert values(out) == [0.0, 0.5, 0.5]

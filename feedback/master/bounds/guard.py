@@ -36,6 +36,7 @@ NOTHING = 1e-200  # of what one wants: the law wants no other
 NO_REPORT_YET = "no report yet: everything is as it was"
 UNMEASURED = "nothing measured yet: the kernel's weight"
 NEVER_HEARD = "no report yet: the kernel's weight"
+NOBODY_ELSE = "held at nothing, but nobody else serves: what the law wants"
 NOBODY_WANTED = "the law chooses no server: equal shares"
 LOST_QUIESCED = "agent lost: quiesced by policy"
 ON_TRIAL = f"on trial after its ejection: {TRIAL_CONNECTIONS} connections at a time, until it answers them well"
@@ -225,6 +226,11 @@ class Guard:
                     held += row.share
                 else:
                     free.append(row)
+        if not free and held <= NOTHING:  # these zeros are ours: no part to be held at once all others are out
+            _share_out(serving, [row.wanted for row in serving])
+            for row in serving:
+                row.say("guard", NOBODY_ELSE, row.share)
+            free = list(serving)
         pinned = len(free) < len(serving)
         if pinned:
             _fill(free, 1 - held)
