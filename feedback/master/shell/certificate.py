@@ -51,5 +51,5 @@ def expiry(der: bytes) -> float | None:
 
     try:
         return load_der_x509_certificate(der).not_valid_after_utc.timestamp()
-    except (ValueError, OverflowError):
+    except Exception:  # a server's bytes, and a parser with exceptions of its own
         return None
