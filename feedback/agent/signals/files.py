@@ -39,24 +39,22 @@ class SourceFile:
 
     def read(self) -> bytes:
         try:
-            # One read tells a consistent state; a second one at an offset may tell another. So: one, large enough.
-            while len(data := os.pread(self._descriptor, self._size, 0)) == self._size:
-                self._size *= 4
-            return data
+            return self._pread()
         except OSError:  # also where there is no descriptor
-            return self._read_anew()
-
-    def _read_anew(self) -> bytes:
-        self.close()
-        self._descriptor = self._open()
-        self.reopened += 1
+            self.close()
+            self._descriptor = self._open()
+            self.reopened += 1
         try:
-            while len(data := os.pread(self._descriptor, self._size, 0)) == self._size:
-                self._size *= 4
-            return data
+            return self._pread()
         except OSError as error:
             self.close()
             raise SignalError(f"{self.path}: {error.strerror}") from None
+
+    def _pread(self) -> bytes:
+        # One read tells a consistent state; a second one at an offset may tell another. So: one, large enough.
+        while len(data := os.pread(self._descriptor, self._size, 0)) == self._size:
+            self._size *= 4
+        return data
 
     def close(self) -> None:
         if self._descriptor >= 0:
