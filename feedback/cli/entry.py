@@ -26,11 +26,14 @@ def main() -> None:
     gc.disable()  # what an import makes stays for ever: looking for garbage in it is a tenth of its time
     try:
         module = import_module(DAEMONS[name][0])
+        gc.freeze()
     except ModuleNotFoundError:  # the agent's package has no other daemon, which main.py says
+        module = None
+    finally:
+        gc.enable()
+    if module is None:
         _command()
         return
-    gc.freeze()
-    gc.enable()
     reason = module.run(path)
     if reason is not None:
         from feedback.cli.errors import Failure
