@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedback.wire import printable
+from feedback.refusals import printable
 
 SAID_MAX = 200
 

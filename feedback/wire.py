@@ -13,6 +13,8 @@ from typing import Annotated, Any, Optional, TypeVar
 
 import msgspec
 
+from feedback.refusals import RefusalError
+
 PROTOCOL = 1
 REPORT_BYTES_MAX = 16 * 1024
 NAMES_MAX = 32_768  # of agents and their boots, remembered for sound
@@ -195,7 +197,7 @@ class Joined(msgspec.Struct, frozen=True):
     settings: Annotated[str, msgspec.Meta(max_length=8192)] = ""
 
 
-class WireError(ValueError):
+class WireError(RefusalError):
     """A message that does not fit. `kind` is the counter it goes into: oversized, malformed or version."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -204,11 +206,6 @@ class WireError(ValueError):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-
-
-def printable(text: str) -> str:
-    """For one line of a log or a terminal: what a stranger's message quotes must not end the line, nor colour it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def encode(message: Report | Sessions | Reply | Join | Joined) -> bytes:
@@ -251,7 +248,7 @@ def _decode(data: bytes, kind: type[T]) -> T:
 
 def _with_reason(found: R) -> R:
     if not found.reason.isprintable():
-        raise WireError("malformed", f"a reason that cannot be printed: {printable(found.reason[:100])}")
+        raise WireError("malformed", f"a reason that cannot be printed: {found.reason}")
     return found
 
 
@@ -262,8 +259,8 @@ def _refused(data: bytes, error: Exception) -> WireError:
     except msgspec.ValidationError:
         return WireError("malformed", "nothing with a version")
     except (msgspec.MsgspecError, ValueError, RecursionError) as broken:
-        return WireError("malformed", f"not MessagePack: {printable(str(broken))}")
-    return WireError("malformed", printable(str(error))) if version == PROTOCOL else _of_version(version)
+        return WireError("malformed", f"not MessagePack: {broken}")
+    return WireError("malformed", str(error)) if version == PROTOCOL else _of_version(version)
 
 
 def _of_version(version: int) -> WireError:
@@ -275,7 +272,7 @@ def decode_report(data: bytes) -> Report:
     found = _decode(data, Report)
     wrong = named(found)
     if wrong:
-        raise WireError("malformed", printable(wrong))
+        raise WireError("malformed", wrong)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from feedback import refusals
 from feedback.cli.main import main
 from feedback.config import AgentConfig, ConfigError, MasterConfig, SyncConfig, parse
 from feedback.config.strict import File
@@ -65,3 +66,13 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant() -> None:
     answer = CliRunner().invoke(main, ["undrian", "10.0.0.11"])
     assert answer.exit_code == 2
     assert "No such command 'undrian': did you mean undrain?" in answer.output
+
+
+@pytest.mark.parametrize("unit", ["tcp://", "\\u001b[31m", "a b "])
+def test_a_long_value_is_cut_between_where_it_stands_and_what_was_expected(unit: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(f'listen = ["{unit * 5000}"]\n', MasterConfig)
+    text = str(refused.value)
+    assert text.startswith("configuration: listen[0]: '")
+    assert text.endswith(("expected tcp://ADDRESS:PORT", "port 0..65535"))
+    assert len(text) <= refusals.SAID_MAX + 5 and text.isprintable()

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import click
 
-from feedback.wire import printable
+from feedback.refusals import printable
 
 
 class Failure(click.ClickException):

@@ -16,7 +16,7 @@ import msgspec
 
 from feedback.config.refusal import readable
 from feedback.endpoints import Address, parse_address, parse_endpoint
-from feedback.wire import printable
+from feedback.refusals import RefusalError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +29,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-class ConfigError(ValueError):
+class ConfigError(RefusalError):
     """One line for the operator: `FILE: KEY.PATH: what was wrong, what was expected`."""
 
 
@@ -73,10 +73,10 @@ def convert(text: str, kind: type[S], source: str) -> S:
     try:
         return msgspec.convert(tomllib.loads(text), kind, dec_hook=_path_hook)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {readable(printable(str(error)), kind)}") from None
+        raise ConfigError(f"{source}: {readable(str(error), kind)}") from None
     except ValueError as error:  # tomllib's own, and int()'s of a number with thousands of digits
         quotes = ": a string needs quotes" if str(error).startswith("Invalid value") else ""
-        raise ConfigError(f"{source}: not TOML: {printable(str(error))}{quotes}") from None
+        raise ConfigError(f"{source}: not TOML: {error}{quotes}") from None
     except RecursionError:
         raise ConfigError(f"{source}: not readable TOML: nested too deeply") from None
 

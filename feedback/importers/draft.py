@@ -13,7 +13,7 @@ import msgspec
 from feedback.config import ConfigError, MasterConfig, ServiceConfig
 from feedback.master.traits import TRAITS
 from feedback.model import Family, Protocol, ServiceKey
-from feedback.wire import printable
+from feedback.refusals import RefusalError, printable
 
 BLIND = ("rr", "lc", "dh")
 SCHEDULERS = frozenset(TRAITS)  # the kernel's
@@ -22,7 +22,7 @@ STATUS_MAX = 32  # so many a check takes
 CHECK_INTERVAL, CHECK_TIMEOUT = (0.2, 3600.0), (0.05, 60.0)  # seconds that a check takes
 
 
-class ImportFormatError(ValueError):
+class ImportFormatError(RefusalError):
     """The text as a whole is not of this format: where, and what was wrong."""
 
 

@@ -5,12 +5,14 @@ A refused edit of a batch is not here: it is data (`EditError` in types.py), bec
 
 from __future__ import annotations
 
+from feedback.refusals import RefusalError
+
 
 class IpvsError(Exception):
     """The root of everything that feedback.ipvs raises."""
 
 
-class MalformedMessage(IpvsError, ValueError):
+class MalformedMessage(IpvsError, RefusalError):
     """Bytes that are not the message they should be: cut short, garbled, or a value that no IPVS knows."""
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import shlex
 
 from feedback.ipvs.errors import IpvsError
-from feedback.wire import printable
+from feedback.refusals import RefusalError
 
-SAID_MAX = 500  # signs: a word may be as long as a line, and four times that when it is quoted
 _VALUE, _SWITCH, _MAYBE = "value", "switch", "number or nothing"
 
 _LONG = {
@@ -48,11 +47,8 @@ _KINDS = SERVICE_WORDS | {
 }
 
 
-class RulesError(IpvsError, ValueError):
-    """A line that is not a rule: which line, what was wrong and what was expected. A word that it quotes may be cut."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(printable(text)[:SAID_MAX])
+class RulesError(IpvsError, RefusalError):
+    """A line that is not a rule: which line, what was wrong and what was expected."""
 
 
 def split(line: str) -> dict[str, str]:

@@ -16,13 +16,13 @@ from feedback.master.claims.claim import Cap, Number, Ordered, Remembered, Remov
 from feedback.master.claims.orders import Order
 from feedback.master.servers.capacity import Learned
 from feedback.model import DestinationKey, ServiceKey
-from feedback.wire import printable
+from feedback.refusals import RefusalError, printable
 
 # Raised when an older master would do harm with it: fields that it does not know are ignored and have defaults here.
 VERSION = 1
 
 
-class StateError(ValueError):
+class StateError(RefusalError):
     """One line: what was wrong."""
 
 
@@ -81,7 +81,7 @@ def read(data: bytes) -> tuple[State, tuple[str, ...]]:
         raise StateError(f"expected an object, not {type(raw).__name__}")
     version = raw.get("version", VERSION)
     if version != VERSION:
-        raise StateError(f"is of version {printable(str(version))[:20]}, this master reads {VERSION}")
+        raise StateError(f"is of version {str(version)[:20]}, this master reads {VERSION}")
     dropped: list[str] = []
     services = {}
     for key, entry in _items(raw.get("services"), "services", dropped):

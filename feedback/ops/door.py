@@ -30,7 +30,7 @@ import zmq
 from feedback.faults import said
 from feedback.ops.descriptors import NONE_LEFT, REASON
 from feedback.ops.sessions import STRANGERS, Sessions
-from feedback.wire import printable
+from feedback.refusals import printable
 
 EVENTS = (  # of the monitor, that a door has to hear
     zmq.EVENT_LISTENING | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED

@@ -25,7 +25,8 @@ from zmq.utils import z85
 from feedback.config.strict import ConfigError, convert
 from feedback.endpoints import Address, parse_address
 from feedback.ops import files, systemd
-from feedback.wire import Name, printable
+from feedback.refusals import RefusalError
+from feedback.wire import Name
 
 PublicKey = NewType("PublicKey", str)  # 40 characters, Z85
 SecretKey = NewType("SecretKey", bytes)  # 40 characters, Z85; bytes, so that it is never formatted by accident
@@ -40,7 +41,7 @@ CERTIFICATE_BYTES_MAX = 64 * 1024
 TOKEN_SUFFIX = ".token"  # of a token that waits for its agent: tokens.py
 
 
-class KeyFileError(ValueError):
+class KeyFileError(RefusalError):
     """One line for the operator: the file, what was wrong, what to do."""
 
 
@@ -345,7 +346,7 @@ def rips(addresses: Iterable[str], where: str) -> frozenset[Address]:
     try:
         return frozenset(parse_address(text) for text in addresses)
     except ValueError as error:
-        raise KeyFileError(f"{where}: addresses: {printable(str(error))}") from None
+        raise KeyFileError(f"{where}: addresses: {error}") from None
 
 
 def checked_name(name: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from feedback.wire import printable
+from feedback.refusals import printable
 
 _PLAIN = (bool, int, float, type(None))  # as they are: the rest is made text that neither ends the line nor colours it
 Emit = Callable[[str, dict[str, Any]], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from feedback.wire import printable
+from feedback.refusals import printable
 
 
 class Role(StrEnum):

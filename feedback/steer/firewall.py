@@ -10,9 +10,9 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from feedback.model import Family
+from feedback.refusals import printable
 from feedback.steer.errors import SteerError
 from feedback.steer.plan import Held, Rule
-from feedback.wire import printable
 
 PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 LOCK = Path("/run/xtables.lock")  # of iptables, for the kernel's older tables

@@ -17,6 +17,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from feedback.refusals import SAID_MAX
 from tests.fuzz.mutation import changed_bytes, changed_trees
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -87,7 +88,7 @@ class Target:
             taken = False
             text = str(error)
             assert text.isprintable(), "a refusal is one line, and no terminal acts on it"
-            assert len(text) < 4000 + len(data), "and not much longer than what it refuses"
+            assert len(text) <= SAID_MAX + 10, "and not as long as what it refuses"
         finally:
             seconds = time.thread_time() - began
             _, peak = tracemalloc.get_traced_memory()

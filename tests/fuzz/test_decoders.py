@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from feedback.refusals import RefusalError
 from tests.fuzz.target import CORPUS, Target, explore
 from tests.fuzz.targets import TARGETS
 
@@ -30,3 +31,8 @@ def test_every_decoder_has_valid_examples_and_every_corpus_a_decoder() -> None:
     assert {path.name for path in CORPUS.iterdir()} == {target.name for target in TARGETS}
     for target in TARGETS:
         assert any(path.name.startswith("valid-") for path in target.kept), target.name
+
+
+def test_what_a_decoder_of_ours_refuses_is_said_in_one_bounded_line() -> None:
+    ours = {kind for target in TARGETS for kind in target.refuses if kind.__module__.startswith("feedback.")}
+    assert ours and all(issubclass(kind, RefusalError) for kind in ours), ours

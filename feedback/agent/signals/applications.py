@@ -27,8 +27,9 @@ import msgpack
 import msgspec
 
 from feedback.agent.signals.files import SignalError
+from feedback.refusals import printable
 from feedback.sessions import Sessions
-from feedback.wire import SESSION_PATTERN, Application, Session, printable
+from feedback.wire import SESSION_PATTERN, Application, Session
 
 EXPIRES_SECONDS = 5.0
 DATAGRAM_BYTES_MAX = 2048

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from feedback.importers.draft import ImportFormatError, Remark
+from feedback.refusals import RefusalError
 
 NOT_STARTED = "ldirectord does not start with it"
 SECRET = {"login", "passwd", "secret"}  # remarks go to terminals and logs
@@ -28,7 +29,7 @@ _PAIR = re.compile(r"([A-Za-z0-9-]+)\s*=\s*(.*)", re.ASCII)
 Parse = Callable[[str], str]
 
 
-class RefusedError(ValueError):
+class RefusedError(RefusalError):
     """A value that ldirectord does not take: what it expects."""
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from math import inf
 
+from feedback.refusals import RefusalError
+
 LINE_BYTES_MAX = 1024
 RATIO_MAX = 2.56  # HAProxy's weights end at 256, of a usual 100
 
@@ -18,7 +20,7 @@ ADMINISTRATIVE = {"ready": "", "drain": "drain", "maint": "maint"}
 OPERATIONAL = {"up": "", "down": "down", "fail": "fail", "stopped": "stopped"}
 
 
-class AdviceError(ValueError):
+class AdviceError(RefusalError):
     """A line that says nothing: what was wrong with it."""
 
 

@@ -18,7 +18,7 @@ import msgspec
 from feedback.config import ConfigError
 from feedback.config.refusal import readable
 from feedback.master.pool import Pool, Shares
-from feedback.wire import printable
+from feedback.refusals import RefusalError
 
 
 class Law(Protocol):
@@ -30,7 +30,7 @@ class Law(Protocol):
         ...
 
 
-class UnknownLawError(ValueError):
+class UnknownLawError(RefusalError):
     pass
 
 
@@ -63,4 +63,4 @@ def _converted(name: str, kind: Any, options: Mapping[str, Any], where: str) -> 
     except msgspec.ValidationError as error:
         said = str(error)
         joint = "." if " - at `$" in said else ": "
-        raise ConfigError(f"{where}{joint}{readable(printable(said), schema)}") from None
+        raise ConfigError(f"{where}{joint}{readable(said, schema)}") from None

@@ -18,7 +18,7 @@ from feedback.master.claims.orders import ORDERS_MAX, Kind, Order, Orders
 from feedback.master.outcome import Status
 from feedback.master.traits import traits
 from feedback.model import WEIGHT_MAX, DestinationKey, Protocol, ServiceKey
-from feedback.wire import printable
+from feedback.refusals import RefusalError
 
 SCHEMA = 1
 COMMANDS = ("drain", "undrain", "override", "pause", "resume", "orders", "cut", "promote")
@@ -26,11 +26,8 @@ COMMANDS = ("drain", "undrain", "override", "pause", "resume", "orders", "cut", 
 Text = Annotated[str, msgspec.Meta(max_length=200)]
 
 
-class CommandError(ValueError):
+class CommandError(RefusalError):
     """One line for the operator: why not. It repeats what was asked."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

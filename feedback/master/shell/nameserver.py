@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from feedback.config.probe import Check
 from feedback.master.claims.health import Outcome
-from feedback.wire import printable
+from feedback.refusals import printable
 
 if TYPE_CHECKING:
     from dns.message import Message

@@ -30,7 +30,7 @@ from feedback.master.shell.scrapes import Scrapes
 from feedback.ops.descriptors import NONE_LEFT
 from feedback.ops.logs import Log
 from feedback.ops.tasks import Tasks
-from feedback.wire import printable
+from feedback.refusals import printable
 
 LOG = Log("probes")
 

@@ -23,10 +23,11 @@ from feedback.model import (
     ServiceKey,
     Snapshot,
 )
+from feedback.refusals import RefusalError
 from feedback.wire import Report, named
 
 
-class RecordingError(ValueError):
+class RecordingError(RefusalError):
     """One line: where, and what was wrong."""
 
 

@@ -22,7 +22,8 @@ from feedback.master.claims.asking import Probe, Target
 from feedback.master.shell.kinds import dial
 from feedback.master.sources.reading import Reader, Unread
 from feedback.model import format_endpoint
-from feedback.wire import Report, printable
+from feedback.refusals import printable
+from feedback.wire import Report
 
 PAGE_BYTES_MAX = 1024 * 1024
 READ_BYTES = 64 * 1024

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from feedback.config import MasterConfig, marks
 from feedback.ipvs import IpvsError
+from feedback.refusals import printable
 from feedback.steer.errors import SteerError
-from feedback.wire import printable
 
 if TYPE_CHECKING:  # imported when the first service has a match
     from feedback.steer.keeper import Keeper

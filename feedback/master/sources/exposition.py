@@ -15,6 +15,8 @@ from math import isfinite
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from feedback.refusals import RefusalError
+
 LINE_BYTES_MAX = 512
 SAMPLES_MAX = 20_000  # wanted ones of a page: eight modes of 2,000 processors
 LOOKED_LINES = 64
@@ -22,7 +24,7 @@ NEW_SERIES_MAX = 2048  # of a page: parsing one costs 30 us. A larger server's a
 SERIES_KNOWN = 8192  # of all servers: a few megabytes at most, whatever they say
 
 
-class PageError(ValueError):
+class PageError(RefusalError):
     """A page that says nothing of what is wanted: what was missing."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from feedback.config.strict import Network
 from feedback.faults import said
 from feedback.ops.logs import Log
-from feedback.wire import printable
+from feedback.refusals import printable
 
 PROTOCOL = 252  # rtm_protocol, free for user space (/etc/iproute2/rt_protos)
 MEND_SECONDS = 2.0

@@ -14,6 +14,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from feedback.refusals import RefusalError
+
 ADJUSTMENTS_MAX = 20_000  # connections with one: some 80 bytes each, so that they fit into a message
 
 Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
@@ -23,7 +25,7 @@ Helper = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,15}\Z")]  # NF_
 Key: TypeAlias = bytes  # protocol, ports of client and service, their addresses: as in a record of the sync protocol
 
 
-class AdjustmentError(ValueError):
+class AdjustmentError(RefusalError):
     """Bytes that are no adjustments: why."""
 
 

@@ -25,7 +25,8 @@ from typing import Annotated, Any
 import msgpack
 import msgspec
 
-from feedback.wire import Name, printable
+from feedback.refusals import RefusalError
+from feedback.wire import Name
 
 PROTOCOL = 1
 BYTES_MAX = 512
@@ -94,7 +95,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     version: int = PROTOCOL
 
 
-class HeartbeatError(ValueError):
+class HeartbeatError(RefusalError):
     """A datagram that is refused. `kind` is the counter that it goes into: oversized, malformed or forged."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -182,7 +183,7 @@ def _body(data: bytes) -> _Body:
         raw["replica"] = {"state": state, "done": done, "total": total}
         return msgspec.convert(raw, _Body)
     except Exception as error:  # msgpack raises its own, ValueError, RecursionError; a wrong shape Key- and TypeError
-        raise HeartbeatError("malformed", printable(str(error))) from None
+        raise HeartbeatError("malformed", str(error)) from None
 
 
 class Verdict(StrEnum):

@@ -15,8 +15,8 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
+from feedback.refusals import RefusalError
 from feedback.sync.replication.records import DATAGRAM_BYTES_MAX
-from feedback.wire import printable
 
 PROTOCOL = 1
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # services and state of a large director; records are bounded by their datagram
@@ -134,7 +134,7 @@ Message: TypeAlias = (
 )  # fmt: skip
 
 
-class MessageError(ValueError):
+class MessageError(RefusalError):
     """A message that does not fit. `kind` is the counter it goes into: oversized, malformed or version."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -157,13 +157,13 @@ def decode(data: bytes) -> Message:
     try:
         message: Message = _decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise _refusal(data, printable(str(error))) from None
+        raise _refusal(data, str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MessageError("malformed", f"not MessagePack: {error}") from None
     if len(data) > SMALL_BYTES_MAX and not isinstance(message, Records | Services | Changes | State | Tracking):
         raise MessageError("oversized", f"a {type(message).__name__} of {len(data)} bytes")
     if isinstance(message, Refused) and not message.reason.isprintable():
-        raise MessageError("malformed", f"a reason that cannot be printed: {printable(message.reason)}")
+        raise MessageError("malformed", f"a reason that cannot be printed: {message.reason}")
     if isinstance(message, Hello | Welcome) and message.version != PROTOCOL:
         raise MessageError("version", _version_text(message.version))
     return message

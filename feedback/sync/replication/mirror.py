@@ -12,9 +12,10 @@ from __future__ import annotations
 from feedback.ipvs import text
 from feedback.ipvs.difference import Table, applied, difference, of_edits, of_snapshot
 from feedback.model import Edit, Snapshot
+from feedback.refusals import RefusalError
 
 
-class MirrorError(ValueError):
+class MirrorError(RefusalError):
     """What was received is no table, or does not fit on the one before: why."""
 
 

@@ -19,6 +19,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from feedback.refusals import RefusalError
+
 VERSION = 1
 HEADER_BYTES = 8
 RECORD_BYTES, RECORD6_BYTES = 36, 72
@@ -52,7 +54,7 @@ class IpProtocol(IntEnum):
     SCTP = 132
 
 
-class DatagramError(ValueError):
+class DatagramError(RefusalError):
     """Bytes that are no sync datagram of version 1."""
 
 
