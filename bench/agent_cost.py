@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -86,12 +86,13 @@ async def cost(directory: Path, seconds: float, ports: int, more: str) -> dict[s
     """CPU in percent of a core, RSS in MB, and reports a second of one agent; the exporter's beside it."""
     got = 0
 
-    def on_report(report: wire.Report, received_at: float) -> None:
+    def on_reports(reports: Sequence[tuple[wire.Report, float]]) -> list[None]:
         nonlocal got
-        got += report.agent == "rs1"
+        got += sum(report.agent == "rs1" for report, _ in reports)
+        return [None for _ in reports]
 
     link = Link(
-        ["tcp://127.0.0.1:0"], keys.load_secret(directory / "master.key_secret"), directory / "agents", on_report
+        ["tcp://127.0.0.1:0"], keys.load_secret(directory / "master.key_secret"), directory / "agents", on_reports
     )
     link.open()
     try:
@@ -223,12 +224,13 @@ async def receive(directory: Path, seconds: float) -> dict[str, float]:
     done = threading.Event()
     got = 0
 
-    def on_report(report: wire.Report, received_at: float) -> None:
+    def on_reports(reports: Sequence[tuple[wire.Report, float]]) -> list[None]:
         nonlocal got
-        got += 1
+        got += len(reports)
+        return [None for _ in reports]
 
     link = Link(
-        ["tcp://127.0.0.1:0"], keys.load_secret(directory / "master.key_secret"), directory / "agents", on_report
+        ["tcp://127.0.0.1:0"], keys.load_secret(directory / "master.key_secret"), directory / "agents", on_reports
     )
     admission.RATE_PER_SECOND = admission.BURST = float("inf")  # one sender plays a whole fleet
     link.open()

@@ -16,7 +16,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -235,9 +235,9 @@ async def on_master(name: str, attack: Callable[..., Told], attackers: int) -> R
             keys.enroll(Path(directory) / "agents", f"rs{number}", made.public, (f"10.0.0.{number + 1}",))
         heard: set[int] = set()
 
-        def receive(said: Report, now: float) -> None:
-            if said.agent == "rs0":
-                heard.add(said.sequence)
+        def receive(reports: Sequence[tuple[Report, float]]) -> list[None]:
+            heard.update(said.sequence for said, _ in reports if said.agent == "rs0")
+            return [None for _ in reports]
 
         link = Link(["tcp://127.0.0.1:0"], master, Path(directory) / "agents", receive)
         link.open()

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -152,11 +153,13 @@ async def measured(directory: Path) -> dict[str, Any]:
     heard: list[tuple[int, float]] = []
     by_others: list[str] = []
 
-    def receive(said: Report, now: float) -> None:
-        if said.agent == f"rs{AGENTS - 1}":
-            heard.append((said.sequence, now))
-        else:
-            by_others.append(said.agent)
+    def receive(reports: Sequence[tuple[Report, float]]) -> list[None]:
+        for said, now in reports:
+            if said.agent == f"rs{AGENTS - 1}":
+                heard.append((said.sequence, now))
+            else:
+                by_others.append(said.agent)
+        return [None for _ in reports]
 
     link = Link(["tcp://127.0.0.1:0"], master, directory, receive)
     link.open()

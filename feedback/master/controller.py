@@ -1,7 +1,7 @@
 """Controller: the stages in their order, for all services. The stable public interface of the pipeline.
 
     controller = Controller(config)
-    controller.receive_report(report, now)      # why it was refused, or None
+    controller.receive_reports([(report, now)]) # why each was refused, or None
     controller.receive_kernel(snapshot, now)
     decision = controller.decide(now)           # settings and edits, with reasons
     controller.next_timer()                     # when to decide again
@@ -143,13 +143,29 @@ class Controller:
 
     def receive_report(self, report: Report, now: float) -> Refused | None:
         """Take a report. Returns why it was refused, or None."""
-        result = self._fleet.receive(report, now)
-        if isinstance(result, Refused):
-            return result
-        if result is not None:
+        return self.receive_reports([(report, now)])[0]
+
+    def receive_reports(self, reports: Iterable[tuple[Report, float]]) -> list[Refused | None]:
+        """Take reports, each with its `now`, in the order in which they came. Returns for each what `receive_report`
+        does. The same as one after the other, for less: the code of one stage stays in the processor's caches."""
+        receive = self._fleet.receive
+        made: list[tuple[Report, Window]] = []
+        answers: list[Refused | None] = []
+        for report, now in reports:
+            try:
+                result = receive(report, now)
+            except Exception as error:
+                self.faults.append(Fault(report.agent, said(error)))
+                result = None
+            if isinstance(result, Window):
+                made.append((report, result))
+                answers.append(None)
+            else:
+                answers.append(result)
+        for report, window in made:
             for address in report.addresses:
-                self._observe(address, report.agent, result)
-        return None
+                self._observe(address, report.agent, window)
+        return answers
 
     def _observe(self, address: str, who: str, window: Window, page: Exporter | None = None) -> None:
         """A window of the server at this RIP: for all its services, or for those that ask this exporter."""

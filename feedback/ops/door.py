@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import fcntl
 import os
 import resource
 import socket
 import struct
 import sys
+import termios
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -29,7 +31,7 @@ import zmq
 
 from feedback.faults import said
 from feedback.ops.descriptors import NONE_LEFT, REASON
-from feedback.ops.sessions import STRANGERS, Sessions
+from feedback.ops.sessions import ALL_BYTES_MAX, EACH_BYTES, STRANGERS, Sessions
 from feedback.refusals import printable
 
 EVENTS = (  # of the monitor, that a door has to hear
@@ -86,9 +88,12 @@ class Door:
 
     def expect(self, peers: int) -> None:
         """So many may come at once, as all do after a restart. Each has said nothing for a moment: where far fewer of
-        those may stay, each that comes puts out one before it is heard, and in the end nobody is."""
+        those may stay, each that comes puts out one before it is heard, and in the end nobody is. Likewise where the
+        bytes of an overloaded daemon are too few for so many: 10,000 agents that were shut out came again, and so left
+        it no time for those that spoke."""
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // STRANGERS_SHARE
         self.sessions.strangers = min(max(STRANGERS, peers), most)
+        self.sessions.all_bytes = max(ALL_BYTES_MAX, EACH_BYTES * peers)
 
     def hear(self, frame: bytes) -> bool:
         """Take the first frame of a monitor's event. Whether it was one of `EVENTS`."""
@@ -126,7 +131,7 @@ class Door:
         size, since = self._resident(), now - self._weighed_at
         if not self._late and (since >= CALM_SECONDS or size - self._size > GROWN_BYTES):
             self._weighed_at, self._size = now, size
-            self._shut(self.sessions.over(self._received, since))
+            self._shut(self.sessions.over(self._received, since, _unread))
 
     def _shut(self, descriptors: list[int]) -> None:
         """libzmq sees the end of the connection, and lets go of all that was of it."""
@@ -227,6 +232,14 @@ class Resident:
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def _unread(descriptor: int) -> int:
+    """The bytes that the kernel holds of it for libzmq. They wait where a host has no time for this daemon's thread."""
+    try:
+        return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def _ask(descriptor: int, question: Callable[[socket.socket], Any]) -> Any:

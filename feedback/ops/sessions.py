@@ -21,7 +21,9 @@ KEY_SESSIONS = 4  # an agent has one, and a second while the one before it is cu
 STRANGERS = 512
 STRANGER_BYTES_MAX = 128 * 1024  # a handshake has 1 kB, and what follows it may be one message
 PEER_BYTES_MAX = 1024 * 1024  # a full queue, and what the kernel holds, is half of that at most
-ALL_BYTES_MAX = 16 * 1024 * 1024  # libzmq needs 64 bytes for a part of one, which is 36 on the wire: 29 MB at most
+# libzmq needs 64 bytes for a part of one byte, which is 36 on the wire, and 176 for one of 34 bytes, which is 69.
+ALL_BYTES_MAX = 16 * 1024 * 1024
+EACH_BYTES = 8 * 1024  # of all that are expected: ten reports of each wait where the daemon stood still for two seconds
 HEARTBEAT_BYTES_PER_SECOND = 64  # which libzmq takes itself: 42 and 40 bytes every few seconds
 _CURVE_BYTES = 33  # around each part: `\x07MESSAGE`, nonce, authenticator and flags
 
@@ -38,6 +40,11 @@ class _Session:
     source: str
     key: str = ""  # once it has said something
     taken: int = 0  # bytes
+
+    @property
+    def most(self) -> int:
+        """Bytes that may wait of it."""
+        return PEER_BYTES_MAX if self.key else STRANGER_BYTES_MAX
 
 
 class _Crowd:
@@ -80,11 +87,12 @@ class _Crowd:
 
 
 class Sessions:
-    """`strangers`: how many connections may have said nothing yet. `source` is whatever connections are told apart by
-    before they have said who they are: the source that has the most of them loses its oldest."""
+    """`strangers`: how many connections may have said nothing yet. `all_bytes`: how much may wait of all together.
+    `source` is whatever connections are told apart by before they have said who they are: the source that has the most
+    of them loses its oldest."""
 
     def __init__(self, strangers: int = STRANGERS) -> None:
-        self.strangers = strangers
+        self.strangers, self.all_bytes = strangers, ALL_BYTES_MAX
         self._all: dict[int, _Session] = {}
         self._unheard = _Crowd()
         self._by_key: dict[str, list[_Session]] = {}
@@ -118,9 +126,12 @@ class Sessions:
         if session is not None:
             self._forget(session)
 
-    def over(self, received: Callable[[int], int], seconds: float) -> list[int]:
+    def over(
+        self, received: Callable[[int], int], seconds: float, unread: Callable[[int], int] = lambda descriptor: 0
+    ) -> list[int]:
         """Whom to shut because too much of theirs waits. `received` tells the bytes that a connection has received
-        altogether; `seconds` is how long ago this was asked last."""
+        altogether; `seconds` is how long ago this was asked last. `unread` tells how many of them the kernel still
+        holds, where they are bounded, and is asked only where there is too much."""
         waiting: list[tuple[int, _Session]] = []
         heartbeats = int(HEARTBEAT_BYTES_PER_SECOND * seconds)
         for session in self._all.values():
@@ -128,11 +139,15 @@ class Sessions:
             session.taken = min(got, session.taken + heartbeats)
             if got > session.taken:
                 waiting.append((got - session.taken, session))
+        total = sum(waits for waits, _ in waiting)
+        if total <= self.all_bytes and all(waits <= session.most for waits, session in waiting):
+            return []
+        waiting = [(waits - unread(session.descriptor), session) for waits, session in waiting]
         waiting.sort(key=lambda found: found[0], reverse=True)
         total = sum(waits for waits, _ in waiting)
         shut: list[int] = []
         for waits, session in waiting:
-            if total > ALL_BYTES_MAX or waits > (PEER_BYTES_MAX if session.key else STRANGER_BYTES_MAX):
+            if total > self.all_bytes or waits > session.most:
                 total -= waits
                 shut.append(self._shut(session))
         return shut

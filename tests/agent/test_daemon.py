@@ -54,7 +54,10 @@ class Place:
     async def link(self) -> AsyncIterator[Link]:
         pair = keys.load_secret(self.directory / "master.key_secret")
         link = Link(
-            ["tcp://127.0.0.1:0"], pair, self.directory / "agents", lambda report, now: self.heard.append(report)
+            ["tcp://127.0.0.1:0"],
+            pair,
+            self.directory / "agents",
+            lambda reports: [self.heard.append(r) for r, _ in reports],
         )
         link.open()
         try:

@@ -45,7 +45,9 @@ class Site:
     async def link(self, endpoint: str = "tcp://127.0.0.1:0") -> AsyncIterator[Link]:
         pair = keys.load_secret(self.directory / "master.key_secret")
         hear = StandIns(PLAN).hear
-        link = Link([endpoint], pair, self.directory / "agents", lambda report, now: None, on_sessions=hear)
+        link = Link(
+            [endpoint], pair, self.directory / "agents", lambda reports: [None for _ in reports], on_sessions=hear
+        )
         link.open()
         try:
             yield link

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -139,3 +140,44 @@ def test_a_fault_in_one_report_forgets_what_was_learned_of_that_server_and_no_ot
     samples = [d.estimate.samples if d.estimate else 0 for d in decision.services[0].destinations]
     assert samples[0] > 5
     assert samples[1] == 0
+
+
+def test_a_fault_in_one_of_many_reports_is_that_agents_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller, real = Controller(config(3)), Fleet.receive
+
+    def broken(self: Fleet, said: Report, now: float) -> Any:
+        if said.agent == "rs2":
+            raise OverflowError("too large")
+        return real(self, said, now)
+
+    monkeypatch.setattr(Fleet, "receive", broken)
+    for k in (1, 2):
+        came = [(report(i, at=k / 5, sequence=k, busy=k / 10, opened=20 * k), k / 5) for i in (1, 2, 3)]
+        assert controller.receive_reports(came) == [None, None, None]
+    assert [f.where for f in controller.faults] == ["rs2", "rs2"]
+    assert [row.window is not None for pipeline in controller._pipelines.values() for row in pipeline.rows] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_reports_that_come_together_mean_what_they_mean_one_after_the_other() -> None:
+    """Several of one agent among them, and such that are refused."""
+    together, apart, draw = Controller(config(4)), Controller(config(4)), random.Random(1)
+    refused = 0
+    for turns in range(40):
+        came = []
+        for k in (1, 2):
+            for i in (1, 2, 3, 4):
+                at = turns + k / 2 - draw.choice((0.0, 0.0, 0.0, 0.7))
+                busy = draw.choice((0.4, 0.4, 0.41, 50.0)) * at
+                came.append(
+                    (report(i, at=at, sequence=round(10 * at), busy=busy, opened=round(30 * i * at)), 1000 + at)
+                )
+        answers = together.receive_reports(came)
+        assert [str(a) for a in answers] == [str(apart.receive_report(*one)) for one in came]
+        refused += sum(a is not None for a in answers)
+        decisions = [str(c.decide(1001.0 + turns)) for c in (together, apart)]
+        assert decisions[0] == decisions[1]
+    assert 20 < refused < 300

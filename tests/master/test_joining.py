@@ -146,8 +146,8 @@ def test_the_old_key_ends_by_itself(site: Site, peers: Peers) -> None:  # noqa: 
     async def scenario() -> None:
         wall = [1000.0]
         keys.enroll(site.enrolled, "rs1", site.stranger.public, ("10.0.0.11",), previous_until=1060)
-        link = Link(["tcp://127.0.0.1:0"], site.master, site.enrolled, lambda r, now: site.got.append(r),
-                    wall=lambda: wall[0])  # fmt: skip
+        link = Link(["tcp://127.0.0.1:0"], site.master, site.enrolled,
+                    lambda reports: [site.got.append(r) for r, _ in reports], wall=lambda: wall[0])  # fmt: skip
         link.open()
         try:
             old = dealer(peers, site, link, site.rs1)
@@ -290,7 +290,7 @@ def test_one_key_joins_the_masters_of_both_directors(
     """A token of each, two joins, one key and one configuration: both masters hear the agent."""
     base, config, enrolled = tmp_path / "agent", tmp_path / "agent.toml", tmp_path / "d2"
     heard: list[object] = []
-    second = Link(["tcp://127.0.0.1:0"], site.stranger, enrolled, lambda r, now: heard.append(r))
+    second = Link(["tcp://127.0.0.1:0"], site.stranger, enrolled, lambda reports: [heard.append(r) for r, _ in reports])
 
     async def scenario() -> None:
         enrolled.mkdir()

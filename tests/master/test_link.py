@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -78,7 +78,9 @@ class Site:
     async def link(
         self, endpoint: str = "tcp://127.0.0.1:0", clock: Callable[[], float] = time.monotonic
     ) -> AsyncIterator[Link]:
-        link = Link([endpoint], self.master, self.enrolled, lambda report, now: self.got.append(report), clock)
+        link = Link(
+            [endpoint], self.master, self.enrolled, lambda reports: [self.got.append(r) for r, _ in reports], clock
+        )
         link.open()
         try:
             yield link
@@ -333,7 +335,7 @@ def test_parts_of_many_connections_together_are_cut_off(
     site: Site, peers: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the master takes them more slowly than they come."""
-    monkeypatch.setattr("feedback.ops.sessions.ALL_BYTES_MAX", 400_000)
+    monkeypatch.setattr("feedback.ops.door.ALL_BYTES_MAX", 400_000)
 
     async def scenario() -> None:
         async with site.link() as link:
@@ -346,6 +348,29 @@ def test_parts_of_many_connections_together_are_cut_off(
             await until(lambda: link.counters["put_out"] == 3, "as many as are too many")
             await asyncio.sleep(0.3)
             assert link.counters == {"put_out": 3}
+
+    run(scenario())
+
+
+def test_a_report_that_waits_takes_no_more_memory_than_it_has_bytes(site: Site, peers: Peers) -> None:
+    """As all do while the master stands still. Each arrives alone, and must not keep what it was read into."""
+    connections, reports = 8, 50
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            agents = [dealer(peers, site, link, pair) for pair in (site.rs1, site.rs2) * (connections // 2)]
+            for agent in agents:
+                agent.send(b"a word")
+            await until(lambda: link.counters["malformed"] == connections, "a word of each")
+            assert link._edges is not None and link._router is not None
+            link._edges.forget(link._router)  # it takes nothing more
+            before = psutil.Process().memory_info().rss
+            for _ in range(reports):
+                for agent in agents:
+                    agent.send(bytes(600))
+                await asyncio.sleep(0.005)
+            grown = psutil.Process().memory_info().rss - before
+            assert grown < 1.5e6  # 3.5e6 were it otherwise
 
     run(scenario())
 
@@ -370,6 +395,33 @@ def test_a_fleet_that_comes_at_once_is_heard_and_none_of_it_put_out(
             site.enroll("new", site.stranger, "10.0.2.1")
             link.reload()
             assert link._door.sessions.strangers == len(fleet) + 3
+
+    run(scenario())
+
+
+def test_where_more_waits_than_is_taken_together_the_newest_of_each_agent_counts(site: Site, peers: Peers) -> None:
+    """After the master stood still: what is old is not worth its time."""
+    fleet = {f"rs{i}": (site.make(site.enrolled.parent / f"rs{i}"), f"10.0.1.{i}") for i in range(3, 33)}
+    for name, (pair, address) in fleet.items():
+        site.enroll(name, pair, address)
+    each = 3 * curve.BATCH // len(fleet)
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            agents = {name: dealer(peers, site, link, pair) for name, (pair, _) in fleet.items()}
+            for name, agent in agents.items():
+                agent.send(report(0, agent=name, addresses=(fleet[name][1],)))
+            await until(lambda: len(site.got) == len(fleet), "the first of each")
+            for sequence in range(1, each + 1):
+                for name, agent in agents.items():
+                    agent.send(report(sequence, agent=name, addresses=(fleet[name][1],)))
+            time.sleep(0.5)  # noqa: ASYNC251 - it stands still
+            await until(
+                lambda: link.counters["accepted"] + link.counters["superseded"] == (each + 1) * len(fleet), "all"
+            )
+            assert {said.agent: said.sequence for said in site.got} == dict.fromkeys(fleet, each)
+            assert link.counters["accepted"] == len(site.got)
+            assert link.counters["superseded"] > curve.BATCH // 2
 
     run(scenario())
 
@@ -495,9 +547,10 @@ def test_a_flood_is_refused_and_answered_once(site: Site, peers: Peers) -> None:
             for sequence in range(300):
                 agent.send(report(sequence))
             await until(lambda: link.counters.total() == 300, "all of them")
-            assert link.counters == {"accepted": BURST, "flooded": 300 - BURST}
+            assert link.counters["flooded"] == 300 - BURST
+            assert link.counters["accepted"] + link.counters["superseded"] == BURST
             answers = [await reply(agent), await reply(agent)]
-            assert [a.accepted for a in answers] == [True, False]
+            assert sorted(a.accepted for a in answers) == [False, True]
             assert not agent.poll(50), "a flood is not answered by a flood"
 
     run(scenario())
@@ -554,18 +607,19 @@ def test_a_callback_that_raises_does_not_stop_the_link(site: Site, peers: Peers)
         asyncio.get_running_loop().set_exception_handler(lambda loop, what: raised.append(what["exception"]))
         got: list[int] = []
 
-        def on_report(arrived: wire.Report, now: float) -> None:
-            got.append(arrived.sequence)
-            if arrived.sequence == 0:
+        def on_reports(arrived: Sequence[tuple[wire.Report, float]]) -> list[None]:
+            got.extend(report.sequence for report, _ in arrived)
+            if got == [0]:
                 raise RuntimeError("the master's own fault")
+            return [None for _ in arrived]
 
-        link = Link(["tcp://127.0.0.1:0"], site.master, site.enrolled, on_report)
+        link = Link(["tcp://127.0.0.1:0"], site.master, site.enrolled, on_reports)
         link.open()
         try:
             agent = dealer(peers, site, link, site.rs1)
             for sequence in range(3):
                 agent.send(report(sequence))
-            await until(lambda: got == [0, 1, 2], "all three")
+                await until(lambda: got == [*range(sequence + 1)], "this one")  # noqa: B023
             assert [str(e) for e in raised] == ["the master's own fault"]
         finally:
             link.close()

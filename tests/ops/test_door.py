@@ -192,7 +192,7 @@ def test_connections_are_asked_once_a_second_and_more_often_while_the_process_gr
         ajar, size = Door(lambda opened: None), [10 * door.GROWN_BYTES]
         ajar._resident = lambda: size[0]  # type: ignore[assignment,method-assign,return-value]
         ajar._size = size[0]
-        ajar.sessions.over = lambda received, seconds: asked.append(seconds) or []  # type: ignore[func-returns-value,method-assign]
+        ajar.sessions.over = lambda received, seconds, unread: asked.append(seconds) or []  # type: ignore[func-returns-value,method-assign]
         try:
             await asyncio.sleep(1.5 * door.CALM_SECONDS)
             calm = len(asked)
@@ -243,3 +243,33 @@ def test_as_many_strangers_may_stay_as_peers_are_expected_within_the_descriptors
         return found
 
     assert asyncio.run(scenario()) == [512, 600, 2000]
+
+
+def test_as_much_may_wait_as_a_fleet_says_while_its_daemon_stands_still() -> None:
+    waits = 6 * 1024  # ten reports
+
+    async def shut(expected: int, peers: int) -> int:
+        ajar = Door(lambda opened: None)
+        ajar.expect(expected)
+        for descriptor in range(peers):
+            ajar.sessions.came(descriptor, "a")
+            ajar.sessions.spoke(descriptor, f"key{descriptor}", 0)
+        found = ajar.sessions.over(lambda _: waits, 0.0)
+        ajar.close()
+        return len(found)
+
+    assert asyncio.run(shut(0, 2000)) == 0
+    assert asyncio.run(shut(0, 10_000)) > 7000
+    assert asyncio.run(shut(10_000, 10_000)) == 0
+    assert asyncio.run(shut(10_000, 14_000)) > 500
+
+
+def test_what_nobody_has_read_is_told_of_a_connection_and_of_nothing_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        here, _ = server.accept()
+        with here:
+            client.send(bytes(1234))
+            here.recv(34)
+            number = here.fileno()
+            assert door._unread(number) == 1200
+        assert door._unread(number) == 0

@@ -78,15 +78,18 @@ def test_heartbeats_are_not_held_against_anybody() -> None:
         assert table.over(lambda _, got=received: got, 1.0) == []  # type: ignore[misc]
 
 
-@given(st.lists(st.integers(0, 2 * PEER_BYTES_MAX), min_size=1, max_size=60))
-def test_all_together_never_leave_more_than_the_bound(waiting: list[int]) -> None:
+@given(
+    st.lists(st.integers(0, 2 * PEER_BYTES_MAX), min_size=1, max_size=60), st.integers(0, 2 * sessions.ALL_BYTES_MAX)
+)
+def test_all_together_never_leave_more_than_the_bound(waiting: list[int], most: int) -> None:
     table = Sessions()
+    table.all_bytes = most
     for descriptor in range(len(waiting)):
         table.came(descriptor, "a")
         table.spoke(descriptor, f"key{descriptor}", 0)
     shut = table.over(lambda descriptor: wire_bytes(0) + waiting[descriptor], 0.0)
     left = [waits for descriptor, waits in enumerate(waiting) if descriptor not in shut]
-    assert sum(left) <= sessions.ALL_BYTES_MAX
+    assert sum(left) <= most
     assert all(waits <= PEER_BYTES_MAX for waits in left)
     smallest = min((waiting[descriptor] for descriptor in shut), default=0)
     assert all(waits <= smallest or waits <= PEER_BYTES_MAX for waits in left)
@@ -128,3 +131,12 @@ def test_a_flood_from_many_addresses_costs_the_same_however_many_there_are() -> 
         return time.process_time() - began
 
     assert seconds(8000) < 10 * min(seconds(100) for _ in range(3))
+
+
+def test_what_the_kernel_still_holds_is_no_memory_of_the_daemon() -> None:
+    table = Sessions()
+    for descriptor in (1, 2):
+        table.came(descriptor, "a")
+        table.spoke(descriptor, f"key{descriptor}", 0)
+    received, held = PEER_BYTES_MAX + 100_000, {1: 120_000, 2: 50_000}
+    assert table.over(lambda _: received, 0.0, held.__getitem__) == [2]

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -406,11 +406,15 @@ class Daemon:
         if self._controller.next_timer() <= now:
             self._stir.set()
 
-    def _receive(self, report: Report, received_at: float) -> Refused | None:
-        self._record(report, received_at)
-        refused = self._controller.receive_report(report, received_at)
-        self._counters["reports_refused" if refused else "reports"] += 1
-        return refused
+    def _receive(self, reports: Sequence[tuple[Report, float]]) -> list[Refused | None]:
+        if self._recorders:
+            for report, received_at in reports:
+                self._record(report, received_at)
+        answers = self._controller.receive_reports(reports)
+        taken = answers.count(None)
+        self._counters["reports"] += taken
+        self._counters["reports_refused"] += len(answers) - taken
+        return answers
 
     def _note_failures(self, failed: tuple[EditError, ...]) -> None:
         if failed:

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import zmq
 
 from feedback import wire
-from feedback.master.shell.admission import Admission, Enrolment, Refused
+from feedback.master.shell.admission import Admission, Enrolment, Peer, Refused
 from feedback.model import Address
 from feedback.ops import curve, door, keys, tokens
 from feedback.ops.curve import CurveError
@@ -35,6 +35,7 @@ LOG = Log("link")
 REPLY_SECONDS = 1.0
 LOOK_SECONDS = 1.0  # between looks for tokens where the directory seems unchanged, and between words with one token
 LOG_SECONDS = 10.0
+HELD_SECONDS_MAX = 0.5  # of a report, while more wait
 REST_SECONDS = 0.01  # reports of a large fleet are taken together: a call of the loop costs as much as a report
 RECEIVE_BUFFER_BYTES = 64 * 1024  # of each connection in the kernel, which doubles it and would else grow it to 6 MB
 
@@ -48,8 +49,18 @@ class NotTaken(Protocol):
     def kind(self) -> str: ...
 
 
-OnReport = Callable[[wire.Report, float], NotTaken | None]
+OnReports = Callable[[Sequence[tuple[wire.Report, float]]], Sequence[NotTaken | None]]
 OnSessions = Callable[[wire.Sessions, frozenset[Address], float], Iterable[tuple[Address, wire.Sessions]]]
+
+
+class _Admitted(NamedTuple):
+    """A report, whose it is, and the way back."""
+
+    report: wire.Report
+    received_at: float
+    peer: Peer
+    key: str
+    route: bytes
 
 
 _EVENTS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | door.EVENTS
@@ -74,9 +85,9 @@ _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
 
 
 class Link:
-    """Listens on all endpoints and calls `on_report(report, received_at)` for each report that counts; it returns why
-    the report was not taken, or None. `on_sessions(said, RIPs of who says it, received_at)` is called for words on
-    sessions; it returns what to pass on, and the RIPs to whose agent.
+    """Listens on all endpoints and calls `on_reports` with the reports that count: (report, received_at) of each that
+    came together. It returns for each why it was not taken, or None. `on_sessions(said, RIPs of who says it,
+    received_at)` is called for words on sessions; it returns what to pass on, and the RIPs to whose agent.
 
     Open and close inside a running asyncio loop. `counters` has every refusal by kind, and `accepted`. `clock` tells
     `received_at`; it must be the master's monotonic clock.
@@ -87,7 +98,7 @@ class Link:
         endpoints: Iterable[str],
         pair: KeyPair,
         enrolled: Path,
-        on_report: OnReport,
+        on_reports: OnReports,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         on_sessions: OnSessions = lambda said, addresses, now: (),
@@ -97,16 +108,19 @@ class Link:
         self._wanted = tuple(endpoints)
         self._pair = pair
         self._enrolled = enrolled
-        self._on_report, self._on_sessions = on_report, on_sessions
+        self._on_reports, self._on_sessions = on_reports, on_sessions
         self._clock, self._wall = clock, wall
         self._admission = Admission({})
+        self._admitted: list[_Admitted] = []  # of this lot
+        self._held: dict[str, _Admitted] = {}  # by agent: of lots before it
+        self._held_until = float("-inf")
         self._pending: dict[str, tokens.Pending] = {}
         self._desks: dict[Address, tuple[bytes, str]] = {}  # route and key of who speaks of sessions for a RIP
         self._heard: dict[str, float] = {}  # when a token's key last said something
         self._looked_at, self._seen = float("-inf"), 0
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
         self._put_out_at = float("-inf")
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()  # its own: a context has one ZAP handler
+        self._context = curve.context()  # its own: a context has one ZAP handler
         self._gate = curve.Gate(self._context, self._admits, self._refuse)
         self._router: zmq.Socket[bytes] | None = None
         self._inlet = curve.Inlet(2, self._took)  # a route, and one part
@@ -135,7 +149,7 @@ class Link:
         self._edges = curve.Edges()
         self._edges.watch(self._gate.zap_socket, self._gate.answer)
         self._edges.watch(self._monitor, self._take_event)
-        self._edges.watch(router, self._take_report, rest_seconds=REST_SECONDS)
+        self._edges.watch(router, self._take_report, rest_seconds=REST_SECONDS, taken_together=self._pass_on)
 
     def reload(self) -> tuple[str, ...]:
         """Read the enrolments again; revoked agents fall silent at once. Returns a line for each one refused.
@@ -231,17 +245,38 @@ class Link:
                 self._take_sessions(route, key, frame.bytes, now)
                 return
             report, peer = self._admission.admit(key, frame.bytes, now)
-            not_taken = self._on_report(report, now)
-            if not_taken is not None:
-                raise Refused(not_taken.kind, str(not_taken), report.agent)
         except Refused as refused:
-            self._count(refused)
-            self._tell(route, key, refused, now)
+            self._answer(route, key, refused, now)
             return
-        self.counters["accepted"] += 1
-        if not peer.greeted:
-            peer.greeted = True
-            self._send(route, wire.Reply(wire.PROTOCOL, True))
+        self._admitted.append(_Admitted(report, now, peer, key, route))
+
+    def _pass_on(self, dry: bool) -> None:
+        """What came together: one stage after the other for all costs less than all stages for one after the other.
+        Where more waits than is taken together, receiving gets as much time as what is done with the reports, and of
+        each agent only the newest counts: the counters in it include those before."""
+        lot, self._admitted = self._admitted, []
+        if self._held or not dry:
+            waited = len(self._held) + len(lot)
+            self._held |= {admitted.report.agent: admitted for admitted in lot}
+            if waited > len(self._held):
+                self.counters["superseded"] += waited - len(self._held)
+            if not dry and self._clock() < self._held_until:
+                return
+            lot, self._held = [*self._held.values()], {}
+        if not lot:
+            return
+        began = self._clock()
+        answers = self._on_reports([(admitted.report, admitted.received_at) for admitted in lot])
+        self._held_until = self._clock() + min(HELD_SECONDS_MAX, self._clock() - began)
+        for admitted, refused in zip(lot, answers, strict=True):
+            if refused is not None:
+                told = Refused(refused.kind, str(refused), admitted.report.agent)
+                self._answer(admitted.route, admitted.key, told, admitted.received_at)
+                continue
+            self.counters["accepted"] += 1
+            if not admitted.peer.greeted:
+                admitted.peer.greeted = True
+                self._send(admitted.route, wire.Reply(wire.PROTOCOL, True))
 
     def _take_sessions(self, route: bytes, key: str, data: bytes, now: float) -> None:
         """Words on sessions, which go on to the agents of whoever stands in. Raises Refused."""
@@ -277,8 +312,9 @@ class Link:
         enrolment = self._admission.enrolled(key)
         return enrolment.name if enrolment is not None else ""
 
-    def _tell(self, route: bytes, key: str, refused: Refused, now: float) -> None:
-        """Tell the peer why, at most once a second. One without enrolment is told nothing."""
+    def _answer(self, route: bytes, key: str, refused: Refused, now: float) -> None:
+        """Count it and tell the peer why, at most once a second. One without enrolment is told nothing."""
+        self._count(refused)
         peer = self._admission.peer(key)
         if peer is None or now - peer.told_at < REPLY_SECONDS:
             return

@@ -64,7 +64,7 @@ class Relay:
         self._listen = tuple(listen)
         self._pair, self._peer = pair, peer
         self._on_request, self._on_stream = on_request, on_stream
-        self._context: curve.Context = zmq.Context()
+        self._context = curve.context()
         self._gate = curve.Gate(self._context, lambda key: key == peer, lambda kind, _: self._count(kind))
         self._router: curve.Socket | None = None
         self._dealer: curve.Socket | None = None
