@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -185,27 +187,105 @@ def test_what_the_door_has_not_asked_to_hear_is_not_its_own() -> None:
     asyncio.run(scenario())
 
 
+class Memory:
+    """As Resident, of a size that the test sets; `trim` gives back what is `free`."""
+
+    def __init__(self) -> None:
+        self.size, self.free = 10 * door.GROWN_BYTES, 0
+
+    def __call__(self) -> int:
+        return self.size
+
+    def trim(self) -> None:
+        self.size, self.free = self.size - self.free, 0
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def weighed(over: Callable[[], list[int]]) -> Iterator[tuple[Memory, list[float]]]:
+    """A door without connections, which shuts what `over` says; its memory, and when connections were asked."""
+    ajar, memory, asked = Door(lambda opened: None), Memory(), list[float]()
+    ajar._resident = memory  # type: ignore[assignment]
+    ajar._size = memory.size
+
+    def answer(received: object, seconds: float, unread: object) -> list[int]:
+        asked.append(seconds)
+        return over()
+
+    ajar.sessions.over = answer  # type: ignore[method-assign]
+    try:
+        yield memory, asked
+    finally:
+        ajar.close()
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        await asyncio.sleep(0.01)
+
+
 def test_connections_are_asked_once_a_second_and_more_often_while_the_process_grows() -> None:
-    asked: list[float] = []
-
-    async def scenario() -> tuple[int, int]:
-        ajar, size = Door(lambda opened: None), [10 * door.GROWN_BYTES]
-        ajar._resident = lambda: size[0]  # type: ignore[assignment,method-assign,return-value]
-        ajar._size = size[0]
-        ajar.sessions.over = lambda received, seconds, unread: asked.append(seconds) or []  # type: ignore[func-returns-value,method-assign]
-        try:
+    async def scenario() -> None:
+        with weighed(list) as (memory, asked):
             await asyncio.sleep(1.5 * door.CALM_SECONDS)
-            calm = len(asked)
+            assert len(asked) == 1
             for _ in range(4):
-                size[0] += 2 * door.GROWN_BYTES
+                memory.size += 2 * door.GROWN_BYTES
                 await asyncio.sleep(2.5 * door.WEIGH_SECONDS)
-            return calm, len(asked) - calm
-        finally:
-            ajar._weighing.cancel()
+            assert len(asked) >= 5
 
-    calm, grows = asyncio.run(scenario())
-    assert calm == 1
-    assert grows >= 4
+    asyncio.run(scenario())
+
+
+def test_growth_counts_from_the_smallest_size_since_the_last_look() -> None:
+    async def scenario() -> None:
+        with weighed(list) as (memory, asked):
+            memory.size += 20 * door.GROWN_BYTES
+            await asyncio.sleep(2.5 * door.WEIGH_SECONDS)
+            memory.size -= 20 * door.GROWN_BYTES
+            await asyncio.sleep(2.5 * door.WEIGH_SECONDS)
+            before = len(asked)
+            memory.size += 2 * door.GROWN_BYTES
+            await asyncio.sleep(2.5 * door.WEIGH_SECONDS)
+            assert (before, len(asked)) == (1, 2)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_connection_was_shut_all_are_asked_until_none_was_for_a_second() -> None:
+    """What is freed of it hides what comes, and what malloc keeps of it another one would fill unseen."""
+    shut = [[-1], [], [-1]]
+
+    async def scenario() -> None:
+        with weighed(lambda: shut.pop(0) if shut else []) as (memory, asked):
+            memory.size += 2 * door.GROWN_BYTES
+            memory.free = door.GROWN_BYTES
+            await until(lambda: len(asked) > 1.5 * door.CALM_SECONDS / door.WEIGH_SECONDS, "many looks")
+            assert memory.free
+            await until(lambda: not memory.free, "the end of the alarm")
+            many = len(asked)
+            await asyncio.sleep(0.5 * door.CALM_SECONDS)
+            assert len(asked) <= many + 1
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_while_connections_are_asked_is_not_the_last_look() -> None:
+    def breaks() -> list[int]:
+        raise ValueError
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        with weighed(breaks) as (memory, asked):
+            memory.size += 2 * door.GROWN_BYTES
+            await asyncio.sleep(1.5 * door.CALM_SECONDS)
+            assert len(asked) == 2
+
+    asyncio.run(scenario())
 
 
 def test_the_memory_that_is_looked_at_is_that_of_this_process() -> None:
