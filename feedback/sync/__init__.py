@@ -1,9 +1,9 @@
 """The director pair: replication and takeover. `Election` decides who is active; it is the stable public interface.
 
-election/     heartbeats, the election, engines that obey somebody else      -> decisions
+election/     heartbeats, the election, engines that follow another program   -> decisions
 addresses/    what goes with the active role on this host                    decisions -> addresses, announcements
 replication/  connections, services and state from the active director to the standby
-daemon.py     the shell around the three; doctor.py and report.py speak for it
+daemon.py     the shell around the three; doctor.py and report.py describe its state
 """
 
 from feedback.sync.election.election import Election, Settings, Status

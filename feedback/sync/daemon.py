@@ -1,8 +1,8 @@
 """The sync daemon's shell: hands events to the election, performs its decisions, and answers commands.
 
-One asyncio loop. Heartbeats, answers to looks and timers go to the election first; everything slow (the connection
-table, the snapshot of services) is done in threads, because a late heartbeat is a false alarm on the other side. The
-watchdog is fed by the loop that sends heartbeats. Stopping leaves addresses, services and connections as they are.
+It is one asyncio loop. Heartbeats, answers to looks and timers go to the election first. Everything slow (the
+connection table, the snapshot of services) runs in threads, because a late heartbeat is a false alarm at the peer. The
+loop that sends heartbeats also feeds the watchdog. Stopping leaves addresses, services and connections as they are.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ from feedback.sync.replication.relay import Relay
 from feedback.sync.way import Way
 
 LOOK_AROUND_SECONDS = 0.5  # between looks at our own interfaces and reach targets
-REACH_SECONDS = 1.6  # a target that did not answer for so long is not reached
+REACH_SECONDS = 1.6  # a target that has not answered for so long is unreachable
 EVENTS_KEPT = 1000
 ERROR_LOG_SECONDS = 10.0
 WITHOUT_A_ROLE = frozenset({State.STANDBY, State.LOOKING, State.WATCHING})
-TRANSITIONS_LOGGED = 30  # of those between these, in ERROR_LOG_SECONDS; `feedback sync events` has all
+TRANSITIONS_LOGGED = 30  # between these states in ERROR_LOG_SECONDS; `feedback sync events` has all
 
 
 def now() -> float:
-    """Seconds that go on while the machine is suspended: one that slept knows it."""
+    """Seconds of a clock that goes on while the machine is suspended, so that it knows how long it slept."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -166,8 +166,8 @@ class Daemon:
             stack.callback(server.close)
             self._look_around()
             self._advance()
-            await asyncio.to_thread(gc.collect)  # which makes the first thread: a takeover need not
-            gc.freeze()  # what start-up made stays for ever: walking it again would hold up heartbeats
+            await asyncio.to_thread(gc.collect)  # this also starts the first thread, so a takeover need not
+            gc.freeze()  # objects from start-up stay for ever: walking them again would delay heartbeats
             systemd.ready(self._summary())
             self._log.info("started", name=c.name, peer=c.peer, links=len(c.link), addresses=len(c.address))
             await self._work(stop)
@@ -183,12 +183,13 @@ class Daemon:
         settings = _settings(c, tuple(self._by_text))
         if c.engine == "heartbeat":
             return Election(settings, c.name, self._boot, now())
-        # keepalived says only what changes: a restarted daemon goes on with what was said before.
+        # keepalived reports only changes: a restarted daemon goes on from its last report.
         before = RoleFile(c.role).read().role is SaidRole.ACTIVE
         return Following(settings, c.name, self._boot, now(), active=before)
 
     def _open_fifo(self) -> int | None:
-        """keepalived's FIFO, open for writing too: so it never ends, and keeps what is said while nobody reads."""
+        """Opens keepalived's FIFO for writing too, so that it never ends and keeps what is written while nobody
+        reads."""
         if not isinstance(self._engine, Following):
             return None
         path = self._config.keepalived.fifo
@@ -285,7 +286,7 @@ class Daemon:
         self._advance()
 
     def _look_around(self) -> None:
-        """Our own interfaces, addresses and reach targets."""
+        """Look at our own interfaces, addresses and reach targets."""
         at = now()
         macs = self._network.macs()
         self._engine.receive_macs(tuple(_mac(mac) for mac in dict.fromkeys(macs.values())))
@@ -311,7 +312,7 @@ class Daemon:
     # --- what is decided ---------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Perform what is due, and be called again when the next is."""
+        """Perform the decisions that are due, and schedule the next call."""
         while self._engine.next_timer() <= (at := now()):
             for decision in self._engine.handle_timer(at):
                 self._perform(decision, at)
@@ -358,7 +359,7 @@ class Daemon:
             self._stuck(reason)
 
     def _stuck(self, reason: str) -> None:
-        """The election gives a handover up that was not prepared in time; this is why."""
+        """Record why a handover was not prepared; the election gives it up when its time is over."""
         self._log.error("handover-stuck", reason=reason)
         self._handover["reason"] = reason
 
@@ -367,7 +368,7 @@ class Daemon:
         self._stuck(f"a fault of this director: {reason}")
 
     def _follow(self) -> None:
-        """Be the end that the role asks for: over the link heard last, where the one in use has fallen silent."""
+        """Run the end of replication that the role needs. Change to the link heard last if the one in use is silent."""
         at = now()
         status = self._engine.status(at)
         if status.role is Role.ACTIVE:
@@ -397,7 +398,8 @@ class Daemon:
                 self._log.warning("notice", text=event.text)
 
     def _log_transition(self, event: Transition) -> None:
-        """On bad cables a standby looks several times a second: of those that move no role only so many are logged."""
+        """Log a transition. On bad cables a standby looks several times a second, so those that move no role are
+        limited."""
         idle = WITHOUT_A_ROLE.issuperset((event.old, event.new))
         unsaid = self._budget.take(now()) if idle else 0
         if unsaid is not None:
@@ -407,7 +409,7 @@ class Daemon:
             )
 
     def _tenure_follows(self) -> None:
-        """The role file for transitions that move no address, and the link for a peer that became active."""
+        """Write the role file for transitions that move no address, and follow a peer that became active."""
         if not self._tenure.active:
             status = self._engine.status(now())
             self._tenure.stand_by(status.reason, status.term)
@@ -426,7 +428,7 @@ class Daemon:
     # --- commands ----------------------------------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """SIGHUP: what can change while running; a bad file leaves what was in force."""
+        """SIGHUP: apply what can change while running. A bad file changes nothing."""
         systemd.reloading()
         try:
             config = load(self._path, SyncConfig)
@@ -530,7 +532,7 @@ class Daemon:
 
 
 def run(path: Path, level: str = "info") -> str | None:
-    """Run until told to stop: why it could not start, or None."""
+    """Run until told to stop. Returns why it could not start, or None."""
     logs.setup(level)
     process.keep_private()
     descriptors.raise_limit()

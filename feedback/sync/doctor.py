@@ -1,4 +1,4 @@
-"""Would a takeover work now? Each reason why not, with its remedy. Pure: facts in, findings out."""
+"""Would a takeover work now? Every reason why not, with a remedy. Pure: facts in, findings out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 class Level(StrEnum):
     ERROR = "error"  # a takeover would fail, or lose something
-    WARNING = "warning"  # it works now, and something is not as it should be
+    WARNING = "warning"  # it would work, but something is not as it should be
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -21,8 +21,8 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemon knows. `status` is that of `sync status`; `limitation` why this director could not serve;
-    `problems` of the kernel's replication; `foreign` advice on addresses that are not ours."""
+    """What the daemon knows. `status` is that of `sync status`. `limitation` says why this director could not serve.
+    `problems` are those of the kernel's replication. `foreign` is advice on addresses that are not ours."""
 
     status: dict[str, Any]
     limitation: str | None = None
@@ -107,7 +107,8 @@ def _ledger(ledger: dict[str, int] | None) -> list[Finding]:
 
 
 def _tracking(facts: Facts) -> list[Finding]:
-    """Of a stateful firewall: IPVS takes the setting for each connection as it comes, so both need it before."""
+    """Findings on a stateful firewall. IPVS applies the setting to new connections only, so both directors need it
+    first."""
     tracking, peer = facts.status.get("tracking"), facts.status["peer"]["name"]
     if tracking is None:
         return []

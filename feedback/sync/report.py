@@ -1,4 +1,5 @@
-"""The sync daemon's status and events for commands, as plain JSON. Pure. SCHEMA numbers what a reader may rely on."""
+"""The sync daemon's status and events for commands, as plain JSON. Pure. SCHEMA is the version of the fields that a
+reader may rely on."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ REPLICA_STATES = {
 
 
 def of_event(event: Happening, number: int, now: float, wall: float) -> dict[str, Any]:
-    """`at` is the time of day (seconds since 1970), `monotonic` that of CLOCK_BOOTTIME."""
+    """`at` is the wall-clock time (seconds since 1970), `monotonic` the time of CLOCK_BOOTTIME."""
     base = {"number": number, "at": round(wall - (now - event.at), 3), "monotonic": round(event.at, 6)}
     if isinstance(event, Transition):
         words = {"old": str(event.old), "new": str(event.new), "cause": str(event.event), "reason": event.reason}
@@ -41,7 +42,8 @@ def of_status(
     act_ms: float | None,
     counters: dict[str, Any],
 ) -> dict[str, Any]:
-    """`installed`: the addresses that this host has; `routes`: of each [[route]], whether it is here."""
+    """`installed` are the addresses that this host has. `routes` says of each [[route]] whether it is installed
+    here."""
     heard = {link.link: link.age_seconds for link in status.links}
     return {
         "schema": SCHEMA,

@@ -1,7 +1,7 @@
-"""The link over which the active director is followed: a live one, and no other while it is live. Pure.
+"""The link over which the standby follows the active director. A live link is not left for another one. Pure.
 
-Leaving a link restarts the session with a full copy. So a stall of our own must not look like a silent link: after one,
-the heartbeats of the other link may be read before those that wait on the one in use.
+Leaving a link restarts the session with a full copy. So a stall of our own must not look like a silent link: after a
+stall, the heartbeats of the other link may be read before those that wait on the link in use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 SILENT_SECONDS = 0.2  # a link silent for so long is left, if another is heard
-CONFIRMED_SECONDS = 0.05  # by then what waited on every link was read: two turns of the daemon
+CONFIRMED_SECONDS = 0.05  # two turns of the daemon: by then it has read what waited on every link
 
 
 class Way:
@@ -19,11 +19,12 @@ class Way:
 
     @property
     def doubting(self) -> bool:
-        """The link in use seems silent: ask again soon."""
+        """Whether the link in use seems silent. Then ask again soon."""
         return self._silent_since is not None
 
     def better(self, following: str | None, ages: Mapping[str, float], now: float) -> str | None:
-        """The endpoint to go over to, or None: stay. `ages`: seconds since each endpoint was heard, infinity: never."""
+        """The endpoint to change to, or None to stay. `ages` has the seconds since each endpoint was heard; infinity if
+        never."""
         if not ages:
             return None
         best = min(ages, key=lambda endpoint: ages[endpoint])

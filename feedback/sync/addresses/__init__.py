@@ -1,1 +1,1 @@
-"""What moves with the active role on this host: the addresses, who has them, and their announcement."""
+"""What moves with the active role on this host: the addresses and ranges, who has them, and their announcement."""

@@ -1,4 +1,4 @@
-"""Faults of a director's network: one line each, with the remedy."""
+"""Faults of a director's network, each described in one line with a remedy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 
 class NetworkError(Exception):
-    """The network of this host is not as it must be; the text says what to do."""
+    """The network of this host cannot be used as configured. The text says what to do."""
 
 
 class NoInterface(NetworkError):  # noqa: N818 - the name says what happened

@@ -1,7 +1,6 @@
-"""The kernel's addresses by one rtnetlink socket, held open; and the owner of an address if the kernel does not record
-it.
+"""The kernel's addresses over one open rtnetlink socket, and their owners where the kernel does not record them.
 
-Shell of rtnetlink.py. Source: man 7 rtnetlink; net/core/rtnetlink.c.
+This is the shell of rtnetlink.py. Source: man 7 rtnetlink; net/core/rtnetlink.c.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ RECEIVE_BYTES = 65536
 
 
 class KernelAddresses:
-    """One rtnetlink socket, held open. `keeps_protocol`: this kernel was seen to keep IFA_PROTO (it sets it itself on
-    the addresses that it makes)."""
+    """One rtnetlink socket, held open. `keeps_protocol`: this kernel is known to keep IFA_PROTO, since it was seen on
+    an address that the kernel itself made."""
 
     def __init__(self, netns: str | None) -> None:
         self._netns = netns
@@ -37,8 +36,8 @@ class KernelAddresses:
         self._socket.close()
 
     def do(self, work: Sequence[tuple[int, int, bytes]]) -> dict[int, int]:
-        """Send (type, flags, body) messages in one datagram. The kernel does them in order, each whatever became of
-        those before. Returns the errno of those that failed, by index. Raises NetworkError."""
+        """Send (type, flags, body) messages in one datagram. The kernel performs them in order, and goes on after a
+        failure. Returns the errno of those that failed, by index. Raises NetworkError."""
         if not work:
             return {}
         first, fence = self._next(len(work) + 1)
@@ -88,13 +87,13 @@ class KernelAddresses:
         return first, self._sequence
 
     def _exchange(self, data: bytes, first: int, last: int) -> Iterator[netlink.Message]:
-        """Answers as they come; the caller stops. After a failure the socket is new and it is unknown what was done:
-        ask."""
+        """Answers as they come, until the caller stops. After a failure the socket is a new one, and the caller must
+        ask what was done."""
         try:
             self._socket.send(data)
             while True:
                 for message in netlink.messages(self._socket.recv(RECEIVE_BYTES)):
-                    if first <= message.sequence <= last:  # or it is a late answer to another question
+                    if first <= message.sequence <= last:  # else it is a late answer to another question
                         yield message
         except (OSError, ValueError) as error:
             self._socket.close()
@@ -103,8 +102,8 @@ class KernelAddresses:
 
 
 class Ownership:
-    """Which addresses are ours, for a kernel that does not record it. Without a file it is known until this process
-    ends."""
+    """Which addresses are ours, for a kernel that does not record it. Without a file this is known only until the
+    process ends."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

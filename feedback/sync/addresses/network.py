@@ -1,20 +1,20 @@
 """The shell of the addresses: adds, removes and announces them, asks who has them, and hears others.
 
-Owns all the sockets for this: one rtnetlink socket, and for each service interface a packet socket for ARP and one for
-IPv6, all opened beforehand in the namespace and held open, because a takeover has no time to open anything. Decides
-nothing: addresses.py and election.py do. Invariant: failures are returned with their reasons, address by address, and
-the rest is done all the same.
+This module owns all sockets for this: one rtnetlink socket, and for each service interface a packet socket for ARP and
+one for IPv6. All are opened beforehand in the namespace and held open, because a takeover has no time to open anything.
+It decides nothing: plan.py and the election do. Invariant: failures are returned with their reasons, address by
+address, and everything else is done all the same.
 
-What wakes us: the packet sockets belong to one protocol each, so a frame of the service's traffic over IPv4 never meets
-them, and a filter in the kernel drops all but statements about our addresses and targets; the process sleeps through
-everything else. Hand the object itself to the loop (`add_reader(network, ...)`): `fileno()` is an epoll that holds
-them all, and stays the same when a socket is opened anew because its interface was.
+What wakes the process: each packet socket belongs to one protocol, so it gets no frame of the service's IPv4 traffic. A
+filter in the kernel drops everything but statements about our addresses and targets. Hand the object itself to the loop
+(`add_reader(network, ...)`): `fileno()` is an epoll descriptor that holds all sockets, and it stays the same when a
+socket is opened again because its interface was replaced.
 
-Reach is kept simple: a target on a link of ours is asked by ARP or neighbour solicitation, which it answers whatever
-its firewall says; any other gets an ICMP echo from a raw socket, without retransmission.
+Reach is kept simple. A target on a link of ours is asked by ARP or neighbour solicitation, which it answers whatever
+its firewall says. Any other target gets an ICMP echo request from a raw socket, without retransmission.
 
-Capabilities: CAP_NET_ADMIN and CAP_NET_RAW (and CAP_SYS_ADMIN for another namespace than our own). Both are tried at
-the start, as a director must not learn at a takeover that it may not.
+Capabilities: CAP_NET_ADMIN and CAP_NET_RAW (and CAP_SYS_ADMIN for a namespace other than our own). The first two are
+tried at the start, since a takeover is too late to find out that one is missing.
 Sources: man 7 packet, rtnetlink, netdevice; net/packet/af_packet.c, net/core/rtnetlink.c.
 """
 
@@ -70,10 +70,9 @@ class Refusal:
 class Network:
     """The addresses of one director in one namespace (None is our own). Not for two threads at once.
 
-    `targets` are the addresses that `reach` will be asked about. `memory` is a file under /run in which kernels before
-    5.18 need us to remember which addresses are ours; it is not touched on others. Raises NetworkError, and NoNamespace
-    or NotPermitted of feedback.ipvs.
-    """
+    `targets` are the addresses that `reach` will be asked about. `memory` is a file under /run that records which
+    addresses are ours; it is used only with kernels before 5.18. Raises NetworkError, and NoNamespace or NotPermitted
+    of feedback.ipvs."""
 
     def __init__(
         self,
@@ -84,7 +83,7 @@ class Network:
     ) -> None:
         self.wanted = tuple(wanted)
         self._netns = netns
-        # As frames say them, without the interface of a link-local target; to what we were given.
+        # From an address as frames have it, without the interface of a link-local target, to the one given.
         self._heeded = {_bare(a): a for a in (*(w.address for w in wanted), *targets)}
         self._memory = Ownership(memory)
         self._ports: dict[str, Port] = {}
@@ -108,12 +107,12 @@ class Network:
         self.installed()
         for interface in sorted({w.interface for w in self.wanted}):
             self._port(interface)
-        for target in targets:  # opens what it needs
+        for target in targets:  # opens the sockets that it needs
             with contextlib.suppress(NetworkError, OSError):
                 self._way(target)
 
     def close(self) -> None:
-        """The addresses stay."""
+        """Close the sockets. The addresses stay."""
         for port in self._ports.values():
             port.close()
         for sock in (*self._echoes.values(), self._control, self._kernel):
@@ -128,8 +127,8 @@ class Network:
         return tuple(present for present, _ in self._present())
 
     def add(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
-        """An address that exists already is not refused, and its owner does not change. Those that are not refused
-        answer when this returns."""
+        """Add the addresses. One that already exists is not refused, and its owner does not change. When this returns,
+        all that were not refused answer."""
         assert self._kernel is not None
         refusals, indexed = self._indexed(addresses)
         if not self._kernel.keeps_protocol:
@@ -145,9 +144,10 @@ class Network:
         return refusals + self._await(address for address, _ in indexed if address not in failed)
 
     def _await(self, added: Iterable[VirtualAddress]) -> tuple[Refusal, ...]:
-        """The kernel makes an IPv6 address usable (its route, its multicast group) in a work queue, even without
-        duplicate address detection. A client that heard the announcement earlier would have its first packet forwarded
-        or dropped, and wait for its retransmission. It takes until the queue's thread has the processor: let it."""
+        """Wait until IPv6 addresses are usable. The kernel adds their route and multicast group in a work queue, even
+        without duplicate address detection. If a client heard the announcement earlier, its first packet would be
+        forwarded or dropped, and the client would wait for its retransmission. So yield the processor to the queue's
+        thread."""
         assert self._kernel is not None
         refusals = []
         end = time.monotonic() + USABLE_SECONDS
@@ -160,13 +160,13 @@ class Network:
                 asked += 1
                 if asked < YIELDS:  # a sleep may take a whole tick
                     os.sched_yield()
-                else:  # of a higher scheduling class than the queue's thread, yielding is not enough
+                else:  # if we have a higher scheduling class than the queue's thread, yielding is not enough
                     time.sleep(0.0005)
         return tuple(refusals)
 
     def remove(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
-        """An address that does not exist is not refused. Others that the kernel would delete along with it are put back
-        in the same batch."""
+        """Remove the addresses. One that does not exist is not refused. Others that the kernel deletes along with it
+        are restored in the same batch."""
         assert self._kernel is not None
         _, indexed = self._indexed(addresses)  # without an interface there is no address
         work = [(rtnetlink.RTM_DELADDR, 0, rtnetlink.address_body(a, i)) for a, i in indexed]
@@ -199,7 +199,7 @@ class Network:
             try:
                 address = VirtualAddress(name, entry.address, entry.prefix)
             except ValueError:
-                continue  # nobody could want it
+                continue  # no configuration can want it
             ours = entry.protocol == PROTOCOL or (not self._kernel.keeps_protocol and address in self._memory)
             found.append((Present(address, ours, entry.secondary), entry))
         return found
@@ -218,7 +218,7 @@ class Network:
     # --- interfaces --------------------------------------------------------------------------------------------------
 
     def macs(self) -> dict[str, str]:
-        """The MAC addresses of the service interfaces that exist, as they are now."""
+        """The current MAC addresses of the service interfaces that exist."""
         found = {}
         for interface in sorted({w.interface for w in self.wanted}):
             with contextlib.suppress(NetworkError):
@@ -248,7 +248,7 @@ class Network:
         try:
             return fcntl.ioctl(self._control_socket, _SIOCGIFNAME, request)[:16].split(b"\0")[0].decode()
         except OSError:
-            return None  # it has gone since
+            return None  # it is gone meanwhile
 
     def _ioctl(self, what: int, interface: str) -> bytes:
         try:
@@ -264,8 +264,8 @@ class Network:
     # --- saying and asking -------------------------------------------------------------------------------------------
 
     def announce(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
-        """Tell everybody on the link that the addresses are here now: both forms of gratuitous ARP, or an unsolicited
-        neighbour advertisement. To be repeated: nobody confirms it."""
+        """Tell everybody on the link that the addresses are here now, by both forms of gratuitous ARP or an unsolicited
+        neighbour advertisement. To be repeated, since nobody confirms it."""
         return self._send(addresses, announcements)
 
     def look(self, addresses: Collection[VirtualAddress]) -> tuple[Refusal, ...]:
@@ -300,7 +300,7 @@ class Network:
         return tuple(refusals)
 
     def _way(self, target: Address) -> Callable[[], None]:
-        """How the target can be asked. Raises NetworkError, OSError."""
+        """The function that asks the target. Raises NetworkError, OSError."""
         assert self._kernel is not None
         if _bare(target) not in self._heeded:
             raise NetworkError(f"{target} was not named as a target at the start: its answer would not be heard")
@@ -333,11 +333,11 @@ class Network:
     # --- hearing -----------------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """Readable when there is something for `read`."""
+        """A descriptor that is readable when there is something for `read`."""
         return self._epoll.fileno()
 
     def read(self) -> list[Answer | Claim | Echo]:
-        """What others have said since the last call, without waiting. Only about our wanted addresses and targets."""
+        """What others have said about our wanted addresses and targets since the last call. Does not wait."""
         heard: list[Answer | Claim | Echo] = []
         own: set[str] | None = None
         for descriptor, _ in self._epoll.poll(0):
@@ -358,14 +358,14 @@ class Network:
     # --- sockets -----------------------------------------------------------------------------------------------------
 
     def _port(self, interface: str) -> Port:
-        """The open sockets of an interface; opened anew if another interface has the name now."""
+        """The open sockets of an interface. They are opened again if another interface has the name now."""
         index = self._index(interface)
         port = self._ports.get(interface)
         if port is not None and port.index == index:
             if port.link_local.is_unspecified:  # a link that had just come up, or was down
                 port.link_local = self._link_local(index)
             return port
-        self._mac(interface)  # or it is no Ethernet
+        self._mac(interface)  # raises if it is no Ethernet interface
         if port is not None:
             self._forget(port)
         return self._open_port(interface, index)

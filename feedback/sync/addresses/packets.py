@@ -1,9 +1,8 @@
-"""Frames that ask who has an address, or announce that we have it: ARP and IPv6 neighbour discovery. Bytes in, bytes
-out.
+"""Frames that ask who has an address, or announce that we have it: ARP and IPv6 neighbour discovery. Pure.
 
-Owns the layouts, the checksum and the socket filter that lets only statements about given addresses through. Owns no
-socket and knows of no role. MAC addresses are text in lower case, "02:00:00:00:00:01". Invariant: no bytes make
-`parse_frame` raise; what is not well formed is None.
+This module owns the layouts, the checksum, and the socket filter that admits only statements about given addresses. It
+owns no socket and knows of no role. MAC addresses are text in lower case, "02:00:00:00:00:01". Invariant: no bytes make
+`parse_frame` raise; a malformed frame gives None.
 
 Sources: RFC 826 (ARP), RFC 5227 (probe: sender 0.0.0.0; announcement: sender = target), RFC 4861 (neighbour discovery,
 4.3, 4.4, 7.1), RFC 2464 (multicast MAC), net/ipv4/arp.c, Documentation/networking/filter.rst.
@@ -84,7 +83,7 @@ def arp_request(mac: str, asker: IPv4Address, target: IPv4Address) -> bytes:
 
 
 def arp_probe(mac: str, target: IPv4Address) -> bytes:
-    """The same without an address of our own: it changes nobody's cache, and no reverse path filter stops it."""
+    """The same without an address of our own. It changes nobody's cache, and no reverse path filter drops it."""
     return arp_request(mac, UNSPECIFIED[0], target)
 
 
@@ -114,8 +113,8 @@ def neighbour_solicitation(mac: str, asker: IPv6Address, target: IPv6Address) ->
 
 
 def neighbour_advertisement(mac: str, address: IPv6Address, router: bool = False) -> bytes:
-    """Unsolicited, to all nodes, overriding what they have. `router` as this host's own advertisements say: hosts that
-    hear a router say it is none drop their routes through it."""
+    """Unsolicited, to all nodes, overriding their entries. `router` must be as in this host's own advertisements: hosts
+    drop their routes through a router that says it is none."""
     flags = _OVERRIDE | (_ROUTER if router else 0)
     return _discovery(mac, address, ALL_NODES, _ADVERTISEMENT, flags, address, _option(_TARGET_MAC, mac))
 
@@ -139,7 +138,7 @@ def _discovery(
 
 
 def _checksum(source: bytes, to: bytes, body: bytes) -> int:
-    """Of ICMPv6, with its pseudo header; 0 over a body whose own checksum is right."""
+    """The ICMPv6 checksum, with its pseudo header. It is 0 for a body whose own checksum is right."""
     return internet_checksum(source + to + struct.pack("!II", len(body), _ICMPV6) + body)
 
 
@@ -156,7 +155,7 @@ def internet_checksum(data: bytes) -> int:
 
 
 def echo_request(target: Address, identifier: int, sequence: int) -> bytes:
-    """An ICMP message for a raw socket. That of IPv6 gets its checksum from the kernel."""
+    """An ICMP message for a raw socket. For IPv6 the kernel adds the checksum."""
     if isinstance(target, IPv6Address):
         return _ECHO.pack(128, 0, 0, identifier, sequence)
     return _ECHO.pack(8, 0, internet_checksum(_ECHO.pack(8, 0, 0, identifier, sequence)), identifier, sequence)
@@ -216,7 +215,7 @@ def _parse_discovery(frame: bytes) -> Answer | Claim | Question | None:
 
 
 def _mac_options(data: bytes) -> dict[int, bytes] | None:
-    """MACs by the kind of their option, or None if the options are malformed."""
+    """MACs by the kind of their option. None if the options are malformed."""
     found: dict[int, bytes] = {}
     while data:
         size = data[1] * 8 if len(data) > 1 else 0
@@ -275,7 +274,7 @@ def advertisement_filter(addresses: Collection[IPv6Address]) -> list[Instruction
     program = list(head)
     for address in sorted(addresses):
         for index, word in enumerate(struct.unpack("!4I", address.packed)):
-            past = 7 - 2 * index  # over the rest of this address
+            past = 7 - 2 * index  # a jump over the rest of this address
             program += [(_LOAD_WORD, 0, 0, _AT_TARGET + 4 * index), (_IF_EQUAL, 0, past, word)]
         program.append(_TAKE)
     program.append(_DROP)

@@ -1,17 +1,19 @@
 """Which addresses this director should add or remove, and when it should announce them. Pure.
 
-Owns the addresses that make a director the active one: the virtual addresses (VIPs), and for masquerading the real
-servers' gateway. Knows no netlink and no role but `active`. Invariant: `plan` is absolute and idempotent (its result
-depends on what is wanted and what is there, never on what was done before), and what we did not add is never removed.
+This module owns the addresses of the active director: the virtual addresses (VIPs) and, for masquerading, the real
+servers' gateway. It knows no netlink and no role but `active`. Invariants: `plan` is absolute and idempotent, so its
+result depends on what is wanted and what exists, never on what was done before. Addresses that we did not add are never
+removed.
 
-Whose an address is. The kernel keeps a protocol number with each address (IFA_PROTO, Linux 5.18 and later), which says
-who made it; ours is `PROTOCOL` (`ip address show proto 251`, in a recent iproute2). It lives and dies with the address:
-a daemon that was killed, upgraded or restarted finds its own, and no file can be stale. An older kernel forgets it;
-there the shell keeps a file under /run, written before an address is added: after a boot it is gone, and so are they.
+Whose an address is. With each address the kernel keeps a protocol number (IFA_PROTO, Linux 5.18 and later), which says
+who added it. Ours is `PROTOCOL` (`ip address show proto 251`, in a recent iproute2). The number exists as long as the
+address. So a daemon that was killed, upgraded or restarted finds its own addresses, and no file can be out of date. An
+older kernel does not keep the number. There the shell keeps a file under /run, written before an address is added. A
+reboot removes both the file and the addresses.
 
-Prefixes. A VIP is /32 or /128: with its network's prefix it would be a *secondary* address in the kernel's eyes and be
-deleted with the primary one (promote_secondaries is 0 by default). A gateway may need its network's prefix, where the
-director has no other address there; `endangered` says what the kernel would delete along with it.
+Prefixes. A VIP is /32 or /128. With its network's prefix the kernel would treat it as a *secondary* address, and delete
+it with the primary one (promote_secondaries is 0 by default). A gateway may need its network's prefix if the director
+has no other address there; `endangered` says what the kernel would delete along with it.
 Sources: net/ipv4/devinet.c (__inet_del_ifa), include/uapi/linux/if_addr.h, RFC 5227 section 2.3 (announcements).
 """
 
@@ -25,7 +27,7 @@ from feedback.sync.addresses.packets import Address
 
 PROTOCOL = 251  # IFA_PROTO, free for user space from 4 on (/etc/iproute2/rt_addrprotos)
 
-# A takeover's first announcement may be lost: in a switch that is still learning, in a queue that is full.
+# A takeover's first announcement may be lost, in a switch that is still learning or in a full queue.
 BURST_SECONDS = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 PERIOD_SECONDS = 30.0
 
@@ -51,7 +53,7 @@ class VirtualAddress:
 
     @classmethod
     def parse(cls, text: str, interface: str) -> VirtualAddress:
-        """Of "10.0.0.100", "10.0.0.254/24" or "2001:db8::100". Without a prefix it is a single address."""
+        """Parse "10.0.0.100", "10.0.0.254/24" or "2001:db8::100". Without a prefix it is a single address."""
         parsed = ip_interface(text)
         return cls(interface, parsed.ip, parsed.network.prefixlen)
 
@@ -65,7 +67,7 @@ class VirtualAddress:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """An address that the kernel has. `secondary`: it goes with the primary address of its network."""
+    """An address that the kernel has. `secondary`: it is deleted with the primary address of its network."""
 
     address: VirtualAddress
     ours: bool
@@ -79,8 +81,7 @@ class Plan:
 
 
 def plan(wanted: Collection[VirtualAddress], present: Collection[Present], active: bool) -> Plan:
-    """What is to be done. Addresses of ours that are no longer wanted (a changed configuration) are removed in either
-    role."""
+    """What to add and remove. Addresses of ours that the configuration no longer wants are removed in either role."""
     there = {p.address for p in present}
     should = set(wanted) if active else set()
     ours = {p.address for p in present if p.ours}
@@ -93,14 +94,14 @@ def _order(address: VirtualAddress) -> tuple[str, int, int, int]:
 
 
 def foreign(wanted: Collection[VirtualAddress], present: Collection[Present]) -> tuple[Present, ...]:
-    """Wanted addresses that somebody else has added to any interface here, with whatever prefix. The kernel answers for
-    them whatever our role is."""
+    """Wanted addresses that somebody else has added to any interface here, with any prefix. The kernel answers for them
+    in either role."""
     addresses = {w.address for w in wanted}
     return tuple(p for p in present if not p.ours and p.address.address in addresses)
 
 
 def held(wanted: Collection[VirtualAddress], present: Collection[Present]) -> bool:
-    """Whether all wanted addresses are here: then this director serves, whoever added them."""
+    """Whether all wanted addresses are here. If so, this director serves, whoever added them."""
     return {w.address for w in wanted} <= {p.address.address for p in present}
 
 

@@ -1,9 +1,8 @@
-"""The sockets of one interface: packet sockets that hear only what concerns us, and a raw one for echoes.
+"""The sockets of one interface: packet sockets that receive only what concerns us, and a raw one for echoes.
 
-All are opened within the director's namespace beforehand and used from outside. The packet sockets belong to one
-protocol each, so a frame of the service's traffic over IPv4 never meets them, and a filter in the kernel drops all but
-statements about our addresses and targets. Source: man 7 packet; net/packet/af_packet.c.
-"""
+All are opened beforehand in the director's namespace and used from outside it. Each packet socket belongs to one
+protocol, so it gets no frame of the service's IPv4 traffic. A filter in the kernel drops everything but statements
+about our addresses and targets. Source: man 7 packet; net/packet/af_packet.c."""
 
 from __future__ import annotations
 
@@ -70,8 +69,8 @@ def _packet_socket(interface: str, protocol: int, program: list[Instruction]) ->
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
     except PermissionError:
         raise NotPermitted("sending and hearing ARP", "CAP_NET_RAW") from None
-    _attach(sock, program)  # before it is bound: nothing comes in unfiltered
-    with contextlib.suppress(PermissionError):  # hundreds of announcements at once
+    _attach(sock, program)  # before bind(), so that nothing comes in unfiltered
+    with contextlib.suppress(PermissionError):  # the buffer is for hundreds of announcements at once
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
     sock.bind((interface, protocol))
     return sock
@@ -97,7 +96,7 @@ def identifier() -> int:
 
 
 def is_router(interface: str) -> bool:
-    """Whether this host calls itself a router there, in its own neighbour advertisements."""
+    """Whether this host's own neighbour advertisements on this interface call it a router."""
     try:
         return Path(f"/proc/sys/net/ipv6/conf/{interface}/forwarding").read_text(encoding="ascii").strip() != "0"
     except OSError:
@@ -111,6 +110,6 @@ def datagrams(sock: socket.socket) -> Iterator[tuple[bytes, tuple[str, int]]]:
         except BlockingIOError:
             return
         except OSError as error:
-            if error.errno not in (errno.ENETDOWN, errno.ENODEV, errno.ENXIO):  # told once, when the interface goes
+            if error.errno not in (errno.ENETDOWN, errno.ENODEV, errno.ENXIO):  # told when the interface went
                 raise
             return

@@ -1,10 +1,10 @@
 """Ranges that move with the active role: routes for a routing daemon to announce, added and removed by a thread.
 
 It runs in a thread, because nothing here may delay a heartbeat, and a routing protocol is slow anyway. A route is a
-blackhole with a protocol number of ours, in a table that only the routing daemon reads: it drops nothing. Our unwanted
-routes are removed, in either role. While the role is unknown nothing is done, so a restart withdraws nothing. A file
-under /run says that some of ours may exist. Shell, by feedback.steer.routing.
-"""
+blackhole route with a protocol number of ours. It drops nothing, since only the routing daemon reads its table. Routes
+of ours that are not wanted are removed in either role. Nothing is done while the role is unknown, so a restart
+withdraws no route. A file under /run says that some of our routes may exist. This is a shell, and uses
+feedback.steer.routing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOG = Log("routes")
 
 
 class Routes:
-    """`wanted` are networks with their tables. `open` starts the thread, and only where there may be work for it."""
+    """`wanted` are networks with their tables. `open` starts the thread, but only if there may be work for it."""
 
     def __init__(self, wanted: Collection[tuple[Network, int]], memory: Path) -> None:
         self._wanted, self._memory = frozenset(wanted), memory
@@ -33,7 +33,7 @@ class Routes:
         self._stir, self._ending = threading.Event(), False
         self._there: frozenset[tuple[Network, int]] = frozenset()
         self._thread: threading.Thread | None = None
-        self.problem = ""  # why they are not as they should be
+        self.problem = ""  # why the routes are not as wanted
 
     def open(self) -> None:
         if self._wanted or self._memory.exists():
@@ -41,20 +41,20 @@ class Routes:
             self._thread.start()
 
     def close(self) -> None:
-        """The routes stay."""
+        """Stop the thread. The routes stay."""
         self._ending = True
         self._stir.set()
         if self._thread is not None:
             self._thread.join(END_SECONDS)
 
     def follow(self, active: bool) -> None:
-        """From now on. Returns at once."""
+        """Follow this role from now on. Returns at once."""
         if active is not self._active:
             self._active = active
             self._stir.set()
 
     def installed(self, network: Network, table: int) -> bool:
-        """Those found at the last look, at most seconds ago."""
+        """Whether the last look, some seconds ago, found this route."""
         return (network, table) in self._there
 
     def _run(self) -> None:

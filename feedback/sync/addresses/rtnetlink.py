@@ -1,7 +1,7 @@
 """Addresses and routes as rtnetlink messages. Bytes in, bytes out; framing is feedback.ipvs.netlink's.
 
-Owns the layouts of RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR and RTM_GETROUTE. Opens no socket and decides nothing.
-Invariant: no bytes make a reader here raise anything but MalformedMessage.
+This module owns the layouts of RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR and RTM_GETROUTE. It opens no socket and decides
+nothing. Invariant: whatever the bytes, a reader here raises nothing but MalformedMessage.
 Sources: include/uapi/linux/if_addr.h and rtnetlink.h, net/ipv4/devinet.c, net/ipv6/addrconf.c.
 """
 
@@ -34,8 +34,8 @@ _HEADER = struct.Struct("=IHHII")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An address as the kernel tells it. `body` makes the same address again when sent back. `protocol` is 0 where
-    nobody said, or the kernel does not keep it."""
+    """An address as the kernel reports it. Sending `body` back adds the same address again. `protocol` is 0 if nobody
+    set it or the kernel does not keep it."""
 
     index: int
     address: Address
@@ -47,7 +47,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to one address. No gateway: its host is on the link. `local`: it is this host's own."""
+    """The route to one address. Without a gateway its host is on the link. `local`: it is this host's own address."""
 
     index: int
     gateway: bool
@@ -56,16 +56,16 @@ class Route:
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    """`body` is a multiple of four bytes long."""
+    """The length of `body` must be a multiple of four."""
     return _HEADER.pack(_HEADER.size + len(body), kind, flags | netlink.NLM_F_REQUEST, sequence, 0) + body
 
 
 def address_body(wanted: VirtualAddress, index: int) -> bytes:
-    """For RTM_NEWADDR and RTM_DELADDR alike.
+    """The body of RTM_NEWADDR and of RTM_DELADDR.
 
-    An IPv6 address is usable at once (no duplicate address detection: the look went before), and deprecated from the
-    start: still ours, still answered for, but no source address of this host's own connections, which would break when
-    the address moves.
+    An IPv6 address is usable at once, without duplicate address detection, since a look came before. It is deprecated
+    from the start: the host answers for it, but does not use it as source address of its own connections, which would
+    break when the address moves.
     """
     packed = wanted.address.packed
     family = _AF_INET if len(packed) == 4 else _AF_INET6
@@ -78,13 +78,13 @@ def address_body(wanted: VirtualAddress, index: int) -> bytes:
 
 
 def nobody() -> bytes:
-    """For RTM_DELADDR: no interface has the index 0, so it removes nothing. The kernel still refuses it (EPERM) to
-    those who may not remove anything."""
+    """For RTM_DELADDR: it removes nothing, since no interface has the index 0. Without the permission to remove
+    addresses the kernel refuses even this (EPERM)."""
     return _IFADDRMSG.pack(_AF_INET, 32, 0, 0, 0)
 
 
 def everything() -> bytes:
-    """For a dump by RTM_GETADDR: both families."""
+    """For a dump by RTM_GETADDR of both families."""
     return _IFADDRMSG.pack(0, 0, 0, 0, 0)
 
 
@@ -94,18 +94,18 @@ def entry(body: bytes) -> Entry:
         raise MalformedMessage(f"an address message of {len(body)} bytes")
     _, prefix, flags, _, index = _IFADDRMSG.unpack_from(body)
     found = netlink.attributes(body[_IFADDRMSG.size :])
-    # With a peer (point to point) IFA_ADDRESS is the other end's.
+    # With a peer (point to point) IFA_ADDRESS is the address of the other end.
     address = _address(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b""))
     if len(found.get(_IFA_FLAGS, b"")) == 4:
         flags = struct.unpack("=I", found[_IFA_FLAGS])[0]
     protocol = found.get(_IFA_PROTO, b"\0")[:1]
-    # IPv6 calls its temporary addresses by the same bit; none goes with another.
+    # In IPv6 the same bit means a temporary address; none is deleted with another.
     secondary = bool(flags & _IFA_F_SECONDARY) and isinstance(address, IPv4Address)
     return Entry(index, address, prefix, int.from_bytes(protocol, "big"), secondary, body)
 
 
 def route_body(target: Address) -> bytes:
-    """For RTM_GETROUTE, not a dump: the way that a packet to `target` would go."""
+    """For RTM_GETROUTE, not a dump: asks for the route of a packet to `target`."""
     family = _AF_INET if isinstance(target, IPv4Address) else _AF_INET6
     header = _RTMSG.pack(family, target.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
     return header + netlink.attribute(_RTA_DST, target.packed)

@@ -1,8 +1,7 @@
-"""Tenure: the effects of being active on this host: the addresses, their announcement, and the role file for the
-master.
+"""Tenure: what being active means on this host: the addresses, their announcement, and the role file for the master.
 
-Performs decisions and makes none. Everything is absolute: taking over twice, or finding the addresses there already,
-changes nothing. Invariant: addresses that we did not add are never removed.
+This module performs decisions and makes none. Every step is absolute: taking over twice, or with the addresses already
+present, changes nothing. Invariant: addresses that we did not add are never removed.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Refusal(Protocol):
 
 
 class Interfaces(Protocol):
-    """What network.Network offers."""
+    """The methods of network.Network that are used here."""
 
     wanted: tuple[VirtualAddress, ...]
 
@@ -36,18 +35,18 @@ class Interfaces(Protocol):
 
 
 class Tenure:
-    """`network` is None where somebody else (keepalived) moves the addresses."""
+    """`network` is None if another program (keepalived) moves the addresses."""
 
     def __init__(self, network: Interfaces | None, role: RoleFile, peer: str, clock: Callable[[], float]) -> None:
         self.active = False
-        self.acted_seconds: float | None = None  # the last takeover: from the decision to addresses announced
+        self.acted_seconds: float | None = None  # last takeover: from the decision to the announcement
         self._network, self._role, self._peer, self._clock = network, role, peer, clock
         self._since = 0.0
-        self._next = 0.0  # announcement, after `since`
+        self._next = 0.0  # when the next announcement is due, after `since`
         self._to_say: RoleSaid | None = None
         self._said: RoleSaid | None = None
-        self._unwritten = ""  # why it could not be written, as it was told
-        self._lacking = 0  # connections, beside the role
+        self._unwritten = ""  # why the role file could not be written, as last logged
+        self._lacking = 0  # connections, told with the role
 
     def begin(self, reason: str, term: int, now: float, *, resumed: bool = False) -> None:
         """Be active: addresses first, because clients wait; then everything else."""
@@ -61,7 +60,7 @@ class Tenure:
         self.say(Role.ACTIVE, reason, term)
 
     def end(self, reason: str, term: int) -> None:
-        """Be standby: the addresses go first, because somebody else answers for them."""
+        """Be standby: remove the addresses first, because somebody else answers for them."""
         if self._network is not None:
             present = self._network.installed()
             self._tell(self._network.remove(plan(self._network.wanted, present, active=False).remove))
@@ -71,7 +70,7 @@ class Tenure:
         self.say(Role.STANDBY, reason, term)
 
     def stand_by(self, reason: str, term: int) -> None:
-        """Still standby, for another reason or under another claim."""
+        """Remain standby, for another reason or under another claim."""
         self.say(Role.STANDBY, reason, term)
 
     def announce_again(self, now: float) -> None:
@@ -83,7 +82,7 @@ class Tenure:
         return self._since + self._next if self.active else float("inf")
 
     def handle_timer(self, now: float) -> None:
-        """The scheduled announcements; those that are overdue are one."""
+        """Make the scheduled announcements. Several overdue ones become one."""
         if self._network is None or now < self.next_timer():
             return
         self._tell(self._network.announce(self._network.wanted))
@@ -95,7 +94,7 @@ class Tenure:
         return self._network is not None and held(self._network.wanted, self._network.installed())
 
     def mend(self) -> None:
-        """Put back what somebody took away while we are active; remove what is ours while we are not."""
+        """While active, restore what somebody removed; otherwise remove what is ours."""
         if self._network is None:
             return
         wanted = plan(self._network.wanted, self._network.installed(), self.active)
@@ -110,14 +109,14 @@ class Tenure:
         self.say_again()
 
     def say_lacking(self, connections: int) -> None:
-        """Beside the role that was said last."""
+        """Write the number into the role file, with the last role."""
         self._lacking = connections
         if self._to_say is not None and self._to_say.lacking != connections:
             self._to_say = msgspec.structs.replace(self._to_say, lacking=connections)
             self.say_again()
 
     def say_again(self) -> None:
-        """The role, where it could not be written. A reason for that is told once."""
+        """Write the role again if that failed before. The same reason is logged once."""
         if self._to_say is None or self._to_say == self._said:
             return
         try:

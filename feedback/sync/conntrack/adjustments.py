@@ -1,9 +1,9 @@
-"""A connection's helper and what it changed in sequence numbers: from the kernel's attributes to bytes, and back. Pure.
+"""A connection's helper and its changes to sequence numbers: from the kernel's attributes to bytes, and back. Pure.
 
-FTP's PORT and 227 carry an address as text. Where it is replaced by a longer or shorter one, every later byte of that
-direction has another number at each end, and the tracking entry knows by how much. An entry without it breaks the
-connection at its next packet. An entry without its helper lets no further data connection through a firewall.
-Invariant: `decode` gives adjustments whose every field fits, or raises AdjustmentError.
+FTP's PORT and 227 carry an address as text. When a longer or shorter address replaces it, every later byte of that
+direction has different sequence numbers at the two ends, and the tracking entry holds the difference. Without it, an
+entry breaks the connection at its next packet. Without its helper, an entry lets no further data connection through a
+firewall. Invariant: `decode` returns adjustments whose fields are all valid, or raises AdjustmentError.
 Source: net/netfilter/nf_conntrack_seqadj.c; CTA_SEQ_ADJ_* in include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
@@ -16,22 +16,22 @@ import msgspec
 
 from feedback.refusals import RefusalError
 
-ADJUSTMENTS_MAX = 20_000  # connections with one: some 80 bytes each, so that they fit into a message
+ADJUSTMENTS_MAX = 20_000  # connections with an adjustment, at some 80 bytes each: so they fit into one message
 
 Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Packed = Annotated[bytes, msgspec.Meta(min_length=4, max_length=16)]
 Helper = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,15}\Z")]  # NF_CT_HELPER_NAME_LEN
-Key: TypeAlias = bytes  # protocol, ports of client and service, their addresses: as in a record of the sync protocol
+Key: TypeAlias = bytes  # protocol, ports of client and service, their addresses, as in a sync record
 
 
 class AdjustmentError(RefusalError):
-    """Bytes that are no adjustments: why."""
+    """The bytes are no adjustments. The text says why."""
 
 
 class Shift(msgspec.Struct, frozen=True, array_like=True):
-    """Of one direction: before the sequence number `position` bytes are shifted by `before`, from it on by `after`.
-    Offsets are signed numbers of 32 bits, as the kernel gives them: modulo 2**32."""
+    """One direction: bytes before the sequence number `position` are shifted by `before`, later ones by `after`.
+    Offsets are signed 32-bit numbers, modulo 2**32, as the kernel gives them."""
 
     position: Word
     before: Word
@@ -39,7 +39,8 @@ class Shift(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Adjustment(msgspec.Struct, frozen=True, array_like=True):
-    """Of one connection, both ways: what clients send, and what they are sent; and the helper that a rule gave it."""
+    """One connection: the shifts of what the client sends and of what it receives, and the helper that a rule
+    assigned."""
 
     protocol: Annotated[int, msgspec.Meta(ge=0, le=255)]
     client: Packed
@@ -61,7 +62,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(adjustments: Iterable[Adjustment]) -> bytes:
-    """Sorted, so that the same are the same bytes; of more than ADJUSTMENTS_MAX those are left out that are last."""
+    """Sorted, so that equal sets give equal bytes. At most the first ADJUSTMENTS_MAX are included."""
     return _encoder.encode(sorted(adjustments, key=lambda each: each.key)[:ADJUSTMENTS_MAX])
 
 

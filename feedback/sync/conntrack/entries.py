@@ -1,10 +1,10 @@
 """Tracking entries as ctnetlink messages, made of records of the sync protocol. Bytes in, bytes out. Pure.
 
-A masqueraded connection is tracked by two tuples: client to VIP, and the real server's answer to the client; IPVS makes
-just these (ip_vs_update_conntrack). Entries are written in thousands while clients wait, so each message is made once
-(`_Form`) and only filled in: some 3 us each in Python, where encoding it attribute by attribute takes 22 us.
+A masqueraded connection is tracked by two tuples: client to VIP, and real server to client. IPVS makes the same ones
+(ip_vs_update_conntrack). Thousands of entries are written while clients wait, so each kind of message is made once
+(`_Form`) and then only filled in. That takes Python some 3 us each, where encoding every attribute takes 22 us.
 
-The entry is liberal about windows: the numbers of the last segments died with the other director.
+The entry is liberal about TCP windows, since the numbers of the last segments were lost with the other director.
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c
 (ctnetlink_new_conntrack, ctnetlink_del_conntrack), net/netfilter/ipvs/ip_vs_nfct.c.
 """
@@ -40,19 +40,20 @@ BE_LIBERAL = 0x08
 
 _STATUS_ATTRIBUTE = attribute(_STATUS, (IPS_SEEN_REPLY | IPS_ASSURED | IPS_CONFIRMED).to_bytes(4, "big"))
 
-# IPVS's state to the tracking's, both of TCP. A half-closed connection may carry data for long. What is not here has
-# ended, or has not begun: its packets make an entry by themselves, or need none.
+# From IPVS's TCP state to that of the tracking. A half-closed connection may carry data for long. Connections in other
+# states have ended or not begun: their packets make an entry themselves, or need none.
 TCP_STATES = {1: 3, 4: 4, 7: 5}  # ESTABLISHED, FIN_WAIT, CLOSE_WAIT
 
 
 _TCP, _UDP = int(IpProtocol.TCP), int(IpProtocol.UDP)
-_METHOD, _TEMPLATE = int(ConnectionFlag.FORWARD), ConnectionFlag.TEMPLATE >> 8  # in the last byte of flags, and before
+# Bits of the flags' last byte, and of the byte before it.
+_METHOD, _TEMPLATE = int(ConnectionFlag.FORWARD), ConnectionFlag.TEMPLATE >> 8
 
 
 def tracked(body: bytes) -> bool:
-    """Whether the kernel tracks the connection of this record: it is masqueraded, it lives, and is no template.
+    """Whether the kernel tracks the connection of this record: it is masqueraded, alive, and no template.
 
-    SCTP is not: its entry holds a tag of each end that no record has."""
+    SCTP is left out: its entry holds a tag of each end, which no record has."""
     if body[7] & _METHOD or body[6] & _TEMPLATE or body[10:12] == b"\0\0":
         return False
     return body[9] in TCP_STATES if body[1] == _TCP else body[1] == _UDP
@@ -64,18 +65,19 @@ def key(body: bytes) -> Key:
 
 
 def creation(body: bytes, sequence: int, adjustment: Adjustment | None = None) -> bytes:
-    """Of a record that is `tracked`; refused with EEXIST where either tuple is in the table."""
+    """The message that creates the entry of a `tracked` record. The kernel refuses it with EEXIST if either tuple
+    exists."""
     made = _form(body).filled(body, sequence)
     return bytes(made) if adjustment is None else _adjusted(made, adjustment)
 
 
 def removal(body: bytes, sequence: int) -> bytes:
-    """Two messages: whatever has the client's tuple, and whatever has the server's. ENOENT where nothing has."""
+    """Two messages that remove any entry with the client's or the server's tuple. ENOENT if there is none."""
     return b"".join(bytes(form.filled(body, sequence)) for form in _removals(body))
 
 
 def existence(sequence: int) -> bytes:
-    """A question that every kernel answers whose tracking can be asked: how many entries there are."""
+    """Asks for the number of entries. Every kernel whose tracking can be queried answers this."""
     return _HEADER.pack(20, 0x105, NLM_F_REQUEST, sequence, 0) + bytes(4)  # IPCTNL_MSG_CT_GET_STATS
 
 
@@ -83,7 +85,7 @@ def existence(sequence: int) -> bytes:
 
 
 class _Form:
-    """A message with marks in the places of a record's fields, and where these are."""
+    """A message with marks in place of a record's fields, and the positions of these marks."""
 
     def __init__(self, message: bytes, size: int) -> None:
         self._message = message
@@ -100,7 +102,7 @@ class _Form:
         return made
 
 
-# Marks: no two of the same bytes, and none that a message has by itself.
+# Marks: all different, and none occurs in a message otherwise.
 _CLIENT_PORT, _VIRTUAL_PORT, _SERVER_PORT, _TIMEOUT_MARK = b"\xd1\xd2", b"\xd3\xd4", b"\xd5\xd6", b"\xd7\xd8\xd9\xda"
 _STATE_MARK = attribute(_TCP_STATE, b"\xdb")
 
@@ -110,7 +112,7 @@ def _marks(size: int) -> tuple[bytes, bytes, bytes]:
 
 
 def _fields(size: int) -> Iterator[tuple[bytes, slice]]:
-    """Of a record, behind the mark that stands for it."""
+    """Each field of a record, after the mark that stands for it."""
     yield _CLIENT_PORT, slice(10, 12)
     yield _VIRTUAL_PORT, slice(12, 14)
     yield _SERVER_PORT, slice(14, 16)
@@ -139,7 +141,7 @@ def _tuple(kind: int, protocol: int, source: bytes, target: bytes, source_port: 
 
 
 def _message(kind: int, flags: int, size: int, attributes: bytes) -> bytes:
-    """With the header that all of the subsystem have: the family, version 0, and a number that is 0 here."""
+    """A message with the header of this subsystem: the family, version 0, and a number that is 0 here."""
     body = bytes((_AF_INET if size == 4 else _AF_INET6, 0, 0, 0)) + attributes
     return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, 0, 0) + body
 
@@ -154,7 +156,7 @@ def _tuples(size: int, protocol: int, kind: int, reply_kind: int) -> tuple[bytes
 
 def _new(size: int, protocol: int) -> _Form:
     attributes = b"".join(_tuples(size, protocol, _TUPLE_ORIG, _TUPLE_REPLY))
-    # Confirmed as well: the kernel has set it by then, and would take its absence for a change (EBUSY).
+    # CONFIRMED too: the kernel has set it by then, and would take its absence for a change (EBUSY).
     attributes += _STATUS_ATTRIBUTE
     attributes += attribute(_TIMEOUT, _TIMEOUT_MARK)
     if protocol == _TCP:
@@ -165,7 +167,7 @@ def _new(size: int, protocol: int) -> _Form:
 
 
 def _delete(size: int, protocol: int) -> tuple[_Form, _Form]:
-    """The kernel finds an entry by either of its tuples, under whichever name it is asked for."""
+    """The kernel finds an entry by either of its tuples, whichever of the two a message names."""
     tuples = _tuples(size, protocol, _TUPLE_ORIG, _TUPLE_ORIG)
     first, second = (_Form(_message(DELETE, 0, size, each), size) for each in tuples)
     return first, second
@@ -186,14 +188,14 @@ def _removals(body: bytes) -> tuple[_Form, _Form]:
 
 def _adjusted(made: bytearray, adjustment: Adjustment) -> bytes:
     if adjustment.sent or adjustment.received:
-        # Without its bit of the status the kernel keeps the numbers and does not use them.
+        # Without this status bit the kernel stores the numbers and does not use them.
         made[made.find(_STATUS_ATTRIBUTE) + len(_STATUS_ATTRIBUTE) - 1] |= IPS_SEQ_ADJUST
     if adjustment.helper:
         made += _nested(_HELP, attribute(_HELP_NAME, adjustment.helper.encode("ascii") + b"\0"))
     for kind, shift in ((_SEQ_ADJ_ORIG, adjustment.sent), (_SEQ_ADJ_REPLY, adjustment.received)):
         if shift is not None:
             made += _nested(kind, _shift(shift))
-    _SEQUENCE.pack_into(made, 0, len(made))  # the length is a word, too
+    _SEQUENCE.pack_into(made, 0, len(made))  # the length is such a word too
     return bytes(made)
 
 

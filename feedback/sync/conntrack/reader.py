@@ -1,7 +1,8 @@
 """Helpers of this director's connections and their changes in sequence numbers, read from the kernel.
 
-Shell of adjustments.py, over pyroute2: few entries have a helper or an adjustment, and the kernel gives those alone.
-Everything runs in one separate thread, which owns the socket; a fault there affects only this reading.
+This is the shell of adjustments.py and uses pyroute2. Few entries have a helper or an adjustment, and the kernel is
+asked for those alone. Everything runs in one separate thread, which owns the socket. A fault there affects only this
+reading.
 Source: net/netfilter/nf_conntrack_netlink.c (ctnetlink_alloc_filter, ctnetlink_dump_ct_seq_adj).
 """
 
@@ -21,20 +22,20 @@ from feedback.sync.conntrack.entries import IPS_HELPER, IPS_SEQ_ADJUST
 
 MODULES = Path("/sys/module")
 BOTH_FAMILIES = 0  # AF_UNSPEC
-HELPERS = ("ip_vs_ftp", "nf_nat_*")  # whoever changes what packets say; nf_nat itself changes their addresses only
+HELPERS = ("ip_vs_ftp", "nf_nat_*")  # modules that change what packets contain; nf_nat itself changes only addresses
 
 
 def needed() -> bool:
-    """Whether anything on this host may change the length of what clients are sent."""
+    """Whether anything on this host may change the length of what clients receive."""
     return any(MODULES.glob(pattern) for pattern in HELPERS)
 
 
 class Reader:
-    """Of the process's own network namespace: pyroute2 opens its socket when it is first used, wherever that is. `read`
-    raises OSError where the kernel refuses."""
+    """Reads in the process's own network namespace: pyroute2 opens its socket in the namespace of its first use. `read`
+    raises OSError if the kernel refuses."""
 
     def __init__(self) -> None:
-        self.took_seconds = 0.0  # the last reading, without the import of pyroute2, which takes seconds on a slow host
+        self.took_seconds = 0.0  # for the last reading; the import of pyroute2, seconds on a slow host, is not included
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
         self._socket: Any = None
 
@@ -46,7 +47,7 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self.read_here)
 
     def read_here(self) -> list[Adjustment]:
-        """In the calling thread, always the same one."""
+        """Read in the calling thread, which must always be the same one."""
         from pyroute2.netlink.exceptions import NetlinkError
         from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
@@ -67,7 +68,7 @@ class Reader:
 
 
 def _shown(sock: Any, status: int) -> Iterable[Any]:
-    """Those with this status; all where pyroute2, before 0.8, or the kernel, before 5.15, has no filter."""
+    """Entries with this status. All entries where pyroute2 (before 0.8) or the kernel (before 5.15) has no filter."""
     try:
         found: Iterable[Any] = sock.dump(status=status, status_mask=status)
     except TypeError:
@@ -96,14 +97,14 @@ def _adjustments(answers: Iterable[Any]) -> Iterable[Adjustment]:
 
 
 def _helper(attribute: Any) -> str:
-    """pyroute2 takes it for a text, which it is not: its name is in an attribute of its own, behind a header."""
+    """The helper's name. pyroute2 decodes the attribute as text, but the name is a nested attribute with a header."""
     text = attribute.decode("ascii", "replace") if isinstance(attribute, bytes) else attribute or ""
     names = re.findall(r"[A-Za-z0-9_.-]{2,15}", text)
     return names[0] if names else ""
 
 
 def _shift(attribute: Any) -> Shift | None:
-    """The kernel shows both directions of a connection that has one of them: zeros are none."""
+    """None for zeros: where one direction has a shift, the kernel shows both."""
     if attribute is None:
         return None
     names = ("CORRECTION_POS", "OFFSET_BEFORE", "OFFSET_AFTER")

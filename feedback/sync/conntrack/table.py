@@ -1,8 +1,8 @@
-"""The kernel's tracking table by one netlink socket, held open: entries are written in batches, stale ones replaced.
+"""The kernel's tracking table over one open netlink socket: entries are written in batches, and stale ones replaced.
 
-Shell of entries.py. Not by pyroute2, which reads adjustments (reader.py): thousands are written while clients wait, and
-its messages cost 100 times as much. The kernel works through a datagram before send() returns, and answers only what
-fails. Source: net/netfilter/nfnetlink.c (nfnetlink_rcv), net/netlink/af_netlink.c.
+This is the shell of entries.py. It does not use pyroute2, as reader.py does: thousands of entries are written while
+clients wait, and pyroute2's messages cost 100 times as much. The kernel handles a whole datagram before send() returns,
+and answers only failures. Source: net/netfilter/nfnetlink.c (nfnetlink_rcv), net/netlink/af_netlink.c.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from feedback.ipvs.namespace import within
 from feedback.sync.conntrack import entries
 from feedback.sync.conntrack.adjustments import Adjustment, Key
 
-BATCH = 300  # entries: 80 kB of messages, under the send buffer's default of 212,992
-RECEIVE_BUFFER_BYTES = 1024 * 1024  # if each of a batch fails, its answer is charged with about 1 kB
+BATCH = 300  # entries: 80 kB of messages, less than the send buffer's default of 212,992 bytes
+RECEIVE_BUFFER_BYTES = 1024 * 1024  # if every entry of a batch fails, each answer takes about 1 kB
 ANSWER_SECONDS = 1.0
 NETLINK_NETFILTER, SOL_NETLINK, NETLINK_CAP_ACK, SO_RCVBUFFORCE = 12, 270, 10, 33
 SETTING = Path("/proc/sys/net/ipv4/vs/conntrack")
@@ -35,8 +35,8 @@ class TrackingError(IpvsError):
 
 
 class Written(NamedTuple):
-    """How many entries are there that were asked for, how many of them in the place of another, and how many were
-    refused, by the kernel's reason."""
+    """How many of the wanted entries now exist, how many of these replaced another, and how many were refused, by the
+    kernel's reason."""
 
     entries: int
     replaced: int
@@ -44,7 +44,7 @@ class Written(NamedTuple):
 
 
 def wanted(netns: str | None = None) -> bool:
-    """Whether IPVS shares its connections with the tracking: net.ipv4.vs.conntrack."""
+    """Whether IPVS uses connection tracking: net.ipv4.vs.conntrack."""
     try:
         return within(netns, lambda: SETTING.read_text(encoding="ascii")).strip() == "1"
     except OSError:  # a kernel without tracking has no such setting
@@ -52,7 +52,7 @@ def wanted(netns: str | None = None) -> bool:
 
 
 class Table:
-    """Raises TrackingError where it cannot be asked: the module nf_conntrack_netlink is missing."""
+    """Raises TrackingError if the table cannot be queried, since the module nf_conntrack_netlink is missing."""
 
     def __init__(self, netns: str | None = None) -> None:
         self._socket = within(netns, _open)
@@ -76,8 +76,8 @@ class Table:
         self._socket.close()
 
     def write(self, bodies: Sequence[bytes], adjustments: Mapping[Key, Adjustment], *, replace: bool = True) -> Written:
-        """The entries of at most BATCH records, each of them `entries.tracked`. Without `replace` what is there stays,
-        and is not counted."""
+        """Write the entries of at most BATCH records, each of them `entries.tracked`. Without `replace` existing
+        entries stay and are not counted."""
         if not bodies:
             return Written(0, 0, {})
         adjusted = [adjustments.get(entries.key(body)) if adjustments else None for body in bodies]
@@ -100,7 +100,7 @@ class Table:
         return Written(len(bodies) - len(refused), len(set(stale) - set(refused)), dict(reasons))
 
     def _send(self, messages: bytes) -> dict[int, int]:
-        """The errno of those that failed, by their sequence number."""
+        """The errno of the messages that failed, by their sequence number."""
         try:
             self._socket.send(messages)
         except OSError as error:
@@ -115,7 +115,7 @@ class Table:
                 except MalformedMessage:
                     raise _error(errno.EPROTO) from None
                 except OSError as error:
-                    if error.errno != errno.ENOBUFS:  # answers were dropped: those entries are taken to be there
+                    if error.errno != errno.ENOBUFS:  # answers were dropped: their entries count as written
                         raise
         return failed
 

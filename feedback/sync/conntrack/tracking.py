@@ -1,9 +1,8 @@
-"""One director's connection tracking, for the daemon: what is written at a takeover, and what must be replicated
-before.
+"""One director's connection tracking, for the daemon: what to replicate, and what to write at a takeover.
 
-Shell of `table` and `reader`. Entries are written from the ledger in turns, the newest first: a client that spoke a
-moment ago speaks next. Between two turns the daemon's heartbeats have theirs. Invariant: only what was noted before the
-takeover replaces an entry. Whoever comes afterwards has one of his own, which says more than a record.
+This is the shell of `table` and `reader`. Entries are written from the ledger in several turns, the newest first: a
+client that sent a moment ago is likely to send next. Heartbeats get their turns in between. Invariant: only records
+noted before the takeover replace an entry. A later connection has an entry of its own, which knows more than a record.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from feedback.sync.conntrack.adjustments import Adjustment, AdjustmentError, Key
 from feedback.sync.conntrack.reader import Reader
 from feedback.sync.conntrack.table import BATCH, Table
 
-LATE_SECONDS = 0.7  # after a handover: what the old active one still had to say has come by then (carrier.py)
-READ_SECONDS = 0.2  # between two readings of adjustments: what changed since then is lost with the director
-READ_SHARE = 20  # a twentieth of the time at most, where all entries are shown and not only those that have one
-NEWEST = 1000  # of whose writing the status tells apart
+LATE_SECONDS = 0.7  # after a handover: the old active director's last records have come by then (carrier.py)
+READ_SECONDS = 0.2  # between two readings of adjustments: later changes are lost with the director
+READ_SHARE = 20  # at most a twentieth of the time goes into reading, where the kernel can only show all entries
+NEWEST = 1000  # entries; the status shows separately when these were written
 
 LOG = Log("tracking")
 
@@ -32,7 +31,7 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class Ledger(Protocol):
-    """What replication.ledger.Ledger offers."""
+    """The methods of replication.ledger.Ledger that are used here."""
 
     def __len__(self) -> int: ...
     def newest(self, now: float, before: float, since: float = 0.0) -> list[bytes]: ...
@@ -40,8 +39,8 @@ class Ledger(Protocol):
 
 
 class Tracking:
-    """`mode` is `auto`, or `off`: nothing is done. `clock` is the ledger's. `changed` is called when what is to travel
-    has changed. Raises nothing once it is made: an error is said, and the takeover goes on."""
+    """`mode` is `auto`, or `off` to do nothing. `clock` is the ledger's. `changed` is called when the data to replicate
+    has changed. Methods raise nothing: an error is logged, and the takeover goes on."""
 
     def __init__(
         self,
@@ -52,10 +51,10 @@ class Tracking:
         changed: Callable[[], None],
         netns: str | None = None,
     ) -> None:
-        self.wanted = False  # net.ipv4.vs.conntrack, and we may act on it
-        self.peer: bool | None = None  # the same of the other director, None until it said so
+        self.wanted = False  # net.ipv4.vs.conntrack is set, and `mode` lets us act
+        self.peer: bool | None = None  # the same for the other director; None until it has told us
         self.problem = ""  # why entries cannot be written
-        self.untracked = 0  # connections that were there when the setting came, and have no part in it
+        self.untracked = 0  # connections older than the setting, which IPVS therefore does not track
         self.adjustments = encode(())
         self._mode, self._ledger, self._clock, self._netns = mode, ledger, clock, netns
         self._spawn, self._changed = spawn, changed
@@ -64,7 +63,7 @@ class Tracking:
         self._heard: Mapping[Key, Adjustment] = {}
         self._last: dict[str, Any] | None = None
         self._looked = False
-        self._unread = ""  # why adjustments could not be read, as it was told
+        self._unread = ""  # why adjustments could not be read, as last logged
 
     def close(self) -> None:
         if self._table is not None:
@@ -73,7 +72,7 @@ class Tracking:
             self._reader.close()
 
     def look(self) -> bool:
-        """What the host's setting is now; a socket is opened before it is needed. Returns whether it has changed."""
+        """Read the host's setting, and open the socket before it is needed. Returns whether the setting has changed."""
         before, first = self.wanted, not self._looked
         self._looked = True
         self.wanted = self._mode == "auto" and table.wanted(self._netns)
@@ -89,7 +88,7 @@ class Tracking:
         return before is not self.wanted
 
     def hear(self, wanted: bool, data: bytes) -> None:
-        """The other director's word: the active one's with its adjustments, the standby's without."""
+        """Take the other director's message. The active director's contains its adjustments."""
         self.peer = wanted
         if not data:
             return
@@ -99,7 +98,7 @@ class Tracking:
             LOG.error("adjustments-refused", reason=str(error))
 
     def take_over(self) -> None:
-        """At once for those that spoke last, and for the others in turns."""
+        """Write entries: at once for the connections noted last, and in turns for the others."""
         if not self.wanted or self._table is None:
             return
         work = _Work(self._table, self._ledger, self._heard, self._clock)
@@ -128,14 +127,14 @@ class Tracking:
             LOG.info("tracking-written", **work.status)
 
     async def attend(self, active: Callable[[], bool]) -> None:
-        """Read adjustments while this director is active, for ever."""
+        """Read adjustments whenever this director is active. Never returns."""
         while True:
             took = 0.0 if self._reader is None else self._reader.took_seconds
             await asyncio.sleep(max(READ_SECONDS, READ_SHARE * took))
             try:
                 if self.wanted and active() and reader.needed():
                     await self._read()
-            except Exception as error:  # pyroute2's are its own: one reading failed, the next is tried
+            except Exception as error:  # pyroute2 has exceptions of its own. One reading failed; the next is tried
                 if said(error) != self._unread:
                     LOG.error("adjustments-unread", reason=said(error))
                 self._unread = said(error)
@@ -162,7 +161,7 @@ class Tracking:
 
 
 class _Work:
-    """One takeover's writing. `status` is for commands, and grows."""
+    """The writing of one takeover. `status` is for commands, and is updated as it goes on."""
 
     def __init__(
         self, table: Table, ledger: Ledger, adjustments: Mapping[Key, Adjustment], clock: Callable[[], float]
@@ -188,7 +187,7 @@ class _Work:
         self.status["took_ms"] = milliseconds
 
     def late(self) -> None:
-        """Records that came when the takeover had begun: their entries, where there are none. Raises IpvsError."""
+        """Write entries for records that came after the takeover began, where none exist. Raises IpvsError."""
         now = self._clock()
         bodies = [body for body in self._ledger.newest(now, now, self._began) if entries.tracked(body)]
         for at in range(0, len(bodies), BATCH):
@@ -197,13 +196,13 @@ class _Work:
 
 
 def _reason(error: Exception) -> str:
-    """The kernel's own words, or where a fault of ours is."""
+    """The kernel's message, or the place of a fault of ours."""
     return str(error) if isinstance(error, IpvsError | OSError) else said(error)
 
 
 def batches(ledger: Ledger, clock: Callable[[], float]) -> Iterator[list[bytes]]:
-    """The tracked records of a ledger that were noted before now, each once and BATCH at a time: first those that were
-    noted last, then all others as they stand."""
+    """The tracked records that the ledger noted before now, each once, BATCH at a time: first those noted last, then
+    all others in the ledger's order."""
     before = clock()
     newest = [body for body in ledger.newest(before, before) if entries.tracked(body)]
     done = {entries.key(body) for body in newest}

@@ -1,1 +1,1 @@
-"""Which director is active, and why: heartbeats, the election, and engines that follow somebody else's."""
+"""Which director is active, and why: heartbeats, the election, and engines that follow another program's choice."""

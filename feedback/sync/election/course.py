@@ -1,7 +1,7 @@
-"""Course: the consequences of an event: the next state, the decisions that come with it, and the looks of that state.
+"""Course: what follows from an event: the next state, the decisions that come with it, and that state's looks.
 
-Only this module writes `state`, what is pending and what happened. Which event it is comes from turns.py and
-meaning.py. The table is in transitions.py.
+Only this module writes `state`, the pending decisions and the list of what happened. turns.py and meaning.py find out
+which event it is. The table is in transitions.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRANSITIONS_KEPT = 32
 
 
 class Course:
-    """One director's. `m` is all that it knows."""
+    """The course of one director. `m` is everything that it knows."""
 
     def __init__(self, settings: Settings, name: str, m: Knowledge) -> None:
         self.settings, self.name, self.m = settings, name, m

@@ -1,27 +1,28 @@
 """Election: which of two directors is active, and why. The public interface of the pair.
 
-Owns the decision; takes `now` (seconds of a monotonic clock that counts suspension: CLOCK_BOOTTIME) and reads no clock,
-draws no number, sends nothing. Which event a heartbeat or an answer is, meaning.py says; what time alone brings about,
-turns.py; what an event brings about, course.py, by the table of transitions.py. What is known and what can be told from
-it is in knowledge.py, the datagram and what proves its freshness in heartbeat.py, the face's words in standing.py.
+This class owns the decision. It takes `now`, seconds of a monotonic clock that counts suspension (CLOCK_BOOTTIME). It
+reads no clock, draws no random number and sends nothing. meaning.py says which event a heartbeat or an answer is;
+turns.py which events the passing of time causes; course.py what follows from an event, by the table of transitions.py.
+knowledge.py holds what is known, and conclusions from it. heartbeat.py has the datagram and the proof of its freshness,
+standing.py the types of input and output.
 
-How the shell uses it: hand in everything that was received before `handle_timer`, all of it; after each `receive_*` and
-`request_*` look at `next_timer()` and call `handle_timer(now)` when it is due (it is due at once when something was
-decided); perform its decisions in their order. `receive_installed` must have been called once before anything happens.
+How the shell uses it: it first hands in everything that was received, and then calls `handle_timer`. After each
+`receive_*` and `request_*` it looks at `next_timer()`, and calls `handle_timer(now)` when that is due; it is due at
+once when something was decided. It performs the decisions in their order. Nothing happens before the first call of
+`receive_installed`.
 
-Invariants:
-1. Nobody becomes active while it knows of a live peer that is active, unless that one yields.
-2. While a link or the look works in both directions, two are never active for longer than it takes to hear of each
-   other: two intervals by heartbeat, `contest_seconds` and twice `claim_seconds` by the look alone.
-3. Of two that both say that they are active, the greater (term, priority, name) stays; both know both, so exactly one.
-   After healing exactly one is active, and no role changes again.
-4. Who stood still for so long that the peer may have suspected it (its own timer tells) claims nothing before it has
-   heard the peer anew or looked: what it believed is from before.
-5. A restarted daemon changes no role: who finds the addresses on its own interfaces goes on, unless the peer is active.
+Invariants: 1. No director becomes active while it knows of a live peer that is active, unless that peer yields. 2.
+While a link or the look works in both directions, two directors are never both active for longer than they need to hear
+of each other: two intervals by heartbeat; `contest_seconds` and twice `claim_seconds` by the look alone. 3. If both say
+that they are active, the one with the greater (term, priority, name) stays. Both compare the same values, so exactly
+one stays. After links heal exactly one is active, and no role changes again. 4. A director that stood still for so long
+that the peer may have suspected it (its own timer shows this) claims nothing before it has heard the peer again or
+looked: what it believed is out of date. 5. Restarting a daemon changes no role: it stays active if the addresses are on
+its interfaces, unless the peer is active.
 
-Without heartbeats the look tells only that somebody answers, not with which term. Then the last thing heard decides: a
-peer that was standby took over from us; one that was active and silent was superseded by us. When neither is known, or
-the claims go on, the lesser name gives up first.
+Without heartbeats the look shows only that somebody answers, not with which term. Then the last thing heard decides. A
+peer that was standby took over from us. A peer that was active and fell silent was superseded by us. If neither is
+known, or if both go on claiming, the director with the lesser name gives up first.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ __all__ = [
 
 
 class Election:
-    """One director's side. `boot` is a random number, not 0, that no other start of any director shares."""
+    """One director's side. `boot` is a random number, not 0, unique to this start of this director."""
 
     def __init__(self, settings: Settings, name: str, boot: int, now: float) -> None:
         if name == settings.peer:
@@ -90,7 +91,7 @@ class Election:
     # What was received
 
     def receive_heartbeat(self, heartbeat: Heartbeat, link: str, now: float) -> None:
-        """A decoded heartbeat. One that proves nothing is counted and has no effect."""
+        """Take a decoded heartbeat. One that does not prove its freshness is counted and has no effect."""
         now = self._advance(now)
         reflected = heartbeat.boot == self._m.window.boot
         if heartbeat.version == PROTOCOL and heartbeat.name != self.settings.peer and not reflected:
@@ -103,7 +104,7 @@ class Election:
         return None
 
     def receive_refused(self, kind: str) -> None:
-        """Count a datagram that was refused: the kind of a HeartbeatError."""
+        """Count a refused datagram by the kind of its HeartbeatError."""
         self._m.refuse(kind)
 
     def receive_answer(self, address: str, mac: bytes, now: float) -> None:
@@ -119,27 +120,27 @@ class Election:
         see(self._course, address, mac, now, "announces")
 
     def receive_reach(self, target: str, reachable: bool, now: float) -> None:
-        """A reach target answered, or did not for as long as the shell waits. One target that answers is enough."""
+        """A reach target answered, or did not answer within the shell's time. One target that answers is enough."""
         now = self._advance(now)
         self._m.reach = _put(self._m.reach, target, reachable)
         self._weigh(now)
 
     def receive_interface(self, interface: str, up: bool, now: float) -> None:
-        """The carrier of an interface that is to have VIPs. Each must be up."""
+        """The carrier state of an interface for VIPs. Each of them must be up."""
         now = self._advance(now)
         self._m.interfaces = _put(self._m.interfaces, interface, up)
         self._weigh(now)
 
     def receive_macs(self, macs: tuple[bytes, ...]) -> None:
-        """The MACs of all our interfaces that are to have VIPs: the peer knows us by them."""
+        """The MACs of all our interfaces for VIPs. The peer recognises us by them."""
         self._m.macs = macs
 
     def receive_installed(self, installed: bool) -> None:
-        """Whether the VIPs are on our interfaces (all of them)."""
+        """Whether all VIPs are on our interfaces."""
         self._m.installed = installed
 
     def receive_replica(self, replica: Replica, now: float) -> None:
-        """How complete our copy of the active one's connections is."""
+        """How complete our copy of the active director's connections is."""
         now = self._advance(now)
         complete = ReplicaState.COMPLETE
         if (replica.state is complete) != (self._m.replica.state is complete):
@@ -158,8 +159,8 @@ class Election:
     # What is asked
 
     def request_handover(self, now: float, force: bool = False) -> str | None:
-        """Hand over to the peer, or, on the standby, ask the active one to. Returns why not, or None: it is under way.
-        `force` hands over to a peer that is not complete."""
+        """Hand over to the peer or, on the standby, ask the active director to. Returns the reason if that is refused,
+        or None if it is under way. With `force` the peer need not be complete."""
         now = self._advance(now)
         if self._m.state in (State.HANDING_OVER, State.YIELDING):
             return "a handover is under way"
@@ -174,7 +175,7 @@ class Election:
         return against
 
     def next_timer(self) -> float:
-        """When handle_timer is due: at once (not later than the latest `now`) when something was decided."""
+        """When handle_timer is due. If something was decided this is at once: no later than the latest `now`."""
         m, s = self._m, self.settings
         if m.pending:
             return m.clock
@@ -232,7 +233,7 @@ class Election:
         )
 
     def next_event(self) -> Happening | None:
-        """The oldest transition or notice that was not yet fetched."""
+        """The oldest transition or notice not yet fetched, or None."""
         if not self._m.happenings:
             return None
         first, *rest = self._m.happenings
@@ -244,14 +245,14 @@ class Election:
         return self._m.limitation()
 
     def status(self, now: float) -> Status:
-        """Everything that an operator may ask."""
+        """Everything that an operator may ask for."""
         return self._m.status(max(now, self._m.clock))
 
     # Time
 
     def _advance(self, now: float) -> float:
-        """The first step of every entry point: time never runs backwards, and a stall is noticed before anything
-        else."""
+        """The first step of every entry point. It keeps time from running backwards, and notices a stall before
+        anything else happens."""
         m = self._m
         now = max(now, m.clock)
         m.clock = now
@@ -260,7 +261,7 @@ class Election:
         return now
 
     def _stall(self, seconds: float, now: float) -> None:
-        """What was heard and sent before proves nothing now: the peer must be heard again."""
+        """After a stall, what was heard and sent before proves nothing: the peer must be heard again."""
         m = self._m
         m.turn_at = m.watch_from = m.beat_due = now
         if seconds >= self.settings.unhealthy_seconds:

@@ -1,11 +1,12 @@
-"""Engine: decides which director is active. `Election` is one; `Following` follows somebody else's decision.
+"""Engine: decides which director is active. `Election` is one; `Following` follows another program's decision.
 
-The seam is `Engine`: facts in, decisions out, no I/O. Following keepalived is built on it here (its notices arrive by
-`receive_notice`); a coordination service with leases, for more than two directors, would be a third: its lease is the
-notice, its fencing token the term, and heartbeats then only carry the replica's state and show which link works.
+The interface is `Engine`: facts in, decisions out, no I/O. `Following` follows keepalived, whose notices arrive by
+`receive_notice`. A coordination service with leases, for more than two directors, could be a third engine: its lease
+would be the notice, and its fencing token the term. Heartbeats would then only carry the replica's state and show which
+link works.
 
-`Following` sends and judges heartbeats as the election does, for the status and for the choice of the relay's link,
-and decides nothing by them. Invariant: its role is that of the last notice, whatever the peer says.
+`Following` sends and checks heartbeats as the election does, for the status and to choose the relay's link. It bases no
+decision on them. Invariant: its role is that of the last notice, whatever the peer says.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ TRANSITIONS_KEPT = 32
 
 
 class Cause(StrEnum):
-    DIRECTED = "directed"  # somebody else decided
+    DIRECTED = "directed"  # another program decided
 
 
 class Engine(Protocol):
-    """What the daemon needs; the meaning of each is said at Election."""
+    """The methods that the daemon needs; Election describes each of them."""
 
     settings: Settings
 
@@ -60,7 +61,7 @@ class Engine(Protocol):
 
 
 class Following:
-    """The engine that obeys somebody else. `active` is the role to begin with: the one before a restart."""
+    """The engine that obeys another program. `active` is its first role: the one before a restart."""
 
     def __init__(self, settings: Settings, name: str, boot: int, now: float, *, active: bool = False) -> None:
         self.settings = settings
@@ -84,7 +85,7 @@ class Following:
         return Role.ACTIVE if self._state is State.ACTIVE else Role.STANDBY
 
     def receive_notice(self, word: Word, now: float) -> None:
-        """Somebody else's decision."""
+        """Take the other program's decision."""
         new = State.ACTIVE if word.active else State.STANDBY
         if new is self._state:
             return
@@ -122,7 +123,7 @@ class Following:
     def receive_replica(self, replica: Replica, now: float) -> None:
         self._replica = replica
 
-    # What an election would weigh says nothing here: who decides has its own eyes.
+    # The facts that an election would weigh have no effect here: the other program sees for itself.
 
     def receive_answer(self, address: str, mac: bytes, now: float) -> None: ...
     def receive_claim(self, address: str, mac: bytes, now: float) -> None: ...

@@ -1,18 +1,18 @@
 """The datagram by which a director says that it is alive: its fields, its bytes, and the proof of its freshness.
 
-Owns: the layout, the keyed check over every byte, and the rules against replay. Knows no roles' meaning (election.py),
-no socket and no clock.
+This module owns the layout, the keyed check over every byte, and the rules against replay. It knows no socket, no
+clock, and not what a role means (election.py).
 
 Layout: 4 bytes magic, 1 byte protocol version, then fields that every version must keep where they are (role, flags,
 priority, term, boot id, sequence, echo), then 16 bytes of keyed BLAKE2b over everything else, then a MessagePack map
-(name, replica, MACs) that a version may change. So a peer of another version is told apart from a forger, proves that
-it is alive, and both sides still agree on who is active; only what the map carries is not understood.
+(name, replica, MACs) that a version may change. So a peer of another version can be told from a forger. It proves that
+it is alive, and both sides still agree on who is active. Only the content of the map is not understood.
 
 Freshness without clocks: a heartbeat echoes the boot id and the latest sequence that its sender heard from us, and we
-know when we sent that one. A recording can echo neither a boot id that did not exist nor a sequence that we had not
-sent. Invariant: no datagram changes what is known of the peer unless it was made less than `fresh_seconds` ago, after
-every other one that was believed. One without such an echo is a hello: it only makes us echo it.
-"""
+know when we sent that one. A recording can echo neither a boot id that did not exist yet nor a sequence that was not
+sent yet. Invariant: a datagram changes what is known of the peer only if it was made less than `fresh_seconds` ago, and
+after every other one that was accepted. A heartbeat without such an echo is a hello: its only effect is that we echo
+it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PROTOCOL = 1
 BYTES_MAX = 512
 TERM_MAX = 2**63 - 1
 MAGIC = b"LVSH"
-GREETED_MAX = 8  # unproven boot ids that are echoed in turn: each has its turn in a quarter of a second
-RETIRED_MAX = 16  # boot ids of the peer's earlier lives; older ones fail by their echo
+GREETED_MAX = 8  # unproven boot ids that are echoed in turn: each one within a quarter of a second
+RETIRED_MAX = 16  # boot ids of the peer's earlier starts; even older ones fail by their echo
 
 _HEADER = struct.Struct(">4sBBBxHxxQQQQQ")  # magic, version, role, flags, priority, term, boot, sequence, echo
 _CHECK_BYTES = 16
@@ -45,8 +45,8 @@ Macs = Annotated[tuple[Mac, ...], msgspec.Meta(max_length=16)]
 
 
 class Role(StrEnum):
-    """What a director says of itself. UNDECIDED: it has just started, or doubts itself; it claims nothing, but where
-    it has the addresses it may soon go on as active."""
+    """What a director says of itself. UNDECIDED: it has just started, or doubts its role. It then claims nothing, but
+    if it has the addresses it may soon continue as active."""
 
     UNDECIDED = "undecided"
     STANDBY = "standby"
@@ -61,7 +61,7 @@ class ReplicaState(StrEnum):
 
 
 class Replica(msgspec.Struct, frozen=True):
-    """How much of the active one's connection table a standby holds: `done` of `total` while it catches up."""
+    """How much of the active director's connection table a standby holds: `done` of `total` while it catches up."""
 
     state: ReplicaState = ReplicaState.NONE
     done: Sequence = 0
@@ -69,12 +69,13 @@ class Replica(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """`boot` is random for each start of the sender, `sequence` counts its heartbeats since; the same one goes over
-    every link. `term` is that of the sender's claim while it is active, else the highest it knows. `heard_boot` and
-    `heard_sequence` echo the latest heartbeat it got (0: none). `installed`: the VIPs are on its interfaces, whose
-    addresses are `macs`. `yields`: take over now, at my word; `forced`: even if you are not complete. `wishes`: please
-    hand over to me. `reach`: it could serve: its service interfaces are up, and it reaches at least one of its reach
-    targets (or has none). From a peer of another `version` come no name, replica or MACs."""
+    """`boot` is a random number for each start of the sender, and `sequence` counts its heartbeats since. The same
+    heartbeat goes over every link. `term` is that of the sender's claim while it is active, else the highest it knows.
+    `heard_boot` and `heard_sequence` echo the latest heartbeat it got (0: none). `installed`: the VIPs are on its
+    interfaces, whose MAC addresses are `macs`. `yields` asks the peer to take over now; `forced`, even if the peer is
+    not complete. `wishes` asks the peer to hand over. `reach`: the sender could serve, since its service interfaces are
+    up and it reaches at least one of its reach targets (or has none). A heartbeat of another `version` gives no name,
+    replica or MACs."""
 
     name: Name
     boot: int
@@ -96,7 +97,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeartbeatError(RefusalError):
-    """A datagram that is refused. `kind` is the counter that it goes into: oversized, malformed or forged."""
+    """A datagram that is refused. `kind` names the counter for it: oversized, malformed or forged."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -114,7 +115,7 @@ _FLAGS = ("installed", "yields", "forced", "wishes", "reach", "healthy")
 
 
 def derive_key(secret: bytes) -> bytes:
-    """The key of the heartbeats of one pair, from the secret that both directors hold (at least 16 bytes)."""
+    """The heartbeat key of one pair, made from the secret (at least 16 bytes) that both directors hold."""
     if len(secret) < 16:
         raise ValueError(f"the pair's secret has {len(secret)} bytes: at least 16 are needed")
     return hashlib.blake2b(secret, digest_size=32, person=b"lvsf-heartbeat").digest()
@@ -143,7 +144,7 @@ def encode(heartbeat: Heartbeat, key: bytes) -> bytes:
 
 
 def decode(data: bytes, key: bytes) -> Heartbeat:
-    """The heartbeat in a datagram whose check is right, of whatever version. Raises HeartbeatError."""
+    """The heartbeat in a datagram with a valid check, whatever its version. Raises HeartbeatError."""
     if len(data) > BYTES_MAX:
         raise HeartbeatError("oversized", f"{len(data)} bytes, at most {BYTES_MAX} are taken")
     if len(data) < _BODY_AT or data[:4] != MAGIC:
@@ -182,13 +183,13 @@ def _body(data: bytes) -> _Body:
         state, done, total = raw["replica"]
         raw["replica"] = {"state": state, "done": done, "total": total}
         return msgspec.convert(raw, _Body)
-    except Exception as error:  # msgpack raises its own, ValueError, RecursionError; a wrong shape Key- and TypeError
+    except Exception as error:  # msgpack's own, ValueError, RecursionError; a wrong shape: KeyError, TypeError
         raise HeartbeatError("malformed", str(error)) from None
 
 
 class Verdict(StrEnum):
-    """What a heartbeat proves. Only FRESH ones count. DUPLICATE is the normal case with several links, and shows that
-    this link works. The others are counted by these names."""
+    """What a heartbeat proves. Only FRESH ones count. DUPLICATE is normal with several links, and shows that this link
+    works. The others are counted under these names."""
 
     FRESH = "fresh"
     DUPLICATE = "duplicate"
@@ -199,7 +200,7 @@ class Verdict(StrEnum):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """One link: the last sequence that came over it, and when a proven one last did."""
+    """One link: the last sequence that came over it, and when it last brought a proven heartbeat."""
 
     link: str
     sequence: int
@@ -207,19 +208,19 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Window(msgspec.Struct):
-    """What we sent recently and what we heard, of one peer. Every value in it is immutable, so a shallow copy is a
-    copy."""
+    """What we sent recently, and what we heard from one peer. Every value is immutable, so a shallow copy is
+    independent."""
 
     boot: int
     fresh_seconds: float
     silence_seconds: float
     sent: tuple[tuple[int, float], ...] = ()
-    peer_boot: int = 0  # of the last proven heartbeat
+    peer_boot: int = 0  # that of the last proven heartbeat
     peer_sequence: int = 0
     heard_at: float = float("-inf")
     echo_boot: int = 0  # what the next heartbeat echoes
     echo_sequence: int = 0
-    others: tuple[tuple[int, int], ...] = ()  # unproven boots that wait for their turn, and how far each is
+    others: tuple[tuple[int, int], ...] = ()  # unproven boots that wait for their turn, each with its last sequence
     links: tuple[Heard, ...] = ()
     retired: tuple[int, ...] = ()
 
@@ -237,7 +238,7 @@ class Window(msgspec.Struct):
         return echoed
 
     def forget(self) -> None:
-        """Believe nothing that was sent before now: what we sent no longer proves anything, and nobody counts as
+        """Believe nothing sent before now: echoes of what we sent prove nothing any more, and the peer counts as not
         heard."""
         self.sent, self.heard_at = (), float("-inf")
 
@@ -290,13 +291,13 @@ class Window(msgspec.Struct):
             self.echo_sequence = sequence
         elif known >= 0:
             self.others = tuple((b, sequence if b == boot else s) for b, s in self.others)
-        else:  # who comes new is first
+        else:  # a new boot is first in turn
             waits = ((self.echo_boot, self.echo_sequence), *self.others) if self.echo_boot else self.others
             self.echo_boot, self.echo_sequence, self.others = boot, sequence, waits[: GREETED_MAX - 1]
         return Verdict.HELLO
 
     def _echo(self, heartbeat: Heartbeat) -> None:
-        """Of the proven peer; nobody else is answered."""
+        """Echo the proven peer's heartbeat; nobody else is answered."""
         if heartbeat.boot != self.echo_boot or heartbeat.sequence > self.echo_sequence:
             self.echo_boot, self.echo_sequence = heartbeat.boot, heartbeat.sequence
         self.others = ()

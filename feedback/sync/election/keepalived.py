@@ -1,8 +1,8 @@
 """Following keepalived: its notify FIFO's messages about one VRRP instance or group. Pure.
 
-With this engine keepalived elects and moves the addresses; we do the rest. It writes one line for each change:
-`INSTANCE "VI_1" MASTER 100` or `GROUP "G1" BACKUP 50`, and with STOP before it ends. Lines may arrive in pieces.
-What is no such line is counted and has no effect. Source: keepalived.conf(5), vrrp_notify_fifo; keepalived's
+With this engine keepalived elects and moves the addresses; we do the rest. keepalived writes one line for each change,
+`INSTANCE "VI_1" MASTER 100` or `GROUP "G1" BACKUP 50`, and one with STOP before it ends. Lines may arrive in pieces.
+Any other line is counted and has no effect. Source: keepalived.conf(5), vrrp_notify_fifo; keepalived's
 vrrp_notify.c.
 """
 
@@ -19,7 +19,7 @@ _LINE = re.compile(r'(INSTANCE|GROUP) "([^"]{1,255})" ([A-Z_]{1,20})(?: (-?\d{1,
 
 
 class Vrrp(StrEnum):
-    """What keepalived says an instance is."""
+    """The state of an instance, in keepalived's words."""
 
     MASTER = "MASTER"
     BACKUP = "BACKUP"

@@ -1,7 +1,7 @@
 """What one director knows of itself and its peer, and conclusions from that, without any action.
 
-Owns every changing value of the election, and the questions about them: who is alive, who comes first, what prevents a
-takeover or a handover, what a takeover loses. Decides nothing: course.py does.
+This module owns every changing value of the election, and answers questions about them: who is alive, who comes first,
+what prevents a takeover or a handover, what a takeover loses. It decides nothing; course.py does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from feedback.sync.election.transitions import ROLES, Decision, State
 
 
 class Knowledge(msgspec.Struct):
-    """Each value is immutable but the window, so that a shallow copy with a copy of the window is a copy."""
+    """All values but the window are immutable: a shallow copy with a copy of the window is independent."""
 
     settings: Settings
     name: str
@@ -27,23 +27,23 @@ class Knowledge(msgspec.Struct):
     reason: str = "just started"
     state: State = State.STARTING
     sequence: int = 0
-    term: int = 0  # of our claim while active, else the highest known
+    term: int = 0  # that of our claim while active, else the highest known
     peer: Heartbeat | None = None  # the last fresh one
     peer_macs: tuple[bytes, ...] = ()
     macs: tuple[bytes, ...] = ()
     installed: bool | None = None
     replica: Replica = Replica()
-    replica_at: float = NEVER  # when it stopped being complete, or became so
+    replica_at: float = NEVER  # when the replica became complete, or ceased to be
     reach: tuple[tuple[str, bool], ...] = ()
     interfaces: tuple[tuple[str, bool], ...] = ()
     unreached_at: float = NEVER  # since when we are not fit
     look_at: float = NEVER  # the last look
-    answered: bool = False  # that one was answered
-    missed: int = 0  # looks unanswered in a row
-    peer_was: Role | None = None  # when heard last; None: not since we gave way to a look
+    answered: bool = False  # whether that look was answered
+    missed: int = 0  # consecutive looks without an answer
+    peer_was: Role | None = None  # its role when last heard; None: not heard since we gave way to a look
     stalled_at: float = NEVER
     heard_claim_at: float = NEVER  # the peer's announcement, heard while it was silent on every link
-    claimed_at: float = NEVER  # active: since when the peer answers for our addresses
+    claimed_at: float = NEVER  # while active: when the peer began to answer for our addresses
     announced_at: float = NEVER
     repeated_at: float = NEVER
     forced: bool = False  # the handover that is under way
@@ -60,7 +60,7 @@ class Knowledge(msgspec.Struct):
         return ROLES[self.state]
 
     def refuse(self, kind: str) -> None:
-        """Count a datagram that was not taken."""
+        """Count a refused datagram."""
         counts = dict(self.refused)
         counts[kind] = counts.get(kind, 0) + 1
         self.refused = tuple(sorted(counts.items()))
@@ -75,19 +75,19 @@ class Knowledge(msgspec.Struct):
         return None
 
     def holds(self) -> bool:
-        """Whether we have a claim of our own, whose term is not to be raised by what the peer says."""
+        """Whether we have a claim of our own, whose term the peer's heartbeats must not raise."""
         return self.role is Role.ACTIVE or self.state is State.DOUBTING
 
     def takes(self, heartbeat: Heartbeat) -> bool:
-        """Whether a yielding peer is followed. One that is active already is what the peer wants."""
+        """Whether we take over from a peer that yields. If we are active already, the peer has what it wants."""
         if self.role is not Role.STANDBY:
             return self.state is State.ACTIVE
         complete = self.replica.state is ReplicaState.COMPLETE
         return self.limitation() is None and (complete or heartbeat.forced)
 
     def announced(self, now: float) -> bool:
-        """Whether the peer has told by an announcement that it serves, and nothing newer was heard. A look that goes
-        unanswered says little then: we may be heard by nobody while we hear others."""
+        """Whether the peer's announcement said that it serves, and nothing newer was heard. An unanswered look says
+        little then: perhaps nobody hears us, although we hear others."""
         return now - self.heard_claim_at < self.settings.announced_seconds
 
     def healthy(self, now: float) -> bool:
@@ -112,12 +112,13 @@ class Knowledge(msgspec.Struct):
         return self.look_at + (s.watch_seconds if self.answered or self.limitation() else s.look_seconds)
 
     def looks(self) -> int:
-        """How many looks are needed. Of two that never heard each other the lesser name lets the other go first."""
+        """How many looks are needed. If the two never heard each other, the lesser name lets the other go first."""
         strangers = self.peer is None and self.name < self.settings.peer
         return self.settings.looks + (2 if strangers else 0)
 
     def rank(self, now: float) -> tuple[object, ...]:
-        """Who comes first while nobody is active. Both compute both, from the same heartbeats."""
+        """The rank that decides who comes first while nobody is active. Both compute both ranks from the same
+        heartbeats."""
         here = bool(self.installed)
         complete = self.replica.state is ReplicaState.COMPLETE
         return (here, self.term if here else 0, self.limitation() is None, complete, self.settings.priority, self.name)

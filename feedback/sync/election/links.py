@@ -1,7 +1,7 @@
-"""The heartbeat's sockets: one UDP socket for each link between the directors, on the loop's readers.
+"""The heartbeat's sockets: one UDP socket for each link between the directors, read by the event loop.
 
-Owns descriptors, bytes and per-link counts; heartbeat.py says what the bytes mean. A link that cannot send (its
-interface is down) is counted and is no error, since there are other links.
+This module owns descriptors, bytes and per-link counts; heartbeat.py knows what the bytes mean. If a link cannot send,
+since its interface is down, that is counted and is no error: there are other links.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from feedback.model import parse_endpoint
 
 DATAGRAM_BYTES_MAX = 2048
 BATCH = 64
-DSCP_CS6 = 0xC0  # network control: before the clients' traffic where a switch looks at it
+DSCP_CS6 = 0xC0  # network control: goes before clients' traffic where switches honour it
 
 OnDatagram = Callable[[int, bytes], None]  # the link's index, the datagram
 
 
 class LinkError(OSError):
-    """The link cannot be opened: which, why, what to do."""
+    """A link cannot be opened. The text says which, why, and what to do."""
 
 
 class Links:
-    """Open and close inside a running asyncio loop."""
+    """Open and close it inside a running asyncio loop."""
 
     def __init__(self, links: Sequence[LinkConfig], on_datagram: OnDatagram) -> None:
         self.counters: Counter[str] = Counter()
@@ -65,7 +65,7 @@ class Links:
         self._sockets.clear()
 
     def send(self, datagram: bytes) -> None:
-        """Over every link."""
+        """Send it over every link."""
         for index, made in enumerate(self._sockets):
             try:
                 made.sendto(datagram, self._peers[index])
@@ -78,7 +78,7 @@ class Links:
                 datagram, source = self._sockets[index].recvfrom(DATAGRAM_BYTES_MAX)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:  # what a router or the peer's kernel said of a datagram of ours
+            except OSError:  # an ICMP error for a datagram of ours, from a router or the peer's kernel
                 self.counters["unreachable"] += 1
                 continue
             if source[0] != self._peers[index][0]:

@@ -1,7 +1,7 @@
-"""Meaning: the event that a heartbeat, or an answer for one of our addresses, stands for.
+"""Meaning: which event a heartbeat, or an answer for one of our addresses, stands for.
 
-Owns how the other director's claim is weighed against ours. A heartbeat that comes here has proved its freshness
-(heartbeat.py); course.py decides what follows.
+This module compares the other director's claim with ours. A heartbeat that comes here has proved its freshness
+(heartbeat.py). course.py decides what follows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def of_heartbeat(course: Course, heartbeat: Heartbeat, now: float) -> tuple[Even
 
 
 def see(course: Course, address: str, mac: bytes, now: float, does: str) -> None:
-    """Take an answer or an announcement of one of our addresses."""
+    """Take an answer or an announcement for one of our addresses."""
     m = course.m
     if address not in course.settings.addresses or mac in m.macs:
         return None

@@ -18,15 +18,17 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`peer` is the other director's name, `addresses` the VIPs, in text, as `Look` asks for them.
 
-    From death to decision: `suspect_intervals` intervals, then `looks` looks of `look_seconds`: 0.13 s, and 0.03 s more
-    where timers come 10 ms late. `watch_seconds`: between looks while somebody answers; `contest_seconds`: between
-    looks of an active one that does not hear its peer; `claim_seconds`: how long it defends its addresses against one
-    that it superseded. `start_seconds`: how long a director that has no addresses waits for a peer, `resume_seconds`
-    one that has. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: for the last difference,
-    `yield_seconds`: for the peer to take over. `hold_seconds`: between handovers that nobody asked for;
-    `unhealthy_seconds`: who stood still for so long says so for a second, and is not handed over to.
-    `unreached_seconds`: how long the reach targets must be silent for one. `repeat_seconds`: until a decision that had
-    no effect is said again."""
+    The time from death to decision is `suspect_intervals` intervals, then `looks` looks of `look_seconds`: 0.13 s, and
+    0.03 s more where timers come 10 ms late.
+
+    `watch_seconds`: between looks while somebody answers. `contest_seconds`: between looks of an active director that
+    does not hear its peer. `claim_seconds`: how long that one defends its addresses against a director that it
+    superseded. `start_seconds`: how long a director without the addresses waits for a peer. `resume_seconds`: how long
+    one with the addresses waits. `fresh_seconds`: how old a heartbeat may be. `handover_seconds`: the time for the last
+    difference. `yield_seconds`: the time for the peer to take over. `hold_seconds`: between handovers that nobody
+    requested. `unhealthy_seconds`: a director that stood still for so long says so for a second, and nobody hands over
+    to it meanwhile. `unreached_seconds`: how long the reach targets must be silent before a handover. `repeat_seconds`:
+    after this time a decision that had no effect is repeated."""
 
     peer: str
     addresses: tuple[str, ...]
@@ -60,12 +62,12 @@ class Transition(msgspec.Struct, frozen=True):
     at: float
     old: State
     new: State
-    event: StrEnum  # an Event; engine.py has another cause
+    event: StrEnum  # an Event, or the cause of engine.py
     reason: str
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """Something that the operator should hear once."""
+    """Something that the operator should be told once."""
 
     at: float
     text: str
@@ -75,14 +77,14 @@ Happening: TypeAlias = Transition | Notice
 
 
 class LinkStatus(msgspec.Struct, frozen=True):
-    """`age_seconds`: since the last proven heartbeat over this link; None: none yet."""
+    """`age_seconds` is the time since the last proven heartbeat over this link; None if there was none."""
 
     link: str
     age_seconds: float | None
 
 
 def links_of(heard: Iterable[Heard], now: float) -> tuple[LinkStatus, ...]:
-    """By name."""
+    """The links, sorted by name."""
     return tuple(LinkStatus(h.link, None if h.at == NEVER else now - h.at) for h in sorted(heard, key=lambda h: h.link))
 
 
@@ -103,8 +105,8 @@ class PeerStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """`limitation`: why this director would not take over if the peer died now; `handover_limitation`: why it would not
-    hand over now. None: nothing speaks against it."""
+    """`limitation` says why this director would not take over if the peer died now, `handover_limitation` why it would
+    not hand over now. None if nothing prevents it."""
 
     name: str
     state: State

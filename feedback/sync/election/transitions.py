@@ -1,22 +1,23 @@
 """The states of a director, what may happen in each, and what follows: one literal table.
 
-Owns the table and the terms of the election: states, events, decisions. Knows no time and no peer; what an event means
-is decided in election.py, which raises events and performs rows. A pair (state, event) has a row, or stands in IGNORED
-because it says nothing new there, or is a defect and raises with the director's name, its state and the event (h11's
-manner: https://github.com/python-hyper/h11/blob/master/h11/_state.py).
+This module owns the table and the terms of the election: states, events, decisions. It knows no time and no peer;
+meaning.py and turns.py say which event occurred, and course.py follows the table. A pair (state, event) has a row, or
+is in IGNORED because the event says nothing new in that state. Any other pair is a defect: it raises an error with the
+director's name, its state and the event (as h11 does: https://github.com/python-hyper/h11/blob/master/h11/_state.py).
 
-    STARTING      heard nobody yet; claims nothing
+    STARTING      has heard nobody yet; claims nothing
     STANDBY       hears the peer
-    LOOKING       the peer is silent, or says that nobody is active and the place is ours: asks once more, by ARP or
+    LOOKING       the peer is silent, or it says that nobody is active and we come first: asks once more, by ARP or
                   neighbour solicitation, whether anybody answers for the addresses
-    WATCHING      somebody answers (the data path lives), or this director is not fit: takes nothing, looks again
+    WATCHING      somebody answers (the data path works), or this director is not fit: takes nothing and looks again
     ACTIVE        has the addresses
     HANDING_OVER  active, while the shell sends the last difference
-    YIELDING      active, and asks the peer to take over now; keeps the addresses until it has
-    DOUBTING      has the addresses, but stalled or lost everything: says nothing until it knows that nobody took over
+    YIELDING      active, and asks the peer to take over now; keeps the addresses until the peer has done so
+    DOUBTING      has the addresses, but stalled or lost all contact: claims nothing until it knows that nobody took
+                  over
 
-Every way into ACTIVE carries a TakeOver or a Resume, and every way from the addresses to STANDBY or WATCHING a
-StepDown. A decision names the wanted state, never a change, so performing one twice is harmless.
+Every transition into ACTIVE carries a TakeOver or a Resume. Every transition that gives up the addresses, to STANDBY or
+WATCHING, carries a StepDown. A decision names the wanted state, never a change, so performing it twice is harmless.
 """
 
 from __future__ import annotations
@@ -44,24 +45,24 @@ class State(StrEnum):
 class Event(StrEnum):
     STARTED = "started"  # the start-up time is over and nobody was heard
     RESTARTED = "restarted"  # the same, and the addresses are on our interfaces
-    PEER_ACTIVE = "peer-active"  # it says so, and its claim stands above ours
-    PEER_BELOW = "peer-below"  # it says so, and our claim stands above
-    PEER_YIELDS = "peer-yields"  # it is active and wants us to take over now
-    PEER_FIRST = "peer-first"  # nobody is active and the place is the peer's
-    OURS_FIRST = "ours-first"  # nobody is active and the place is ours
-    RESUMES = "resumes"  # the same, just started, and the addresses are still on our interfaces
-    SILENT = "silent"  # nothing fresh from the peer on any link for as long as raises suspicion
+    PEER_ACTIVE = "peer-active"  # the peer says that it is active, and its claim is above ours
+    PEER_BELOW = "peer-below"  # the peer says that it is active, and our claim is above its
+    PEER_YIELDS = "peer-yields"  # the peer is active and wants us to take over now
+    PEER_FIRST = "peer-first"  # nobody is active and the peer comes first
+    OURS_FIRST = "ours-first"  # nobody is active and we come first
+    RESUMES = "resumes"  # the same, just after our start, with the addresses still on our interfaces
+    SILENT = "silent"  # no fresh heartbeat on any link for so long that the peer is suspected
     ANSWERED = "answered"  # somebody else answers for the addresses
     MISSED = "missed"  # one look went unanswered while watching
-    UNANSWERED = "unanswered"  # as many looks as are needed went unanswered, and this director is fit
+    UNANSWERED = "unanswered"  # enough looks went unanswered, and this director is fit
     UNFIT = "unfit"  # the same, but this director could not serve
-    DISPLACED = "displaced"  # active: the peer took the addresses while no link worked
-    CONTESTED = "contested"  # active: the peer also answers, but it was superseded
+    DISPLACED = "displaced"  # we are active, but the peer took the addresses while no link worked
+    CONTESTED = "contested"  # we are active; the peer also answers, but we superseded it
     STALLED = "stalled"  # our own loop stood still for so long that the peer may have suspected us
-    ISOLATED = "isolated"  # active: no link works and nothing is reached
-    HANDOVER = "handover"  # wanted, and nothing speaks against it
+    ISOLATED = "isolated"  # we are active, but no link works and no target is reached
+    HANDOVER = "handover"  # a handover is wanted, and nothing prevents it
     HANDED_OVER = "handed-over"  # the last difference is sent
-    EXPIRED = "expired"  # the handover did not get there in its time, or something speaks against it now
+    EXPIRED = "expired"  # the handover was not complete in time, or something prevents it now
 
 
 class TakeOver(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ class TakeOver(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """Be active, as before: nobody else was in between. What is there stays, what is missing is added."""
+    """Be active as before: nobody else was active in between. Addresses that exist stay; missing ones are added."""
 
     reason: str
     term: int
@@ -97,7 +98,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class AnnounceAgain(msgspec.Struct, frozen=True):
-    """Stay active and announce the addresses once more: somebody else did."""
+    """Stay active and announce the addresses once more, since somebody else announced them."""
 
     reason: str
 
@@ -198,7 +199,7 @@ ROLES: Mapping[State, Role] = {
 
 
 def row(name: str, state: State, event: Event) -> tuple[State, Do] | None:
-    """What follows, or None where the event says nothing new. Raises TransitionError."""
+    """The next state and what to do, or None if the event says nothing new. Raises TransitionError."""
     if event in IGNORED[state]:
         return None
     try:

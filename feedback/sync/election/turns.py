@@ -1,6 +1,7 @@
 """Turns: what the passing of time triggers in each state, and decisions repeated because they had no effect.
 
-Owns when a look is over, when silence counts, when a handover has taken too long. course.py decides what follows.
+This module decides when a look is over, when silence counts, and when a handover has taken too long. course.py decides
+what follows.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def turn(course: Course, now: float) -> None:
 
 
 def _judge_look(course: Course, now: float) -> None:
-    """The last look had its time. What was answered has been dealt with when the answer came."""
+    """The time of the last look is over. An answer was handled when it came."""
     m = course.m
     against = m.limitation()
     if m.state is State.WATCHING:
@@ -60,7 +61,7 @@ def _turn_active(course: Course, now: float) -> None:
 
 
 def _turn_wanted(course: Course, unfit: str | None, now: float) -> None:
-    """A handover that nobody requested here: the peer wishes it, or serves where we cannot."""
+    """Start a handover that was not requested here, if the peer wishes it or can serve while we cannot."""
     peer = course.m.peer
     if peer is None or now < course.m.hold_until or not (unfit or peer.wishes):
         return
@@ -70,7 +71,7 @@ def _turn_wanted(course: Course, unfit: str | None, now: float) -> None:
 
 
 def _contest(course: Course, now: float) -> None:
-    """Active without hearing the peer: look from time to time whether it answers for the addresses too."""
+    """While active without hearing the peer: look from time to time whether it answers for the addresses too."""
     m, s = course.m, course.settings
     claimed = m.claimed_at != NEVER
     if now >= m.look_at + (s.watch_seconds if claimed else s.contest_seconds):
@@ -92,7 +93,7 @@ def _turn_handover(course: Course, now: float) -> None:
 
 
 def repeat(course: Course, now: float) -> None:
-    """A decision that had no effect is said again: what is wanted stays wanted."""
+    """Repeat a decision that had no effect."""
     m = course.m
     wrong = (m.role is Role.ACTIVE and not m.installed) or (m.role is Role.STANDBY and m.installed)
     if not wrong or now - max(m.entered_at, m.repeated_at) < course.settings.repeat_seconds:

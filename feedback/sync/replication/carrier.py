@@ -1,8 +1,8 @@
-"""Carrier: replication with two ends, of which the role uses one.
+"""Carrier: runs the end of replication that this director's role needs.
 
-`lead` and `follow` say which end this director is: outbound.py serves a standby, inbound.py follows the active one. At
-a change of roles the old end lingers for a moment: the old active kernel's last records of the newest connections are
-still carried over and taken. Knows no election.
+`lead` and `follow` choose the end: outbound.py serves a standby, inbound.py follows the active director. When roles
+change, the old end keeps running for a moment, so that the old active kernel's last records of the newest connections
+still reach the other director. This module does not know the election.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOG = Log("replication")
 
 
 class Transport(Protocol):
-    """What relay.Relay offers."""
+    """The methods of relay.Relay that are used here."""
 
     def follow(self, endpoint: str | None) -> None: ...
     def ask(self, message: bytes) -> bool: ...
@@ -42,8 +42,8 @@ class Transport(Protocol):
 
 
 class Carrier:
-    """Open and close inside a running loop. `replication` is None where the kernels replicate among themselves, or not
-    at all. `hear_tracking` is told what the other director says of its connection tracking."""
+    """Open and close it inside a running loop. `replication` is None where the kernels replicate between themselves, or
+    not at all. `hear_tracking` is called with what the other director says of its connection tracking."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Carrier:
         self._transport: Transport | None = None
         self._leading = False
         self._lingers: float | None = None
-        self._endpoint: str | None = None  # of the active one, while this director is not
+        self._endpoint: str | None = None  # the active director's, while this director is not active
         self._tasks = Tasks(LOG, self._failed)
         ends = {"mirror": mirror, "master_state": master_state, "clock": clock}
         self._in = Inbound(boot, kernel, replication, self._connect, self._ask, hear_tracking, **ends)  # type: ignore[arg-type]
@@ -81,7 +81,7 @@ class Carrier:
         self._tasks.cancel()
 
     def _failed(self, name: str, reason: str) -> None:
-        """A task of ours ended by a fault: what it was for is over, and the standby, told so, asks anew."""
+        """One of our tasks ended with a fault. The session ends; the standby is told so and begins a new one."""
         self.counters["faults"] += 1
         self._out.end(f"a fault of this director: {reason}")
 
@@ -104,13 +104,13 @@ class Carrier:
             self._in.mirrors = False
 
     def follow(self, endpoint: str | None) -> None:
-        """This director is the standby of the one at `endpoint` (None: of nobody that can be reached)."""
+        """This director is the standby of the one at `endpoint` (None: no active director can be reached)."""
         if self._leading:
             self._leading, self._lingers = False, self._clock() + LINGER_SECONDS
             self._out.push()
         self._in.mirrors = self._mirror
         self._endpoint = endpoint
-        if self._lingers is None:  # else it begins when the old end is done: clients come first
+        if self._lingers is None:  # else following begins when the old end is done: clients come first
             self._in.follow(endpoint)
 
     @property
@@ -118,25 +118,25 @@ class Carrier:
         return None if self._leading else self._endpoint
 
     def resync(self) -> str | None:
-        """Fetch everything again. Returns why that cannot be."""
+        """Fetch everything again. Returns the reason if that is impossible."""
         if self._leading or self._in.following is None:
             return "this director follows nobody: ask the standby"
         self._in.begin()
         return None
 
     def tell_tracking(self, tracks: bool, data: bytes) -> None:
-        """What there is of connection tracking here: the other director is told, whichever end it is."""
+        """Tell the other director, whichever end it is, about connection tracking here."""
         self._in.tell(tracks)
         self._out.tell(tracks, data)
 
     async def settle(self) -> str | None:
-        """Before a planned handover: have the standby take everything that it lacks. Returns why that was not to be."""
+        """Before a planned handover: send the standby everything that it lacks. Returns the reason if that fails."""
         return await self._out.settle()
 
     # --- what drives it ----------------------------------------------------------------------------------------------
 
     def turn(self, now: float) -> None:
-        """At least every TURN_SECONDS."""
+        """To be called at least every TURN_SECONDS."""
         if self._replication is not None:
             self._replication.tend()
             if self._leading:
@@ -153,7 +153,7 @@ class Carrier:
                 self._in.follow(self._endpoint)
 
     def on_request(self, route: bytes, data: bytes) -> None:
-        """A message of a follower."""
+        """A message from a follower."""
         message = self._decoded(data)
         if isinstance(message, Hello) and self._leading:
             self._out.greet(route, message)
@@ -163,13 +163,13 @@ class Carrier:
             self._out.acknowledged(route, message)
 
     def on_stream(self, data: bytes) -> None:
-        """A message of the one we follow."""
+        """A message from the director that we follow."""
         message = self._decoded(data)
         if message is not None:
             self._in.receive(message)
 
     async def _mirror_always(self) -> None:
-        """Both ends: send what changed, or undo what somebody changed here."""
+        """At the active end, send what changed. At the standby's, undo what somebody changed here."""
         turn = 0
         while True:
             await asyncio.sleep(MIRROR_SECONDS)
@@ -201,12 +201,12 @@ class Carrier:
     # --- for others --------------------------------------------------------------------------------------------------
 
     def replica(self, now: float) -> tuple[Condition, int, int]:
-        """The state of what is here, with how much of how much: for the heartbeat."""
+        """For the heartbeat: the condition of this director's copy, connections held, and connections in all."""
         status = self._in.status(now)
         return status.condition, status.injected, status.total
 
     def lacking(self, now: float) -> int:
-        """How many connections at most a takeover would cut, or a standby would lack that joins now."""
+        """The most connections that a takeover would cut, or that a standby joining now would lack."""
         held = 0 if self._replication is None else self._replication.held().lacking
         return max(held, 0 if self._leading else self._in.status(now).lacking)
 
@@ -214,7 +214,7 @@ class Carrier:
         return None if self._replication is None else self._replication.held()._asdict()
 
     def status(self, now: float) -> dict[str, Any]:
-        """The part of `sync status` that is replication; shapes as in docs/sync.md."""
+        """The replication part of `sync status`; docs/sync.md has its fields."""
         s, serving = self._in.status(now), self._out.status()
         return {
             "state": "original" if self._leading else str(s.condition),

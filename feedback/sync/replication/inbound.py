@@ -1,8 +1,8 @@
 """Inbound: the standby's end. It applies the active director's services, state and connections here.
 
-Shell of replica.Replica (the session's rules) and mirror.Copy (the services). Begins a session, takes its messages in
-their order, injects records as fast as the kernel's thread takes them, acknowledges, and starts again after a broken
-session. Knows no role and no election: whoever calls `follow` is the standby.
+This is the shell of replica.Replica (the session's rules) and mirror.Copy (the services). It begins a session, takes
+the messages in order, injects records as fast as the kernel's thread takes them, acknowledges, and starts again after a
+broken session. It knows no role and no election: whoever calls `follow` is the standby.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from feedback.sync.replication.pace import patience_seconds
 from feedback.sync.replication.replica import Condition, Replica, Status
 
 RETRY_SECONDS = 0.5  # between the end of a session and the next
-INJECT_AT_ONCE = 32  # then heartbeats have their turn
-PUMP_SECONDS = 0.002  # until the kernel's thread is asked again whether it takes more, at least
+INJECT_AT_ONCE = 32  # datagrams; then heartbeats have their turn
+PUMP_SECONDS = 0.002  # the shortest wait before the kernel's thread is asked again whether it takes more
 
 LOG = Log("replication")
 
 
 class Inbound:
-    """`connect` opens the transport to an endpoint (None: closes it) afresh, `ask` sends a message there; `hear` is
-    told of the active one's connection tracking. `mirrors`: services and state become what the active one says; off
-    while this director is active itself."""
+    """`connect` opens a new transport to an endpoint (None: closes it), and `ask` sends a message there. `hear` is
+    called with the active director's connection tracking. While `mirrors` is set, services and state follow the active
+    director; it is off while this director is active itself."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Inbound:
     ) -> None:
         self.counters: Counter[str] = Counter()
         self.following: str | None = None
-        self.took_seconds: float | None = None  # from the last session's beginning to complete
+        self.took_seconds: float | None = None  # from the beginning of the last session until it was complete
         self._kernel, self._replication = kernel, replication
         self._connect, self._ask, self._hear = connect, ask, hear
         self.mirrors, self._master_state, self._clock = mirror, master_state, clock
@@ -66,7 +66,7 @@ class Inbound:
             self.begin()
 
     def begin(self) -> None:
-        """A new session: everything is fetched again."""
+        """Begin a new session: everything is fetched again."""
         self._began = now = self._clock()
         self._connect(self.following)
         if self.following is None:
@@ -76,14 +76,14 @@ class Inbound:
         self._ask(messages.encode(self._replica.begin(now)))
 
     def tell(self, tracks: bool) -> None:
-        """Whether our kernel uses connection tracking. What changed is said by a new session."""
+        """Say whether our kernel uses connection tracking. A change is announced by a new session."""
         if tracks is not self._replica.tracks:
             self._replica.tracks = tracks
             if self.following is not None:
                 self.begin()
 
     def leave(self) -> None:
-        """This director is active now: its own table is the original."""
+        """This director is active now, and its own table is the original."""
         self.following = None
         self._connect(None)
         self._replica.lost(self._clock(), "this director is active")
@@ -121,7 +121,7 @@ class Inbound:
         self._note_condition(now)
 
     def _pump(self, now: float) -> None:
-        """Into the kernel what it takes, and tell the sender."""
+        """Inject what the kernel takes now, and acknowledge it."""
         if self._replication is None:
             self._replica.observed(0, 0, now)
         elif (seconds := self._inject(self._replication, now)) is not None:
@@ -131,8 +131,8 @@ class Inbound:
             self._ask(messages.encode(ack))
 
     def _pump_soon(self, seconds: float = 0.0) -> None:
-        """All messages that came together are one turn: each looks at the kernel's queue, which costs more than what
-        is in a message."""
+        """Handle all messages that came together in one turn: each turn looks at the kernel's queue, which costs more
+        than handling a message."""
         if not self._pumping:
             self._pumping = True
             asyncio.get_running_loop().call_later(seconds, self._pump_again)
@@ -141,11 +141,11 @@ class Inbound:
         self._pumping = False
         now = self._clock()
         self._pump(now)
-        self._note_condition(now)  # at once: who sees `complete` asks how long it took
+        self._note_condition(now)  # at once: a reader who sees `complete` also wants to know how long it took
 
     def _inject(self, replication: Replication, now: float) -> float | None:
-        """As much as the kernel takes now, within bounds. Returns when to look again, None where that was all and the
-        kernel has read it."""
+        """Inject as much as the kernel takes now, within bounds. Returns when to look again, or None if nothing waits
+        and the kernel has read everything."""
         offered = self._replica.take(INJECT_AT_ONCE)
         done = replication.inject(offered)
         queue = replication.queue
@@ -153,7 +153,7 @@ class Inbound:
             self._replica.lost(now, "the kernel's backup sync thread does not run")
             return None
         self._replica.injected(done)
-        unread = queue.bytes + done  # what was injected just now has been seen by nobody
+        unread = queue.bytes + done  # `queue` does not show yet what was injected just now
         self._replica.observed(unread, replication.pacer.lost - self._drops, now)
         self._drops = replication.pacer.lost
         if self._replica.waiting and done == len(offered):
@@ -176,7 +176,7 @@ class Inbound:
     # --- services and state ------------------------------------------------------------------------------------------
 
     async def mend(self) -> None:
-        """Undo what somebody else changed here: who wants a change asks the active one. Raises IpvsError."""
+        """Undo what somebody else changed here: changes are made on the active director. Raises IpvsError."""
         snapshot = await asyncio.to_thread(self._kernel.snapshot)
         edits = self._copy.edits(snapshot)
         if edits and self.mirrors:
@@ -185,7 +185,7 @@ class Inbound:
 
     def _apply(self, edits: Sequence[Edit]) -> None:
         failed = self._kernel.apply(edits) if edits and self.mirrors else ()
-        if failed:  # the next mending sees what is there
+        if failed:  # the next call sees what the table has become
             self.counters["mirror_refused"] += len(failed)
             LOG.error("mirror-refused", reason=failed[0].text, failed=len(failed))
 

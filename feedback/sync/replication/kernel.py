@@ -1,12 +1,12 @@
-"""Access to the kernel's two sync threads: the master's output is captured, the peer's is injected.
+"""Access to the kernel's two sync threads: our master's output is captured, and the peer's is injected.
 
-Shell. Owns the sockets and the ledger of connections; knows nothing of sessions (replica.py) or of the peer. Threads
-and sysctls are in threads.py, the push is in push.py. No loss goes unnoticed: the master is tapped where it sends, and
-the tap counts its losses; injected records are received by ourselves too, beside the kernel's backup, whose queue and
-drops are read before each burst.
+This shell owns the sockets and the ledger of connections. It knows nothing of sessions (replica.py) or of the peer.
+Threads and sysctls are in threads.py, the push is in push.py. No loss goes unnoticed. The master's output is tapped
+where it is sent, and the tap counts its losses. We receive injected records too, beside the kernel's backup, and read
+the backup's queue and drops before each burst.
 
-Invariant: a plain `close` leaves threads, sysctls and connections as they are (what is in the kernel survives our
-restart); `uninstall` puts everything back as it was before the first `open`.
+Invariant: a plain `close` leaves threads, sysctls and connections as they are, so they survive our restart. `uninstall`
+restores everything to what it was before the first `open`.
 
 Source: net/netfilter/ipvs/ip_vs_sync.c, net/core/dev.c (taps, and the backlog of the receive path), net/ipv4/udp.c.
 """
@@ -55,19 +55,19 @@ __all__ = ["PUSH_SECONDS", "Replication", "ReplicationError"]
 LOG = Log("replication")
 
 MUTE_PUSHES = 30
-LEARN_AT_ONCE = 10_000  # connections: some 50 ms
-PUSH_LEAST_SECONDS = 0.02  # between two pushes; the master itself sends no sooner
+LEARN_AT_ONCE = 10_000  # connections, which take some 50 ms
+PUSH_LEAST_SECONDS = 0.02  # the shortest time between two pushes; the master sends no sooner
 CAPTURE_BYTES = 32 * 1024 * 1024
 ECHO_BYTES = 4 * 1024 * 1024
-IN_FLIGHT_MAX = 200  # datagrams between our send and the sockets: well under net.core.netdev_max_backlog (1000)
-IN_FLIGHT_SECONDS = 0.5  # what has not arrived by then is lost
-TABLE_TRIES, TABLE_PAUSE_SECONDS = 5, 0.2  # the kernel rebuilds a table in some ms, and not again before 2 s
+IN_FLIGHT_MAX = 200  # datagrams sent and not yet received; far fewer than net.core.netdev_max_backlog (1000)
+IN_FLIGHT_SECONDS = 0.5  # a datagram that has not arrived by then is lost
+TABLE_TRIES, TABLE_PAUSE_SECONDS = 5, 0.2  # the kernel rebuilds a table within some ms, and at most every 2 s
 GROWTH = "conn_lfactor"  # the setting of a kernel whose table grows
 DATAGRAMS_AT_ONCE = 256
 
 SO_ATTACH_FILTER, SO_RCVBUFFORCE, IP_MULTICAST_ALL = 26, 33, 49
 SOL_PACKET, PACKET_STATISTICS, ETH_P_ALL = 263, 6, 3
-IP_UDP_BYTES = 28  # the headers before the master's words; it sends no IP options
+IP_UDP_BYTES = 28  # the headers before the master's data; it sends no IP options
 # Classic BPF (code, true, false, operand): an outgoing packet, UDP, to the group, to the master's port.
 _CAPTURE_FILTER = (
     (0x28, 0, 0, 0xFFFFF004),  # the packet's type
@@ -84,7 +84,7 @@ _CAPTURE_FILTER = (
 
 
 class Held(NamedTuple):
-    """Connections in the ledger, the most that it takes, and how many at most found no place in it."""
+    """Connections in the ledger, its limit, and the most connections that found no place in it."""
 
     connections: int
     limit: int
@@ -92,8 +92,9 @@ class Held(NamedTuple):
 
 
 class Replication:
-    """Both threads of the namespace's kernel. `open` raises ReplicationError or an IpvsError; then `capture_fd` becomes
-    readable when the master has spoken. No method blocks but the three that read the table, which are for a thread."""
+    """Both sync threads of this namespace's kernel. `open` raises ReplicationError or an IpvsError. After it,
+    `capture_fd` becomes readable when the master has sent something. Only the three methods that read the table block:
+    call those in a thread."""
 
     def __init__(
         self,
@@ -104,17 +105,17 @@ class Replication:
         kernel: Kernel | None = None,
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
-        """`memory` is the file that remembers what was there before the first time, `connections_max` the most that
-        the ledger takes."""
+        """`memory` is the file that keeps the settings from before the first `open`; `connections_max` is the ledger's
+        limit."""
         self.netns, self.interface, self.memory = netns, interface, memory
         self.pacer = Pacer()
         self.changes: tuple[str, ...] = ()  # what `open` had to do, for the log
-        self.unreadable = 0  # datagrams, of our own kernel or injected, that no kernel would take
+        self.unreadable = 0  # datagrams, captured or injected, that no kernel would take
         self.refused = 0  # pushes that the kernel's stack did not take
         self.mute = 0  # pushes since the master was last heard
-        self.lost_on_the_way = 0  # injected datagrams that reached no socket
-        self.lost_captured = 0  # datagrams of the master that we were too slow to read
-        self.queue: Queue | None = None  # of the backup's thread, when something was injected last
+        self.lost_on_the_way = 0  # injected datagrams that did not reach a socket
+        self.lost_captured = 0  # datagrams from the master that we were too slow to read
+        self.queue: Queue | None = None  # the backup thread's, at the last injection
         self.ledger = Ledger(REFRESH_SECONDS, connections_max)
         self._ties, self._swept = Ties(), 0
         self._learning: threading.Thread | None = None
@@ -134,7 +135,7 @@ class Replication:
     # --- threads and sysctls -----------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Threads and sysctls as they should be, and the sockets."""
+        """Set up threads and sysctls, and open the sockets."""
         if self._kernel is None:
             self._kernel = Client(self.netns)
         self._closed.clear()
@@ -145,10 +146,11 @@ class Replication:
         self._begin_learning(self._kernel)
 
     def _begin_learning(self, kernel: Kernel) -> None:
-        """What was there before us. A table that fills meanwhile (a standby that joins) must not be read on and on."""
+        """Learn the connections from before us. A table that fills meanwhile (on a standby that joins) would be read
+        again and again."""
         entries = (entry for service in kernel.snapshot().services for entry in service.destinations)
         there = sum(entry.active + entry.inactive + entry.persistent for entry in entries)
-        if not there:  # connections without a destination have no place in a record either
+        if not there:  # connections without a destination do not fit into a record either
             self.ledger.absorb((), time.monotonic(), time.monotonic())
         elif there <= LEARN_AT_ONCE:
             self.learn()
@@ -157,7 +159,7 @@ class Replication:
             self._learning.start()
 
     def close(self) -> None:
-        """Leaves the threads, the sysctls and every connection in place."""
+        """Close the sockets. Threads, sysctls and connections stay in place."""
         self._closed.set()
         for sock in (self._capture, self._inject, self._echo, *(pusher for pusher, _ in self._pushers)):
             if sock is not None:
@@ -181,7 +183,7 @@ class Replication:
             self.close()
 
     def problems(self) -> tuple[str, ...]:
-        """What is not as `open` left it: a thread that was stopped, a sysctl that somebody changed. For `doctor`."""
+        """For `doctor`: what is no longer as `open` left it, such as a stopped thread or a changed sysctl."""
         assert self._threads is not None
         return self._threads.problems()
 
@@ -193,8 +195,8 @@ class Replication:
         return self._capture.fileno()
 
     def read_captured(self, limit: int = DATAGRAMS_AT_ONCE) -> list[bytes]:
-        """What the master has said since the last time, at most `limit` of its datagrams, joined to larger ones and
-        addressed to a backup. Empty when there is nothing, or nothing but our own push."""
+        """What the master has sent since the last call: at most `limit` of its datagrams, joined into larger ones that
+        are addressed to a backup. Empty if it sent nothing, or only our own push."""
         assert self._capture is not None
         found = []
         for _ in range(limit):
@@ -218,8 +220,8 @@ class Replication:
         return records.joined(found, BACKUP_ID)
 
     def captured_losses(self) -> int:
-        """Datagrams of the master that we were too slow to read, since `open`: after such a loss the standby needs the
-        whole table again. To be asked now and then."""
+        """How many datagrams from the master we were too slow to read, since `open`. After such a loss the standby
+        needs the whole table again. To be called now and then."""
         assert self._capture is not None
         counted = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)  # reading sets it to zero
         lost = struct.unpack("=II", counted)[1]
@@ -229,10 +231,10 @@ class Replication:
         return self.lost_captured
 
     def push(self) -> bool:
-        """Make the master send what it has; to be called each PUSH_SECONDS on the active director. False if it was
-        pushed a moment ago."""
+        """Make the master send what it has. To be called every PUSH_SECONDS on the active director. Returns False if
+        the last push was only a moment ago."""
         now = time.monotonic()
-        if now - self._pushed_at < PUSH_LEAST_SECONDS:  # or the backup's queue, which reads it, would run over
+        if now - self._pushed_at < PUSH_LEAST_SECONDS:  # else the queue of the backup, which reads it, would overflow
             return False
         self._pushed_at = now
         self._pushed += 1
@@ -247,7 +249,7 @@ class Replication:
         return True
 
     def mend(self) -> str | None:
-        """Start the master anew if it has long said nothing in spite of the pushes: its socket may be bound to an
+        """Restart the master if it has been silent for long in spite of the pushes: its socket may be bound to an
         address that moved away. Returns what was done. To be called now and then on the active director."""
         if self.mute < MUTE_PUSHES:
             return None
@@ -260,8 +262,8 @@ class Replication:
     # --- injecting ---------------------------------------------------------------------------------------------------
 
     def backlog(self) -> Queue | None:
-        """The backup thread's receive queue, with what is under way to it, and its drops, with what was lost on the
-        way; None if the thread does not run."""
+        """The backup thread's receive queue and drops, including datagrams on their way to it and those lost on the
+        way. None if the thread does not run."""
         assert self._udp is not None
         self._read_echo()
         at = 0
@@ -273,8 +275,8 @@ class Replication:
         return None
 
     def inject(self, datagrams: Sequence[bytes]) -> int:
-        """Give the first of them to the kernel's backup, as many as it can take now; returns how many that were. None
-        is no error: try again in a millisecond. What was seen of its queue before is in `queue` and `pacer.lost`."""
+        """Give the kernel's backup as many of them as it can take now, from the first on. Returns how many that were. 0
+        is no error: try again in a millisecond. `queue` and `pacer.lost` have the state of its queue before."""
         assert self._inject is not None
         self.queue = queue = self.backlog()
         if queue is None:
@@ -300,7 +302,7 @@ class Replication:
         return done
 
     def drops(self) -> int:
-        """Datagrams that were lost before the backup thread read them, since `open`. Counted at each look."""
+        """How many datagrams were lost before the backup thread read them, since `open`."""
         queue = self.backlog()
         if queue is not None:
             self.pacer.observe(queue)
@@ -312,8 +314,8 @@ class Replication:
         self._in_flight += datagrams
 
     def _read_echo(self) -> None:
-        """Sends return before the datagram has reached a socket, and what the receive path drops in between nobody
-        counts; so we listen to ourselves."""
+        """Receive our own datagrams. A send returns before the datagram has reached a socket, and nobody counts what
+        the receive path drops in between."""
         assert self._echo is not None
         echoed = 0
         while True:
@@ -332,12 +334,12 @@ class Replication:
             self._in_flight = 0
 
     def tend(self) -> None:
-        """A little of what is to be done again and again: let go of what has expired. To be called at each turn."""
+        """Remove some of the expired connections from the ledger. To be called at each turn."""
         self._swept = self.ledger.sweep(time.monotonic())
 
     def hold(self) -> list[bytes]:
-        """On the active director, behind each `tend`: what others depend on lives on in this kernel (ties.py). Returns
-        the same as datagrams, for the standby."""
+        """On the active director, after each `tend`: keep alive in this kernel what other connections depend on
+        (ties.py). Returns the same records as datagrams, for the standby."""
         now = time.monotonic()
         self._ties.note_ending(self.ledger.lives(self._swept, now, now + SOON_SECONDS))
         if self._ties.seeks:
@@ -353,15 +355,15 @@ class Replication:
     # --- the table ---------------------------------------------------------------------------------------------------
 
     def know(self) -> dict[str, int]:
-        """Have every connection of the namespace in the ledger. That is so if it has been learned and nothing was lost
-        since; else the kernel's table is read. For a thread. Returns what could not be read, by reason. Raises an
-        IpvsError."""
+        """Bring every connection of the namespace into the ledger. The kernel's table is read unless it was read before
+        and nothing was lost since. Blocks: call it in a thread. Returns how many entries could not be read, by reason.
+        Raises an IpvsError."""
         if self._learning is not None:
             self._learning.join()
         return {} if self.ledger.whole else self.learn()
 
     def bulk(self) -> Bulk:
-        """The ledger, to be sent: each piece as it is when it is taken."""
+        """The ledger, to be sent. Each piece has the state of the moment at which it is taken."""
         now = time.monotonic()
         return Bulk(self._parts(), len(self.ledger), self.ledger.lacking(now), ceil(self.ledger.lacking_seconds(now)))
 
@@ -373,25 +375,26 @@ class Replication:
                 yield self.ledger.taken(piece, time.monotonic())
 
     def learn(self) -> dict[str, int]:
-        """Read the kernel's table into the ledger: for a thread. Returns what could not be read, by reason."""
+        """Read the kernel's table into the ledger. Blocks: call it in a thread. Returns as `know`."""
         began = time.monotonic()
         found = self.kernel_table()
         self.ledger.absorb(found.records, began, time.monotonic())
         return found.left_out
 
     def kernel_table(self) -> Table:
-        """The kernel's own table. Until 7.0 reading costs the square of its length: 0.1 s for 20,000 connections, 0.9 s
-        for 48,000, 11 s for 100,000. For a thread. Raises an IpvsError."""
+        """The kernel's own table. Up to 7.0 the time grows with the square of its length: 0.1 s for 20,000 connections,
+        0.9 s for 48,000, 11 s for 100,000. Blocks: call it in a thread. Raises an IpvsError."""
         found, absent = Table((), {}), 0
         grows = GROWTH in sysctl.read_all(self.netns)
-        with Client(self.netns) as kernel:  # of its own: this may go on when we have been closed
+        with Client(self.netns) as kernel:  # its own client: this may still run after `close`
             before = kernel.snapshot()
             for _ in range(TABLE_TRIES):
                 shown = read_table(_lines(within(self.netns, _open_table), self._closed), Book(before))
                 after = kernel.snapshot()
                 found = joined(found, shown)
                 absent = missing(found, before, after)
-                # Of a table that grows, few may be absent because it was rebuilt. Where it does not, few have ended.
+                # In a table that grows, even a few absent ones may come from a rebuild. Otherwise they have simply
+                # ended.
                 again = lacking(found, before, after) if grows else absent
                 if not again or self._closed.wait(TABLE_PAUSE_SECONDS):
                     break
@@ -401,13 +404,13 @@ class Replication:
     def _learn_beside(self) -> None:
         try:
             self.learn()
-        except Exception as error:  # whoever wants the table asks again, and is told too
+        except Exception as error:  # a later caller reads the table again, and gets its error
             LOG.error("table-unread", reason=said(error))
 
     # --- sockets -----------------------------------------------------------------------------------------------------
 
     def _open_sockets(self) -> None:
-        """In the namespace, where they stay."""
+        """Open them in the namespace; they stay there."""
         try:
             index = socket.if_nametoindex(self.interface)
         except OSError:
@@ -424,8 +427,8 @@ class Replication:
 
 
 def _capture_socket(index: int) -> socket.socket:
-    """What the master's thread sends, tapped on its way out: before the receive path, which may drop without a word
-    (net.core.netdev_max_backlog). What the tap itself loses is counted."""
+    """A tap on what the master's thread sends. It sits before the receive path, which may drop datagrams silently
+    (net.core.netdev_max_backlog). The tap counts its own losses."""
     try:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
     except PermissionError:
@@ -435,12 +438,12 @@ def _capture_socket(index: int) -> socket.socket:
     filters = struct.pack("@HP", len(_CAPTURE_FILTER), ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
     _enlarge(sock, CAPTURE_BYTES)
-    sock.bind((socket.if_indextoname(index), ETH_P_ALL))  # copies of what goes out are for taps of all protocols only
+    sock.bind((socket.if_indextoname(index), ETH_P_ALL))  # only taps of all protocols get copies of outgoing packets
     return sock
 
 
 def _echo_socket(index: int) -> socket.socket:
-    """A member of the backup's group and port: it gets each datagram in the same moment as the backup's own socket."""
+    """A socket in the backup's group and port. It gets each datagram at the same moment as the backup's own socket."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _enlarge(sock, ECHO_BYTES)
@@ -462,9 +465,9 @@ def _sending_socket(index: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index))
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
-    loop = socket.if_indextoname(index) != "lo"  # what goes out of lo comes in by itself: with the loop on, twice
+    loop = socket.if_indextoname(index) != "lo"  # lo receives what it sends; with the loop option on, twice
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, int(loop))
-    if not loop:  # else the kernel picks one of any interface, maybe a virtual one, and is cut off when that moves
+    if not loop:  # else the kernel picks an address of any interface, perhaps a VIP, and is cut off when that moves
         sock.bind(("127.0.0.1", 0))
     sock.connect((str(GROUP), BACKUP_PORT))
     return sock
@@ -478,7 +481,7 @@ def _open_table() -> int:
 
 
 def _lines(fd: int, stop: threading.Event) -> Iterable[str]:
-    """The lines without the title. A read gives at most a page, whatever is asked for. Raises IpvsError at a stop."""
+    """The lines without the title. One read gives at most a page. Raises IpvsError when `stop` is set."""
     rest, title = "", True
     try:
         while part := os.read(fd, 65536):
@@ -494,7 +497,7 @@ def _lines(fd: int, stop: threading.Event) -> Iterable[str]:
 
 
 def _capacity_bytes(asked: int) -> int:
-    """Of the backup thread's receive buffer. The limit is shown in the first namespace only."""
+    """The size of the backup thread's receive buffer. Only the first namespace shows the limit."""
     try:
         most = int(Path("/proc/sys/net/core/rmem_max").read_text(encoding="ascii"))
     except (OSError, ValueError):

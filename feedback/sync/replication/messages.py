@@ -1,12 +1,12 @@
 """The messages between the two ends of a replication session, as MessagePack. Pure.
 
-Owns the messages and their bounds; knows neither the transport (which orders and encrypts) nor what follows from a
-message. Invariant: `decode` gives a message whose every field is of its type and range, or raises `MessageError`; a
-peer of another version differs from noise, because every version begins a message like this one: an array whose first
-element is the kind, and the second element of `hello` and `welcome` is the version.
+This module owns the messages and their bounds. It knows neither the transport, which orders and encrypts, nor what
+follows from a message. Invariant: `decode` returns a message whose fields all have the right type and range, or raises
+`MessageError`. A peer of another version can be told from noise, because messages of every version begin alike: with an
+array whose first element is the kind. In `hello` and `welcome` the second element is the version.
 
-Decoding and conversion are one pass (msgspec's typed decoder): it is `msgspec.convert` without the detour over
-untyped values, which would cost more than everything else on the way of a datagram.
+msgspec's typed decoder decodes and converts in one pass. Two passes, over untyped values, would cost more than all else
+that happens to a datagram.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from feedback.refusals import RefusalError
 from feedback.sync.replication.records import DATAGRAM_BYTES_MAX
 
 PROTOCOL = 1
-MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # services and state of a large director; records are bounded by their datagram
-SMALL_BYTES_MAX = 4096  # of everything that carries neither records nor services nor state
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # for services and state of a large director; a datagram bounds its records
+SMALL_BYTES_MAX = 4096  # for messages without records, services or state
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Boot = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[ -~]+\Z")]
@@ -32,16 +32,16 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(_Message, tag="hello", frozen=True, array_like=True):
-    """The standby begins a session: send me everything. `boot` is its daemon's, `session` counts its sessions."""
+    """The standby begins a session and asks for everything. `boot` is its daemon's, `session` counts its sessions."""
 
     version: int
     boot: Boot
     session: Count
-    tracks: bool = False  # its kernel shares connections with the connection tracking (net.ipv4.vs.conntrack)
+    tracks: bool = False  # whether its IPVS uses connection tracking (net.ipv4.vs.conntrack)
 
 
 class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
-    """The active one's answer: the session is on. `boot` is the active one's daemon's."""
+    """The active director accepts the session. `boot` is its daemon's."""
 
     version: int
     boot: Boot
@@ -49,7 +49,7 @@ class Welcome(_Message, tag="welcome", frozen=True, array_like=True):
 
 
 class Refused(_Message, tag="refused", frozen=True, array_like=True):
-    """No session, or no more of it, and why; `again` says that a new hello may do better."""
+    """The session is refused or ended, with the reason. `again`: another hello may succeed."""
 
     session: Count
     reason: Text
@@ -64,7 +64,7 @@ class Services(_Message, tag="services", frozen=True, array_like=True):
 
 
 class Changes(_Message, tag="changes", frozen=True, array_like=True):
-    """What changed in it since, as rules text."""
+    """What changed in the services since then, as rules text."""
 
     session: Count
     data: Annotated[bytes, msgspec.Meta(max_length=MESSAGE_BYTES_MAX)]
@@ -76,8 +76,8 @@ class State(_Message, tag="state", frozen=True, array_like=True):
 
 
 class Tracking(_Message, tag="tracking", frozen=True, array_like=True):
-    """What there is of connection tracking on the active one: whether it is used, and what helpers have changed in
-    sequence numbers (feedback.sync.conntrack.adjustments)."""
+    """Connection tracking on the active director: whether it is used, and how helpers have shifted sequence numbers
+    (feedback.sync.conntrack.adjustments)."""
 
     session: Count
     tracks: bool
@@ -85,7 +85,7 @@ class Tracking(_Message, tag="tracking", frozen=True, array_like=True):
 
 
 class TableBegin(_Message, tag="begin", frozen=True, array_like=True):
-    """The whole connection table follows, so many connections, mixed with the live stream. Numbered as records are."""
+    """The whole connection table follows, mixed with the live stream; its size is given. Numbered like records."""
 
     session: Count
     sequence: Count
@@ -93,7 +93,7 @@ class TableBegin(_Message, tag="begin", frozen=True, array_like=True):
 
 
 class Records(_Message, tag="records", frozen=True, array_like=True):
-    """One sync datagram. Live and bulk ones, begin and end are numbered together: 1, 2, ... in each session."""
+    """One sync datagram. Live and bulk datagrams, begin and end share one numbering: 1, 2, ... in each session."""
 
     session: Count
     sequence: Count
@@ -102,8 +102,8 @@ class Records(_Message, tag="records", frozen=True, array_like=True):
 
 
 class TableEnd(_Message, tag="end", frozen=True, array_like=True):
-    """The table has been sent: so many connections in fact. Numbered as records are. At most `lacking` more are not in
-    it, because they found no place in the ledger; the last of them expires in `lacking_seconds`."""
+    """The table has been sent, with the number of connections that it had in fact. Numbered like records. At most
+    `lacking` more found no place in the ledger and are not in it; the last of these expires in `lacking_seconds`."""
 
     session: Count
     sequence: Count
@@ -113,15 +113,15 @@ class TableEnd(_Message, tag="end", frozen=True, array_like=True):
 
 
 class Alive(_Message, tag="alive", frozen=True, array_like=True):
-    """Nothing new: the last numbered message had this sequence."""
+    """There is nothing new. The last numbered message had this sequence."""
 
     session: Count
     sequence: Count
 
 
 class Ack(_Message, tag="ack", frozen=True, array_like=True):
-    """The standby's word: everything up to `sequence` is in its kernel: so many connections altogether; `dropped` is
-    how many datagrams its kernel has lost in this session."""
+    """From the standby: its kernel has everything up to `sequence`, and how many connections that is in all. `dropped`
+    is the number of datagrams that its kernel has lost in this session."""
 
     session: Count
     sequence: Count
@@ -135,7 +135,7 @@ Message: TypeAlias = (
 
 
 class MessageError(RefusalError):
-    """A message that does not fit. `kind` is the counter it goes into: oversized, malformed or version."""
+    """A message that is refused. `kind` names the counter for it: oversized, malformed or version."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -170,7 +170,7 @@ def decode(data: bytes) -> Message:
 
 
 def _refusal(data: bytes, text: str) -> MessageError:
-    """Another version's greeting may have other fields: then say that, not which field is wrong."""
+    """Another version's greeting may have other fields: then the text names the version, not a wrong field."""
     if len(data) <= SMALL_BYTES_MAX:
         try:
             raw: Any = msgspec.msgpack.decode(data)

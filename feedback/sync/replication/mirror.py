@@ -1,10 +1,10 @@
 """Mirror: the active director's services on the standby, as rules text (`ipvsadm -S`) and then its differences.
 
-Pure. `Original` says what to send after each look at the active kernel; `Copy` holds what was received and says what
-the standby's kernel lacks, so that an edit of somebody else there lasts until the next look. Rules are text because
-that is what every LVS operator reads, and because feedback.ipvs.text already refuses what is malformed. Services that
-carry a master's own checks are that director's and not mirrored.
-Invariant: after a table and all changes in order, the copy is the original.
+Pure. `Original` returns what to send after each look at the active kernel. `Copy` holds what was received and returns
+what the standby's kernel lacks, so an edit that somebody else makes there lasts until the next look. Rules are text
+because every LVS operator can read it, and because feedback.ipvs.text already refuses malformed rules. Services that
+carry a master's own checks belong to that director and are not mirrored.
+Invariant: after a table and all changes in order, the copy equals the original.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from feedback.refusals import RefusalError
 
 
 class MirrorError(RefusalError):
-    """What was received is no table, or does not fit on the one before: why."""
+    """What was received is no table, or does not fit the table before it. The text says why."""
 
 
 class Original:
@@ -32,7 +32,7 @@ class Original:
         return text.format_table(snapshot)
 
     def changes(self, snapshot: Snapshot) -> str:
-        """What changed since the last call; empty if nothing did, or nobody was sent the whole table."""
+        """What changed since the last call. Empty if nothing did, or if the whole table was never sent."""
         if self._sent is None:
             return ""
         now = of_snapshot(snapshot.without_checks())
@@ -42,20 +42,20 @@ class Original:
 
 
 class Copy:
-    """The standby's end. Nothing is said of the kernel before the first whole table: an empty copy removes nothing."""
+    """The standby's end. Before the first whole table it asks for no edits: an empty copy removes nothing."""
 
     def __init__(self) -> None:
         self._table: Table | None = None
 
     def take_table(self, rules: str) -> None:
-        """Raises MirrorError; the copy is then what it was."""
+        """Raises MirrorError, and leaves the copy unchanged."""
         try:
             self._table = of_edits(text.parse(rules))
         except ValueError as error:
             raise MirrorError(f"the active director's table: {error}") from None
 
     def take_changes(self, rules: str) -> tuple[Edit, ...]:
-        """The changes as edits. Raises MirrorError; the copy is then what it was, and a whole table is needed."""
+        """The changes as edits. Raises MirrorError, and leaves the copy unchanged: then a whole table is needed."""
         if self._table is None:
             raise MirrorError("changes came before a table")
         try:
@@ -66,7 +66,7 @@ class Copy:
         return edits
 
     def edits(self, have: Snapshot) -> tuple[Edit, ...]:
-        """What makes the standby's kernel like the active one's."""
+        """The edits that make the standby's kernel like the active director's."""
         return () if self._table is None else difference(self._table, of_snapshot(have.without_checks()))
 
     @property

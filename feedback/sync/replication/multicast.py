@@ -1,7 +1,7 @@
 """The kernels' own replication by multicast, as an option: both threads on both directors, on a shared interface.
 
-Neither encrypted nor authenticated: whoever can send to the group there can create connections on both directors. It
-carries no table to a standby that joins late, and nothing shows its losses. Our relay does both.
+It is neither encrypted nor authenticated: anybody who can send to the group there can create connections on both
+directors. It does not bring the table to a standby that joins late, and nothing shows its losses. Our relay does both.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ WARNING = (
 
 
 def ensure(kernel: Kernel, interface: str) -> tuple[str, ...]:
-    """Start what does not run; what runs is left as it is. Returns what was done. Raises Refused: ENODEV if there is no
-    such interface."""
+    """Start the threads that do not run; leave the others as they are. Returns what was done. Raises Refused, with
+    ENODEV if there is no such interface."""
     running = {daemon.role for daemon in kernel.daemons()}
     done = []
     for role in SyncRole:

@@ -1,9 +1,9 @@
-"""Outbound: the active director's end. Serves one follower: services and state, the live stream, the whole table.
+"""Outbound: the active director's end. It serves one follower with services, state, the live stream and the table.
 
-Shell of replica.Sender (the session's rules) and mirror.Original (the services). What the kernel's master says is
-captured and sent on; the table and the services are read in threads. A new hello replaces the session before it.
-Order within a session: greeting, services (a record binds to its destination only if that is there), then the live
-stream, and the table as soon as it has been read.
+This is the shell of replica.Sender (the session's rules) and mirror.Original (the services). What the kernel's master
+sends is captured and passed on. Threads read the table and the services. A new hello replaces the session before it.
+The order within a session is: greeting; services, since a record binds only to a destination that exists; then the live
+stream; and the table as soon as it has been read.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from feedback.sync.replication.messages import Ack, Changes, Hello, Message, Ref
 from feedback.sync.replication.mirror import Original
 from feedback.sync.replication.replica import Bulk, Sender, SenderStatus
 
-SETTLE_SECONDS = 10.0  # that a planned handover waits for the last difference
+SETTLE_SECONDS = 10.0  # how long a planned handover waits for the last difference
 SETTLE_TURN_SECONDS = 0.005
-SETTLE_PUSHES, SETTLE_PUSH_SECONDS = 2, 0.025  # one makes the kernel speak, one more covers what came meanwhile
+SETTLE_PUSHES, SETTLE_PUSH_SECONDS = 2, 0.025  # the first makes the kernel send; the second covers what came meanwhile
 MEND_SECONDS = 1.0
-BULK_SECONDS = 0.005  # between two batches of the table: clients and heartbeats share the processor with it
+BULK_SECONDS = 0.005  # between two batches of the table: it shares the processor with clients and heartbeats
 
 LOG = Log("replication")
 
@@ -35,8 +35,8 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class Outbound:
-    """`answer` sends a message to a follower's route and says whether it could; `spawn` runs a coroutine beside; `hear`
-    is told of the follower's connection tracking."""
+    """`answer` sends a message to a follower's route and returns whether it could. `spawn` runs a coroutine in the
+    background. `hear` is called with the follower's connection tracking."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Outbound:
         self._state_sent: tuple[int, int] | None = None
         self._pushed = self._mended = clock()
         self._pumping = False
-        self._lost = 0  # datagrams of our own kernel's master
+        self._lost = 0  # datagrams from our own kernel's master
 
     @property
     def serves(self) -> bool:
@@ -86,7 +86,7 @@ class Outbound:
             self._pump(self._clock())
 
     def tell(self, tracks: bool, data: bytes) -> None:
-        """What there is of connection tracking here."""
+        """Tell the follower about connection tracking here."""
         self._tracking = tracks, data
         if self._sender is not None:
             self._send_tracking(self._sender)
@@ -110,7 +110,7 @@ class Outbound:
         self._pump(now)
 
     def _mend(self, replication: Replication) -> None:
-        """The kernel's threads as they should be; what they said and nobody heard is fetched by a new session."""
+        """Repair the kernel's threads. A new session makes up for datagrams that were lost."""
         change = replication.mend()
         if change is not None:
             LOG.warning("replication-mended", change=change)
@@ -120,13 +120,13 @@ class Outbound:
         self._lost = lost
 
     def push(self) -> None:
-        """Have the kernel say what it holds back."""
+        """Make the kernel send what it holds back."""
         self._pushed = self._clock()
         if self._replication is not None and self._sender is not None:
             self._replication.push()
 
     def captured(self) -> None:
-        """The kernel's master has said something."""
+        """The kernel's master has sent something."""
         assert self._replication is not None
         datagrams = self._replication.read_captured()
         if datagrams and self._sender is not None:
@@ -134,13 +134,13 @@ class Outbound:
             self._pump(self._clock())
 
     def repeat(self, datagrams: list[bytes]) -> None:
-        """Records that our kernel has been given anew."""
+        """Send records that were given to our kernel again."""
         if datagrams and self._sender is not None:
             self._sender.live(datagrams)
 
     async def settle(self) -> str | None:
-        """Before a planned handover: have the standby take what the kernel still holds back. The rest it has, or it is
-        not complete and there is no handover. Returns why that was not to be."""
+        """Before a planned handover: send the standby what the kernel still holds back. It has all the rest, or it is
+        not complete and there is no handover. Returns the reason if that fails."""
         sender = self._sender
         if sender is None or sender.ended:
             return "no standby follows"
@@ -156,7 +156,7 @@ class Outbound:
         return None
 
     async def mirror_once(self) -> None:
-        """What changed in services and state since the last time. Raises IpvsError."""
+        """Send what changed in services and state since the last call. Raises IpvsError."""
         sender = self._sender
         if sender is None or not self._mirror:
             return

@@ -1,13 +1,13 @@
 """The kernel's sync protocol, version 1: datagrams <-> records of connections. Pure.
 
-Owns the byte layout: a header of 8 bytes, then records of 36 bytes (IPv4) or 72 (IPv6) with optional parameters behind
-each, every record beginning at a multiple of four. Knows no socket and nothing of what a record means to a session.
-Invariant: `decode` either gives what the kernel's own reader would take, or raises `DatagramError`; what `encode`
-writes, any kernel takes: no more than 255 records (the count is a byte and the kernel's own writer lets it wrap, which
-loses connections silently) and so no more than 9188 bytes.
+This module owns the byte layout: a header of 8 bytes, then records of 36 bytes (IPv4) or 72 (IPv6), each with optional
+parameters after it. Every record begins at a multiple of four. The module knows no socket, and not what a record means
+to a session. Invariant: `decode` either returns what the kernel's own reader would take, or raises `DatagramError`. Any
+kernel takes what `encode` writes: at most 255 records and so at most 9188 bytes. (The count is one byte. The kernel's
+own writer lets it wrap, which loses connections silently.)
 
-Addresses stay packed bytes, four or sixteen: a takeover's worth of records passes here, and objects cost more than all
-the rest. Source: net/netfilter/ipvs/ip_vs_sync.c (version 1), include/net/ip_vs.h for the flags.
+Addresses stay packed bytes, four or sixteen. All records of a takeover pass here, and address objects would cost more
+than all the rest. Source: net/netfilter/ipvs/ip_vs_sync.c (version 1), include/net/ip_vs.h for the flags.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from feedback.refusals import RefusalError
 VERSION = 1
 HEADER_BYTES = 8
 RECORD_BYTES, RECORD6_BYTES = 36, 72
-DATAGRAM_BYTES = 1472  # what the kernel's own master fills on an Ethernet
-DATAGRAM_BYTES_MAX = 9188  # 255 IPv4 records: what fits into it never makes the count wrap
+DATAGRAM_BYTES = 1472  # as much as the kernel's own master fills on Ethernet
+DATAGRAM_BYTES_MAX = 9188  # 255 IPv4 records, so that the count never wraps
 
 IPV6 = 1  # bit 0 of a record's type
 OPTION_SEQUENCE, OPTION_PE_DATA, OPTION_PE_NAME = 1, 2, 3
@@ -34,10 +34,10 @@ SEQUENCE_BYTES, PE_DATA_MAX, PE_NAME_MAX = 24, 255, 16
 
 
 class ConnectionFlag(IntFlag):
-    """IP_VS_CONN_F_*: those that a backup takes from a record (IP_VS_CONN_F_BACKUP_MASK)."""
+    """IP_VS_CONN_F_*: the flags that a backup takes from a record (IP_VS_CONN_F_BACKUP_MASK)."""
 
-    FORWARD = 0x0007  # a field: the number of the forwarding method
-    NO_OUTPUT = 0x0080  # the director does not see the way back: direct routing and tunnels
+    FORWARD = 0x0007  # not a flag but a field: the number of the forwarding method
+    NO_OUTPUT = 0x0080  # the director does not see replies: direct routing and tunnels
     INACTIVE = 0x0100
     OUTPUT_SEQUENCE = 0x0200
     INPUT_SEQUENCE = 0x0400
@@ -46,7 +46,7 @@ class ConnectionFlag(IntFlag):
 
 
 class IpProtocol(IntEnum):
-    """A record's protocol; IP itself is a template of a firewall mark."""
+    """A record's protocol. IP itself stands for a template of a firewall mark."""
 
     IP = 0
     TCP = 6
@@ -59,15 +59,16 @@ class DatagramError(RefusalError):
 
 
 class RecordError(ValueError):
-    """A record that has no place in a datagram."""
+    """A record that does not fit into a datagram."""
 
 
 Key: TypeAlias = tuple[int, bytes, int, bytes, int, bytes]
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One connection, or a template of persistence. Addresses are packed; all three of one family. `sequence` is 24
-    bytes (a masquerading application changed lengths, as FTP's does) or none. `timeout_seconds` restarts the timer."""
+    """One connection, or a template of persistence. The three addresses are packed and of one family. `sequence` is 24
+    bytes where a masquerading application, such as FTP's, changed lengths; else empty. `timeout_seconds` restarts the
+    timer."""
 
     protocol: int
     flags: int
@@ -86,7 +87,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def key(self) -> Key:
-        """What the kernel finds a connection by; of a template with its persistence engine's data."""
+        """The kernel looks a connection up by this; a template also by its persistence engine's data."""
         engine = self.pe_data if self.flags & ConnectionFlag.TEMPLATE else b""
         return self.protocol, self.client, self.client_port, self.virtual, self.virtual_port, engine
 
@@ -121,7 +122,7 @@ def count(datagram: bytes) -> int:
 
 
 def readdressed(datagram: bytes, sync_id: int) -> bytes:
-    """The same datagram under another sync id: for the hot path, with the checks that cost nothing. Raises
+    """The same datagram under another sync id. For the hot path: it makes only the checks that cost nothing. Raises
     DatagramError."""
     if len(datagram) < HEADER_BYTES:
         raise DatagramError(f"{len(datagram)} bytes are no sync datagram")
@@ -132,7 +133,7 @@ def readdressed(datagram: bytes, sync_id: int) -> bytes:
         or (datagram[2] << 8 | datagram[3]) != size
         or not 0 < datagram[4] * RECORD_BYTES <= size - HEADER_BYTES
     ):
-        _header(datagram)  # says what is wrong
+        _header(datagram)  # raises with what is wrong
         raise DatagramError("no records")
     return b"%c%c%b" % (0, sync_id, datagram[2:])
 
@@ -152,7 +153,7 @@ def _header(datagram: bytes) -> tuple[int, int]:
 
 
 def _plain(datagram: bytes) -> tuple[Record, ...] | None:
-    """The records, if all are of IPv4 and without parameters: nearly every datagram."""
+    """The records if all are IPv4 and have no parameters, as in nearly every datagram."""
     found = []
     for kind, protocol, size, flags, state, cport, vport, dport, mark, timeout, c, v, d in _FOUR.iter_unpack(
         memoryview(datagram)[HEADER_BYTES:]
@@ -226,7 +227,7 @@ def encode(records: Iterable[Record], sync_id: int, maxlen: int = DATAGRAM_BYTES
 
 
 def packed(bodies: Iterable[bytes], sync_id: int, maxlen: int = DATAGRAM_BYTES) -> list[bytes]:
-    """The same of records that are bytes already, without padding. Raises RecordError."""
+    """The same for records that are already bytes, without padding. Raises RecordError."""
     room = min(maxlen, DATAGRAM_BYTES_MAX) - HEADER_BYTES
     datagrams: list[bytes] = []
     parts: list[bytes] = []
@@ -250,8 +251,8 @@ def packed(bodies: Iterable[bytes], sync_id: int, maxlen: int = DATAGRAM_BYTES) 
 
 
 def joined(datagrams: Iterable[bytes], sync_id: int, maxlen: int = DATAGRAM_BYTES) -> list[bytes]:
-    """The records of many datagrams in as few as hold them, in order, under another sync id: a master that is made to
-    send early sends small ones. Each must have passed `readdressed`, or `decode`; nothing is checked again."""
+    """The records of many datagrams in as few as hold them, in order, under another sync id. A master that is made to
+    send early sends small ones. Each datagram must have passed `readdressed` or `decode`; nothing is checked again."""
     room = min(maxlen, DATAGRAM_BYTES_MAX) - HEADER_BYTES
     made: list[bytes] = []
     parts: list[bytes] = []
@@ -277,7 +278,7 @@ def _sealed(parts: Sequence[bytes], filled: int, held: int, sync_id: int) -> byt
 
 
 def body(record: Record) -> bytes:
-    """One record as it stands in a datagram, without padding. Raises RecordError."""
+    """One record in the form that it has in a datagram, without padding. Raises RecordError."""
     four = len(record.client) == 4
     options = b""
     if record.sequence or record.pe_data or record.pe_name:

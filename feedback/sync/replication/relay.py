@@ -1,9 +1,10 @@
 """Relay: messages between the two directors over CURVE, in order, one stream at a time.
 
-Owns the sockets and nothing of what the messages mean (messages.py, replica.py). Each director listens on all links;
-the standby connects to the active one over the link that `follow` names. Only the peer's key gets in. A message that
-cannot be queued is refused to the caller (False), never silently dropped; one that is too large cuts its sender off. A
-cut link is not noticed here: the session's own silence shows it (replica.py), and `follow` starts again.
+This module owns the sockets. It does not know what the messages mean (messages.py, replica.py). Each director listens
+on all links. The standby connects to the active director over the link that `follow` names. Only the peer's key is
+admitted. A message that cannot be queued is never silently dropped: the caller gets False. A message that is too large
+cuts its sender off. A cut link is not noticed here: the session notices the silence (replica.py), and calls `follow`
+again.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from feedback.ops import curve, door
 from feedback.ops.keys import KeyPair, PublicKey
 
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024  # a table of some 50,000 destinations
-REQUEST_BYTES_MAX = 8 * 1024  # a follower says little: messages.SMALL_BYTES_MAX, and what CURVE puts around it
+REQUEST_BYTES_MAX = 8 * 1024  # a follower sends at most messages.SMALL_BYTES_MAX, and CURVE adds a little
 QUEUE_MESSAGES = 4096
-GIVEN_UP_MILLISECONDS = 5000  # by the kernel, of a connection that is cut: a session is over by then (STALL_SECONDS)
-BATCH = 8  # messages before the loop gets its turn: each goes into the kernel, and heartbeats must not wait
+GIVEN_UP_MILLISECONDS = 5000  # when the kernel gives up a cut connection: its session is over by then (STALL_SECONDS)
+BATCH = 8  # messages between two turns of the loop: injecting takes time, and heartbeats must not wait
 
 _OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.SNDHWM, QUEUE_MESSAGES),
-    # No bound and no pings of ours: where a connection ends whose queue is full, the next ping aborts the whole process
-    # (libzmq 4.3.5, `Assertion failed: !_io_error`). A session bounds what waits here: replica.WINDOW messages.
+    # No bound and no heartbeats: if a connection ends while its queue is full, the next ping aborts the whole process
+    # (libzmq 4.3.5, `Assertion failed: !_io_error`). The session bounds what waits here: replica.WINDOW messages.
     (zmq.RCVHWM, 0),
     (zmq.BACKLOG, door.BACKLOG),
     (zmq.HANDSHAKE_IVL, 2000),
@@ -43,12 +44,12 @@ _EVENTS = (
     | door.EVENTS
 )
 
-OnRequest = Callable[[bytes, bytes], None]  # (route, message) of a follower
-OnStream = Callable[[bytes], None]  # a message of the one we follow
+OnRequest = Callable[[bytes, bytes], None]  # (route, message) from a follower
+OnStream = Callable[[bytes], None]  # a message from the director that we follow
 
 
 class Relay:
-    """Open and close inside a running asyncio loop. `counters` has refusals by kind, and what was sent and taken."""
+    """Open and close it inside a running asyncio loop. `counters` has refusals by kind, and what was sent and taken."""
 
     def __init__(
         self,
@@ -79,8 +80,8 @@ class Relay:
         self._router = router = self._context.socket(zmq.ROUTER)
         for option, value in _OPTIONS:
             router.setsockopt(option, value)
-        router.setsockopt(zmq.MAXMSGSIZE, REQUEST_BYTES_MAX)  # also of strangers, before anybody knows who they are
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a follower that went is an error, not silence
+        router.setsockopt(zmq.MAXMSGSIZE, REQUEST_BYTES_MAX)  # for strangers too, before they are authenticated
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to a follower that is gone raises an error
         curve.serve(router, self._pair)
         self._monitor = router.get_monitor_socket(_EVENTS)
         try:
@@ -108,7 +109,7 @@ class Relay:
         self._context.term()
 
     def follow(self, endpoint: str | None) -> None:
-        """Connect to the active one at `endpoint`, afresh; None: to nobody. What was queued is gone."""
+        """Make a new connection to the active director at `endpoint` (None: to nobody). What was queued is lost."""
         if self._dealer is not None:
             if self._edges is not None:
                 self._edges.forget(self._dealer)
@@ -133,11 +134,11 @@ class Relay:
         self._edges.watch(dealer, self._take_stream, BATCH)
 
     def ask(self, message: bytes) -> bool:
-        """To the one we follow. False if it cannot be queued now."""
+        """Send to the director that we follow. False if the message cannot be queued now."""
         return self._dealer is not None and self._send(self._dealer, [message])
 
     def answer(self, route: bytes, message: bytes) -> bool:
-        """To a follower. False if it is gone or its queue is full."""
+        """Send to a follower. False if it is gone or its queue is full."""
         return self._router is not None and self._send(self._router, [route, message])
 
     def _send(self, socket: curve.Socket, parts: list[bytes]) -> bool:
@@ -165,7 +166,7 @@ class Relay:
 
     def _take_stream(self, socket: curve.Socket) -> None:
         message = self._stream.take(socket)
-        if message is None or socket is not self._dealer:  # of a link left meanwhile
+        if message is None or socket is not self._dealer:  # from a link that was left meanwhile
             return
         (part,), whole = message
         if not whole:

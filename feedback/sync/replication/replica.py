@@ -1,17 +1,18 @@
 """Both ends of a replication session: what the standby still lacks, and what the active one may send. Pure.
 
-A session is the standby's request "send me everything" and the answer: services, the whole connection table (bulk) and
-from the first moment on the live stream. `Sender` is the active one's end of one session, `Replica` the standby's end
-of all its sessions. Neither knows a socket or the kernel: the shell says what was injected and what the kernel lost.
+In a session the standby asks for everything. The answer is the services, the whole connection table (bulk) and, from
+the first moment on, the live stream. `Sender` is the active director's end of one session, `Replica` the standby's end
+of all its sessions. Neither knows a socket or the kernel: the shell tells them what was injected and what the kernel
+lost.
 
 Invariants.
-- *Complete* means: the table's end has come, everything before it is in the kernel, and since then there was no gap
-  in the sequence, no drop by the kernel and no silence. Whatever breaks it begins a new session, which asks for
-  everything again: nobody guesses what was lost.
-- Live goes before bulk, and the bulk is made when it is sent, of the latest word on each connection: an older word
-  never overwrites a newer one.
-- Memory is bounded at both ends: at most WINDOW messages are unacknowledged, at most LIVE_QUEUE live datagrams wait. A
-  peer too slow for that is told so, and starts over.
+- *Complete* means that the table's end has come, that everything before it is in the kernel, and that since then there
+  was no gap in the sequence, no drop by the kernel and no silence. Any gap or drop leads to a new session, which asks
+  for everything again. Nothing guesses what was lost.
+- Live records go before bulk. Bulk records are made when they are sent, from the latest record of each connection. So
+  an older record never overwrites a newer one.
+- Memory is bounded at both ends: at most WINDOW messages are unacknowledged, and at most LIVE_QUEUE live datagrams
+  wait. A peer that is too slow for this is told so, and starts over.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ from feedback.sync.replication.messages import (
 )
 from feedback.sync.replication.records import DatagramError
 
-MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the kernel's threads on both directors: a backup never hears its own master
+MASTER_ID, BACKUP_ID = 1, 2  # sync ids of the threads on both directors: a backup ignores its own master
 
 WINDOW = 512  # messages of records without acknowledgement
-BULK_AT_ONCE = 500  # connections of the table in a turn: heartbeats must not wait
-TAKE_AT_ONCE = 500  # connections given to the standby's kernel and ledger in a turn, and what is left of a datagram
-BULK_BYTES = records.DATAGRAM_BYTES_MAX  # fewer and larger datagrams: each costs more than what is in it
-BULK_WINDOW = 384  # of them may be bulk: the rest is kept for the live stream
+BULK_AT_ONCE = 500  # connections of the table in one turn: heartbeats must not wait
+TAKE_AT_ONCE = 500  # connections given to the standby's kernel and ledger in one turn; a begun datagram is finished
+BULK_BYTES = records.DATAGRAM_BYTES_MAX  # few large datagrams: each costs more than its content
+BULK_WINDOW = 384  # how many of WINDOW may be bulk: the rest is kept for the live stream
 LIVE_QUEUE = 8192  # live datagrams that wait for the window
-ALIVE_SECONDS = 0.2  # between words of a sender that has nothing to say
-SILENCE_SECONDS = 1.0  # without a word of the sender: behind
-RESTART_SECONDS = 3.0  # without a word of the sender: ask anew
+ALIVE_SECONDS = 0.2  # between messages of a sender that has nothing new
+SILENCE_SECONDS = 1.0  # without a message from the sender: behind
+RESTART_SECONDS = 3.0  # without a message from the sender: ask again
 STALL_SECONDS = 5.0  # without an acknowledgement of what was sent: the session is over
 ACK_EVERY = 32
 
@@ -65,9 +66,9 @@ class Condition(StrEnum):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """`since` is when the condition began (while catching up: since when we have not been complete), in the clock of
-    `now`; `injected` of `total` connections of the table are in the kernel; `reason` is why we are not complete.
-    `lacking`: at most so many connections were above the limit of the active one's ledger, and did not come."""
+    """`since` is when the condition began, on the clock of `now`; while catching up, when we ceased to be complete.
+    `injected` of `total` connections of the table are in the kernel. `reason` says why we are not complete. `lacking`
+    is the most connections that were above the limit of the active director's ledger and did not come."""
 
     condition: Condition
     since: float
@@ -80,9 +81,9 @@ class Status(msgspec.Struct, frozen=True):
     malformed: int
     stale: int
     lacking: int
-    connections: int  # records injected altogether, live ones too
+    connections: int  # all records injected, live ones too
     datagrams: int
-    heard_seconds: float | None  # since the sender's last word
+    heard_seconds: float | None  # since the sender's last message
 
     @property
     def complete(self) -> bool:
@@ -108,9 +109,9 @@ class _Waiting:
 
 
 class Replica:
-    """The standby's end. The shell: `begin`, send the Hello; each message to `receive`; `take` what may be injected
-    now and say how many were, by `injected`; tell by `observed` what the kernel's socket shows; send
-    `acknowledgement()`; begin anew when `restart(now)` gives a reason."""
+    """The standby's end. The shell calls `begin` and sends the Hello. It gives each message to `receive`. It calls
+    `take` for what may be injected now, and then `injected` with how many were. It calls `observed` with what the
+    kernel's socket shows. It sends `acknowledgement()`. It begins again when `restart(now)` returns a reason."""
 
     def __init__(self, boot: str, now: float) -> None:
         self.boot = boot
@@ -128,10 +129,10 @@ class Replica:
         self._gaps = self._dropped = self._malformed = self._stale = self._connections = self._datagrams = 0
         self._lacking, self._lacking_until = 0, now
         self._restart = "no session yet"
-        self.tracks = False  # what each session says of us
+        self.tracks = False  # what each session tells of us
 
     def begin(self, now: float) -> Hello:
-        """A new session; what waited of the last one is thrown away: everything will come again."""
+        """Begin a new session. What still waited of the last one is dropped: everything will come again."""
         self.session += 1
         self._waiting.clear()
         self._heard, self._began = None, now
@@ -145,7 +146,7 @@ class Replica:
         return Hello(PROTOCOL, self.boot, self.session, self.tracks)
 
     def receive(self, message: Message, now: float) -> None:
-        """A message of the active one. Services and State are the caller's; they count as its word."""
+        """A message from the active director. The caller handles Services and State; here they only end a silence."""
         if isinstance(message, Hello | Ack) or message.session != self.session:
             self._stale += 1
             return
@@ -161,8 +162,8 @@ class Replica:
                 self._follows(message.sequence, now)
 
     def take(self, limit: int) -> list[bytes]:
-        """The next datagrams for the kernel, at most so many and of TAKE_AT_ONCE connections; they wait until
-        `injected` says that they are in."""
+        """The next datagrams for the kernel: at most `limit`, with about TAKE_AT_ONCE connections. They wait until
+        `injected` confirms them."""
         taken: list[bytes] = []
         held = 0
         for waiting in islice(self._waiting, limit):
@@ -173,7 +174,7 @@ class Replica:
         return taken
 
     def injected(self, datagrams: int) -> None:
-        """The first so many of those taken were accepted by the socket."""
+        """The socket accepted the first `datagrams` of those taken."""
         for _ in range(datagrams):
             waiting = self._waiting.popleft()
             held = waiting.datagram[4]
@@ -186,7 +187,7 @@ class Replica:
         self._pass_marks()
 
     def _pass_marks(self) -> None:
-        """The beginning and the end of a table mean something when everything before them is in the kernel."""
+        """The beginning and the end of a table take effect when everything before them is in the kernel."""
         while self._waiting and not self._waiting[0].datagram:
             waiting = self._waiting.popleft()
             self._done = waiting.sequence
@@ -197,8 +198,8 @@ class Replica:
                     self._total, self._ended = total, True
 
     def observed(self, queued_bytes: int, new_drops: int, now: float) -> None:
-        """What the kernel's socket shows: bytes that its thread has not read yet, and datagrams lost since the last
-        look."""
+        """Take what the kernel's socket shows: bytes that its thread has not read yet, and datagrams lost since the
+        last look."""
         if new_drops:
             self._dropped += new_drops
             self._session_dropped += new_drops
@@ -207,24 +208,25 @@ class Replica:
             self._condition, self._since, self._reason = Condition.COMPLETE, now, ""
 
     def acknowledgement(self) -> Ack | None:
-        """What to tell the sender now, or nothing."""
+        """What to tell the sender now, or None."""
         if self._done == self._acked or (self._waiting and self._done - self._acked < ACK_EVERY):
             return None
         self._acked = self._done
         return Ack(self.session, self._done, self._session_injected, self._session_dropped)
 
     def restart(self, now: float) -> str:
-        """Why a new session is needed, or nothing."""
+        """Why a new session is needed, or an empty string."""
         if not self._restart and now - self._last_word > RESTART_SECONDS:
             self._fail(now, f"no word from the active director for {RESTART_SECONDS:g} s")
         return self._restart
 
     def lost(self, now: float, reason: str) -> None:
-        """The shell's word: the connection to the active one has broken, our kernel's thread was restarted, ..."""
+        """The shell reports a loss: the connection to the active director broke, the kernel's thread was restarted,
+        ..."""
         self._fail(now, reason)
 
     def status(self, now: float) -> Status:
-        """A silence is a condition of its own: it heals by itself if the next word shows that nothing was missed."""
+        """A silence is a condition of its own. It ends by itself if the next message shows that nothing was missed."""
         condition, since, reason = self._condition, self._since, self._reason
         if condition is Condition.COMPLETE and now - self._last_word > SILENCE_SECONDS:
             condition, since = Condition.BEHIND, self._last_word + SILENCE_SECONDS
@@ -248,7 +250,7 @@ class Replica:
 
     @property
     def complete(self) -> bool:
-        """But for a silence."""
+        """Whether we are complete, apart from a silence."""
         return self._condition is Condition.COMPLETE
 
     @property
@@ -262,7 +264,7 @@ class Replica:
 
     def _take_numbered(self, message: Records | TableBegin | TableEnd, now: float) -> None:
         if self._restart:
-            return  # it all comes again
+            return  # a new session brings everything again
         if not self._follows(message.sequence - 1, now):
             return
         self._sequence = message.sequence
@@ -291,7 +293,7 @@ class Replica:
         return False
 
     def _fail(self, now: float, reason: str) -> None:
-        """Not complete any more, and a new session is needed."""
+        """We are no longer complete, and a new session is needed."""
         self._restart = self._restart or reason
         self._leave(now, reason)
 
@@ -302,7 +304,8 @@ class Replica:
             self._condition, self._reason = Condition.BEHIND, reason
 
 
-# --- the active one's end --------------------------------------------------------------------------------------------
+# --- the active director's end
+# --------------------------------------------------------------------------------------------
 
 
 class SenderStatus(msgspec.Struct, frozen=True):
@@ -322,8 +325,8 @@ class SenderStatus(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Bulk:
-    """A table to be sent: parts of records as bytes, each made when it is taken, of about `total` connections. At most
-    `lacking` more are not in it, the last of which expires in `lacking_seconds`."""
+    """A table to be sent, of about `total` connections: parts, each a list of records as bytes, made when it is taken.
+    At most `lacking` more connections are not in it; the last of these expires in `lacking_seconds`."""
 
     parts: Iterator[Sequence[bytes]]
     total: int
@@ -341,12 +344,12 @@ class _Table:
 
 
 class Sender:
-    """The active one's end of one session. The shell: send `greeting()` and then services and state; captured datagrams
-    to `live` from the beginning; `table(...)` when it is known; acknowledgements to `receive`; send what
-    `outgoing(now)` gives, at each of these and at least every ALIVE_SECONDS."""
+    """The active director's end of one session. The shell sends `greeting()` and then services and state. It gives
+    captured datagrams to `live` from the beginning, calls `table` when the table is known, and gives acknowledgements
+    to `receive`. After each of these, and at least every ALIVE_SECONDS, it sends what `outgoing(now)` returns."""
 
     def __init__(self, hello: Hello, boot: str, now: float) -> None:
-        """The hello has been decoded, so it is of our version."""
+        """The hello has been decoded, so it has our version."""
         self.session = hello.session
         self.peer_boot = hello.boot
         self.boot = boot
@@ -363,12 +366,12 @@ class Sender:
         return Welcome(PROTOCOL, self.boot, self.session)
 
     def table(self, bulk: Bulk) -> None:
-        """The whole table. What `live` has been told by the time a part is taken is in that part."""
+        """Send the whole table. A part includes everything that `live` was given before the part is taken."""
         self._table = _Table(bulk)
         self._total, self._reached, self._table_sent = bulk.total, 0, False
 
     def live(self, datagrams: Iterable[bytes]) -> None:
-        """Datagrams of the kernel's master, addressed to the peer's backup."""
+        """Datagrams from the kernel's master, addressed to the peer's backup."""
         if self.ended:
             return
         self._live.extend(datagrams)
@@ -385,7 +388,7 @@ class Sender:
             self._acked, self._progressed = message.sequence, now
 
     def end(self, reason: str) -> None:
-        """No more of this session: the standby is told and asks anew. Everything that waited is dropped."""
+        """End this session. The standby is told, and asks again. Everything that waited is dropped."""
         self.ended = self.ended or reason
         self._live.clear()
         self._table = None
@@ -413,16 +416,16 @@ class Sender:
 
     @property
     def more(self) -> bool:
-        """Whether `outgoing` would have more of the table at once."""
+        """Whether `outgoing` could return more of the table at once."""
         return self._table is not None and self._unacknowledged < BULK_WINDOW
 
     def next_timer(self) -> float:
-        """When `outgoing` is to be called at the latest."""
+        """The latest time for the next call of `outgoing`."""
         return self._spoke + ALIVE_SECONDS
 
     @property
     def settled(self) -> bool:
-        """Everything that there was to send is in the standby's kernel: what a planned handover waits for."""
+        """Whether everything sent is in the standby's kernel. A planned handover waits for this."""
         return (
             self._table_sent
             and not self.ended
@@ -457,7 +460,8 @@ class Sender:
         return self._sequence
 
     def _add_bulk(self, table: _Table, messages: list[Message]) -> None:
-        """Some of the table. What is taken of it is sent in the same turn, or it would be older than what is live."""
+        """Add some of the table. It must be sent in the turn in which it is taken, or it would be older than live
+        records."""
         if not table.begun:
             table.begun = True
             messages.append(TableBegin(self.session, self._next(), table.bulk.total))

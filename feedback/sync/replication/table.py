@@ -1,13 +1,13 @@
 """The active director's connection table as sync records: from /proc, completed from the services. Pure.
 
 /proc/net/ip_vs_conn has addresses, ports, state, the seconds left, and the data of a persistence engine (the Call-IDs
-of SIP), which ip_vs_conn_sync has not. A record also needs the forwarding method, whether the connection counts as
-inactive, whether it is a template of persistence, and its firewall mark: these follow from the protocol, the state and
-the services (`Book`). Owns that derivation. Invariant: a connection whose destination is unknown is left out and
-counted, never guessed: by a wrong forwarding method its packets would go astray.
+of SIP), which ip_vs_conn_sync does not have. A record also needs the forwarding method, whether the connection counts
+as inactive, whether it is a template of persistence, and its firewall mark. This module derives these from the
+protocol, the state and the services (`Book`). Invariant: a connection whose destination is unknown is left out and
+counted. Nothing is guessed, since a wrong forwarding method would send its packets astray.
 
-Not carried, because /proc does not show it: sequence offsets of masquerading applications (FTP), one-packet connections
-(the kernel does not sync them either). They come with the live stream.
+/proc does not show two things: sequence offsets of masquerading applications (FTP), which come with the live stream,
+and one-packet connections, which the kernel does not sync either.
 Source: net/netfilter/ipvs/ip_vs_conn.c (ip_vs_conn_seq_show), ip_vs_pe_sip.c (ip_vs_sip_show_pe_data), ip_vs_proto.c
 (ip_vs_state_name), ip_vs_core.c.
 """
@@ -23,8 +23,8 @@ import msgspec
 from feedback.model import Family, Forward, Protocol, ServiceKey, Snapshot
 from feedback.sync.replication.records import PE_DATA_MAX, PE_NAME_MAX, ConnectionFlag, IpProtocol, Record
 
-TOLERANCE, TOLERANCE_LEAST = 0.02, 10  # of a table's lines: what may begin and end while it is read
-EXPIRY_SECONDS_MIN = 10  # less is not worth its transfer's time; the timer on the standby must not run out before ours
+TOLERANCE, TOLERANCE_LEAST = 0.02, 10  # of a table's lines: how many may begin and end while it is read
+EXPIRY_SECONDS_MIN = 10  # shorter ones are not worth the transfer; a timer on the standby must not run out before ours
 
 INACTIVE, TEMPLATE, NO_OUTPUT = (
     int(flag) for flag in (ConnectionFlag.INACTIVE, ConnectionFlag.TEMPLATE, ConnectionFlag.NO_OUTPUT)
@@ -56,15 +56,15 @@ Endpoint = tuple[int, bytes, int]  # protocol, address, port
 
 
 class Placement(NamedTuple):
-    """What a record needs that the table does not show."""
+    """What a record needs and the table does not show."""
 
-    flags: int  # forwarding method, and whether the way back is seen
+    flags: int  # forwarding method, and whether the director sees replies
     fwmark: int
-    persistence_seconds: int  # of the service, 0 without: a template's timeout, of which the table shows what is left
+    persistence_seconds: int  # of the service, or 0: a template's whole timeout, of which the table shows the rest
 
 
 class Book:
-    """The services of one snapshot, arranged for looking up whose a connection is."""
+    """The services of one snapshot, arranged to look up which service a connection belongs to."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._addressed: dict[Endpoint, dict[tuple[bytes, int], Placement]] = {}
@@ -88,8 +88,8 @@ class Book:
     def place(
         self, protocol: int, virtual: bytes, virtual_port: int, destination: bytes, port: int
     ) -> Placement | None:
-        """Of a connection, in the order in which the kernel finds its service: an addressed one, one of all ports, and
-        then any firewall mark that has this destination: the table does not show the mark."""
+        """The placement of a connection. Services are tried in the kernel's order: by address and port, for all ports,
+        and then any firewall mark that has this destination, since the table does not show the mark."""
         for service_port in (virtual_port, 0):
             service = self._addressed.get((protocol, virtual, service_port))
             if service is not None and (found := _destination(service, destination, port)):
@@ -97,42 +97,42 @@ class Book:
         return _destination(self._by_destination, destination, port)
 
     def place_marked(self, fwmark: int, destination: bytes, port: int) -> Placement | None:
-        """Of a firewall mark's template."""
+        """The placement of a firewall mark's template."""
         service = self._marked.get((fwmark, len(destination)))
         return _destination(service, destination, port) if service is not None else None
 
 
 class Table(msgspec.Struct, frozen=True):
-    """The records, and what of the table has none: `left_out` counts by reason."""
+    """The records. `left_out` counts the lines of the table without a record, by reason."""
 
     records: tuple[Record, ...]
     left_out: dict[str, int]
 
 
 def rows(table: Table) -> int:
-    """Of the kernel's table, how many lines it was."""
+    """How many lines the kernel's table had."""
     return len(table.records) + sum(table.left_out.values())
 
 
 def lacking(table: Table, before: Snapshot, after: Snapshot) -> int:
-    """How many lines of the kernel's table were not shown, by what its destinations counted before and after, those
-    included that began or ended meanwhile.
+    """How many lines of the kernel's table were not shown, judged by what its destinations counted before and after.
+    Connections that began or ended meanwhile are included.
 
-    A kernel since 7.1 rebuilds its table as it grows. Whoever reads it meanwhile gets a part and then its end, as if
-    that were the whole, or lacks the rest of one chain, or gets some lines twice (ip_vs_conn_array). Templates, and
-    connections of removed destinations, are counted by nobody: the table may well be longer."""
+    Since 7.1 the kernel rebuilds its table as it grows. A reader may then get a part and an end of file, as if that
+    were the whole; or miss the rest of one chain; or get some lines twice (ip_vs_conn_array). No counter includes
+    templates and connections of removed destinations, so the table may be longer than the counters say."""
     return max(0, min(_bound(before), _bound(after)) - rows(table))
 
 
 def missing(table: Table, before: Snapshot, after: Snapshot) -> int:
-    """The same; 0 where it is no more than can begin and end meanwhile."""
+    """The same, but 0 where so many connections may simply have begun or ended meanwhile."""
     found = lacking(table, before, after)
     return found if found > TOLERANCE * rows(table) + TOLERANCE_LEAST else 0
 
 
 def joined(earlier: Table, later: Table) -> Table:
-    """Two readings as one: each connection once, as it was shown last. One that ended in between stays, with the time
-    that it had left."""
+    """Two readings as one: each connection once, as the later one shows it. A connection that ended in between stays,
+    with the time that it had left."""
     records = {record.key: record for table in (earlier, later) for record in table.records}
     reasons = {*earlier.left_out, *later.left_out}
     left_out = {reason: max(earlier.left_out.get(reason, 0), later.left_out.get(reason, 0)) for reason in reasons}
@@ -144,8 +144,8 @@ def _bound(snapshot: Snapshot) -> int:
 
 
 def read_table(lines: Iterable[str], book: Book) -> Table:
-    """Lines of ip_vs_conn, without its title, of bytes that became characters one by one (Latin-1): engines' data is
-    whatever clients said. What is no line is counted as malformed."""
+    """Lines of ip_vs_conn without its title, decoded as Latin-1, since an engine's data is whatever clients sent. A
+    line that cannot be parsed is counted as malformed."""
     found: list[Record] = []
     left_out: Counter[str] = Counter()
     for line in lines:
@@ -158,7 +158,7 @@ def read_table(lines: Iterable[str], book: Book) -> Table:
 
 
 def read_line(line: str, book: Book) -> Record | str:
-    """The record of one line, or why there is none."""
+    """The record of one line, or the reason why there is none."""
     words = line.split(maxsplit=10)
     try:
         protocol_word, client_word, client_port_word, virtual_word, virtual_port_word = words[:5]
@@ -176,7 +176,7 @@ def read_line(line: str, book: Book) -> Record | str:
     if not _fits((client_port, virtual_port, destination_port), expires, pe_name, pe_data):
         return "malformed"
     if not len(client) == len(virtual) == len(destination):
-        return "mixed families"  # a tunnel from one to the other: the kernel's records have no room for it either
+        return "mixed families"  # a tunnel between families: the kernel's records have no room for it either
     if protocol == IpProtocol.IP:
         placement = book.place_marked(int.from_bytes(virtual[:4], "big"), destination, destination_port)
     else:
@@ -185,7 +185,7 @@ def read_line(line: str, book: Book) -> Record | str:
         return "unknown destination"
     if client_port == 0:
         state = _TEMPLATE_STATES.get(state_word)
-        flags = placement.flags | TEMPLATE | INACTIVE  # as the kernel itself sends them; not counted as either
+        flags = placement.flags | TEMPLATE | INACTIVE  # as the kernel sends them; neither counter has them
         expires = max(expires, placement.persistence_seconds)
     else:
         state, inactive = _state(protocol, state_word)
@@ -210,7 +210,7 @@ def read_line(line: str, book: Book) -> Record | str:
 
 
 def _fits(ports: tuple[int, ...], expires: int, pe_name: bytes, pe_data: bytes) -> bool:
-    """Into the fields of a record."""
+    """Whether the values fit into the fields of a record."""
     numbers = all(0 <= port <= 0xFFFF for port in ports) and 0 <= expires <= 0xFFFFFFFF
     return numbers and len(pe_name) <= PE_NAME_MAX and len(pe_data) <= PE_DATA_MAX
 
@@ -234,7 +234,7 @@ def _address_bytes(key: ServiceKey) -> int:
 
 
 def _destination(destinations: dict[tuple[bytes, int], Placement], address: bytes, port: int) -> Placement | None:
-    """Destinations of services of all ports have port 0."""
+    """Destinations of services for all ports have port 0."""
     return destinations.get((address, port)) or destinations.get((address, 0))
 
 

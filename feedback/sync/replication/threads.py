@@ -1,9 +1,9 @@
 """The kernel's two sync threads and the sysctls they need: set up as needed, and restored afterwards.
 
-Both threads run on both directors always, on an interface that leads nowhere (`lo`), so that no role change stops one:
-stopping the master discards its open buffer. The master speaks to port 8848, the backup listens on 8849: a backup never
-hears its own master. Owns the settings and the file that remembers what was there before us; does no I/O of its own but
-that file, the kernel being asked through feedback.ipvs. Invariant: a thread that is not ours is never stopped.
+Both threads always run on both directors, on an interface that leads nowhere (`lo`). So no change of roles stops a
+master thread, which would discard its open buffer. The master sends to port 8848 and the backup listens on 8849, so a
+backup never hears its own master. This module owns the settings, and the file with the settings from before us. That
+file is its only I/O: it asks the kernel through feedback.ipvs. Invariant: a thread that is not ours is never stopped.
 
 Source: net/netfilter/ipvs/ip_vs_ctl.c, Documentation/networking/ipvs-sysctl.rst; facts measured on 6.1 and 6.12.
 """
@@ -24,39 +24,40 @@ from feedback.sync.replication.replica import BACKUP_ID, MASTER_ID
 BACKUP_BYTES = records.DATAGRAM_BYTES_MAX
 REFRESH_SECONDS = 10
 SOCK_BYTES = 4 * 1024 * 1024  # the kernel takes at most net.core.rmem_max, and doubles it
-QUEUE_DATAGRAMS = 32768  # the master drops in silence what exceeds it; ours are a fifth of the usual size
+QUEUE_DATAGRAMS = 32768  # the master silently drops what exceeds it; our datagrams have a fifth of the usual size
 
-# (0, 0) with a refresh period: a record at the first packet in ESTABLISHED (for UDP: at the first), then one whenever
-# the timer that the peer knows is off by the period. By packet counts idle and slow connections would go stale.
+# (0, 0) with a refresh period: a record at the first packet in ESTABLISHED (UDP: at the first packet), then one
+# whenever the timer that the peer knows is off by the period. With packet counts, idle and slow connections would go
+# stale.
 SETTINGS: dict[str, Value] = {
     "sync_threshold": (0, 0),
     "sync_refresh_period": REFRESH_SECONDS,
-    "sync_retries": 0,  # our transport loses nothing in silence
+    "sync_retries": 0,  # our transport loses nothing silently
     "sync_version": 1,
     "sync_persist_mode": 0,
-    "backup_only": 0,  # with both threads running it would switch the director off
+    "backup_only": 0,  # with both threads running it would stop the director from forwarding
     "sync_sock_size": SOCK_BYTES,
 }
 
 
 class ReplicationError(Exception):
-    """The kernel's replication cannot be had; the text says what is in the way and what to do."""
+    """The kernel's replication cannot be used. The text says why and what to do."""
 
 
 class Before(msgspec.Struct, frozen=True):
-    """What was there before us, kept in a file: sysctls. Of daemons there was none: somebody else's is an error."""
+    """The sysctls from before us, kept in a file. No sync thread was running then: somebody else's is an error."""
 
     settings: dict[str, int | tuple[int, ...] | str]
 
 
 class Threads:
-    """Of one namespace. `memory` is the file that remembers what was there before the first time."""
+    """The threads of one namespace. `memory` is the file that keeps the settings from before the first time."""
 
     def __init__(self, kernel: Kernel, netns: str | None, interface: str, memory: Path | None) -> None:
         self._kernel, self.netns, self.interface, self.memory = kernel, netns, interface, memory
 
     def ensure(self) -> tuple[str, ...]:
-        """Sysctls and threads as they should be; returns what had to be done. Raises ReplicationError, IpvsError."""
+        """Set up sysctls and threads. Returns what had to be done. Raises ReplicationError or IpvsError."""
         return (*self._set_sysctls(), *self._start_threads())
 
     def uninstall(self) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ class Threads:
         return tuple(done)
 
     def problems(self) -> tuple[str, ...]:
-        """What is not as `open` left it: a thread that was stopped, a sysctl that somebody changed. For `doctor`."""
+        """For `doctor`: what is no longer as `ensure` left it, such as a stopped thread or a changed sysctl."""
         running = {daemon.role for daemon in self._kernel.daemons() if _ours(daemon, self.interface)}
         found = [
             f"the kernel's {role.name.lower()} sync thread does not run" for role in SyncRole if role not in running
@@ -90,7 +91,7 @@ class Threads:
         return tuple(found)
 
     def restart_master(self) -> bool:
-        """False if that is not ours to do, or there is nothing that it could say: without services IPVS looks at no
+        """Returns False if the thread is not ours, or if it has nothing to send: without services IPVS looks at no
         packet."""
         running = [daemon for daemon in self._kernel.daemons() if daemon.role is SyncRole.MASTER]
         if not self._kernel.services() or (running and not _ours(running[0], self.interface)):
@@ -143,7 +144,7 @@ class Threads:
         return done
 
     def _remember(self, changed: dict[str, Value]) -> None:
-        """Once: at a later start our own settings are what is there."""
+        """Write the file once: at a later start the settings found are our own."""
         if self.memory is None or self.memory.exists():
             return
         temporary = self.memory.with_suffix(".new")
