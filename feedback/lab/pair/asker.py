@@ -2,8 +2,9 @@
 
     python -m feedback.lab.pair.asker OUTPUT_FILE ADDRESS...
 
-Runs in the watcher's namespace. Some of the addresses should belong to nobody; others do belong to somebody, or silence
-would prove nothing. Unsolicited announcements count too. SIGTERM ends it: then the file is written, {address: answers}.
+It runs in the watcher's namespace. Some of the addresses should belong to nobody. Others belong to somebody, since
+otherwise silence would prove nothing. Unsolicited announcements count too. At SIGTERM it writes the file, {address:
+answers}, and ends.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """keepalived's checkers, or ldirectord, as the owner of the pair's services on its first director, without a pair.
 
-Owns their configurations, pure texts, with the same patience as the product's checks. Sources: keepalived.conf(5) of
-2.2.7, ldirectord(8) of 4.12.0.
+This module owns their configurations, which are plain text, with the same patience as the product's checks. Sources:
+keepalived.conf(5) of 2.2.7, ldirectord(8) of 4.12.0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORDS = {Forward.ROUTE: "gate", Forward.MASQUERADE: "masq"}
 
 
 def keepalived(pair: Pair, interval_seconds: int, fall: int) -> str:
-    """A server that fails is removed, as keepalived does unless it is told otherwise."""
+    """keepalived's default: a server that fails is removed."""
     return "global_defs {\n router_id d1\n}\n" + "".join(
         _virtual_server(pair, service, interval_seconds, fall) for service in services()
     )
@@ -42,7 +42,7 @@ def _virtual_server(pair: Pair, service: Service, interval_seconds: int, fall: i
 
 
 def ldirectord(pair: Pair, interval_seconds: int, fall: int) -> str:
-    """A server that fails is quiesced, as ldirectord does unless it is told otherwise."""
+    """ldirectord's default: a server that fails is quiesced."""
     head = (
         f"checktimeout=1\nnegotiatetimeout=1\ncheckinterval={interval_seconds}\ncheckcount=1\nfailurecount={fall}\n"
         "autoreload=no\nquiescent=yes\nsupervised=yes\n"
@@ -79,6 +79,6 @@ def start(name: str, pair: Pair, director: Node, processes: Processes, *, interv
     if name == "keepalived":
         pids = ["-p", str(directory / "k.pid"), "-c", str(directory / "c.pid")]
         command = [program, "-C", "-n", "-l", "-D", "-G", *pids, "-f", str(file)]
-    else:  # its log is standard output, which Perl keeps back when it is a file
+    else:  # its log is standard output, which Perl buffers when it is a file
         command = ["perl", "-e", "$| = 1; $0 = shift; do $0", program, str(file), "start"]
     processes.start(name, command, namespace=pair.namespace(director.name))

@@ -1,7 +1,7 @@
 """conntrackd beside the pair: the usual tool for a firewall's states on two hosts, as a peer of ours.
 
-Owns its configuration, a pure text. It writes what it hears into the kernel at once (no external cache), so nobody has
-to call it at a takeover. Source: conntrackd.conf(5) of 1.4.7.
+This module owns its configuration, which is plain text. conntrackd writes what it receives into the kernel at once (no
+external cache), so nobody has to call it at a takeover. Source: conntrackd.conf(5) of 1.4.7.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ General {{
 
 
 def start(pair: Pair, processes: Processes, directory: Path) -> None:
-    """On both directors. Raises LabError where it is not installed."""
+    """Start it on both directors. Raises LabError if it is not installed."""
     program = shutil.which("conntrackd", path="/usr/sbin:/usr/bin")
     if program is None:
         raise LabError("there is no conntrackd on this machine: apt install conntrackd")

@@ -1,7 +1,7 @@
 """The course of a pair's scenario with its usual clients: how it begins, and how it ends.
 
-A thousand connections over all ways at once, downloads, UDP flows, a persistent service. Knows no figure, and nothing
-of what happens between the two.
+The clients are a thousand connections over all forwarding methods, downloads, UDP flows and a persistent service. This
+module knows no figure, and not what happens between beginning and end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from feedback.lab.pair.stand import PairStand, targets, udp_target
 from feedback.lab.pair.topology import DIRECTORS
 from feedback.lab.workload.streams import Plan
 
-CONNECTIONS = 1000  # that talk, or have talked
+CONNECTIONS = 1000  # that send records, or did before
 MUTE = 20
 DOWNLOADS = 8
 AFTER_SECONDS = 9.0  # longer than the fifth retransmission
@@ -34,8 +34,8 @@ def plan(options: Options, *, idle: float = 0.2) -> Plan:
 
 
 def begin(stand: PairStand, both: Directors, work: Plan) -> float:
-    """Waits until the first director is active, the second complete and every connection established. Returns
-    that moment."""
+    """Wait until the first director is active, the second complete, and every connection established. Returns that
+    moment."""
     first, second = DIRECTORS
     both.start(first)
     both.wait_until_active(first)
@@ -48,7 +48,7 @@ def begin(stand: PairStand, both: Directors, work: Plan) -> float:
 
 
 def end(stand: PairStand, both: Directors) -> None:
-    """The persistent service is asked again, the idle clients speak, and every outstanding answer must come back."""
+    """Ask the persistent service again, wake the idle clients, and wait for every outstanding answer."""
     stand.event("visits", found=stand.visit())
     stand.wake()
     stand.wait_until_woken()

@@ -22,30 +22,30 @@ ADVERT_SECONDS = {"keepalived": 1.0, "keepalived_fast": 0.1}
 
 class Directors(Protocol):
     def start(self, director: Node) -> None:
-        """Its daemons. The services of the first are there when it is active."""
+        """Start its daemons. The first director has its services when it is active."""
 
     def wait_until_active(self, director: Node) -> float:
-        """Until it alone answers for every address and has every service. Returns that moment."""
+        """Wait until it alone answers for every address and has every service. Returns that moment."""
 
     def wait_until_standby(self, director: Node) -> float:
-        """Until it is as ready as it says, or its table shows. Returns that moment."""
+        """Wait until it says that it is ready, or until its table shows it. Returns that moment."""
 
     def hand_over(self) -> float:
-        """Of the first to the second, as it is done with this program. Returns the moment when it was asked for."""
+        """Hand over from the first to the second, in this program's way. Returns the moment of the request."""
 
     def kill(self, director: Node, how: signal.Signals = signal.SIGKILL) -> float:
-        """Its daemons, not the machine. Returns the moment."""
+        """Kill its daemons, but not the machine. Returns the moment."""
 
     def freeze(self, director: Node) -> float: ...
 
     def thaw(self, director: Node) -> float: ...
 
     def tell(self) -> None:
-        """What the daemons say of their decisions, as events of the run."""
+        """Record the decisions that the daemons report as events of the run."""
 
 
 class _Untold:
-    """Who says nothing of being ready: the kernel's table shows it."""
+    """A program that does not say when it is ready: the kernel's table shows it."""
 
     def __init__(self, stand: PairStand) -> None:
         self.stand = stand
@@ -67,13 +67,13 @@ class KeepalivedDirectors(_Untold):
         self.program.start(director)
 
     def hand_over(self) -> float:
-        """There is no command for it: the one in service is stopped in an orderly way."""
+        """There is no command for it: the active daemon is stopped in an orderly way."""
         first = DIRECTORS[0]
         return self.stand.processes.kill(self.program.name(first), signal.SIGTERM)
 
     def kill(self, director: Node, how: signal.Signals = signal.SIGKILL) -> float:
         moment = self._all(director, how)
-        self.stand.processes.kill(self.program.name(director), how)  # it is dead, and now reaped too
+        self.stand.processes.kill(self.program.name(director), how)  # it is dead; this reaps it
         return moment
 
     def freeze(self, director: Node) -> float:
@@ -83,10 +83,10 @@ class KeepalivedDirectors(_Untold):
         return self._all(director, signal.SIGCONT)
 
     def tell(self) -> None:
-        """Its log has whole seconds only."""
+        """Nothing: its log has only whole seconds."""
 
     def _all(self, director: Node, how: signal.Signals) -> float:
-        """Children first: without their parent they say goodbye (injury.py)."""
+        """Children first: without their parent they would shut down in an orderly way (injury.py)."""
         moment = time.monotonic()
         victims = processes_in(self.stand.pair.namespace(director.name))
         for what in (signal.SIGSTOP, how) if how is signal.SIGKILL else (how,):
@@ -97,7 +97,7 @@ class KeepalivedDirectors(_Untold):
 
 
 class KernelDirectors(_Untold):
-    """No daemon: the kernel's own synchronisation, services and addresses by hand."""
+    """No daemon: the kernel's own synchronisation, with services and addresses set by hand."""
 
     def start(self, director: Node) -> None:
         self.stand.machines[director.name].make_services()
@@ -115,11 +115,11 @@ class KernelDirectors(_Untold):
     freeze = thaw = kill
 
     def tell(self) -> None:
-        """Nobody decided anything."""
+        """Nothing: there were no decisions."""
 
 
 def directors(stand: PairStand, variant: str, *, masters: bool = False) -> Directors:
-    """With `masters` the product's other daemon runs too."""
+    """With `masters` the product's masters run too."""
     if variant == "feedback":
         return Product(stand, masters=masters)
     if variant == "kernel":

@@ -1,7 +1,7 @@
 """Figures from the outcomes of streams, and from who answered. Pure except for reading a finished run's files.
 
-Input in seconds, output in milliseconds where the name says so. The names are those of the scenarios' table; a policy
-other than feedback puts its own name before them.
+Input is in seconds; output is in milliseconds where the name says so. The names are those of the scenarios' table, with
+the policy's name before them unless it is feedback.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def prefix(variant: str) -> str:
 
 
 def of_streams(found: Sequence[Stream]) -> Figures:
-    """`established` and `survived` are all connections that had said something, downloads too. Those that never had
-    (the kernel synchronises nobody before the third packet) stand apart as `mute`."""
+    """`established` and `survived` count all connections that had sent something, and downloads. Those that had sent
+    nothing are counted apart as `mute`, since the kernel synchronises no connection before its third packet."""
     kinds: dict[str, list[Stream]] = {}
     for stream in found:
         kinds.setdefault(stream.kind, []).append(stream)
@@ -51,14 +51,14 @@ def of_streams(found: Sequence[Stream]) -> Figures:
 
 
 def delay_max_ms(records: Iterable[Record], begin: float, end: float) -> float:
-    """The longest time from a record's sending to its echo, of the records sent between these moments. A lost one
+    """The longest time from the sending of a record to its echo, among those sent between these moments. A lost record
     counts until it was given up."""
     delays = (record.latency_seconds for record in records if begin <= record.intended < end)
     return 1000 * max(delays, default=math.nan)
 
 
 def of_ways(found: Iterable[Stream]) -> Figures:
-    """How many streams of each way were lost: direct routing or masquerading, IPv4 or IPv6."""
+    """How many streams were lost, by way: direct routing or masquerading, IPv4 or IPv6."""
     lost: Figures = {}
     for stream in found:
         if stream.kind in ("talk", "idle", "download"):
@@ -79,13 +79,13 @@ def of_takeover(seen: Sequence[Look], died: float) -> Figures:
 
 
 def both_active_ms(seen: Sequence[Look], begin: float = -math.inf, end: float = math.inf) -> float:
-    """How long both directors answered, for the address for which it was longest."""
+    """The longest time for which both directors answered for the same address."""
     each = [looks.seconds_with(looks.of(seen, i), looks.BOTH, begin, end) for i in range(len(FLOATING))]
     return 1000 * max(each)
 
 
 def role_changes(seen: Sequence[Look], begin: float = -math.inf, end: float = math.inf) -> int:
-    """How often the address that changed its owner most often did so."""
+    """The largest number of changes of owner of any address."""
     return max(looks.changes(looks.of(seen, i), begin, end) for i in range(len(FLOATING)))
 
 

@@ -1,8 +1,9 @@
-"""A stateful firewall on a director of the pair, as its operator would write it: docs/firewall.md has it explained.
+"""A stateful firewall on a director of the pair, as an operator would write it. docs/firewall.md explains it.
 
-Owns the rules, as texts for iptables-restore, and their loading. Whatever is not accepted is dropped, in INPUT and in
-FORWARD; a TCP connection begins with a SYN; masqueraded services are tracked, directly routed ones are not. Must not
-know a scenario. iptables-legacy: Debian's user-mode kernel takes no nftables filter chains for IP.
+This module owns the rules, as text for iptables-restore, and loads them. Everything that is not accepted is dropped, in
+INPUT and in FORWARD. A TCP connection begins with a SYN. Masqueraded services are tracked; directly routed ones are
+not. This module must not know a scenario. It uses iptables-legacy: Debian's user-mode kernel takes no nftables filter
+chains for IP.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from feedback.model import Family, Forward, Protocol, ServiceKey
 
 STRICT = "strict"
 FIREWALLS = (STRICT,)
-# What scenarios serve beside the pair's own services: standin, crowd and protocols.
+# Services of the scenarios standin, crowd and protocols, beside the pair's own.
 ROUTED = tuple(
     ServiceKey.at(protocol, VIP, port)
     for protocol, port in ((Protocol.TCP, 8000), (Protocol.UDP, 4000), (Protocol.UDP, 4001), (Protocol.UDP, 5060))
@@ -29,7 +30,7 @@ PROGRAMS = {Family.IPV4: "iptables-legacy-restore", Family.IPV6: "ip6tables-lega
 
 
 def rules(family: Family) -> str:
-    """For iptables-restore."""
+    """The rules as input of iptables-restore."""
     own = [service.key for service in topology.services()]
     keys = [key for key in own if topology.forward_of(key) is Forward.ROUTE]
     routed = [key for key in (*keys, *ROUTED) if key.family is family]
@@ -42,7 +43,7 @@ def rules(family: Family) -> str:
     filtered = [
         "-A INPUT -i lo -j ACCEPT",
         "-A INPUT -i hb+ -j ACCEPT",  # heartbeats and the relay
-        f"-A INPUT -p {icmp} -j ACCEPT",  # and the neighbours' questions
+        f"-A INPUT -p {icmp} -j ACCEPT",  # also neighbour discovery
         *(f"-A INPUT {_to(key)} {state} UNTRACKED -j ACCEPT" for key in routed),
         f"-A INPUT {state} INVALID -j DROP",
         f"-A INPUT {state} ESTABLISHED,RELATED -j ACCEPT",
@@ -91,7 +92,7 @@ def load(name: str) -> None:
 
 
 def restore(program: str, text: str) -> None:
-    """In the network namespace of the calling thread. Raises LabError."""
+    """Run it in the network namespace of the calling thread. Raises LabError."""
     found = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
     if found is None:
         raise LabError(f"there is no {program} on this machine: apt install iptables")

@@ -1,7 +1,6 @@
-"""The frames by which the watcher asks who has an address, ARP and neighbour solicitation, and how it reads the
-answers.
+"""The frames of the watcher: ARP and neighbour solicitations that ask who has an address, and their answers.
 
-Pure, and the lab's own: the product's code must not judge itself. Source: RFC 826, RFC 4861.
+Pure. The lab has its own code for this, because the product's code must not judge itself. Source: RFC 826, RFC 4861.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ ICMPV6, SOLICITATION, ADVERTISEMENT = 58, 135, 136
 
 
 class Answer(NamedTuple):
-    """Somebody says that it has the address. An announcement was sent to all without a question."""
+    """Somebody says that it has the address. An announcement was sent to everybody, unasked."""
 
     address: Address
     mac: bytes
@@ -28,7 +27,7 @@ class Answer(NamedTuple):
 
 
 def question(asker_mac: bytes, asker: Address, wanted: Address) -> bytes:
-    """Who has `wanted`? Both addresses of one family."""
+    """Who has `wanted`? Both addresses must be of one family."""
     if isinstance(wanted, IPv4Address):
         assert isinstance(asker, IPv4Address)
         return _arp(REQUEST, BROADCAST, asker_mac, asker, bytes(6), wanted)
@@ -78,6 +77,6 @@ def answer(frame: bytes) -> Answer | None:
         if operation == REPLY or sender == target:
             return Answer(IPv4Address(sender), frame[22:28], sender == target)
     elif kind == b"\x86\xdd" and len(frame) >= 78 and frame[20] == ICMPV6 and frame[54] == ADVERTISEMENT:
-        # The option need not be there; the frame itself says who sent it.
+        # The option may be missing; the frame itself says who sent it.
         return Answer(IPv6Address(frame[62:78]), frame[6:12], frame[0:2] == b"\x33\x33")
     return None

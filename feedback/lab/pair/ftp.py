@@ -1,7 +1,8 @@
-"""FTP through the pair: Debian's vsftpd on a real server, lftp as its clients. Owns both configurations, pure texts.
+"""FTP through the pair: Debian's vsftpd on a real server, with lftp as clients. Owns both configurations as text.
 
-The server has two addresses. Where the text of one is as long as the VIP's, what the director rewrites in a control
-connection shifts no byte; where it is shorter, every byte behind it is shifted. Sources: vsftpd.conf(5), lftp(1).
+The server has two addresses. One is as long, as text, as the VIP: when the director rewrites it in a control
+connection, no byte is shifted. The other is shorter, so every byte after it is shifted. Sources: vsftpd.conf(5),
+lftp(1).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LARGE_BYTES, SMALL_BYTES = 300_000, 2000
 RATE = 50_000  # bytes a second: the large file takes 6 s
 LARGE, SMALL = "large", "small"
 TIMEOUT_SECONDS = 12
-GETS = (SMALL, LARGE, SMALL, SMALL)  # of each session, in this order, with a listing behind each
+GETS = (SMALL, LARGE, SMALL, SMALL)  # the files of each session, in this order, each followed by a listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def server_configuration(files: Path, empty: Path, log: Path) -> str:
 
 
 def client_script(session: Session, directory: Path) -> str:
-    """Everything over one control connection. What fails is not started again."""
+    """The commands of one session, over one control connection. A failed transfer is not repeated."""
     source = sources(Forward.MASQUERADE)[0][session.number % len(sources(Forward.MASQUERADE)[0])]
     settings = {
         "ftp:passive-mode": "on" if session.passive else "off",
@@ -88,7 +89,7 @@ def client_script(session: Session, directory: Path) -> str:
 
 
 def start_server(stand: PairStand, server: Node, directory: Path, log: Path) -> None:
-    """Creates `directory`. Raises LabError."""
+    """Start it, and create `directory`. Raises LabError."""
     files, empty = directory / "files", directory / "empty"
     for made in (files, empty):
         made.mkdir(parents=True, mode=0o755)

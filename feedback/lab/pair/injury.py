@@ -1,9 +1,9 @@
 """Faults of a director: death, a cut cable, deafness, isolation from the other; and how each is undone.
 
-Death is prepared: sockets, requests and process ids exist beforehand, so that the links go down and everything dies
-within a few milliseconds, which is little beside a scheduler's turn. Links come first: a process that sees its parent
-die may say an orderly goodbye (keepalived's children do, and delete the services), which a dead machine does not.
-Children die before their parents for the same reason. Cables are pulled at the switch's end, so that addresses stay.
+Death is prepared: sockets, requests and process ids exist beforehand, so that the links go down and all processes die
+within a few milliseconds. Links go first: a process whose parent dies may shut down in an orderly way (keepalived's
+children do, and delete the services), which a dead machine does not. Children die before their parents for the same
+reason. Cables are pulled at the switch's end, so that the director keeps its addresses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PRIORITY = 50
 
 
 class Link:
-    """One interface in one namespace, to be set down and up without a process."""
+    """One interface in one namespace, which can be set down and up without starting a process."""
 
     def __init__(self, namespace: str, name: str) -> None:
         with network.entered(namespace):
@@ -45,7 +45,7 @@ class Link:
         fcntl.ioctl(self.socket, SIOCSIFFLAGS, self.on)
 
     def close(self) -> None:
-        """It stays as it is."""
+        """Close the socket. The interface stays as it is."""
         self.socket.close()
 
 
@@ -59,14 +59,14 @@ def heartbeat_links(pair: Pair, director: Node = DIRECTORS[0]) -> list[Link]:
 
 
 class Death:
-    """Death of all processes and cables of one director: prepared beforehand, and carried out once."""
+    """The death of one director, with all its processes and cables: prepared beforehand, and carried out once."""
 
     def __init__(self, pair: Pair, director: Node) -> None:
         self.links = [*service_links(pair, director), *heartbeat_links(pair, director)]
         self.victims = processes_in(pair.namespace(director.name))
 
     def strike(self) -> tuple[float, float]:
-        """The moment of death, when the first cable was pulled, and how many seconds it all took."""
+        """Returns the moment at which the first cable was pulled, and how many seconds all of it took."""
         _prioritise(PRIORITY)
         try:
             died = time.monotonic()
@@ -100,8 +100,8 @@ def processes_in(namespace: str) -> list[int]:
 
 
 def deafen(pair: Pair, deaf: Node, to: Node) -> None:
-    """From now on one director hears nothing of the other on the service networks; the other still hears it. It is done
-    at the switch: a frame that the director itself drops would still reach a packet tap there."""
+    """From now on `deaf` hears nothing from `to` on the service networks; `to` still hears `deaf`. The switch drops the
+    frames: a frame that the director itself dropped would still reach a packet tap there."""
     for port, mac in ((deaf.name, to.mac), (f"{deaf.name}-back", to.back_mac)):
         network.run_tc(pair.switch, f"qdisc add dev {port} clsact")
         rule = f"protocol all prio 1 flower src_mac {mac.hex(':')} action drop"

@@ -1,7 +1,6 @@
-"""keepalived as a peer: on both directors as operators run it, VRRP over the service network, its sync daemon in the
-kernel.
+"""keepalived on both directors as operators run it: VRRP over the service network, and the kernel's sync daemon.
 
-Owns its configuration, a pure text, and its start. Source: keepalived.conf(5) of 2.2.7.
+This module owns its configuration, which is plain text, and starts it. Source: keepalived.conf(5) of 2.2.7.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ KINDS = {Forward.ROUTE: "DR", Forward.MASQUERADE: "NAT"}
 
 
 def configuration(pair: Pair, director: Node, advert_seconds: float) -> str:
-    """VRRP version 3 where a second is too long. IPv6 addresses cannot be in an IPv4 instance's own list; the excluded
-    ones are moved and announced just the same."""
+    """With VRRP version 3 for intervals under a second. An IPv4 instance cannot list IPv6 addresses; those in
+    virtual_ipaddress_excluded are moved and announced all the same."""
     four = [f"{address}/32 dev {interface}" for address, interface in FLOATING if address.version == 4]
     six = [f"{address}/128 dev {interface}" for address, interface in FLOATING if address.version == 6]
     return (
@@ -51,7 +50,7 @@ def _virtual_server(pair: Pair, service: Service) -> str:
 
 
 class Keepalived:
-    """On both directors; `start` may be called again for one that has died."""
+    """keepalived on both directors. `start` may be called again for one that has died."""
 
     def __init__(self, pair: Pair, processes: Processes, advert_seconds: float) -> None:
         self.pair, self.processes = pair, processes
@@ -63,7 +62,7 @@ class Keepalived:
     def start(self, director: Node) -> None:
         pids = []
         for option in ("-p", "-c", "-r"):
-            # Of one that was killed it is still there, and of a zombie even the process: the new one would not start.
+            # The pid file of a killed one still exists, and a zombie even has the process: a new one would not start.
             pid = self.directory / f"{director.name}{option}.pid"
             pid.unlink(missing_ok=True)
             pids += [option, str(pid)]

@@ -1,7 +1,8 @@
 """Who answered for each floating address, look by look, as a file of fixed records; and figures from it.
 
-Pure but for reading the file. A look is one question (ARP or neighbour solicitation) and the answers to it. `owners` is
-a set of directors as bits, 1 for d1 and 2 for d2; `first` is how long after the question the first answer came.
+Pure, except for reading the file. A look is one question (ARP or neighbour solicitation) and the answers to it.
+`owners` is a set of directors as bits, 1 for d1 and 2 for d2; `first` is how long after the question the first answer
+came.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Look(NamedTuple):
     first_seconds: float
     address: int  # its index in topology.FLOATING
     owners: int
-    announced: int  # who announced itself, unasked, since the look before
+    announced: int  # which directors announced themselves, unasked, since the previous look
 
     @property
     def answered(self) -> float:
@@ -47,14 +48,14 @@ def answered_at(looks: Iterable[Look], owner: int, since: float) -> float:
 
 
 def seconds_with(looks: Sequence[Look], owners: int, begin: float = -math.inf, end: float = math.inf) -> float:
-    """For how long exactly these answered for one address: the sum of the times from such a look to the next. A look
-    lost between two that saw the same does not break them (of two directors, one of them may be busy)."""
+    """How long exactly these directors answered for one address: the sum of the times from such a look to the next. One
+    look without an answer between two equal ones is ignored, since one of the directors may have been busy."""
     return sum(
         after.sent - look.sent for look, after in pairwise(looks) if look.owners == owners and begin <= look.sent < end
     )
 
 
 def changes(looks: Iterable[Look], begin: float = -math.inf, end: float = math.inf) -> int:
-    """How often the only owner of one address was another than before. Both at once, or nobody, counts as no owner."""
+    """How often the sole owner of one address changed. Looks with both or no owners do not count."""
     owners = [look.owners for look in looks if look.owners in (D1, D2) and begin <= look.sent < end]
     return max(0, sum(1 for _ in groupby(owners)) - 1)

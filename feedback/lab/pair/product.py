@@ -1,7 +1,7 @@
 """The product on the pair: a sync daemon on each director, over both heartbeat cables.
 
-Owns its configuration and keys, in a directory that goes with the run, and all that the lab knows of its commands: this
-is the one seam. Must not know what a scenario shows.
+This module owns its configuration and keys, in a directory that is removed with the run, and everything that the lab
+knows of its commands. It must not know what a scenario shows.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ READY_SECONDS = 60.0
 
 
 class Product:
-    """The sync daemons; with `masters` also a master on each director, which adjusts the services that it finds. The
-    services are made by hand on the first director; the second has them from there. With `services`, tables of
-    master.toml, the masters own these services and make them; `agents` are real servers whose agents they know;
+    """The sync daemons. With `masters` each director also has a master, which adjusts the services that it finds. The
+    services are made by hand on the first director, and replicated to the second. With `services`, tables of
+    master.toml, the masters make and own these services. `agents` are real servers whose agents the masters accept.
     `settings` are more tables of sync.toml."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Product:
     ) -> None:
         self.stand, self.services, self.settings = stand, services, settings
         self.daemons = ("sync", "master") if masters else ("sync",)
-        self.directory = Path(tempfile.mkdtemp(prefix="pair-"))  # under TMPDIR, which goes with the run
+        self.directory = Path(tempfile.mkdtemp(prefix="pair-"))  # under TMPDIR, which is removed with the run
         secret = pair.create(self.directory / "pair.key")
         for director in DIRECTORS:
             (self.directory / f"{director.name}-sync.toml").write_text(self.sync(director, secret), "utf-8")
@@ -116,8 +116,8 @@ class Product:
             machine.start(name, command)
 
     def start_agent(self, server: Node) -> tuple[Path, Path]:
-        """The agent of a real server: its applications tell it of their sessions, and read there of the sessions of
-        others."""
+        """Start the agent of a real server. Returns the socket at which applications report their sessions, and the
+        directory in which they read the sessions of other servers."""
         key = self.directory / f"{server.name}-key.key_secret"
         socket, words = self.directory / f"{server.name}.sock", self.directory / f"{server.name}-words"
         masters = ""
@@ -146,10 +146,10 @@ class Product:
     def _names(self, director: Node) -> list[tuple[str, str]]:
         return [(daemon, f"{director.name}-{daemon}") for daemon in self.daemons]
 
-    # What they say.
+    # What the daemons say.
 
     def ask(self, director: Node, command: str) -> dict[str, Any] | None:
-        """Its answer, or None while it does not answer. Raises LabError where it refuses."""
+        """The daemon's answer, or None while it does not answer. Raises LabError if it refuses."""
         return self.machine(director).ask(self.control(director), {"command": command})
 
     def wait_until_active(self, director: Node) -> float:
@@ -157,7 +157,7 @@ class Product:
         return self.stand.wait_for_services(director)
 
     def wait_until_standby(self, director: Node) -> float:
-        """Until it says that it is complete. How long the copying itself took becomes an event."""
+        """Wait until it says that it is complete. The time that the copying took becomes an event."""
         moment = self.stand.wait_for(f"{director.name} is complete", lambda: self.complete(director), READY_SECONDS)
         replica = (self.ask(director, "status") or {})["replica"]
         self.stand.event("replica", connections=replica["connections"], took_seconds=replica["took_seconds"])
@@ -168,7 +168,7 @@ class Product:
         return bool(status and status["replica"]["state"] == "complete")
 
     def hand_over(self, first: Node = DIRECTORS[0]) -> float:
-        """`feedback sync handover` on the active one. Returns the moment at which it was asked."""
+        """Run `feedback sync handover` on the active director. Returns the moment of the request."""
         asked = time.monotonic()
         self.ask(first, "handover")
 
@@ -182,8 +182,8 @@ class Product:
         return asked
 
     def tell(self) -> None:
-        """Every transition of the daemons that still live. Their clock never stands still; nor does the lab's, which is
-        not suspended, so they are the same."""
+        """Record every transition of the daemons that still run. Their clock counts suspension and the lab's does not;
+        the lab is never suspended, so both are the same."""
         for director in DIRECTORS:
             answer = self.ask(director, "events") or {"events": []}
             ahead = self.machine(director).clock_ahead()

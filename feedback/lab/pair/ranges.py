@@ -1,9 +1,8 @@
-"""Two ranges of addresses behind the pair that belong to no host: one by direct routing, one masqueraded, IPv4 and
-IPv6.
+"""Two ranges of addresses behind the pair that belong to no host: one direct routed, one masqueraded; IPv4 and IPv6.
 
-Owns who has which route to them, the services by firewall mark, and what can be undone by hand on a director. The next
-hop of the clients is the VIP, which moves; every real server of direct routing takes the whole range for its own. Must
-not know what a scenario shows. Source: ip-route(8), type local ("AnyIP").
+This module owns the routes to them, the services by firewall mark, and what can be undone by hand on a director. The
+clients' next hop is the VIP, which moves. Every real server of direct routing treats the whole range as its own
+addresses. This module must not know what a scenario shows. Source: ip-route(8), type local ("AnyIP").
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ WAYS: tuple[tuple[int, Forward, IPv4Network, IPv6Network], ...] = (
     (7, Forward.ROUTE, NEAR, NEAR6),
     (8, Forward.MASQUERADE, BEYOND, BEYOND6),
 )
-HOSTS = (1, 77, 250)  # of each range, which clients ask for
+HOSTS = (1, 77, 250)  # the hosts of each range that clients ask for
 PORTS = f"{topology.ROUTE_PORT}-{topology.PERSISTENT_PORT}"
 TABLE = 7433  # the product's own
-# Somebody else's: marks, a rule, and a route in the very table that the product uses.
+# Another program's: marks, a rule, and a route in the table that the product uses too.
 FOREIGN = (
     "ip rule add fwmark 0x100 lookup 100 priority 100",
     "ip route add blackhole 192.0.2.0/24 table 100",
@@ -71,7 +70,7 @@ MOVING = re.compile(
 
 
 def lay(pair: Pair) -> None:
-    """Routes of the clients and the real servers, and somebody else's rules on the directors. Raises LabError."""
+    """Set routes on clients and real servers, and another program's rules on the directors. Raises LabError."""
     routes = [f"route add {net} via {VIP}" for net in (NEAR, BEYOND)]
     routes += [f"route add {net} via {VIP6}" for net in (NEAR6, BEYOND6)]
     network.batch(routes, pair.namespace(CLIENT.name))
@@ -112,7 +111,7 @@ def targets() -> tuple[Target, ...]:
 
 
 def asked() -> tuple[Address, ...]:
-    """The addresses of the ranges for which somebody asks who has them; IPv4 by ARP, IPv6 by neighbour discovery."""
+    """The addresses of the ranges that are asked for, by ARP and neighbour discovery."""
     return tuple(net[host] for net in (NEAR, BEYOND, NEAR6, BEYOND6) for host in HOSTS)
 
 
@@ -126,8 +125,8 @@ def state(pair: Pair, director: str) -> dict[str, list[str]]:
 
 
 def told(pair: Pair, director: str, command: str) -> list[str]:
-    """The output of one command, without comments and counters, and without what a takeover itself changes: the
-    addresses that move and the cables to the dead director. Raises LabError."""
+    """The output of one command, without comments and counters, and without what a takeover always changes: the moving
+    addresses and the cables to the dead director. Raises LabError."""
     lines = run(pair.namespace(director), command).splitlines()
     kept = [line for line in lines if not line.startswith("#") and not MOVING.search(line)]
     return [re.sub(r"\[\d+:\d+\]|(?<=packets )\d+|(?<=bytes )\d+", "", line) for line in kept]

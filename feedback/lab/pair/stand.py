@@ -1,6 +1,7 @@
-"""A pair of directors standing in the guest, with real servers, a client of open connections and the watcher.
+"""A pair of directors in the guest, with real servers, a client of open connections, and the watcher.
 
-Owns what is common to the pair's scenarios. Must not know what they show, nor who decides which director is active.
+This module owns what the pair's scenarios have in common. It must not know what they show, nor which program decides
+which director is active.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from feedback.model import Forward
 
 PYTHON = [sys.executable, "-m"]
 READY_SECONDS = 60.0
-FOREIGN_PATIENCE = 8.0  # a daemon's start takes so much longer on a kernel within an emulated one
+FOREIGN_PATIENCE = 8.0  # a daemon takes so many times longer to start on a kernel within an emulated machine
 LOOK_SECONDS = 0.005
 VISIT_SECONDS = 2.0
 PORTS = (topology.ROUTE_PORT, topology.MASQUERADE_PORT, topology.PERSISTENT_PORT)
@@ -42,10 +43,10 @@ STALE = (looks.FILE, streams.FILE, "client.ready", "client.woken", "client.progr
 
 
 class PairStand(Scene):
-    """Raises LabError where something does not come up."""
+    """Raises LabError if something does not start."""
 
     def __init__(self, pair: Pair, output: Path, options: Options = PLAIN) -> None:
-        """Of the options: which director is on a kernel of its own, and the firewall on both."""
+        """`options` say which director has a kernel of its own, and which firewall both have."""
         super().__init__(output)
         self.pair, foreign = pair, options.foreign
         self.patience = FOREIGN_PATIENCE if foreign else 1.0
@@ -85,7 +86,7 @@ class PairStand(Scene):
         for machine in self.machines.values():
             machine.close()
 
-    # What a lab without daemons does itself: the services, the addresses, the kernel's own synchronisation.
+    # What the lab does itself where no daemons run: services, addresses, the kernel's synchronisation.
 
     def start_kernel_sync(self, director: Node, role: SyncRole) -> None:
         """The kernel's own threads, by multicast on the service network: the peer without any daemon."""
@@ -108,7 +109,7 @@ class PairStand(Scene):
     # Waiting.
 
     def wait_for(self, what: str, done: Callable[[], bool], seconds: float = READY_SECONDS) -> float:
-        """Until `done()` is true. Returns that moment. Raises LabError."""
+        """Wait until `done()` is true. Returns that moment. Raises LabError."""
         deadline = time.monotonic() + seconds * self.patience
         while not done():
             self.processes.check()
@@ -118,7 +119,7 @@ class PairStand(Scene):
         return time.monotonic()
 
     def wait_for_owner(self, director: Node, seconds: float = READY_SECONDS) -> float:
-        """Until this director alone answers for every floating address."""
+        """Wait until this director alone answers for every floating address."""
         bit = 1 << DIRECTORS.index(director)
         return self.wait_for(
             f"{director.name} alone answers for every address", lambda: self.owners() == {bit}, seconds
@@ -130,7 +131,7 @@ class PairStand(Scene):
         return set(last.values()) if len(last) == len(FLOATING) else {0}
 
     def wait_for_services(self, director: Node) -> float:
-        """Until its table has every service with every real server."""
+        """Wait until its table has every service with every real server."""
 
         def complete() -> bool:
             counts = self.machines[director.name].table().values()
@@ -146,7 +147,7 @@ class PairStand(Scene):
         self.processes.start("client", command, namespace=self.pair.namespace(CLIENT.name))
 
     def start_waiting(self, plan: Plan) -> None:
-        """Clients that wait (waiting.py) instead of those that talk."""
+        """Start clients that wait (waiting.py) instead of those that send records."""
         command = [*PYTHON, "feedback.lab.workload.waiting", plan.encode(), str(self.output)]
         self.processes.start("client", command, namespace=self.pair.namespace(CLIENT.name))
 
@@ -183,7 +184,7 @@ class PairStand(Scene):
         self.wait_for("every idle connection is woken", (self.output / "client.woken").exists, seconds)
 
     def finish(self, patience_seconds: float = 60.0) -> None:
-        """Nothing more is sent; outstanding answers come back, or are lost."""
+        """Let the client stop sending, and wait until outstanding answers came back or are lost."""
         self.event("end", self.processes.signal("client", signal.SIGUSR2))
         self.processes.wait("client", patience_seconds)
         self.processes.kill("watcher", signal.SIGTERM)
@@ -207,7 +208,7 @@ class PairStand(Scene):
     # Injuries.
 
     def strike(self, death: Death, director: Node) -> float:
-        """Returns the moment of death."""
+        """Carry out the death. Returns its moment."""
         for name in list(self.processes.running):
             if name.startswith(f"{director.name}-"):
                 self.processes.may_die(name, lambda status: None)
@@ -219,7 +220,7 @@ class PairStand(Scene):
     # What the lab itself costs.
 
     def mark_cpu(self, what: str) -> None:
-        """An event with the machine's idle seconds so far, and those of CPU that each process has used."""
+        """Record an event with the machine's idle seconds so far, and the CPU seconds of each process."""
         idle = int(Path("/proc/stat").read_text(encoding="ascii").split(None, 5)[4]) / HERTZ
         used = {name: _cpu_seconds(process.pid) for name, process in self.processes.running.items()}
         self.event(what, idle_seconds=idle, used_seconds=used)

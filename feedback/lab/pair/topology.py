@@ -4,12 +4,13 @@
     d1, d2, r1..r3                   on the back switch    10.78.0.0/24   fd78::/64   (masquerading)
     d1 -- d2                         two heartbeat cables  10.79.1.0/30, 10.79.2.0/30
 
-Pure: no process is started here. One pair carries all four services at once, direct routing and masquerading by IPv4
-and IPv6. A real server answers direct routing straight through the front switch, with the VIP on its `lo`. Clients of
-the masqueraded services live in a net of their own (FAR), which the real servers reach by a floating gateway address,
-as the rest of the world is reached behind a NAT director. So both ways need no policy routing on one real server.
+Pure: no process is started here. One pair carries all four services at once: direct routing and masquerading, each with
+IPv4 and IPv6. With direct routing a real server has the VIP on its `lo`, and answers straight through the front switch.
+Clients of the masqueraded services are in a network of their own (FAR). The real servers reach it through a floating
+gateway address, as servers behind a NAT director reach the rest of the world. So one real server can serve both ways
+without policy routing.
 
-Duplicate address detection is off: a VIP that is tentative for a second is a VIP that does not answer.
+Duplicate address detection is off, because a VIP does not answer while it is tentative.
 Source: the LVS HOWTO's "ARP problem"; Documentation/networking/ip-sysctl.rst.
 """
 
@@ -52,7 +53,7 @@ FIRST_SOURCE = 257  # 10.77.1.1
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One namespace. `number` is the last part of its addresses; those with `back` have eth1 on the back switch."""
+    """One namespace. `number` is the last part of its addresses. Nodes with `back` have eth1 on the back switch."""
 
     name: str
     number: int
@@ -68,7 +69,7 @@ class Node:
 
     @property
     def mac(self) -> bytes:
-        """Of its eth0, fixed so that the watcher can tell who answers."""
+        """The MAC of its eth0, which is fixed so that the watcher can tell who answers."""
         return bytes((0x02, 0x4C, 0, 0, 0, self.number))
 
     @property
@@ -105,7 +106,7 @@ def pair(run: str) -> Pair:
 
 
 def heartbeat_address(director: int, link: int) -> IPv4Address:
-    """Of director 0 or 1 on heartbeat cable 0 or 1."""
+    """The address of director 0 or 1 on heartbeat cable 0 or 1."""
     return HEARTBEATS[link][director + 1]
 
 
@@ -194,8 +195,8 @@ def _cable(port: str, switch: str, name: str, namespace: str, mac: bytes) -> str
 
 
 def short_segments(node: Node) -> list[str]:
-    """Lines for `ip -batch` inside a node. Segments longer than a frame are cut by the sender, not left to a cable: a
-    raw socket at its other end cannot cut them."""
+    """Lines for `ip -batch` inside a node. They make the sender cut segments that are longer than a frame, since a raw
+    socket at the other end of a cable cannot cut them."""
     names = ["eth0", *(["eth1"] if node.back else [])]
     if node in DIRECTORS:
         names += [heartbeat_interface(link) for link in range(len(HEARTBEATS))]
@@ -234,13 +235,13 @@ def addressing(pair: Pair, node: Node) -> list[str]:
 
 
 def _address(address: Address, net: IPv4Network | IPv6Network | None, interface: str = "eth0") -> list[str]:
-    """Without a net it is the address alone."""
+    """Without a net the address is added alone."""
     length = net.prefixlen if net else address.max_prefixlen
     return [f"addr add {address}/{length} dev {interface}{' nodad' if address.version == 6 else ''}"]
 
 
 def floating(verb: str) -> list[str]:
-    """Lines for `ip -batch` that add or delete all floating addresses: what a lab without any daemon does itself."""
+    """Lines for `ip -batch` that add or delete all floating addresses, for a lab without daemons."""
     nodad = {"add": " nodad", "del": ""}[verb]
     return [
         f"addr {verb} {address}/{address.max_prefixlen} dev {interface}{nodad if address.version == 6 else ''}"

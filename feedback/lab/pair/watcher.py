@@ -1,9 +1,9 @@
-"""Asks without end who has each floating address, from a namespace of its own, and writes down who answered.
+"""Asks repeatedly who has each floating address, from a namespace of its own, and records who answered.
 
     python -m feedback.lab.pair.watcher OUTPUT_FILE INTERVAL_SECONDS
 
-In a namespace of its own because an answer corrects the ARP cache of who asked: the client must learn of a takeover
-from the announcements alone, as real clients do. The first address is asked for at each interval, with it one of the
+It has a namespace of its own, because an answer corrects the ARP cache of the host that asked: the client must learn of
+a takeover only from the announcements, as real clients do. Each interval asks for the first address, and for one of the
 others in turn. SIGTERM ends it.
 """
 
@@ -66,7 +66,7 @@ class Watcher:
 
     def _ask(self, index: int) -> None:
         now = time.monotonic()
-        if self.sent[index]:  # the look before is over
+        if self.sent[index]:  # the previous look is over
             fields = self.sent[index], self.first[index], index, self.owners[index], self.announced[index]
             self.done.append(FORMAT.pack(*fields))
         self.sent[index], self.first[index], self.owners[index], self.announced[index] = now, 0.0, 0, 0
@@ -90,7 +90,7 @@ class Watcher:
         self.owners[index] |= owner
 
     def _flush(self) -> None:
-        # Opened and closed each time: on the guest's view of the host's files, closing is what writes.
+        # Opened and closed each time: on the host's files as the guest sees them, only closing writes.
         self.flushed = time.monotonic()
         with self.output.open("ab") as file:
             file.write(b"".join(self.done))
@@ -107,7 +107,7 @@ def _question(index: int) -> bytes:
 
 
 def _socket(interface: str, protocol: int) -> socket.socket:
-    """Protocol 0 hears nothing, and sends."""
+    """A socket with protocol 0 only sends and hears nothing."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
     sock.bind((interface, protocol))
     return sock

@@ -2,8 +2,8 @@
 
     python -m feedback.lab.workload.beats INTERFACE PORT OUTPUT_FILE
 
-Sees what goes out of this end as well. The moment is the kernel's, so that a busy listener delays none. SIGTERM ends
-it; the file is written then: lines of SOURCE_ADDRESS SECONDS, of CLOCK_MONOTONIC.
+It also sees heartbeats that this end sends. The times are the kernel's, so a busy listener does not delay them. At
+SIGTERM it writes the file, with lines of SOURCE_ADDRESS SECONDS (of CLOCK_MONOTONIC), and ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RECEIVE_BYTES = 4 * 1024 * 1024
 
 
 def gaps(lines: list[str], source: str, begin: float, end: float) -> list[float]:
-    """Seconds between two of a director's heartbeats, of those that came between `begin` and `end`."""
+    """The seconds between successive heartbeats of a director that came between `begin` and `end`."""
     at = [float(moment) for who, moment in map(str.split, lines) if who == source and begin <= float(moment) <= end]
     return [later - earlier for earlier, later in pairwise(at)]
 

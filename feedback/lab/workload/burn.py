@@ -1,8 +1,8 @@
 """CPU time: as a number of turns of a loop, or by the clock of the process.
 
-Where the guest's kernel accounts CPU by ticks of 10 ms, a few milliseconds of CPU time cannot be measured: they are
-counted as turns. One calibration, made while the guest is quiet, serves all servers of a run. What a server does beside
-that (accept, read, answer) comes on top, and costs more on a busy host; a meter counts it in.
+If the guest's kernel accounts CPU by ticks of 10 ms, a few milliseconds of CPU time cannot be measured, so they are
+counted as turns. One calibration, made while the guest is quiet, serves all servers of a run. A server's own work
+(accept, read, answer) comes in addition, and costs more on a busy host. A meter includes it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def burn(turns: int) -> int:
 
 
 class Meter:
-    """What a request costs is all that this process uses for it, its own work included: so its capacity is exactly its
-    quota over the cost, whatever the host does. What it used beyond that is forgotten, not charged to the next one."""
+    """A request costs all the CPU that this process uses for it, including its own work. So its capacity is exactly its
+    quota over the cost, whatever the host does. CPU used beyond the cost is not charged to the next request."""
 
     SLICE_MS = 0.1
 
@@ -38,7 +38,7 @@ class Meter:
 
 
 def calibrate() -> float:
-    """Turns in one millisecond. The fastest sample is the one that nothing disturbed."""
+    """Turns in one millisecond. The fastest sample is taken, since nothing disturbed it."""
     best = float("inf")
     for _ in range(SAMPLES):
         before = time.perf_counter()

@@ -1,9 +1,9 @@
-"""An open-loop HTTP client: requests leave at their planned moments, whatever happened to earlier ones.
+"""An open-loop HTTP client: requests are sent at their planned moments, whatever happened to earlier ones.
 
     python -m feedback.lab.workload.client LOAD_JSON START RECORDS_FILE
 
-Latency counts from the *intended* moment, so that a stalled server, or this client, is not forgiven the requests that
-it has kept waiting (coordinated omission). One connection a request. START is a moment of CLOCK_MONOTONIC.
+Latency counts from the *intended* moment. So the requests that a stalled server, or this client, keeps waiting are
+counted in full (no coordinated omission). Each request has its own connection. START is a moment of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Client:
         self.output = output
         self.epoll = select.epoll()
         self.open: dict[int, Flight] = {}  # in the order of their intended moments
-        self.kept: list[tuple[float, int, socket.socket]] = []  # answered; a heap by the moment of closing
+        self.kept: list[tuple[float, int, socket.socket]] = []  # answered connections; a heap by the moment of closing
         self.done: list[bytes] = []
         self.flushed = start
 
@@ -83,14 +83,14 @@ class Client:
                 return
             answer = flight.sock.recv(1024)
         except BlockingIOError:
-            # Nothing to read and an event all the same: the SYN was refused while connect() was still at work. To the
-            # kernel that is a soft error, and it sends the SYN again; on a real network it comes later, as a hard one.
+            # An event, but nothing to read: the SYN was refused while connect() was still running. To the kernel that
+            # is a soft error, and it sends the SYN again. On a real network the refusal comes later, as a hard error.
             self._finish(flight, -errno.ECONNREFUSED, 0)
             return
         except OSError as error:
             self._finish(flight, -(error.errno or errno.EIO), 0)
             return
-        # The answers are smaller than a segment: the first read has all, and closing without a second one saves a call.
+        # Answers are smaller than a segment, so one read gets all. Closing without a second read saves a call.
         self._finish(flight, *_parse(answer))
 
     def _finish(self, flight: Flight, status: int, server: int) -> None:
@@ -103,7 +103,7 @@ class Client:
         self.done.append(pack(flight.intended, time.monotonic() - flight.intended, status, server))
 
     def _flush(self) -> None:
-        # Opened and closed each time: on the guest's view of the host's files, closing is what writes.
+        # Opened and closed each time: on the host's files as the guest sees them, only closing writes.
         if self.done:
             with self.output.open("ab") as file:
                 file.write(b"".join(self.done))
@@ -138,7 +138,7 @@ def _parse(answer: bytes) -> tuple[int, int]:
 
 
 def main() -> None:
-    # The one processor of the guest stands for many machines: the client's must not wait for the servers'.
+    # The guest's one processor plays many machines: the client must not wait for the servers.
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
     allow_descriptors()

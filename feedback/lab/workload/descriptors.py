@@ -1,5 +1,5 @@
-"""One connection for each request, and an overloaded pool keeps thousands of them: more than a shell's 1,024
-descriptors."""
+"""Raises the limit on descriptors. Each request has a connection, and an overloaded pool keeps thousands of them; a
+shell allows 1,024."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WANTED = 65536
 
 
 def allow_descriptors() -> None:
-    """As many as we want, or as we may."""
+    """Allow as many descriptors as wanted, or as many as permitted."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limits in ((WANTED, max(WANTED, hard)), (hard, hard)):
         with contextlib.suppress(ValueError, OSError):

@@ -1,4 +1,4 @@
-"""The noisy neighbour: a busy loop that waits, stopped, for SIGCONT, so that it starts in an instant."""
+"""The noisy neighbour: a busy loop. It stops itself and waits for SIGCONT, so that it then starts at once."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from math import exp, log, sqrt
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Poisson arrivals of `rate` a second for `seconds`. Each request costs `cost_ms` of CPU on average, lognormal
-    with `cost_variation` (standard deviation over mean; 0: always the same), and is held open, idle, for
-    `hold_seconds` on average, uniform from 0 to twice that: a longer tail would outlast the run. The client
-    keeps the connection for `keep_seconds` on average after the answer, likewise, as browsers and proxies do.
-    `steps` are (offset, rate): another rate from that offset on, in their order."""
+    """Poisson arrivals of `rate` a second for `seconds`. Each request costs `cost_ms` of CPU on average, lognormal with
+    `cost_variation` (standard deviation over mean; 0: always the same). It is held open, idle, for `hold_seconds` on
+    average, uniform from 0 to twice that, because a longer tail would outlast the run. After the answer the client
+    keeps the connection for `keep_seconds` on average, in the same distribution, as browsers and proxies do. `steps`
+    are (offset, rate) in order: from that offset on, the rate is another one."""
 
     address: str
     port: int
@@ -50,7 +50,7 @@ class Request:
 
 
 def requests(load: Load) -> Iterator[Request]:
-    # One generator for each quantity: another rate or cost leaves the rest of the sequence as it was.
+    # One generator for each quantity: so changing the rate or the cost does not change the others.
     gaps, costs, holds, keeps = (random.Random(f"{load.seed}-{what}") for what in ("gap", "cost", "hold", "keep"))
     offset = _after(load, 0.0, gaps)
     while offset < load.seconds:
@@ -60,7 +60,8 @@ def requests(load: Load) -> Iterator[Request]:
 
 
 def _after(load: Load, offset: float, generator: random.Random) -> float:
-    """The next arrival: an exponential amount of expected arrivals later, which a step spends at another rate."""
+    """The next arrival. The gap is exponential in expected arrivals, so it is shorter or longer in a step of another
+    rate."""
     left, rate = generator.expovariate(1.0), load.rate
     for begins, next_rate in load.steps:
         if begins > offset:

@@ -29,7 +29,7 @@ def pack(intended: float, latency_seconds: float, status: int, server: int) -> b
 
 
 def read(path: Path, offset: int = 0) -> list[Record]:
-    """The whole records from `offset` bytes on; a half-written one at the end is left for later."""
+    """The complete records from `offset` bytes on. A half-written one at the end is left for the next call."""
     if not path.exists():
         return []
     with path.open("rb") as file:

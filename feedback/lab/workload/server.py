@@ -2,13 +2,12 @@
 
     python -m feedback.lab.workload.server SETTINGS_JSON
 
-`GET /COST_MS/HOLD_SECONDS` burns that much CPU, waits that long without any, answers with the server's name, and
-closes if the client has said `Connection: close`. One process, so that the quota of the cgroup it stands in is what
-bounds it, and nothing else.
+`GET /COST_MS/HOLD_SECONDS` burns that much CPU, waits that long without using any, answers with the server's name, and
+closes if the client has sent `Connection: close`. It is one process, so that only the quota of its cgroup bounds it.
 
-It can go wrong as servers do. From SIGUSR1 until SIGUSR2 it answers everything at once with 500 and does no work, as
-one whose database is gone. And each open connection that has asked for something costs `connection_bytes` of memory
-until it is answered, as sessions, buffers and threads do.
+It can fail as servers do. From SIGUSR1 until SIGUSR2 it answers every request at once with 500 and does no work, like a
+server whose database is gone. And each open connection with a request costs `connection_bytes` of memory until it is
+answered, as sessions, buffers and threads do.
 """
 
 from __future__ import annotations
@@ -34,11 +33,12 @@ BACKLOG = 4096
 REQUEST_BYTES = 2048
 
 
-# A plain dataclass: in a cgroup with a twentieth of a core, an import more is seconds more until it listens.
+# A plain dataclass: with a twentieth of a core, one more import delays listening by seconds.
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`quota` is the cgroup's, in cores; `word` the socket of the host's agent, empty to say nothing; `metered` counts
-    the server's own work into what a request costs; `group` is a cgroup to enter once it listens, empty to stay."""
+    """`quota` is the cgroup's, in cores. `word` is the socket of the host's agent; empty to report nothing. `metered`
+    includes the server's own work in the cost of a request. `group` is a cgroup to enter once it listens; empty to
+    stay."""
 
     name: str
     port: int
@@ -55,7 +55,7 @@ class Settings:
 
 class Server:
     def __init__(self, settings: Settings) -> None:
-        # Before it listens: who listens is taken to be ready, and may be told to fail.
+        # Before it listens: a server that listens counts as ready, and may be told to fail.
         self.failing = False
         signal.signal(signal.SIGUSR1, lambda *_: self._fail(True))
         signal.signal(signal.SIGUSR2, lambda *_: self._fail(False))
@@ -70,7 +70,7 @@ class Server:
         self.listener.setblocking(False)
         self.epoll = select.epoll()
         self.epoll.register(self.listener, select.EPOLLIN)
-        self.waiting: dict[int, socket.socket] = {}  # accepted, no request there yet, or none again
+        self.waiting: dict[int, socket.socket] = {}  # accepted, and waiting for a request
         self.ready: deque[tuple[socket.socket, bytes, float]] = deque()  # with the moment of the request
         self.held: list[tuple[float, int, socket.socket, bool]] = []  # a heap by the moment of the answer
         self.memory: dict[socket.socket, int] = {}  # a descriptor
@@ -162,15 +162,15 @@ class Server:
 
 
 def _memory(size: int) -> int:
-    """Memory that is really there and is really gone when the descriptor is closed. Not this process's own pages: to
-    touch 128 of them costs several milliseconds in User Mode Linux, and a heap keeps what it had."""
+    """Memory that is really used, and really freed when the descriptor is closed. It is not this process's own memory:
+    to touch 128 pages takes several milliseconds in User Mode Linux, and a heap does not give pages back."""
     descriptor = os.memfd_create("connection")
     os.posix_fallocate(descriptor, 0, size)
     return descriptor
 
 
 def _parse(request: bytes) -> tuple[float, float]:
-    """Anything that is not one of ours costs nothing: `GET /` from a health check, for one."""
+    """CPU and holding time. Other requests cost nothing, such as `GET /` from a health check."""
     try:
         cost_ms, hold_seconds = request.split(b" ", 2)[1].strip(b"/").split(b"/")
         return float(cost_ms), float(hold_seconds)

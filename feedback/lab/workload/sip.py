@@ -2,8 +2,8 @@
 
     python -m feedback.lab.workload.sip NAME PORT
 
-Over UDP. The answer comes from the address that was asked, which with direct routing is the VIP on lo. Pure but for
-the server. Source: RFC 3261, sections 8.1.1 and 8.2.6; net/netfilter/ipvs/ip_vs_pe_sip.c.
+It uses UDP. The answer comes from the address that was asked; with direct routing that is the VIP on lo. Everything but
+the server is pure. Source: RFC 3261, sections 8.1.1 and 8.2.6; net/netfilter/ipvs/ip_vs_pe_sip.c.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def answer(data: bytes, name: str) -> bytes:
 
 
 def server_of(data: bytes) -> str:
-    """Of an answer; "" where it says none."""
+    """The server's name in an answer, or ""."""
     found = re.search(rb"^Server: (\S+)\r$", data, re.M)
     return found[1].decode("latin-1") if found else ""
 

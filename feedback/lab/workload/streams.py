@@ -1,7 +1,7 @@
 """The plan of clients with open connections, as data, and the outcome of each of their streams.
 
-Pure. A record is 16 bytes: kind, stream, number. Whoever knows the kind and the number of bytes before can say what the
-next byte must be, so that every byte that comes back is checked. A stream is one connection or one UDP flow.
+Pure. A record is 16 bytes: kind, stream, number. The kind and the number of earlier bytes determine the next byte, so
+every byte that comes back is checked. A stream is one connection or one UDP flow.
 
 Kinds of streams:
     talk      a numbered record again and again, which the server echoes
@@ -25,7 +25,7 @@ from typing import NamedTuple
 FILE = "client.streams"
 RECORD = struct.Struct(">4sIQ")
 ECHO, DOWNLOAD, WHO = b"echo", b"down", b"who?"
-BLOCK_BYTES = 65521  # a prime: no shift by whole records, segments or portions goes unseen
+BLOCK_BYTES = 65521  # a prime, so that a shift by whole records, segments or portions is noticed
 PORTION_SECONDS = 0.1
 
 
@@ -41,9 +41,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`connections` in all, spread over the targets in turn; `idle` and `mute` are parts of them, the rest talk. `rate`
-    is records a second of all that talk together, `wake_rate` that of the idle ones when woken. Each download is
-    `download_rate` bytes a second for `download_seconds`. `udp_rate` datagrams a second go over `udp_flows` flows."""
+    """`connections` in all are spread over the targets in turn. `idle` and `mute` of them are of these kinds; the rest
+    talk. `rate` is records a second of all talking streams together, `wake_rate` that of idle ones when woken. Each
+    download has `download_rate` bytes a second for `download_seconds`. `udp_rate` datagrams a second go over
+    `udp_flows` flows."""
 
     targets: tuple[Target, ...]
     connections: int
@@ -77,7 +78,7 @@ def _target(fields: dict[str, object]) -> Target:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A stream that is to be opened, in its order."""
+    """A stream to be opened, in this order."""
 
     number: int
     kind: str
@@ -110,7 +111,7 @@ def expected(stream: int, offset: int, length: int) -> bytes:
 
 @lru_cache(maxsize=64)
 def block(seed: int) -> bytes:
-    """What a download repeats; twice, so that a portion can be cut out in one piece."""
+    """The block that a download repeats, twice in a row, so that any portion can be cut out in one piece."""
     return random.Random(f"download-{seed}").randbytes(BLOCK_BYTES) * 2
 
 
@@ -121,9 +122,10 @@ def portion(seed: int, offset: int, length: int) -> bytes:
 
 
 class Stream(NamedTuple):
-    """What became of one: `error` is empty if it survived. `gap_seconds` is the longest time from a record's sending to
-    its echo, of a download the longest time between two portions. `sent` and `received` are bytes (udp: datagrams), and
-    of the records sent before its last moment none may be missing. `servers` (udp): how many real servers answered."""
+    """The outcome of one stream. `error` is empty if it survived. `gap_seconds` is the longest time from the sending of
+    a record to its echo; for a download, between two portions. `sent` and `received` are bytes (udp: datagrams); no
+    record sent before the stream's last moment may be missing. `servers` (udp) is the number of real servers that
+    answered."""
 
     number: int
     kind: str

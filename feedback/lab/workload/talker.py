@@ -1,12 +1,12 @@
-"""A client of many open connections in one process: sends records, checks every byte that comes back.
+"""A client with many open connections in one process: it sends records and checks every byte that comes back.
 
     python -m feedback.lab.workload.talker PLAN_JSON OUTPUT_DIRECTORY
 
-Says with files in the directory how far it is: `client.ready` once every stream is open and has its first echo.
-SIGUSR1 wakes the idle ones, SIGUSR2 ends it: it waits for the echoes that are still out, and writes `client.streams`,
-what became of each stream. `client.records` has each echo with its delay, which counts from the moment of sending.
+Files in the directory show its progress: `client.ready` exists once every stream is open and has its first echo.
+SIGUSR1 wakes the idle streams. At SIGUSR2 it waits for outstanding echoes, writes the outcome of each stream to
+`client.streams`, and ends. `client.records` has each echo with its delay since the moment of sending.
 
-Cheap, because the guest has one processor: one send, one wait and one receive for each record.
+It is cheap, because the guest has one processor: one send, one wait and one receive for each record.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from feedback.lab.workload.streams import DOWNLOAD, ECHO, RECORD, Opening, Plan,
 
 REAL_TIME_PRIORITY = 5
 EVENTS = 256
-BURST = 20  # records in one turn, when it comes late
+BURST = 20  # records in one turn, when the turn comes late
 TICK_SECONDS = 0.01
 FLUSH_SECONDS = 0.5
 CHUNK_BYTES = 65536
@@ -46,9 +46,9 @@ class Connection:
         self.number, self.kind, self.target = opening.number, opening.kind, opening.target.name
         self.sock = sock
         self.sent = self.received = 0
-        self.out: deque[float] = deque()  # when the records were sent whose echo is not yet there
+        self.out: deque[float] = deque()  # when records were sent whose echo has not come yet
         self.gap = 0.0
-        self.heard = 0.0  # the last portion of a download
+        self.heard = 0.0  # when the last portion of a download came
         self.error = ""
         self.failed_at = 0.0
 
@@ -59,14 +59,14 @@ class Connection:
 
 
 class Pace:
-    """How many are due now, at a steady rate. `ahead` of them at once."""
+    """How many are due now, at a steady rate; the first `ahead` of them at once."""
 
     def __init__(self, rate: float, since: float, ahead: int = 0) -> None:
         self.rate, self.since, self.ahead = rate, since, ahead
         self.given = 0
 
     def due(self, now: float) -> int:
-        """What a stalled client could not send in time is not sent later in a burst."""
+        """Returns how many are due. Records that a stalled client missed are not sent later in a burst."""
         due = int(self.rate * (now - self.since)) + self.ahead - self.given
         self.given += due
         return min(due, BURST)
@@ -78,7 +78,7 @@ class Talker:
         self.output = output
         self.epoll = select.epoll()
         self.connecting: dict[int, Connection] = {}
-        self.greeting = 0  # opened, and the first echo not there
+        self.greeting = 0  # how many are open without their first echo
         self.open: dict[int, Connection] = {}
         self.flows: deque[Flow] = deque()
         self.flow_at: dict[int, Flow] = {}
@@ -98,7 +98,7 @@ class Talker:
         self._talk()
         self._drain()
         self._flush()
-        _prioritise(0)  # the directors are still at work
+        _prioritise(0)  # the directors are still busy
         results = [connection.result() for connection in self.all] + [
             flow.result() for flow in sorted(self.flows, key=lambda flow: flow.number)
         ]
@@ -170,7 +170,7 @@ class Talker:
 
     def _talk(self) -> None:
         for connection in self.all:
-            connection.gap = 0.0  # the crowd at the door is not what is measured
+            connection.gap = 0.0  # the rush of opening connections is not measured
         begun = time.monotonic()
         records, datagrams = Pace(self.plan.rate, begun), Pace(self.plan.udp_rate, begun)
         wakings: Pace | None = None
@@ -201,7 +201,7 @@ class Talker:
         try:
             connection.sock.send(RECORD.pack(ECHO, connection.number, number))
         except BlockingIOError:
-            return  # its buffer is full after a long silence: the gap says so
+            return  # its buffer is full after a long silence; the gap shows this
         except OSError as error:
             self._fail(connection, errno.errorcode.get(error.errno or 0, "error"))
             return
@@ -285,7 +285,7 @@ class Talker:
         connection.sock.close()
 
     def _drain(self) -> None:
-        """Nothing more is sent; outstanding echoes must come back, and downloads must end."""
+        """Send nothing more, and wait for outstanding echoes and the ends of downloads."""
         deadline = time.monotonic() + self.plan.patience_seconds
         while time.monotonic() < deadline and any(
             connection.out or connection.kind == "download" for connection in self.open.values()
@@ -299,7 +299,7 @@ class Talker:
         (self.output / f"client.{what}").write_text(f"{text}\n", encoding="utf-8")
 
     def _flush(self) -> None:
-        # Opened and closed each time: on the guest's view of the host's files, closing is what writes.
+        # Opened and closed each time: on the host's files as the guest sees them, only closing writes.
         self.flushed = time.monotonic()
         if self.done:
             with (self.output / "client.records").open("ab") as file:
@@ -308,7 +308,7 @@ class Talker:
 
 
 def _prioritise(priority: int) -> None:
-    """The one processor of the guest stands for many machines: the client's must not wait for the others'."""
+    """The guest's one processor plays many machines: the client must not wait for the others."""
     with contextlib.suppress(PermissionError):
         policy = os.SCHED_FIFO if priority else os.SCHED_OTHER
         os.sched_setscheduler(0, policy, os.sched_param(priority))

@@ -1,11 +1,11 @@
-"""Waiting clients, and what each of them noticed: UDP flows that ask again, TCP connections that say nothing.
+"""Waiting clients, and what each of them noticed: UDP flows that ask again, and silent TCP connections.
 
     python -m feedback.lab.workload.waiting PLAN OUTPUT
 
-A UDP flow asks in a rhythm, and again and again quickly while it has no answer, as a resolver does. A TCP connection
-asks once who serves it, and then waits to be told something. At SIGUSR1 each TCP connection that is still open speaks.
-Everything ends once none of them has been heard for a second and a half: many take long to answer on a slow host.
-OUTPUT/client.waiting says of each what became of it.
+A UDP flow asks at a steady rate, and faster while it has no answer, as a resolver does. A TCP connection asks once
+which server it has, and then waits. At SIGUSR1 each TCP connection that is still open sends. The program ends once no
+connection has been heard for a second and a half: many take long to answer on a slow host. OUTPUT/client.waiting has
+the outcome of each.
 
 Moments are of CLOCK_MONOTONIC. The plan's `connections` and the flows of its `udp` are what is opened.
 """
@@ -36,9 +36,9 @@ EVENTS = 256
 
 
 class Waited(NamedTuple):
-    """Of one flow. `servers` are those that answered, in their order. UDP: its longest silence, from the first question
-    without an answer to the first answer after it, and when that began; `silence_seconds` is infinite where it never
-    ended. TCP: when it was told that it is over, and how; `woken` whether it answered when it was spoken to at last."""
+    """The outcome of one flow. `servers` are those that answered, in order. UDP: its longest silence, from the first
+    unanswered question to the next answer, and when that began; `silence_seconds` is infinite if it never ended. TCP:
+    when and how the connection was ended; `woken` says whether it got an answer when it was woken."""
 
     kind: str
     target: str
@@ -51,7 +51,7 @@ class Waited(NamedTuple):
 
 
 def read(path: Path) -> list[Waited]:
-    """Infinity is written as null, which JSON has."""
+    """In the file infinity is null, since JSON has no infinity."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [Waited(*row)._replace(silence_seconds=float("inf") if row[3] is None else row[3]) for row in rows]
 
@@ -115,11 +115,11 @@ class Waiting:
         self.epoll = select.epoll()
         self.idle: dict[int, Idle] = {}
         self.all: list[Idle] = []
-        self.pending = 0  # not yet told who serves them
+        self.pending = 0  # connections that do not know their server yet
         self.flows: dict[int, Flow] = {}
         self.due: list[tuple[float, int]] = []
         self.ending = False
-        self.heard_at = 0.0  # from a TCP connection
+        self.heard_at = 0.0  # when a TCP connection was last heard
         signal.signal(signal.SIGUSR1, self._end)
 
     def _end(self, *_: object) -> None:
@@ -130,7 +130,7 @@ class Waiting:
         self._open_flows()
         while any(not flow.servers for flow in self.flows.values()):
             self._turn()
-        for flow in self.flows.values():  # the crowd at the door is not what is measured
+        for flow in self.flows.values():  # the rush of opening connections is not measured
             flow.silence = 0.0
         (self.output / "client.ready").write_text("\n", encoding="utf-8")
         while not self.ending:

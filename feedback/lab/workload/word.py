@@ -2,12 +2,11 @@
 
     {"port": 80, "utilisation": 0.4, "in_flight": 12, "latency_seconds": 0.02, "completions": 8120, "errors": 3}
 
-Owns the datagram and its counters; must not know HTTP. Counters are cumulative, and errors count among the
-completions. `utilisation` is the CPU that it used in the last second, of what it may use. Not the time in which its
-worker was busy, as a real one might well say: all machines of the lab share a few processors, and waiting for one of
-those would count.
+This module owns the datagram and its counters; it must not know HTTP. Counters are cumulative, and completions include
+errors. `utilisation` is the CPU used in the last second over what it may use. A real server might report how busy its
+worker was. Here that would include waiting for a processor, since all machines of the lab share a few.
 
-Source: feedback.agent.signals.applications is the other end; the master sees the words, and nothing here knows it.
+The other end is feedback.agent.signals.applications.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ WINDOW = 5  # intervals
 
 
 class Word:
-    """`path` empty: says nothing. `quota` is in cores."""
+    """With an empty `path` it reports nothing. `quota` is in cores."""
 
     def __init__(self, path: str, port: int, quota: float) -> None:
         self.path, self.port, self.quota = path, port, quota
@@ -37,7 +36,7 @@ class Word:
         return time.monotonic(), time.process_time()
 
     def patience(self) -> float:
-        """Seconds until the next word is due; -1 for ever."""
+        """Seconds until the next report is due; -1 if never."""
         return max(0.0, self.due - time.monotonic()) if self.path else -1.0
 
     def say(self, in_flight: int) -> None:

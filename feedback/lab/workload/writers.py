@@ -2,10 +2,10 @@
 
     python -m feedback.lab.workload.writers PLAN OUTPUT
 
-A write is a numbered record, and its echo is the commit; who has answered is asked once for each connection. A writer
-whose connection breaks connects again at once, and writes the record again that was not committed. Beside them there
-are connections that wait and write nothing, as those of a pool. Until SIGUSR1; then OUTPUT/client.writes has a line for
-each commit, and OUTPUT/client.ends one for each connection that was broken. Moments are of CLOCK_MONOTONIC.
+A write is a numbered record, and its echo is the commit. Each connection asks once which server answers. A writer whose
+connection breaks connects again at once and repeats the record that was not committed. Other connections wait and write
+nothing, like those of a connection pool. At SIGUSR1 it ends and writes OUTPUT/client.writes, with a line for each
+commit, and OUTPUT/client.ends, with one for each broken connection. Moments are of CLOCK_MONOTONIC.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from feedback.lab.workload.streams import ECHO, RECORD, WHO, record
 
 WRITES, ENDS = "client.writes", "client.ends"
 EVENTS = 256
-AGAIN_SECONDS = 0.02  # after a connection that was refused
-PATIENCE_SECONDS = 0.1  # for a greeting, before another connection is made
+AGAIN_SECONDS = 0.02  # until the next try after a refused connection
+PATIENCE_SECONDS = 0.1  # how long to wait for a greeting before connecting again
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Write(NamedTuple):
 
 
 class End(NamedTuple):
-    """A connection that was broken; `idle` ones write nothing."""
+    """A connection that broke; an `idle` one wrote nothing."""
 
     idle: bool
     server: str
@@ -68,7 +68,7 @@ def read_ends(output: Path) -> list[End]:
 
 
 class Client:
-    """One that writes, or waits."""
+    """A client that writes, or waits."""
 
     def __init__(self, number: int, idle: bool) -> None:
         self.number, self.idle = number, idle
@@ -173,7 +173,7 @@ class Writers:
             self._broken(client, "closed", now)
         elif not client.server:
             client.server = data.decode()
-            if client.sent_at is not None:  # what the last connection did not commit
+            if client.sent_at is not None:  # the last connection did not commit it
                 client.sent_at = now
                 self._send(client)
         elif client.sent_at is not None and len(data) >= RECORD.size:

@@ -1,9 +1,9 @@
 """A director on another kernel: Debian's user-mode kernel as a process of the guest, in the director's namespace.
 
-Owns that kernel's command line and the line of JSON by which it is asked. Its interfaces are the namespace's, by raw
-sockets with the same MAC addresses, so its cables, its switches and its death are those of any director. Its time is
-the guest's, at the guest's rate: its clock is the guest's, so neither runs ahead of the other, however busy the host.
-Within it, `inside.py` answers. Source: Documentation/virt/uml/user_mode_linux_howto_v2.rst, "Vector".
+This module owns that kernel's command line, and the line of JSON by which it is asked. Its interfaces are those of the
+namespace, through raw sockets with the same MAC addresses. So it has the same cables and switches, and dies in the same
+way, as any director. Its clock is the guest's, so neither runs ahead of the other, however busy the host is. Inside it,
+`inside.py` answers. Source: Documentation/virt/uml/user_mode_linux_howto_v2.rst, "Vector".
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from feedback.lab.process import Processes
 
 INIT = Path(__file__).with_name("foreign.sh")
 MEMORY = "256M"
-BOOT_SECONDS = 300.0  # of the guest's, whose processor may be emulated
+BOOT_SECONDS = 300.0  # seconds of the guest, whose processor may be emulated
 ANSWER_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 
 def interfaces() -> tuple[str, ...]:
-    """A director's, in the order in which the kernel is given them."""
+    """A director's interfaces, in the order in which its kernel gets them."""
     return ("eth0", "eth1", *(heartbeat_interface(link) for link in range(len(HEARTBEATS))))
 
 
 def unaddressed(pair: Pair, director: Node) -> None:
-    """The director's namespace carries frames and answers none. Raises LabError."""
+    """Make the director's namespace carry frames and answer none. Raises LabError."""
     namespace = pair.namespace(director.name)
     up = [f"link set {name} up" for name in interfaces()]
     network.settle(namespace, {"net/ipv6/conf/all/disable_ipv6": "1"}, up)
 
 
 class Foreign:
-    """Raises LabError where it does not come up."""
+    """A director's own kernel. Raises LabError if it does not start."""
 
     def __init__(self, pair: Pair, director: Node, processes: Processes, output: Path) -> None:
         self.name, self.processes = f"{director.name}-machine", processes
         self.scratch = Path(tempfile.mkdtemp(prefix="machine-"))
         self.lines = b""
-        # Opened for both ways, so that neither end waits for the other.
+        # Opened for reading and writing, so that neither end waits for the other.
         self.ends = []
         for name in ("in", "out"):
             os.mkfifo(self.scratch / name)
@@ -143,7 +143,7 @@ class Foreign:
         return (before + time.monotonic()) / 2 - there
 
     def local(self, path: Path) -> Path:
-        """A socket belongs to one kernel: it cannot be on the file system that both see."""
+        """A path that only this kernel has: a socket cannot be on the file system that both kernels see."""
         return Path("/run") / path.name
 
     def _alive(self) -> bool:

@@ -1,8 +1,8 @@
-"""Inside a director's own kernel: performs requests from the serial line, one JSON line each.
+"""Inside a director's own kernel: performs requests that come over the serial line, one JSON line each.
 
     python -m feedback.lab.pair.machine.inside RUN DIRECTOR OUTPUT
 
-Must not decide anything. The line's other end is `foreign.py`.
+It must not decide anything. The other end of the line is `foreign.py`.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class Inside:
 
 
 def _one_frame_at_a_time(interface: str) -> None:
-    """No joining of frames on their way in, and no cutting on their way out. Of joined frames the driver sends the
-    first, and then what lies behind it in memory (vector_kern.c, prep_msg: no frag_list)."""
-    # Only once it is up: the driver turns both on again when it is opened.
+    """Turn off the joining of incoming frames and the cutting of outgoing ones. The driver sends the first of several
+    joined frames, and then whatever follows it in memory (vector_kern.c, prep_msg: no frag_list)."""
+    # Only when the interface is up: setting it up turns both on again.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for command in (ETHTOOL_SGRO, ETHTOOL_STSO, ETHTOOL_SGSO):
             value = ctypes.create_string_buffer(struct.pack("II", command, 0))
             request = struct.pack("16sP", interface.encode(), ctypes.addressof(value))
-            with contextlib.suppress(OSError):  # what it cannot do it does not do
+            with contextlib.suppress(OSError):  # an offload that it does not have
                 fcntl.ioctl(sock, SIOCETHTOOL, request)
 
 

@@ -23,7 +23,7 @@ class Machine(Protocol):
         ...
 
     def make_services(self) -> None:
-        """All of the pair's. Raises LabError."""
+        """Make all services of the pair. Raises LabError."""
         ...
 
     def guard(self, firewall: str) -> None:
@@ -33,11 +33,11 @@ class Machine(Protocol):
     def start(self, name: str, command: list[str]) -> None: ...
 
     def signal(self, name: str, how: signal.Signals) -> float:
-        """Returns the moment, seconds of the guest's CLOCK_MONOTONIC. After SIGKILL and SIGTERM it is gone."""
+        """Returns the moment on the guest's CLOCK_MONOTONIC. After SIGKILL and SIGTERM the process is gone."""
         ...
 
     def ask(self, socket: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-        """A daemon's answer, None while it does not answer. Raises LabError where it refuses."""
+        """A daemon's answer, or None while it does not answer. Raises LabError if it refuses."""
         ...
 
     def clock_ahead(self) -> float:
@@ -45,7 +45,7 @@ class Machine(Protocol):
         ...
 
     def local(self, path: Path) -> Path:
-        """Where on this machine a socket named `path` can be."""
+        """The path on this machine for a socket named `path`."""
         ...
 
     def close(self) -> None: ...
