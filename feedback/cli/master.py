@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from feedback.cli.errors import Failure
 from feedback.config import MASTER_PATH
+from feedback.refusals import printable
+
+if TYPE_CHECKING:
+    from feedback.config import MasterConfig
 
 SYSTEMD = Path("/run/systemd/system")  # exists where systemd is the init of this host
 UNIT = "feedback-master.service"
@@ -48,7 +55,7 @@ def check(default: Path, path: Path | None) -> None:
 
 
 def checked(chosen: Path) -> str:
-    """The line for a good configuration. Raises Failure."""
+    """What is said of a good configuration: a line, and one for each remark. Raises Failure."""
     from feedback.config import ConfigError, MasterConfig, cuts, load
     from feedback.master import Controller
     from feedback.master.laws import UnknownLawError
@@ -70,7 +77,20 @@ def checked(chosen: Path) -> str:
     if cuts(config) and (problem := _cannot_cut()):
         raise Failure(f'{chosen}: on_failure: "cut" needs CAP_NET_RAW, which {problem}')
     services = f"{len(config.service)} services" if config.service else "all services of the kernel"
-    return f"{chosen}: good: {services}, {len(agents.by_key)} agents enrolled"
+    good = f"{chosen}: good: {services}, {len(agents.by_key)} agents enrolled"
+    return "\n".join([good, *(f"{chosen}: {remark}" for remark in _of_schedulers(config))])
+
+
+def _of_schedulers(config: MasterConfig) -> Iterator[str]:
+    """One that Linux has not may be a module of somebody's own."""
+    from feedback.master.traits import TRAITS
+
+    for i, service in enumerate(config.service):
+        name = service.scheduler
+        if name is not None and name not in TRAITS:
+            near = difflib.get_close_matches(name, TRAITS, 1, 0.6)
+            advice = f"did you mean {near[0]}?" if near else f"it has {', '.join(TRAITS)}."
+            yield f"service[{i}].scheduler: Linux has no {printable(name)}: {advice} Another's only gets zero or not"
 
 
 def _cannot_cut() -> str:
