@@ -1,4 +1,4 @@
-"""The scenarios, one file each, or a package if one file would be too long. A file here is thereby registered."""
+"""The scenarios: one file each, or a package if one file would be too long. A file is registered by being here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from feedback.lab.scenario import Scenario
 
 
 def names() -> tuple[str, ...]:
-    """In alphabetical order; imports none of them."""
+    """Their names in alphabetical order. Imports none of them."""
     return tuple(sorted(module.name for module in iter_modules(__path__)))
 
 

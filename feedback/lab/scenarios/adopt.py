@@ -10,10 +10,10 @@ The load, the quotas and the CPU hog are those of `hog`. During it, in this orde
     hog       on the largest server
     crash     SIGKILL to all of the owner, which is started again
 
-The same under two policies for each owner: alone, and with feedback. `foreign_edits` are those that the owner's log
-and the operator say were made, `foreign_edits_seen` those of them that the master told; `fights` is defined in
-owners/judge.py. `errors` leaves out what cannot be helped: requests to the stopped servers until the owner has found
-out; `errors_all_...` has everything.
+Each owner runs under two policies: alone, and with feedback. `foreign_edits` are the edits made according to the
+owner's log and the operator; `foreign_edits_seen` are those of them that the master reported. owners/judge.py defines
+`fights`. `errors` leaves out unavoidable ones: requests to the stopped servers before the owner noticed.
+`errors_all_...` counts all.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from feedback.ops import control
 WEIGHT, OTHER_WEIGHT = 10, 20
 QUIESCED, STOPPED = 1, (1, 2)  # indices of the real servers
 INHIBITED = ("rs3",)
-# Seconds after the start: an edit of the same weight again within five seconds would be a dispute, not a reload.
-# The hog comes when the servers that were out have all of their part again: the load leaves no room for both.
+# Seconds after the start. Editing the same weight again within five seconds would be a dispute, not a reload. The hog
+# comes when the stopped servers have their whole share again: the load leaves no room for both faults.
 ZERO, BACK, RELOAD, CHANGED, HOG, CRASH, RESTART, END = 10, 12, 17, 39, 44, 47, 48, 60
-OUTAGES = ((20, 23), (26, 29))  # of the stopped servers: one after the other, for the others to carry the load
-FOUND_OUT_SECONDS = 5.0  # after a stop, until the owner's checks must have told
+OUTAGES = ((20, 23), (26, 29))  # of the stopped servers, one after the other, so that the others can carry the load
+FOUND_OUT_SECONDS = 5.0  # after a stop: by then the owner's checks must have failed
 RELOAD_SECONDS = 2.0
 
 
@@ -163,7 +163,7 @@ def _load(stand: Stand, options: Options) -> Load:
 
 
 def _tell(stand: Stand, product: Product) -> None:
-    """The master's own word of what it saw."""
+    """Record what the master reports to have seen."""
     answer: dict[str, Any] = control.ask(product.control, {"command": "events"})
     edits = [e for e in answer["events"] if e["kind"] == "foreign-edit"]
     stand.event("seen", gone=answer["gone"], edits=edits)
@@ -207,7 +207,7 @@ def _addresses(trace: Trace) -> list[str]:
 
 
 def _seen(trace: Trace) -> list[Seen]:
-    """On the samples' clock, and only of the load's time."""
+    """The edits that the master saw during the load, on the samples' clock."""
     wall = next(e.details["wall"] for e in trace.events if e.what == "clock")
     edits = next(e.details["edits"] for e in trace.events if e.what == "seen")
     made = [Seen(e["at"] - wall, e["destination"].rpartition(":")[0], e["theirs"]) for e in edits if "destination" in e]
@@ -215,7 +215,7 @@ def _seen(trace: Trace) -> list[Seen]:
 
 
 def _made(name: str, trace: Trace) -> list[Written]:
-    """By the owner's log, whose clock has whole seconds, and by the operator."""
+    """The edits that were made, by the owner's log (in whole seconds) and by the operator."""
     wall = next(e.details["wall"] for e in trace.events if e.what == "clock")
     begin, end = (wall + trace.moment(what) for what in ("start", "end"))
     log = (trace.output / "logs" / f"{name}.log").read_text(encoding="utf-8", errors="replace")

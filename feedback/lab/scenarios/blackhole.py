@@ -1,24 +1,25 @@
 """One real server answers every request at once with an error, and so looks idle and attracts all others.
 
-Four equal real servers, short requests. For half of the run rs4 answers 500 with hardly any work, as one whose database
-is gone. (It is the head of the kernel's list, whom sed prefers among idle ones; further back it draws a tenth.) In the
-variants `refused_...` nobody listens on it at all, while its host and its agent are well. Then it works again.
+Four equal real servers get short requests. For half of the run rs4 answers 500 with hardly any work, like a server
+whose database is gone. (It is first in the kernel's list, so `sed` prefers it among idle servers; further back it would
+attract a tenth.) In the variants `refused_...` nothing listens on it, while its host and its agent are well. Then it
+works again.
 
     plain_sed, plain_wlc    ipvsadm alone, equal weights
-    feedback                agents, master; the server says of itself what it answers (workload/word.py)
+    feedback                agents, master; the server reports its own answers (workload/word.py)
     refused_...             the same with nobody listening
 
-`errors_plain` is the better one of sed and wlc: wlc also counts the connections that the failing server has closed in
-the last two minutes, which limits the damage. Beside it, `ejected_ms` from the failure to weight 0 in the kernel, and
+`errors_plain` is the better of sed and wlc: wlc also counts the connections that the failing server closed in the last
+two minutes, which limits the damage. Beside it, `ejected_ms` from the failure to weight 0 in the kernel, and
 `back_ms` from the repair to a weight again (infinite if it never was ejected, or never came back).
 
-Errors are of requests sent after the failure began: what was in the server's queue when its process died is lost under
-any policy. With nobody listening both schedulers limit the damage by themselves, since under direct routing the
-director never sees the reset, and counts each refused connection as active for a minute: with so few errors there is
-nothing to divide by, and feedback is only held to FEW (`errors_allowed_refused`).
+Errors count for requests sent after the failure began: requests that were queued when the process died are lost under
+any policy. With nothing listening, both schedulers limit the damage by themselves. Under direct routing the director
+never sees the reset, and counts each refused connection as active for a minute. These are too few errors to divide by,
+so feedback must only stay within FEW (`errors_allowed_refused`).
 
-The choice of numbers: 80 requests a second of some 2.5 ms are 42 % of the pool, so that the three healthy ones carry
-all of it (56 %) without queues, on a busy host too, and the broken one is idle more often than they.
+The choice of numbers: 80 requests a second of some 2.5 ms use 42 % of the pool. So the three healthy servers carry all
+of it (at 56 %) without queues, on a busy host too, and the broken one is idle more often than they are.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ BROKEN = 3  # the index of the server that fails
 RATE = 80.0
 COST_MS = 2.0
 BEGIN, END = 0.25, 0.75  # of the run
-PART_MAX = 0.1  # of plain's errors
-FEW = 10  # five to see it, and a trial or two
+PART_MAX = 0.1  # the most errors, as a part of plain's
+FEW = 10  # five until it is ejected, and a trial or two
 
 
 class Blackhole(Scenario):

@@ -3,13 +3,13 @@
     loss        20 % of the packets on the first heartbeat cable, both ways
     delay       300 ms, give or take 200, both ways, which also puts them out of order
     duplicates  half of the packets come twice
-    both        the first two on both cables at once: only the look at the VIP is as good as ever
-    clock       an hour forward, then two back (in a guest: there is none but the machine's)
+    both        the first two on both cables at once: only the look at the VIP works as before
+    clock       an hour forward, then two back (only in a guest, since the clock is the machine's)
 
-Heartbeats, and the replication that goes over one of the cables, must get along: no change of role (`role_changes`,
-`both_active_ms`), no connection lost (`lost`, `udp_lost`) and no new one refused (`errors`), and within a few seconds
-of the end the standby is complete (`complete_ms`). Logs stay short (`log_lines`, of the whole run). `dropped` and
-`passed` show that the cables were hurt.
+Heartbeats, and the replication over one of the cables, must go on: no change of role (`role_changes`,
+`both_active_ms`), no connection lost (`lost`, `udp_lost`), no new one refused (`errors`). Within a few seconds of the
+end the standby must be complete (`complete_ms`). Logs stay short (`log_lines`, of the whole run). `dropped` and
+`passed` show that the faults were in force.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _rest(stand: PairStand, seconds: float) -> None:
 
 
 def _hurt(stand: PairStand, undo: contextlib.ExitStack, phase: str, hurt: Hurt) -> None:
-    """New connections are opened meanwhile."""
+    """Apply a fault for its time, and open new connections meanwhile."""
     stand.event(phase)
     assert hurt.cables <= len(HEARTBEATS)
     links = [

@@ -1,8 +1,8 @@
 """A standby starts when 200,000 connections exist, persistent ones among them; then the active director dies.
 
-A thousand of them are real clients, as those of `latejoin`. The others are datagrams of as many addresses and ports,
-whose real server does not answer. 20,000 come to a persistent service, each from an address of its own, so that each
-makes a template, too. The kernel's table has as many chains as so many connections want (docs/sync.md).
+A thousand of them are real clients, as in `latejoin`. The others are datagrams, each from another address and port,
+to a real server that does not answer. 20,000 go to a persistent service, each from an address of its own, so each also
+makes a template. The kernel's table has enough chains for so many connections (docs/sync.md).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ STICKY = ServiceKey.at(Protocol.UDP, VIP, 4001)
 FIRST_STICKY, FIRST_FLOOD = FRONT[0x4000], FRONT[0xC000]
 LEARN_SECONDS = 60.0
 TEMPLATES_READ = 1000
-AGE_SECONDS = 20.0  # of a template when the standby starts: it must not live shorter for that there
+AGE_SECONDS = 20.0  # of a template when the standby starts: its copy there must not expire earlier
 JOINED_SECONDS = 3.0  # from complete to the death
 AFTER_SECONDS = 5.0
 INTERVAL_SECONDS = 0.03
@@ -138,7 +138,8 @@ class Crowd(PairScenario):
             tables, templates = events["tables"].details, events["templates"]
             found["connections"], found["copied"] = tables["first"], tables["second"]
             found["templates"] = tables["templates"]
-            # None was renewed since: all have the service's timeout less what has passed, and not what was left before.
+            # None was renewed since. So all must have the service's timeout less the time since, not what was left
+            # before.
             due = PERSISTENCE_SECONDS - (templates.at - join)
             found["template_short_seconds"] = due - templates.details["shortest_seconds"]
             found["resync_ms"] = 1000 * (complete - join)
@@ -148,7 +149,7 @@ class Crowd(PairScenario):
 
 
 def _late(trace: Trace, begin: float, end: float) -> Figures:
-    """How late the latest heartbeat of each director was."""
+    """How late each director's latest heartbeat was."""
     path = trace.output / BEATS
     lines = path.read_text("ascii").splitlines() if path.exists() else []
     found: Figures = {}
@@ -159,7 +160,7 @@ def _late(trace: Trace, begin: float, end: float) -> Figures:
 
 
 def _add_services(stand: PairStand, director: Node) -> None:
-    """By hand, beside the pair's own. What goes to their real server arrives where nobody listens."""
+    """Make them by hand, beside the pair's own services. Nothing listens at their real server."""
     edits: list[Edit] = []
     for key, flags, seconds in ((FLOOD, ServiceFlags(0), 0), (STICKY, ServiceFlags.PERSISTENT, PERSISTENCE_SECONDS)):
         edits.append(AddService(Service(key, "rr", flags, seconds)))

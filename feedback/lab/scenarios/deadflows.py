@@ -1,17 +1,17 @@
 """A real server dies with the flows of 500 UDP clients and 500 idle TCP connections spread over three servers.
 
-TCP by direct routing and masquerading, IPv4 and IPv6; UDP by direct routing. The server's cables are pulled, so that
-nothing is heard of it any more: whoever waits for it waits for ever, unless the director does something. The same
-clients and the same patience of the checks with each policy:
+TCP goes by direct routing and masquerading, with IPv4 and IPv6; UDP by direct routing. The server's cables are pulled,
+so that nothing is heard from it. A client that waits for it would wait for ever unless the director acts. Each policy
+has the same clients and the same patience of checks:
 
     feedback         on_failure = "remove" for UDP (its default) and "cut" for TCP
     takeover         the same, and the active director dies as well, before the failure is found
     keepalived       its checkers, which remove a server that fails
-    keepalived_told  the same with expire_nodest_conn=1, which it leaves to the operator
+    keepalived_told  the same with expire_nodest_conn=1, which keepalived leaves to the operator
     ldirectord       quiescent=yes, its default
 
 A UDP flow's silence is the time from its first question without an answer to the first answer after it; a TCP client is
-told when its socket says that it is over. Infinite: never, in the time that the scenario lasts.
+told when its socket reports the end. Infinite means never while the scenario lasts.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from feedback.model import Forward, Protocol
 
 UDP_FLOWS = TCP_CONNECTIONS = 500
 INTERVAL_SECONDS, FALL, TIMEOUT_SECONDS = 1, 2, 0.1
-SLACK_SECONDS = 0.2  # for the last check's deadline, a turn of the master, and a client that asks again
-DIRECTOR_DIES_SECONDS = 0.6  # after the server: before anybody can have found it
-DISTURBED_SECONDS = 0.5  # a silence of a healthy server's client: more than a takeover is
+SLACK_SECONDS = 0.2  # for the last check's deadline, one turn of the master, and a client's next question
+DIRECTOR_DIES_SECONDS = 0.6  # after the server's death, before any check can have found it
+DISTURBED_SECONDS = 0.5  # a longer silence of a healthy server's client is no mere takeover
 BEFORE_SECONDS = 2.0
 
 
@@ -79,7 +79,7 @@ class Deadflows(PairScenario):
                     with network.entered(stand.pair.namespace(first.name)):
                         sysctl.write("expire_nodest_conn", 1)
                 stand.take_addresses(first)
-                # Or it would be the source of the checks: every real server has this address itself.
+                # Else it would be the source address of checks, which every real server has itself.
                 retired = ["addr", "change", f"{VIP6}/128", "dev", "eth0", "preferred_lft", "0"]
                 network.run_ip(stand.pair.namespace(first.name), *retired)
                 name = job.variant.partition("_")[0]
@@ -136,7 +136,7 @@ def _disturbed(of: Waited) -> bool:
 
 
 def master_services(of: Pair) -> str:
-    """The pair's services as a master's own, TOML."""
+    """The pair's services as tables of master.toml."""
     text = ""
     for service in services():
         key = service.key

@@ -1,13 +1,13 @@
 """A stateful firewall on both directors, and a thousand connections through it: takeover, and handover and back.
 
-Rules are strict (`--firewall strict`, docs/firewall.md): a director that has no tracking entry of a masqueraded
-connection drops its packets, whatever IPVS knows. The same clients and seed five times:
+The rules are strict (`--firewall strict`, docs/firewall.md): a director without a tracking entry for a masqueraded
+connection drops its packets, whatever IPVS knows. Five policies have the same clients and seed:
 
-    feedback    the active one dies; the other writes the entries that it needs
+    feedback    the active director dies; the other writes the entries that it needs
     back        handed over and back: the first director's own entries are stale then
-    unprimed    the active one dies, and no entries are written
-    conntrackd  the same, beside conntrackd, which carries a firewall's states and knows nothing of IPVS
-    many        20,000 masqueraded connections, nineteen in twenty idle: when the entries of all are there
+    unprimed    the active director dies, and no entries are written
+    conntrackd  the same with conntrackd, which replicates a firewall's states and knows nothing of IPVS
+    many        20,000 masqueraded connections, 19 in 20 of them idle: how long until all their entries exist
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ MANY = 20_000
 NEWEST = 1000
 IDLE = 0.95
 ESTABLISH_SECONDS = 120.0
-SETTLED_SECONDS = 3.0  # what the last of many clients said is on the standby then
+SETTLED_SECONDS = 3.0  # by then the standby has what the last of many clients sent
 MANY_AFTER_SECONDS = 4.0
 WAKE_RATE = 1500.0
 TRACKING_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 COUNT_SECONDS = 0.002
-STANDS_SECONDS = 3.0  # between a handover and the way back
+STANDS_SECONDS = 3.0  # between the handover and the handover back
 
 
 class Firewall(PairScenario):
@@ -169,7 +169,7 @@ def _tell_written(stand: PairStand, both: Product) -> None:
 
 
 def _of_many(trace: Trace, made: Figures) -> Figures:
-    """From the moment of the standby's decision."""
+    """Times from the moment of the standby's decision."""
     moments = {event.what: event.at for event in trace.events}
     died = trace.moment("death")
     decided = min(

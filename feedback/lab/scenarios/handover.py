@@ -1,9 +1,9 @@
 """The active director hands over on purpose, with a thousand open connections and traffic on them.
 
 The clients are those of `takeover`. `gap_max_ms` is the longest delay of a record sent from one second before the order
-to nine seconds after it. `whole_run_gap_max_ms` is that of the whole run, with the loads of a thousand clients that
-come and of the idle ones that wake together at its end. With keepalived, which has no command for it, the one in
-service is stopped in an orderly way: the nearest that its operators have.
+to nine seconds after it. `whole_run_gap_max_ms` is that of the whole run, which includes the load when a thousand
+clients connect, and when the idle ones wake together at the end. keepalived has no command for a handover, so its
+active daemon is stopped in an orderly way, as its operators would do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from feedback.lab.pair.topology import pair
 from feedback.lab.scenario import PairScenario
 from feedback.lab.trace import Trace
 
-BEFORE_SECONDS = 1.0  # what was sent then may be on its way still when the order comes
+BEFORE_SECONDS = 1.0  # what was sent then may still be under way when the order comes
 
 
 class Handover(PairScenario):
@@ -58,8 +58,8 @@ class Handover(PairScenario):
         for variant, trace in traces.items():
             asked = trace.moment("handover")
             made = pair_figures.of_takeover(pair_figures.read_looks(trace), asked)
-            # Not of what was delayed ten seconds before, when a thousand clients had just come, nor of the idle ones
-            # that wake together nine seconds later: on a slow processor that load delays records by itself.
+            # Records from ten seconds before, when a thousand clients had just connected, are left out, and so is the
+            # waking of the idle ones nine seconds later: on a slow processor that load alone delays records.
             delay = pair_figures.delay_max_ms(trace.records, asked - BEFORE_SECONDS, asked + AFTER_SECONDS)
             common = pair_figures.common(trace)
             whole = {"gap_max_ms": delay, "whole_run_gap_max_ms": common["gap_max_ms"]}

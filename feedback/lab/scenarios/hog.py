@@ -1,28 +1,28 @@
 """Four real servers of unequal speed, steady load; halfway through a CPU hog starts beside the largest.
 
-The quotas are 1:2:4:8 and unknown to the director. The same requests (seed) under four policies:
+The quotas are 1:2:4:8 and unknown to the director. Four policies get the same requests (seed):
 
     wlc       LVS as people run it: wlc, equal weights
     static    our scheduler, equal weights
-    oracle    our scheduler, weights set to what is truly left of each quota, changed at the moment the hog starts
-    feedback  agents, master, and nothing known
+    oracle    our scheduler, with weights set to what is truly left of each quota, and changed when the hog starts
+    feedback  agents and a master that knows nothing at first
 
-With `--adopt` the service is somebody else's wlc, which the master only adjusts: then it must never be worse than
-wlc left alone, at any moment: `worst_over_wlc` is the largest p99 of any three seconds over wlc's in the same three.
+With `--adopt` the service has an owner that chose wlc, and the master only adjusts it. It must then never be worse than
+wlc alone: `worst_over_wlc` is the largest p99 of any three seconds over wlc's in the same three.
 
-With `--source` there is one policy more, which bears the source's name: the same master, told of the servers by that
-instead of agents. Then what is told of ours is told of that one, and `over_agents` is its p99 over the agents'.
+With `--source` there is one more policy, named after the source: the same master with that source instead of agents.
+The figures for feedback are then those of this policy, and `over_agents` is its p99 over the agents'.
 
 What is truly left: the hog and the service have the same cpu.weight, so a service that wants it has half the quota.
 
-The choice of numbers. A request costs 2.2 ms of CPU, the server's own work counted in, so 160 a second are 0.35 of a
-core of the pool's 0.75: 47 % before the hog and 64 % of what is left after. It is a little less than the smallest quota
-of a period: one that just does not fit would wait for the next, whoever chose the server. All of it, client, agents and
-master too, fits the guest's one processor with a third to spare, which a busy host may need. Clients keep their
-connections for a second on average after the answer, as browsers and proxies do: then connections are not load, and a
-scheduler that counts them needs weights. (Without keep-alive counting connections is counting the queue, and `sed` with
-equal weights is as good as the oracle: measured.) The quota's period is 50 ms: with 100 ms the stalls of the hogged
-server alone would be the oracle's p99.
+The choice of numbers. A request costs 2.2 ms of CPU, including the server's own work. So 160 a second use 0.35 of a
+core of the pool's 0.75: 47 % before the hog, and 64 % of what is left after. The cost is a little less than the
+smallest quota of a period: a request that just does not fit would wait for the next period, whoever chose the server.
+Everything, including client, agents and master, fits the guest's one processor with a third to spare, which a busy host
+may need. Clients keep their connections for a second on average after the answer, as browsers and proxies do. So
+connections are not load, and a scheduler that counts them needs weights. (Without keep-alive, counting connections
+counts the queue, and `sed` with equal weights was measured to be as good as the oracle.) The quota's period is 50 ms:
+with 100 ms the stalls of the hogged server alone would make the oracle's p99.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ KEEP_SECONDS = 1.0
 WARM_UP_SECONDS = 10.0  # of each phase, left out of the percentiles
 TOLERANCE = 0.2
 HOLD_SECONDS = 1.0
-REACTED = 0.95  # of its share before: what noise does not do, and the first step of a reaction does
+REACTED = 0.95  # of its share before: noise does not reach this, but the first step of a reaction does
 WEIGHT_SCALE = 1000  # 0.05 of a core -> 50
 WORST_SECONDS = 3.0
 WORST_STEP_SECONDS = 0.5
@@ -151,7 +151,7 @@ def _govern(stand: Stand, variant: str, options: Options) -> None:
 
 
 def _start(stand: Stand, variant: str, options: Options) -> None:
-    """The product, with agents or with the source that replaces them."""
+    """Start the product, with agents or with the source that replaces them."""
     servers, tables = stand.topology.servers, ""
     if variant == "exporter":
         exporters.start(stand, servers)
@@ -194,7 +194,7 @@ def _p99_name(variant: str) -> str:
 
 
 def windows(trace: Trace) -> tuple[Window, Window]:
-    """Before the hog and with it, each without its warm-up."""
+    """The time before the hog and the time with it, each without its warm-up."""
     start, hog, end = (trace.when(what) for what in ("start", "hog", "end"))
     return (start + WARM_UP_SECONDS, hog), (hog + WARM_UP_SECONDS, end)
 

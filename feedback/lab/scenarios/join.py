@@ -1,18 +1,18 @@
 """A slow new real server joins a pool under load.
 
-Three real servers share long requests: each costs a little CPU and is held open for five seconds on average, as a
-download or a long poll is, so that some five hundred connections stand at any moment. Then a fourth joins, half as
-fast as each of the others. Fair is its part of the pool's CPU.
+Three real servers share long requests. Each costs a little CPU and is held open for five seconds on average, like a
+download or a long poll, so that some five hundred connections are open at any moment. Then a fourth server joins, half
+as fast as each of the others. Its fair share is its part of the pool's CPU.
 
     plain      wlc and `ipvsadm -a` with the same weight as the others
     feedback   agents, master, the new server added to the master's configuration and SIGHUP; with `--adopt`, added by
                `ipvsadm -a` to a wlc service that somebody else owns
 
-Why held connections: with short ones the flood exists too, but how strongly depends on the load of the host that the
-lab runs on; with held ones it is the same in every run. Both wlc and sed then send *everything* to the new server
-until its count has caught up. A real server is worst at this moment, with cold caches: `peak_flow_over_fair` is the
-largest share of new connections that it had in any three seconds, over its fair share. Latencies are without the
-time that a request asked to be held.
+Why held connections: with short ones there is a flood too, but its size depends on the load of the lab's host. With
+held ones it is the same in every run: both wlc and sed send *everything* to the new server until its count has caught
+up. At this moment, with cold caches, a real server is at its slowest. `peak_flow_over_fair` is the largest share of new
+connections that it had in any three seconds, over its fair share. Latencies are without the time that a request asked
+to be held.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def load(options: Options) -> Load:
 
 
 def _unheld(records: list[Record], start: float, options: Options) -> list[Record]:
-    """Latencies without the time for which each request asked to be held: what waiting for the CPU has cost."""
+    """Records with latencies less the time that each request asked to be held: the cost of waiting for the CPU."""
     asked = {start + request.offset_seconds: request.hold_seconds for request in requests(load(options))}
     return [r._replace(latency_seconds=r.latency_seconds - asked[r.intended]) for r in records]
 

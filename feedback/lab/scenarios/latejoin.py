@@ -1,10 +1,10 @@
 """A standby starts when 20,000 connections exist, nineteen in twenty of them idle; a little later the active director
 dies.
 
-    feedback  the standby has the whole table from the active one
-    kernel    the kernel's synchronisation alone: it tells of a connection when it has counted its next fifty packets
+    feedback  the standby gets the whole table from the active director
+    kernel    only the kernel's synchronisation, which sends a connection again after fifty more packets
 
-With the kernel alone the lab itself moves the addresses at the moment of death, so that only what the standby knows
+For the kernel's policy the lab itself moves the addresses at the moment of death, so that only what the standby knows
 makes the difference.
 """
 
@@ -39,7 +39,7 @@ class Latejoin(PairScenario):
     name = "latejoin"
     summary = "a standby starts with 20,000 connections there, then the active one dies: feedback, the kernel alone"
     variants = ("feedback", "kernel")
-    seconds = 60.0  # with the time that it takes to establish them all
+    seconds = 60.0  # including the time to establish them all
     seconds_least = 60.0
     bounds = (
         Bound("established", least=CONNECTIONS),
@@ -83,7 +83,8 @@ class Latejoin(PairScenario):
                 continue
             found |= made | pair_figures.of_takeover(pair_figures.read_looks(trace), trace.moment("death"))
             found["connections"] = made["established"]
-            # From the start of the standby's process, a second of which is Python's own; the copying is a part of it.
+            # Counted from the start of the standby's process: a second of it is Python's start, another part the
+            # copying.
             found["resync_ms"] = 1000 * (trace.moment("complete") - trace.moment("join"))
             copied = [event.details["took_seconds"] for event in trace.events if event.what == "replica"]
             found["copying_ms"] = 1000 * (copied[-1] if copied else math.nan)

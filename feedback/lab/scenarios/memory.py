@@ -1,15 +1,15 @@
 """One real server's memory fills until the kernel would kill it.
 
-Three real servers of the same speed share long requests; each costs a little CPU and, while it is open, memory, as
-sessions, buffers and threads do. rs2 has two thirds of the memory that its part of the connections needs (memory.max of
-its cgroup, no swap): given as many as the others it is killed, its connections are cut, and a supervisor starts it
-again a second later, as systemd would, to be killed again. Given fewer, it lives.
+Three real servers of the same speed share long requests. Each costs a little CPU and, while it is open, memory, as
+sessions, buffers and threads do. rs2 has two thirds of the memory that its share of the connections needs (memory.max
+of its cgroup, no swap). With as many connections as the others it is killed, and its connections are cut. A supervisor
+starts it again a second later, as systemd would, and it is killed again. With fewer connections it survives.
 
     static     sed, equal weights
     feedback   agents, master, learned thresholds
 
-`oom_kills_...` are the kernel's own count (memory.events). `peak_share_feedback` is the most of its memory that rs2
-ever used. CPU is no constraint here: a quarter of what there is.
+`oom_kills_...` are the kernel's own count (memory.events). `peak_share_feedback` is the largest part of its memory that
+rs2 ever used. CPU is no constraint here: the load needs a quarter of it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Memory(Scenario):
 
 
 def _supervise(stand: Stand, server: RealServer) -> None:
-    """As Restart=always and RestartSec=1 of a systemd unit."""
+    """Restart it as a systemd unit with Restart=always and RestartSec=1 would."""
 
     def again(status: int) -> None:
         stand.event("killed", status=status)

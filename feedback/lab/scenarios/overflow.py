@@ -1,21 +1,21 @@
 """A preferred real server fills, then the next: the kernel's scheduler `ovf` with capacities learned, not configured.
 
-Three real servers in order of preference, requests held open for some seconds. The load climbs in steps past
-what the first can hold, and comes back. Nobody has said how many connections any of them can hold.
+Three real servers have an order of preference, and requests are held open for some seconds. The load climbs in steps
+past what the first can hold, and falls again. Nobody has configured how many connections each can hold.
 
-Of the kernel's table, ten times a second:
+Figures from the kernel's table, ten times a second:
 
     over_capacity_max   the most connections that a server was *given* over its weight, which under ovf is its capacity
-                        (a capacity that falls below what is there already is no fault; a connection more then is).
+                        (a capacity that falls below the present count is no fault; one more connection then is).
                         The kernel admits one more than the weight
     out_of_order        how often a later server was given connections while an earlier one had room for
                         ROOM_CONNECTIONS before and after: fewer may have come and gone between two looks
-    refused             connections that nobody took
-    refused_with_room   of these, the ones while a server had used less than BUSY of its CPU in the ROOM_SECONDS before:
-                        what is over when all are busy must go, and on a busy host the load is more than all can do
+    refused             connections that no server accepted
+    refused_with_room   those of them while a server had used less than BUSY of its CPU in the ROOM_SECONDS before. When
+                        all servers are busy the excess must be refused; on a busy host that is so at this load
 
-and, to tell that what was learned is worth something, `preferred_utilisation` at the peak: a capacity learned far too
-small keeps all of the above at nothing.
+`preferred_utilisation` at the peak shows that the learned capacities are useful: with capacities far too small all the
+figures above would be 0.
 
 The choice of numbers: a request costs 4 ms, some 4.6 with the server's own work, and is held for 3 s on average, so one
 server can do 43 requests a second and hold 130 connections with all its CPU in use. The peak is 56, which fills the
@@ -50,7 +50,7 @@ PEAK = (0.65, 0.8)
 ROOM_CONNECTIONS = 10
 ROOM_SECONDS, BUSY = 2.0, 0.9
 UTILISATION_LEAST = 0.5
-SHARE_LEAST = 0.05  # of the second, at the peak: the first was full
+SHARE_LEAST = 0.05  # of the second server at the peak: shows that the first was full
 
 
 class Overflow(Scenario):
@@ -108,7 +108,7 @@ class Overflow(Scenario):
 
 
 def over_capacity(samples: Sequence[Sample]) -> int:
-    """By how many connections a server exceeded its weight after it was given more; 0 if never."""
+    """The most connections above its weight that a server had after it was given more; 0 if never."""
     worst = 0
     for before, now in pairwise(samples):
         for i, active in enumerate(now.active):
@@ -118,7 +118,7 @@ def over_capacity(samples: Sequence[Sample]) -> int:
 
 
 def out_of_order(samples: Sequence[Sample]) -> int:
-    """How often a server got more although one before it had room all the time."""
+    """How often a server got more although an earlier one had room all the time."""
     count = 0
     for before, now in pairwise(samples):
         for i, active in enumerate(now.active):
@@ -128,7 +128,7 @@ def out_of_order(samples: Sequence[Sample]) -> int:
 
 
 def refused_with_room(records: Sequence[Record], samples: Sequence[Sample]) -> int:
-    """Connections that nobody took although one server was not busy."""
+    """Connections that no server accepted although one was not busy."""
     moments = [record.intended for record in records if refused([record])]
     return sum(
         any(_mean(_used(samples, i, moment - ROOM_SECONDS, moment)) < BUSY for i in range(len(QUOTAS)))

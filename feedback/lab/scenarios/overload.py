@@ -1,25 +1,25 @@
 """More load than the pool can serve: 115 % of its capacity for 20 s, then back to 60 %.
 
-Four unequal real servers, short requests. Relative weights help nobody here: what helps is to refuse in time what
-cannot be served in time, so that what is let in is served well and the queues are gone when the load is.
+Four unequal real servers get short requests. Relative weights do not help here. It helps to refuse early what cannot be
+served in time: then admitted requests are served well, and the queues end with the overload.
 
     static     sed with the *true* weights and no thresholds: the gain must come from shedding, not from weights
     feedback   agents, master, learned thresholds
 
-Percentiles are of what was let in, over the run without its first quarter; `refused` counts what was not, and
-`refused_needless` is by how much its part of the arrivals exceeds what no pool could have served (1 - 1 / asked). The
-queue that 115 % leaves behind after 20 s is 3 s of work. `recovery_ms` is from the end of the overload to the moment
+Percentiles are of admitted requests, over the run without its first quarter. `refused` counts the others.
+`refused_needless` is by how much their part of the arrivals exceeds what no pool could have served (1 - 1 / asked). The
+queue that 115 % leaves after 20 s is 3 s of work. `recovery_ms` is the time from the end of the overload to the moment
 after which, in each second, at most 5 % of the requests (two of some forty) were refused, failed or slower than half a
 second.
 
-The kernel counts closed connections against thresholds as long as it remembers them, two minutes by default, and where
-they are many more than the open ones no threshold can mean anything. So both run with 1 s (`ipvsadm --set 0 1 0`, for
+The kernel counts closed connections against thresholds as long as it remembers them, two minutes by default. Where they
+far outnumber the open ones, thresholds are meaningless. So both policies run with 1 s (`ipvsadm --set 0 1 0`, for
 direct routing). Each request has a connection of its own.
 
-A request costs 4 ms of CPU in all, what the server does besides working included (workload/burn.py), so that 115 % are
-115 % on any host. `asked_...` says what was truly asked: arrivals in the overload times the CPU that each request had
-cost before it, over the quotas; a run in which that was far from 115 % on either side proves nothing, and fails.
-`idle_...` is what was left of the guest's processor then: with nothing left, not the pool is what is overloaded.
+A request costs 4 ms of CPU in all, including the server's overhead (workload/burn.py), so that 115 % means 115 % on any
+host. `asked_...` is what was really asked: arrivals in the overload times the CPU cost of a request before it, over the
+quotas. A run in which this was far from 115 % proves nothing, and fails. `idle_...` is what was left of the guest's
+processor: if nothing was left, the guest was overloaded and not the pool.
 """
 
 from __future__ import annotations

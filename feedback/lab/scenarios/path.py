@@ -1,8 +1,8 @@
 """A server loses something that its own address does not show: the VIP on lo (direct routing), or its tunnel.
 
-Three equal real servers, a master with a health check and no agents. Again and again one server loses its VIP, as by a
-restart of its network, or its tunnel goes down, and three seconds later it has it again. Meanwhile it answers at its
-own address as ever, and what clients send to it by the VIP is dropped.
+There are three equal real servers, and a master with a health check and no agents. Repeatedly one server loses its VIP,
+as in a restart of its network, or its tunnel goes down; after three seconds it has it again. Meanwhile it still answers
+at its own address, and packets that clients send to the VIP are dropped there.
 
     through    direct routing, the check goes through the service
     rip        direct routing, the same check of the RIP
@@ -38,7 +38,7 @@ LOSES = 1  # the index of the server that loses its VIP
 RATE = 40.0
 COST_MS = 1.0
 PATIENCE_SECONDS = 2.0  # of a client
-BEGIN_SECONDS, LOST_SECONDS, ROUND_SECONDS = 2.0, 3.0, 6.13  # no multiple of the interval: another phase each time
+BEGIN_SECONDS, LOST_SECONDS, ROUND_SECONDS = 2.0, 3.0, 6.13  # no multiple of the interval: the phase always differs
 
 INTERVAL_SECONDS, TIMEOUT_SECONDS = 0.5, 0.2
 RISE, FALL = 2, 3
@@ -103,12 +103,12 @@ def _load(options: Options) -> Load:
 
 
 def _accept_local(stand: Stand) -> None:
-    """The one setting that answers from the VIP need on the director: `feedback doctor` names it."""
+    """Set what the director needs for answers from the VIP; `feedback doctor` names this setting."""
     network.settle(stand.topology.namespace(DIRECTOR), {"net/ipv4/conf/eth0/accept_local": "1"}, [])
 
 
 def _open_tunnel(stand: Stand, server: RealServer) -> None:
-    """As a real server of IPVS's tunnels has it: the VIP on tunl0, no ARP for it, and no reverse path filter."""
+    """Configure a real server for IPVS's tunnels: the VIP on tunl0, no ARP for it, no reverse path filter."""
     settings = {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", "tunl0")}
     settings |= {"net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2"}
     lines = ["link set tunl0 up", f"addr add {VIP}/32 dev tunl0"]
@@ -116,7 +116,7 @@ def _open_tunnel(stand: Stand, server: RealServer) -> None:
 
 
 def _start_master(stand: Stand, variant: str, options: Options) -> None:
-    """Without agents, so that only the check can find the fault. Returns when each server has passed its check."""
+    """Start it without agents, so that only the check can find the fault. Waits until each server passed its check."""
     through = "rip" if variant == "rip" else "service"
     check = (
         f'[service.check]\ntype = "http"\npath = "/health"\nthrough = "{through}"\n'
@@ -151,12 +151,12 @@ def _moments(trace: Trace, what: str) -> list[float]:
 
 
 def _out_ms(trace: Trace) -> list[float]:
-    """From each loss to weight 0 in the kernel; infinity if that never came."""
+    """The time from each loss to weight 0 in the kernel; infinity if that never came."""
     return [_until(trace, lost, mended, out=True) for lost, mended in _losses(trace)]
 
 
 def _back_ms(trace: Trace) -> list[float]:
-    """From each repair to a weight above 0."""
+    """The time from each repair to a weight above 0."""
     ends = [*(lost for lost, _ in _losses(trace)[1:]), trace.moment("end")]
     return [_until(trace, mended, end, out=False) for (_, mended), end in zip(_losses(trace), ends, strict=True)]
 

@@ -1,13 +1,14 @@
 """Protocols that carry addresses, or calls, in their data: FTP and SIP through a takeover, under moving weights.
 
-    ftp        eight clients, active and passive, half of them on an address whose text is shorter than the VIP's: the
-               active director dies in the middle of a transfer, and each session goes on over its control connection
-    live       30 SIP calls from two phones, the standby there from the beginning
-    late       the same; the standby comes when the calls are there
-    restarted  the same; then the active one's daemon is killed and comes back
+    ftp        eight clients, active and passive, half of them at a server address that is shorter, as text, than the
+               VIP. The active director dies in the middle of a transfer; each session goes on over its control
+               connection
+    live       30 SIP calls from two phones; the standby runs from the beginning
+    late       the same, but the standby starts when the calls exist
+    restarted  the same; then the active director's daemon is killed and started again
 
-Weights change five times a second all the while. A call is asked again from another port, as a phone does behind NAT,
-so that only its Call-ID tells whose it is. FTP is masqueraded, SIP routed directly.
+Meanwhile weights change five times a second. A call is continued from another port, as by a phone behind NAT, so that
+only its Call-ID identifies it. FTP is masqueraded, SIP routed directly.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ SIP = ServiceKey.at(Protocol.UDP, VIP, 5060)
 PERSISTENCE_SECONDS = 300
 SESSIONS = 8
 CALLS, PHONES = 30, 2
-ROUNDS = 3  # that each call is asked after the takeover, each time from another port
+ROUNDS = 3  # of requests in each call after the takeover, each from another port
 CHANGES_PER_SECOND = 5
 WEIGHTS = (100, 400, 900, 250)
 INTO_SECONDS = 3.0  # into the large transfers
@@ -113,7 +114,7 @@ def _ftp(stand: PairStand, both: Product, output: Path) -> None:
         with network.entered(stand.pair.namespace(director.name)):
             Path("/proc/sys/net/ipv4/vs/conntrack").write_text("1\n", encoding="ascii")
     directory = output / "ftp"
-    shutil.rmtree(directory, ignore_errors=True)  # of a run before this one
+    shutil.rmtree(directory, ignore_errors=True)  # left by an earlier run
     directory.mkdir()
     log = directory / "vsftpd.log"
     ftp.start_server(stand, server, Path(tempfile.mkdtemp(prefix="ftp-")) / "server", log)
@@ -184,7 +185,7 @@ def _again(both: Product) -> bool:
 
 
 def _ask(stand: PairStand, number: int) -> dict[str, str]:
-    """Ask in every call once, each from a port of its own. Returns which server answered it."""
+    """Send one request in every call, each from a port of its own. Returns which server answered each."""
     phones = sources(Forward.ROUTE)[0][:PHONES]
     found = {}
     with network.entered(stand.pair.namespace(CLIENT.name)):
@@ -205,14 +206,14 @@ def _ask(stand: PairStand, number: int) -> dict[str, str]:
 
 
 def _begin(stand: PairStand, both: Product, key: ServiceKey, destinations: list[Destination]) -> None:
-    """The first director active, with the pair's services and this one."""
+    """Wait until the first director is active with the pair's services, and add this one."""
     first = DIRECTORS[0]
     both.start(first)
     both.wait_until_active(first)
     if key == SIP:
         service = Service(key, "wrr", ServiceFlags.PERSISTENT, PERSISTENCE_SECONDS, pe_name="sip")
     else:
-        service = Service(key, "rr")  # both addresses in turn
+        service = Service(key, "rr")  # uses both addresses in turn
     edits: list[Edit] = [AddService(service), *(AddDestination(key, each) for each in destinations)]
     for error in _machine(stand, first).ipvs.apply(edits):
         raise LabError(f"the kernel refused: {error}")

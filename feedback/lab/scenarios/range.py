@@ -2,8 +2,8 @@
 
 No director has an address of the ranges: the clients' next hop is the VIP, and the masters mark, on both directors.
 On the standby everything is undone by hand, removed by `feedback steer remove`, and made again by a reload. Then the
-active director dies, and on the new one it is undone and removed too. Somebody else's marks, rules and routes stand
-beside it all the time. Who has an address of the ranges is asked on the service network without end.
+active director dies, and all of it is undone and removed on the new active one too. Marks, rules and routes of others
+stay beside it all the time. The watcher keeps asking on the service network who has an address of the ranges.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from feedback.lab.workload.streams import Plan
 
 CONNECTIONS = 400
 DOWNLOADS = 7
-BEFORE_SECONDS = 1.0  # what was sent then may be on its way still at the death
+BEFORE_SECONDS = 1.0  # what was sent then may still be under way at the death
 ANSWERS = "asker.json"
 RESTORED_MS = 5000
 PATIENCE_SECONDS = 20.0
@@ -100,7 +100,7 @@ class Range(Scenario):
         for variant, trace in traces.items():
             died = trace.moment("death")
             made = pair_figures.of_takeover(pair_figures.read_looks(trace), died) | pair_figures.common(trace)
-            # Of the takeover: later everything is undone, and flows wait until it is back.
+            # Only during the takeover: later everything is undone, and flows wait until it is restored.
             delay = pair_figures.delay_max_ms(trace.records, died - BEFORE_SECONDS, died + AFTER_SECONDS / 2)
             own = of_ranges(trace) | {"flows": made["established"], "gap_max_ms": delay}
             found |= pair_figures.named(variant, made | own)
@@ -124,7 +124,7 @@ def of_ranges(trace: Trace) -> Figures:
 
 
 class _Course:
-    """What is done to a director's rules. `before` is what its commands said when only somebody else's were there."""
+    """What is done to a director's rules. `before` is the output of its commands when only others' rules existed."""
 
     def __init__(self, stand: PairStand, both: Product, before: Mapping[str, dict[str, list[str]]]) -> None:
         self.stand, self.both, self.before = stand, both, before
@@ -134,7 +134,7 @@ class _Course:
         return ranges.state(self.stand.pair, director.name)
 
     def wait_until_made(self, director: Node) -> None:
-        """Until the master says that they are made; then it is known what they look like."""
+        """Wait until the master says that they are made, and record what they look like."""
         self.stand.wait_for(f"the marks of {director.name}", lambda: self._settled(director), PATIENCE_SECONDS)
         self.made[director.name] = self.state(director)
         if self.made[director.name] == self.before[director.name]:
@@ -146,7 +146,7 @@ class _Course:
         return answer.get("state") == "kept" and bool(answer.get("settled"))
 
     def undo(self, director: Node) -> None:
-        """Undo, and wait until it is back."""
+        """Undo everything, and wait until it is restored."""
         ranges.undo(self.stand.pair, director.name)
         undone = self.stand.now()
         if self.state(director) == self.made[director.name]:
@@ -157,7 +157,7 @@ class _Course:
     def _wait(self, director: Node, wanted: dict[str, list[str]]) -> float:
         """Infinity if it does not come."""
         deadline, done, left = self.stand.now() + PATIENCE_SECONDS, 0.0, dict(wanted)
-        while left:  # a program takes 0.1 s here: only what is not there yet is asked for again
+        while left:  # a program takes 0.1 s here, so only what is still missing is asked for again
             for command, lines in list(left.items()):
                 if ranges.told(self.stand.pair, director.name, command) == lines:
                     done = self.stand.now()
@@ -171,7 +171,7 @@ class _Course:
         return done
 
     def remove(self, director: Node) -> None:
-        """By the command, as an operator does it."""
+        """Remove everything by the command, as an operator would."""
         directory = self.stand.output / director.name
         directory.mkdir(exist_ok=True)
         own = directory / "master.toml"
@@ -193,7 +193,7 @@ class _Course:
 
 
 def _differing(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> list[str]:
-    """Lines that came or went, each with its sign; one where only the order is another."""
+    """Lines that came or went, each with its sign, and one line for each command where only the order differs."""
     found = []
     for command, lines in before.items():
         gone = [f"- {line}" for line in lines if line not in after[command]]

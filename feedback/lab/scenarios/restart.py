@@ -4,8 +4,8 @@
     upgraded  SIGTERM, and started again at once
     frozen    SIGSTOP for five seconds, then SIGCONT
 
-Each time both the sync daemon and the master of the director. A daemon is not the data path: no connection may be lost,
-no new one refused, and no role may change.
+Each time this happens to both the sync daemon and the master of a director. The daemons are not the data path: no
+connection may be lost, no new one refused, and no role may change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from feedback.lab.trace import Trace
 BEFORE_SECONDS = 2.0
 AWAY_SECONDS = 1.0
 FROZEN_SECONDS = 5.0
-BACK_SECONDS = 3.0  # after each, so that it may come up and be watched
+BACK_SECONDS = 3.0  # after each step, in which it starts and is watched
 STEPS = {"killed": AWAY_SECONDS, "upgraded": 0.0, "frozen": FROZEN_SECONDS}
 
 
@@ -78,7 +78,7 @@ class Restart(PairScenario):
 
 
 def _do(stand: PairStand, both: Directors, step: str, director: Node, seconds: float) -> None:
-    """New connections are opened while the daemon is away, and after it is back."""
+    """Perform a step. New connections are opened while the daemons are away, and after they are back."""
     stand.event(f"{step} {director.name}")
     if step == "frozen":
         moment = both.freeze(director)

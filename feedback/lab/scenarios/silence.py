@@ -1,20 +1,20 @@
-"""Each of our daemons dies, one after the other, under load, and the pool must not notice.
+"""Each of our daemons dies, one after the other, under load, without effect on the pool.
 
     converge   agents and master learn four unequal real servers
     agents     all agents killed (SIGKILL), for a while, then started again
-    cut        the agents' way to the master leads nowhere (a blackhole route in each real server), then is mended
-    one        a single agent killed, then started again: a failure of one and not of ours
+    cut        the agents' route to the master is a blackhole in each real server, and then restored
+    one        a single agent killed, then started again: the failure of one server, not of our system
     master     the master killed (SIGKILL), for a while, then started again
 
-`weights_changed_wrongly` counts, over the samples of the kernel's table, for each two that follow one another:
+`weights_changed_wrongly` counts, over each two successive samples of the kernel's table:
 
-- a destination that goes away or has weight 0: always wrong, nobody asked for it;
-- while no report arrives at all (agents dead or cut; from SETTLE_SECONDS after the failure, when what was already
-  under way has been applied, until the return): any weight that changes. The whole fleet silent is our fault, and
-  what was known last is to be held;
+- a destination that disappears or has weight 0, which is always wrong;
+- while no report arrives at all (agents dead or cut, from SETTLE_SECONDS after the failure, when earlier reports have
+  taken effect, until the return): any weight that changes. A fleet that falls silent as a whole is our fault, and the
+  last known state must be held;
 - while the master is dead: any weight that changes;
 - for RESTART_SECONDS after the master's restart: a weight that is farther than DRIFT from the one at its death. A reset
-  to static weights would be; the small steps of a law under load are not.
+  to static weights would be that far away; the small steps of a law under load are not.
 
 `recovered` counts the returns (of four) after which every report is fresh again within the time allowed, by themselves.
 """
@@ -41,7 +41,7 @@ from feedback.lab.trace import Trace
 QUOTAS = (0.05, 0.10, 0.20, 0.40)
 RATE = 60.0
 COST_MS = 2.0
-CONVERGE_PART = 0.25  # of the run; the rest is for the four failures, half of each dead and half back
+CONVERGE_PART = 0.25  # of the run; the rest is for the four failures, each half dead and half restored
 FAILURES = ("agents", "cut", "one", "master")
 SETTLE_SECONDS = 1.0
 RESTART_SECONDS = 3.0

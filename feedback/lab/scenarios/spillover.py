@@ -1,26 +1,26 @@
 """A service pool fills, the spill pool takes over, and the service pool takes it back.
 
-rs1 and rs2 share the load; rs3 is to get nothing until both are at their thresholds. The load climbs past what the two
-may hold, and falls again. The switch must be the kernel's own, in the moment of the connection that finds no room: no
-connection refused, none spilt before.
+rs1 and rs2 share the load; rs3 must get nothing until both are at their thresholds. The load climbs past what the two
+may hold, and falls again. The kernel itself must switch, at the very connection that finds no room: no connection is
+refused, and none is spilt earlier.
 
     typed     thresholds as an operator types them
     learned   thresholds learned from load and memory
 
-    spill_before       connections to the spill pool while a server of the service pool had surely room: from when it
+    spill_before       connections to the spill pool while a server of the service pool certainly had room: from when it
                        falls under its lower threshold (or three quarters of the upper) until it comes within
                        NEAR connections of the upper one again, in the samples before and after
-    refused            connections that nobody took
+    refused            connections that no server accepted
     spill_share_after  the spill pool's part of the new connections while the load is high
     return_ms          from the fall of the load to the last connection spilt
 
-Of both variants the worse figure counts, and each is there by its name too. The kernel counts closed connections
-against thresholds as long as it remembers them; so 1 s (`ipvsadm --set 0 1 0`).
+The worse figure of both variants counts; each is also reported under its own name. The kernel counts closed connections
+against thresholds as long as it remembers them, so that is set to 1 s (`ipvsadm --set 0 1 0`).
 
 The choice of numbers: a request costs 4 ms, some 4.6 with the server's own work, and is held for 3 s on average. The
 service pool can do 52 a second; at the peak it gets 60, which stand for 180 connections and 60 that the kernel still
-remembers, twice what the typed thresholds admit. The spill pool is large, so that the two can do it all on a host so
-busy that everything costs double: what they refuse is then not for want of CPU.
+remembers, twice what the typed thresholds admit. The spill pool is large, so that both can serve everything even on a
+host so busy that everything costs double. A refusal is then not due to a lack of CPU.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BEGIN, END = 0.35, 0.7  # of the run
 FIN_SECONDS = 1
 RETURN_MS = 10_000.0
 SHARE_LEAST = 0.05
-NEAR = 5  # connections: as many may come and go between two samples
+NEAR = 5  # so many connections may come and go between two samples
 
 
 class Spillover(Scenario):

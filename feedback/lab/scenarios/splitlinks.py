@@ -2,13 +2,14 @@
 
     one    the first heartbeat cable is cut
     none   the second too: only the look at the VIP is left
-    deaf   the standby hears nothing of the active one on the service network either; the active one hears the standby
+    deaf   the standby hears nothing from the active director on the service network either, which still hears it
     healed everything works again
-    blind  all cables cut, and the switches carry nothing between the two: no way is left on which to learn anything
+    blind  all cables cut, and the switches carry nothing between the two: neither can learn anything of the other
     seen   everything works again
 
-While a cable or the look works, nothing may happen at all. When the look fails, both may be active for a moment, until
-the announcement of one is heard. While they are blind nothing can be done without a third party: it is told apart.
+While a cable or the look works, no role may change. When the look fails, both may be active for a moment, until one
+hears the other's announcement. While they are blind, nothing can be done without a third party; that time is reported
+separately.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from feedback.lab.trace import Trace
 
 PHASES = {"one": 3.0, "none": 3.0, "deaf": 4.0, "healed": 4.0, "blind": 2.0, "seen": 6.0}  # seconds of each
 BEFORE_SECONDS = 2.0
-SETTLE_SECONDS = 1.0  # after healing: then one is active, and nothing changes any more
+SETTLE_SECONDS = 1.0  # after healing; by then one is active, and nothing changes any more
 
 
 class Splitlinks(PairScenario):
@@ -76,7 +77,7 @@ class Splitlinks(PairScenario):
 
 
 class _Acts:
-    """What each phase does, prepared."""
+    """The faults of each phase, prepared."""
 
     def __init__(self, stand: PairStand) -> None:
         self.pair = stand.pair
@@ -113,7 +114,7 @@ class _Acts:
 
 
 def of_phases(seen: list[Look], trace: Trace) -> Figures:
-    """`both_active_ms` is all but the blind phase, of which `both_active_blind_ms` tells."""
+    """`both_active_ms` leaves out the blind phase, for which there is `both_active_blind_ms`."""
     deaf, healed, blind, again = (trace.moment(phase) for phase in ("deaf", "healed done", "blind", "seen done"))
     start, finish = trace.moment("start"), trace.moment("end")
     settled = [(healed + SETTLE_SECONDS, blind), (again + SETTLE_SECONDS, finish)]

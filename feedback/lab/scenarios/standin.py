@@ -1,12 +1,12 @@
 """A server dies in the middle of twelve downloads, and its stand-in continues them where they were.
 
-The streaming server of examples/streaming runs on two real servers, with an agent on each: it tells its agent how far
-each client has come, and its stand-in's agent has that from the masters. Then the server's cables are pulled. A client
-that hears nothing waits for its timeout, eight seconds, unless it is told.
+The streaming server of examples/streaming runs on two real servers, with an agent on each. It tells its agent how far
+each client has come, and the stand-in's agent gets this from the masters. Then the server's cables are pulled. A client
+that hears nothing waits for its timeout of eight seconds, unless it is told.
 
-    feedback   on_failure = "cut": the clients are told, come again, and are served by the stand-in
+    feedback   on_failure = "cut": the clients are told, connect again, and are served by the stand-in
     takeover   the same, and the active director dies as well, before the failure is found
-    today      on_failure = "quiesce": weights only
+    today      on_failure = "quiesce": only weights change
 
 Detection is the time from the failure until the master gives the stand-in its weight. An interruption is the longest
 time in which a client had no new byte.
@@ -39,12 +39,12 @@ DOWNLOADS = 12
 PORT = 8000
 INTERVAL_SECONDS, FALL, TIMEOUT_SECONDS = 0.2, 3, 0.1
 BEFORE_SECONDS = 4.0
-DIRECTOR_DIES_SECONDS = 0.2  # after the server: before anybody can have found it
+DIRECTOR_DIES_SECONDS = 0.2  # after the server's death, before any check can have found it
 FOUND_MS = (
     1000 * (FALL * INTERVAL_SECONDS + TIMEOUT_SECONDS) + 200
 )  # the last check's deadline, and a turn of the master
-TAKEOVER_MS = 300.0  # the other director asks from the start: it does not know of the first failed check
-SLACK_MS = 700.0  # from detection on: the kernel forgets, the client answers, and comes again
+TAKEOVER_MS = 300.0  # the other director starts its checks anew: it does not know of the first failed check
+SLACK_MS = 700.0  # from detection on: the kernel forgets the flow, the client answers and connects again
 
 
 class StandIn(PairScenario):
@@ -111,7 +111,7 @@ class StandIn(PairScenario):
         return sum(bool(d["weight"]) for d in servers)
 
     def _tell(self, stand: PairStand, both: Product, director: Node) -> None:
-        """What the master reports of it. Its clock is the wall clock."""
+        """Record what the master reports of it, on the wall clock."""
         for event in control.ask(both.master_control(director), {"command": "events"})["events"]:
             if event["kind"] in ("barred", "removed", "stands-in", "cut"):
                 told = {k: v for k, v in event.items() if k not in ("at", "kind", "number")}
@@ -132,7 +132,7 @@ def _of(trace: Trace) -> Figures:
     log = trace.output / "logs" / "client.log"
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     downloads = [json.loads(line) for line in lines if line.startswith("{")]
-    left = trace.moment("end") - died - 1.0  # who is interrupted for all of it never went on
+    left = trace.moment("end") - died - 1.0  # a client that was interrupted for all of this time never continued
     return {
         "downloads": len(downloads),
         "wrong_bytes": sum(d["wrong_bytes"] for d in downloads),

@@ -1,13 +1,14 @@
 """The active director's processes and cables vanish at once, with a thousand open connections and traffic on them.
 
-All ways at once: direct routing and masquerading, IPv4 and IPv6; downloads, a UDP flow, a persistent service; a part of
-the connections is idle, and speaks again only afterwards. The same clients and seed with three policies:
+There are all forwarding methods at once (direct routing and masquerading, IPv4 and IPv6), downloads, a UDP flow and a
+persistent service. A part of the connections is idle, and sends again only afterwards. Three policies have the same
+clients and seed:
 
     feedback         two sync daemons
     keepalived       VRRP at 1 s, the kernel's sync as keepalived starts it
     keepalived_fast  the same at 0.1 s
 
-The yardstick is the client's TCP: what was lost is sent again 0.22, 0.7, 1.6, 3.5, 7.2 s after it was first sent.
+For comparison: the client's TCP sends a lost segment again 0.22, 0.7, 1.6, 3.5 and 7.2 s after it was first sent.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Takeover(PairScenario):
 
 
 def decision(trace: Trace, died: float, vip_ms: float) -> Figures:
-    """The standby's own report of when it decided, between the death that it saw and the VIP's first answer."""
+    """The time of the standby's decision by its own report, between the death and the VIP's first answer."""
     decided = min(
         (e.at for e in trace.events if e.what == "transition" and e.details["new"] == "active" and e.at >= died),
         default=math.inf,

@@ -1,20 +1,20 @@
 """A database with one writer: 25 clients write all the time, 25 connections wait, and another server becomes the
 writer.
 
-Three servers behind a `failover` service with `law_options = { sticky = true, cut = "both" }`, by direct routing. The
-check is a program that asks for the server's own word; the server lives and answers all the time, which is what makes
-it dangerous.
+Three servers are behind a `failover` service with `law_options = { sticky = true, cut = "both" }`, by direct routing.
+The check is a program that asks the server whether it is primary. The old server stays alive and goes on answering,
+which is what makes it dangerous.
 
     promoted  the operator promotes another, three times
     failed    the holder's check fails: it says that it is not primary any more
-    healed    its check passes again: nobody's place may change by that
+    healed    its check passes again, which must change no place
 
-Three policies: `feedback`; `takeover`, where the active director dies 0.05 s after the holder's word, before its check
-has failed; and `today`, the same law without options.
+There are three policies: `feedback`; `takeover`, where the active director dies 0.05 s after the holder's report,
+before its check has failed; and `today`, the same law without options.
 
-A write counts as one at the old server after the order if it was sent after the master said that the place had changed,
-and the old server committed it. `overlap`: writes that the old server committed although they were sent after the first
-write that the new one committed. A writer's pause is the longest time between two commits of it, around an order.
+A write counts as made at the old server after the order if it was sent after the master reported the change, and the
+old server committed it. `overlap` counts writes that the old server committed although they were sent after the first
+write that the new one committed. A writer's pause is the longest time between two of its commits, around an order.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from feedback.lab.trace import Event, Trace
 from feedback.lab.workload.writers import End, Plan, Write, read_ends, read_writes
 from feedback.ops import control
 
-WRITERS = IDLE = 25  # all of it on one core: many more, and the clients' own work is what takes the time
+WRITERS = IDLE = 25  # all of it runs on one core: with many more, the clients' own work would take the time
 PROMOTED = (1, 2, 0)  # indices of the servers, in turn; the last one then fails
 STEP_SECONDS = 2.5
 WATCH_SECONDS = 5.0
-DEATH_SECONDS = 0.05  # after the holder's word: before a check can have asked twice
-AROUND_SECONDS = 1.0  # of an order: where a pause counts
-# The first check starts what runs programs: a deadline that this misses would move the place before anybody writes.
+DEATH_SECONDS = 0.05  # after the holder's report, before a check can have asked twice
+AROUND_SECONDS = 1.0  # around an order, in which a pause counts
+# The first check starts the process that runs programs. If it missed its deadline, the place would move too early.
 INTERVAL_SECONDS, TIMEOUT_SECONDS, FALL = 1.0, 0.5, 2
 
 
@@ -138,7 +138,7 @@ class _Course:
             control.ask(
                 self.both.master_control(self.director), {"command": "promote", "destination": str(server.front)}
             )
-        else:  # what there is: the old one is drained, the new one is the next in the order
+        else:  # the only way without options: the old server is drained, and the new one is next in the order
             self.drain(server)
         self.holder = self.stand.pair.servers.index(server)
         self.watch(old)
@@ -157,7 +157,7 @@ class _Course:
                 continue
 
     def watch(self, old: Node) -> None:
-        """When the old server's own ends were closed, according to its kernel."""
+        """Record when the old server's own ends were closed, according to its kernel."""
         deadline = self.stand.now() + WATCH_SECONDS
         while self.established(old):
             if self.stand.now() > deadline:
@@ -177,7 +177,7 @@ class _Course:
         return count
 
     def tell(self) -> None:
-        """What the active director's master reports of the place. Its clock is the wall clock."""
+        """Record what the active director's master reports of the place, on the wall clock."""
         try:
             events = control.ask(self.both.master_control(self.director), {"command": "events"})["events"]
         except control.ControlError as error:
@@ -233,7 +233,8 @@ def _pause(writes: Sequence[Write], order: float) -> float:
 
 
 def _closed(ends: Sequence[End], events: Sequence[Event], old: str, asked: float, order: float) -> float:
-    """Until the last of the old server's connections had ended on both sides. The master says it after it was done."""
+    """Seconds until the last of the old server's connections had ended on both sides. The master reports it
+    afterwards."""
     server = next(
         (e.at for e in events if e.what == "closed" and e.details["server"] == old and e.at > asked), math.inf
     )

@@ -1,4 +1,4 @@
-"""Hostile conditions, one after the other, under load: each is undone, and then everything must recover by itself.
+"""Hostile conditions, one after the other, under load. Each is undone, and then everything must recover by itself.
 
     loss                20 % of the packets between agents and master, both ways (the data path is left alone)
     delay               300 ms, give or take 200, both ways, which also puts them out of order
@@ -7,18 +7,18 @@
     master_stalled      the same                                 master_killed  the same; the weights stay meanwhile
     clock               the wall clock goes an hour forward, then two back (in a guest: there is none but the machine's)
     agent_descriptors   no descriptor left, and strangers at its agent-check port
-    master_descriptors  the same, strangers at the agents' port and at the pages, and an agent that connects anew
+    master_descriptors  the same, strangers at the agents' port and at the pages, and an agent that reconnects
     disk                full under the master's state, and an order given meanwhile
 
 What must hold in all of them: no client sees an error (`errors`); no destination without an order goes away or has
 weight 0 (`zeroed`), falls below WEIGHT_LEAST of the share that it had (`weight_least_*`), or is ejected (`ejected`); by
 the end of the calm stretch every report is fresh (`recovered`), shares are within DRIFT of what they were (`drift_*`),
-and what could not answer answers (`served`). Logs stay short (`log_lines_per_second`). And in each:
+and whatever could not answer answers again (`served`). Logs stay short (`log_lines_per_second`). In detail:
 
-- the link was hurt: packets were dropped (`loss_dropped`) or passed through (`*_passed`);
-- while the clock jumps nobody is lost or held (`clock_disturbed`); orders end by it, as docs/limitations.md says: ten
-  minutes are over when it goes an hour forward (`clock_expired`), and two hours more when it goes back
-  (`clock_left_seconds`);
+- the link was really disturbed: packets were dropped (`loss_dropped`) or passed through (`*_passed`);
+- while the clock jumps no agent is lost and nothing is held (`clock_disturbed`). Orders end by this clock, as
+  docs/limitations.md says: an order of ten minutes is over when the clock goes an hour forward (`clock_expired`), and
+  one lasts two hours longer when it goes back (`clock_left_seconds`);
 - a daemon without descriptors does not spin (`*_cpu_share`), agents that are connected are heard
   (`*_heard_per_second`, the least of them) and the master turns (`*_looks_per_second`);
 - the operator is told that the order is not on the disk (`disk_told`), yet it is done (`disk_weight`); the file stays
@@ -84,7 +84,7 @@ class Chaos(Scenario):
 
 
 def _endure(stand: Stand, product: Product, blow: Blow) -> None:
-    """It hurts for its seconds; then it is mended, all must come back, and is left alone for a while."""
+    """Apply the fault for its time and undo it. Then everything must recover, and is left alone for a while."""
     stand.event(blow.name, said=_said(stand))
     blow.strike()
     stand.event(f"{blow.name} struck")
@@ -103,7 +103,7 @@ def _endure(stand: Stand, product: Product, blow: Blow) -> None:
 
 
 def _said(stand: Stand) -> dict[str, int]:
-    """How often the daemons have logged each event so far; lines that are no event count as such."""
+    """How often the daemons have logged each event so far; other lines are counted together."""
     return logged(stand.processes.logs)
 
 

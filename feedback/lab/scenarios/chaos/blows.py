@@ -24,7 +24,7 @@ AGENT_CHECK_PORT = 3333
 HTTP_PORT = 8080
 ORDER_SECONDS = 600.0
 HOUR = 3600.0
-STRANGERS = 4  # connections of nobody, to a port whose daemon can take none
+STRANGERS = 4  # connections of strangers, to a port whose daemon can accept none
 PATIENCE_SECONDS = 10.0
 LISTEN_SECONDS = 0.5
 
@@ -46,7 +46,7 @@ class Blow(NamedTuple):
 
 
 def make_product(stand: Stand, disk: SmallDisk, *, scheduler: str | None, law: str) -> Product:
-    """With every port that can be knocked at, and its state on the small disk."""
+    """The product with every port that strangers can try, and its state on the small disk."""
     director = stand.topology.directors[0].address
     return Product(
         stand,
@@ -117,7 +117,7 @@ class Blows:
     def _start(self, index: int) -> None:
         self.product.start_agent(self.product.servers[index])
 
-    # The wall clock: an order ends when it says so, and nothing else looks.
+    # The wall clock: orders end by it, and nothing else uses it.
 
     def _clock_forward(self) -> None:
         self._hold()
@@ -134,7 +134,7 @@ class Blows:
         self.clock.close()
 
     def _hold(self) -> None:
-        """An order keeps the second server at its weight."""
+        """Give an order that keeps the second server at its weight."""
         server = self.product.servers[1]
         weight = self._weight(1)
         self.product.say("override", destination=str(server.address), weight=weight, seconds=ORDER_SECONDS)
@@ -170,7 +170,7 @@ class Blows:
             undo.callback(descriptors.close)
             descriptors.exhaust()
             knock(undo)
-            undo.callback(tell)  # the last is done first: while nothing is mended
+            undo.callback(tell)  # runs first, as the last one added: while the fault is still in force
 
         return Blow(name, seconds, calm, strike, undo.close, asked)
 
@@ -178,7 +178,7 @@ class Blows:
         self._knock(undo, DIRECTOR, self._agent_address, AGENT_CHECK_PORT)
 
     def _knock_at_master(self, undo: Undo) -> None:
-        """And an agent that has just lost its connection wants a new one."""
+        """Let strangers connect to the master, and make an agent reconnect meanwhile."""
         for port in (PORT, HTTP_PORT):
             self._knock(undo, "client", self._master_address, port)
         self.stand.processes.kill(_agent(self.product.servers[-1].name))
@@ -199,7 +199,7 @@ class Blows:
         return str(self.product.master_address)
 
     def _knock(self, undo: Undo, namespace: str, address: str, port: int) -> None:
-        """Connections that say nothing and stay open."""
+        """Open connections that send nothing and stay open."""
         with network.entered(self.stand.topology.namespace(namespace)):
             clients = [undo.enter_context(socket.socket()) for _ in range(STRANGERS)]
         for client in clients:
@@ -223,14 +223,14 @@ class Blows:
     # The disk.
 
     def _fill_disk(self) -> None:
-        """One order is stored on the disk; another is given while it is full."""
+        """Give one order that is stored on the disk, and another while the disk is full."""
         self._hold()
         self.disk.fill()
         answer = self.product.say("drain", destination=str(self.product.servers[0].address))
         self.stand.event("disk told", notes=answer["notes"])
 
     def _free_disk(self) -> None:
-        """The second order is stored without help, and a master that dies then continues with both."""
+        """Make room: the second order must be stored by itself. A master killed then must continue with both."""
         kept, left = len(self._saved().orders), self._weight(0)
         self.disk.free()
         freed = time.monotonic()
@@ -252,7 +252,7 @@ class Blows:
             raise LabError(f"{self.product.state}: is not whole: {error}") from None
 
     def _weight(self, index: int) -> int:
-        """As the kernel has it."""
+        """The weight in the kernel."""
         destination = self.stand.destination(self.product.servers[index], 0).key
         found = next(d for d in self.stand.ipvs.destinations(self.stand.service) if d.destination.key == destination)
         return found.destination.weight

@@ -1,7 +1,7 @@
 """What `chaos` did to the pool, from its trace to figures, and their bounds. Pure.
 
-The bounds leave room for a crowded host: what they are to find (a spinning daemon, a flooded log, a server that is
-forgotten, a file cut short) misses them by far.
+The bounds leave room for a crowded host: the faults that they must find (a spinning daemon, a flooded log, a forgotten
+server, a file cut short) miss them by far.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _without_descriptors(name: str, event: Event) -> Figures:
 
 
 def _shares(samples: Sequence[Sample], servers: Sequence[int]) -> list[float]:
-    """The mean part of these servers' weights in the sum, over the samples. NaN if there are none."""
+    """The mean share of these servers' weights in the sum, over the samples. NaN if there are none."""
     if not samples:
         return [math.nan for _ in servers]
     each = [[max(0, s.weights[i]) for i in servers] for s in samples]
