@@ -44,9 +44,10 @@ def cut(
 ) -> None:
     """End every flow of DESTINATION (ADDRESS or ADDRESS:PORT) now: both ends of each TCP connection are reset.
 
-    It leaves the kernel's table for that, and returns once its flows are forgotten, within a second. Meanwhile new
-    connections go elsewhere. A drained one returns drained. UDP flows go on elsewhere. With --client nothing leaves
-    the table: the TCP connections of these clients are reset, and the clients may reconnect at once.
+    The destination leaves the kernel's table for that, and returns once its flows are forgotten, within a second.
+    Meanwhile new connections go elsewhere. A drained destination returns drained. UDP flows go on elsewhere. With
+    --client nothing leaves the table: the TCP connections of these clients are reset, and the clients may reconnect at
+    once.
     """
     seen = {} if dry_run else ask(control, "events")
     words = {"destination": destination, "service": service, "client": client, "reason": reason}
@@ -130,8 +131,8 @@ def _said(event: dict[str, Any]) -> dict[str, Any]:
 def promote(destination: str, service: str, control: Path, as_json: bool) -> None:
     """Give DESTINATION the first place of its `failover` service, and keep it there (law_options: sticky).
 
-    The same happens as after a failure. The old one leaves the table and its connections are cut, as law_options say,
-    in the decision that gives the new one its weight. The old one returns behind it.
+    This works like a move after a failure. In one decision the old server leaves the table, its connections are cut as
+    law_options say, and the new server gets its weight. The old server then returns behind the new one.
     """
     answer = say(control, "promote", destination=destination, service=service)
     virtual, promoted = answer["promoted"]

@@ -66,12 +66,12 @@ def events(follow: bool, kinds: tuple[str, ...], control: Path, sync_control: Pa
     """Print events as JSON lines, oldest first: schema, source, number, at, kind and the fields of that kind.
 
     \b
-    weight-changed foreign-edit ejected readmitted barred unbarred removed returned cut promoted
+    weight-changed foreign-edit ejected readmitted barred unbarred removed returned stands-in relieved cut promoted
     check-warning held released agent-heard agent-lost agent-back exporter-heard exporter-lost exporter-back
     order-given order-lifted order-expired
     role started reloaded reload-failed service-left service-removed steered steer-mended steer-removal
     of the pair: transition notice
-    gone: so many were lost before they were read
+    gone: the number of events lost before they were read
 
     The master keeps the newest 2000. --follow survives a daemon's restart.
     """

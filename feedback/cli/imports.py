@@ -34,7 +34,7 @@ def import_(format_: str, file: Any, strict: bool, instance: str, as_json: bool)
 
     FORMAT is keepalived.conf, ldirectord.cf or ipvsadm-save (what `ipvsadm -S` or `feedback save` printed). Files that
     a keepalived.conf includes are read too. Whatever could not be carried over is reported on standard error, line by
-    line, and the exit status is 4 then. A line with "note" says how the other tool reads the file, and that we follow.
+    line, and the exit status is 4 then. A line with "note" says how the other tool reads the file; we read it alike.
 
     \b
     feedback import keepalived.conf /etc/keepalived/keepalived.conf > /etc/feedback/master.toml

@@ -161,9 +161,9 @@ def token(
     reports, an hour at most. The token is a secret until it is used: hand it over like a password. `keys revoke NAME`
     revokes it. The master needs no reload.
 
-    With --role the join gives the server the settings that all agents of that role have alike:
-    /etc/feedback/roles/ROLE.toml is an agent.toml without name, addresses, key and masters. After a change there, a new
-    token and another join bring it along.
+    With --role the join gives the server the settings that all agents of that role share:
+    /etc/feedback/roles/ROLE.toml is an agent.toml without name, addresses, key and masters. After a change there,
+    make a new token and join again.
 
     \b
     feedback keys token rs1 --rip 10.0.0.11

@@ -38,8 +38,8 @@ stolen_option = click.option(
     type=click.FloatRange(0, 0.9),
     default=0.0,
     show_default=True,
-    help="Part of the guest's busy time that an imaginary host takes from it, its clock running on: a starved virtual "
-    "machine. uml only.",
+    help="Part of the guest's busy time that an imaginary host takes away while its clock goes on, as in a starved "
+    "virtual machine. uml only.",
 )
 processors_option = click.option(
     "--processors",
@@ -49,23 +49,23 @@ processors_option = click.option(
 accel_option = click.option(
     "--accel",
     type=click.Choice(["kvm", "tcg"]),
-    help="Of a guest in QEMU: the processor's own virtualisation, or emulation, whose time does not depend on this "
-    "machine's load. Default: kvm where it really boots a guest.",
+    help="How QEMU runs a guest: kvm uses the processor's virtualisation; tcg emulates, so that its time does "
+    "not depend on this machine's load. Default: kvm where it really boots a guest.",
 )
 first_option, second_option = (
     click.option(
         f"--{which}-kernel",
         type=click.Choice(["uml"]),
-        help=f"Of the {which} director of a pair (takeover, handover): uml within the guest, so that the two directors "
-        "run different kernels in one time.",
+        help=f"Kernel of the {which} director of a pair (takeover, handover): uml within the guest, so that the "
+        "directors run different kernels with one clock.",
     )
     for which in ("first", "second")
 )
 firewall_option = click.option(
     "--firewall",
     type=click.Choice(["strict"]),
-    help="On both directors of a pair: strict drops what is not accepted, what is invalid, and what begins without a "
-    "SYN (docs/firewall.md).",
+    help="The firewall on both directors of a pair: strict drops what is not accepted, what is invalid, and what "
+    "begins without a SYN (docs/firewall.md).",
 )
 output_option = click.option(
     "--output",
@@ -110,10 +110,10 @@ def list_command(as_json: bool) -> None:
 @click.option(
     "--source",
     metavar="SOURCE",
-    help="One policy more, in which the master knows the servers by this instead of agents: `exporter`, Debian's "
+    help="One more policy, in which the master has this source instead of agents: `exporter`, Debian's "
     "prometheus-node-exporter on each; `none`, nothing but what the director sees. `hog` has them.",
 )
-@click.option("--seconds", type=float, help="Of load, in each policy's run. Default: the scenario's own.")
+@click.option("--seconds", type=float, help="Seconds of load in each policy's run. Default: the scenario's own.")
 @seed_option
 @kernel_option
 @processor_speed_option
@@ -146,7 +146,7 @@ def run(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Run SCENARIO, judge its figures, and say so: a table, a picture, result.json.
+    """Run SCENARIO, judge its figures, and report them: a table, a picture, result.json.
 
     Each policy runs in its own guest on its own core, at most two at a time, with the same requests. Progress is on
     standard error. With uml a guest has its own time: other work on this machine makes a run longer and changes no
@@ -179,8 +179,9 @@ def run(
 def demo(seed: int, kernel: str | None, output: Path | None) -> None:
     """Race LVS as people run it against feedback, side by side, in about a minute and a half.
 
-    Scenario `hog` with two of its policies: four real servers of unequal speed under one service; halfway through a CPU
-    hog starts on the largest. Left, wlc with equal weights; right, agents and master. Ends in a table and a picture.
+    This is the scenario `hog` with two of its policies: four real servers of unequal speed under one service; halfway
+    through a CPU hog starts on the largest. Left is wlc with equal weights, right are agents and master. It ends with a
+    table and a picture.
 
     If other work on this machine affected the figures too much, it runs once more by itself. The exit status is
     that of `feedback lab run`.

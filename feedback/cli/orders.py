@@ -86,7 +86,7 @@ def drain(
 @control_option
 @json_option
 def undrain(destination: str, service: str, control: Path, as_json: bool) -> None:
-    """Put DESTINATION back into service: lift its drain or override. It comes back by slow start."""
+    """Put DESTINATION back into service: lift its drain or override. It returns with slow start."""
     _done(say(control, "undrain", destination=destination, service=service), as_json)
 
 
@@ -95,7 +95,7 @@ def undrain(destination: str, service: str, control: Path, as_json: bool) -> Non
 @click.argument("weight", type=click.IntRange(0, 2**31 - 1), required=False)
 @click.option("--end", is_flag=True, help="End the override in force.")
 @click.option("--for", "seconds", type=Duration(), default="30m", show_default=True, help="End after this time.")
-@click.option("--until-lifted", is_flag=True, help="It has no end.")
+@click.option("--until-lifted", is_flag=True, help="It does not end by itself.")
 @_service
 @_reason
 @_force
@@ -134,7 +134,7 @@ def override(
 @control_option
 @json_option
 def pause(service: str, seconds: float | None, reason: str, control: Path, as_json: bool) -> None:
-    """Write nothing to SERVICE (or to any) until `feedback resume`: weights stay as they are.
+    """Write nothing to SERVICE (or to any service) until `feedback resume`: weights stay as they are.
 
     Drains and overrides still act. Meanwhile agents are heard and everything is measured.
     """

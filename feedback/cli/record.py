@@ -25,9 +25,13 @@ MEGABYTE = 1_000_000
     required=True,
     help="A new file; compressed if its name ends in .gz (a tenth of the size).",
 )
-@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="For so long.")
+@click.option("--for", "seconds", type=Duration(), default="1h", show_default=True, help="How long to record.")
 @click.option(
-    "--max-size", type=click.IntRange(1, 100_000), default=500, show_default=True, help="In MB; it stops there."
+    "--max-size",
+    type=click.IntRange(1, 100_000),
+    default=500,
+    show_default=True,
+    help="The largest size in MB: recording stops there.",
 )
 @control_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")

@@ -24,7 +24,7 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
 
 @click.command()
 @click.option("--list", "list_cases", is_flag=True, help="List the built-in cases and the laws.")
-@click.option("--suite", is_flag=True, help="All built-in cases. The default.")
+@click.option("--suite", is_flag=True, help="All built-in cases (the default).")
 @click.option("--case", "names", multiple=True, metavar="NAME", help="A built-in case; may be given again.")
 @click.option(
     "--scenario",
@@ -36,7 +36,7 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
 @click.option(
     "--servers",
     type=click.IntRange(1, 10_000),
-    help="So many servers: the case's own, repeated. Above 20,000 requests a second, each request costs more instead.",
+    help="How many servers: the case's, repeated. Above 20,000 requests a second, each request costs more instead.",
 )
 @click.option(
     "--replay",
@@ -55,7 +55,7 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
     "laws",
     multiple=True,
     help="May be given again. Default: all but those of priority pools. `plain` and `oracle` always run. `exporter` "
-    "and `no agent` are the law `capacity` told by pages of exporters, and by nothing but what the director sees.",
+    "and `no agent` are the law `capacity` with exporters' pages, and with only what the director itself sees.",
 )
 @click.option(
     "--scheduler",
@@ -64,10 +64,12 @@ NOT_AMONG_EQUALS = ("static", "failover", "overflow", "spillover")  # the last t
     help="Instead of the case's own; in the suite, only those cases that have it. May be given again.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="One seed, the same arrivals for every policy.")
-@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="So many seeds; their mean.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Use so many seeds, and print the mean."
+)
 @click.option("--jobs", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes at a time.")
-@click.option("--late/--no-late", default=True, help="`capacity` once more with twice the delay of reports.")
-@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw it; .svg, .png or .pdf.")
+@click.option("--late/--no-late", default=True, help="Also run `capacity` with twice the delay of reports.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw a picture: .svg, .png or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="The last line of standard output is one JSON object.")
 def simulate(
     list_cases: bool,

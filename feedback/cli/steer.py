@@ -64,8 +64,9 @@ def show(directory: Path, as_json: bool) -> None:
 def remove(directory: Path, as_json: bool) -> None:
     """Remove all our marks, rules and routes on this director, and nothing else.
 
-    A running master does it, and makes nothing again until it is started or reloaded. Without a master the command does
-    it, as root. To remove it for good, remove `match` from master.toml first. The other director has its own.
+    A running master removes them, and makes none again until it is started or reloaded. Without a running master the
+    command removes them, as root. To remove them for good, first remove `match` from master.toml. The other director
+    has its own.
     """
     config = _config(directory)
     try:

@@ -21,7 +21,12 @@ _netns = click.option("--netns", default=None, metavar="NAME", help="In this net
 
 @click.command()
 @_netns
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A file, replaced as a whole.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write to this file, replacing it as a whole.",
+)
 @json_option
 def save(netns: str | None, output: Path | None, as_json: bool) -> None:
     """Print the kernel's table as rules that `ipvsadm -R` and `feedback restore` read.

@@ -31,7 +31,7 @@ PLAIN_WIDTH = 200
     metavar="SECONDS",
     help="Between looks.",
 )
-@click.option("--once", is_flag=True, help="Print one table, as when not on a terminal.")
+@click.option("--once", is_flag=True, help="Print one table, as without a terminal.")
 @control_option
 def top(interval: float, once: bool, control: Path) -> None:
     """Watch services and destinations live.
@@ -43,7 +43,7 @@ def top(interval: float, once: bool, control: Path) -> None:
                       connections, age p   pause or resume everything
                                        q   quit
 
-    When not on a terminal it prints one table.
+    Without a terminal it prints one table.
     """
     screen = Screen()
     screen.update(ask(control, "status"))
