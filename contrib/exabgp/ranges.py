@@ -16,7 +16,7 @@ TABLE, PROTOCOL = "74", "252"
 def ranges(family: str) -> set[str]:
     command = ["ip", "-json", "-N", family, "route", "show", "table", TABLE, "proto", PROTOCOL, "type", "blackhole"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:  # a table in which nothing ever was
+    if done.returncode:  # the table never had a route
         return set()
     return {route["dst"] for route in json.loads(done.stdout or "[]")}
 

@@ -1,4 +1,4 @@
-"""Clients of the streaming server: when a connection ends they come again and go on where they were.
+"""Clients of the streaming server. When a connection ends they reconnect and continue where they were.
 
     python3 client.py HOST PORT SECONDS SESSION...
 
@@ -15,7 +15,7 @@ import time
 
 from server import content
 
-TIMEOUT_SECONDS = 8.0  # of a client who hears nothing
+TIMEOUT_SECONDS = 8.0  # of a client that hears nothing
 AGAIN_SECONDS = 0.02
 
 
@@ -26,7 +26,7 @@ class Viewer:
         self.longest, self.heard_at = 0.0, time.monotonic()
 
     def watch(self, end: float) -> None:
-        """Until `end`, of the monotonic clock."""
+        """Run until `end`, a time of the monotonic clock."""
         while time.monotonic() < end:
             self.connections += 1
             with contextlib.suppress(OSError, ValueError):
@@ -35,13 +35,13 @@ class Viewer:
         self.longest = max(self.longest, time.monotonic() - self.heard_at)
 
     def view(self, end: float) -> None:
-        """One connection. Raises OSError where it breaks."""
+        """One connection. Raises OSError if it breaks."""
         with socket.create_connection((self.host, self.port), TIMEOUT_SECONDS) as sock:
             sock.sendall(f"{self.session}\n".encode())
             stream = sock.makefile("rb")
             at = int(stream.readline())
             if at > self.have:
-                self.wrong, self.have = self.wrong + at - self.have, at  # nobody fills this gap
+                self.wrong, self.have = self.wrong + at - self.have, at  # this gap is never filled
             while time.monotonic() < end and (data := stream.read1(65536)):
                 self.take(at, data)
                 at += len(data)

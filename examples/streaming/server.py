@@ -1,4 +1,4 @@
-"""A streaming server whose sessions go on on another server when this one dies.
+"""A streaming server whose sessions continue on another server when this one dies.
 
     python3 server.py PORT [AGENT-SOCKET] [SESSIONS-DIRECTORY]
 
@@ -24,13 +24,13 @@ TELLS_PER_SECOND = 10
 
 
 def content(offset: int, size: int) -> bytes:
-    """The stream itself: each four bytes are their own number, so that a client sees what is missing or wrong."""
+    """The stream: every four bytes are their own number, so that a client notices what is missing or wrong."""
     first, last = offset // 4, (offset + size + 3) // 4
     return struct.pack(f">{last - first}I", *range(first, last))[offset % 4 :][:size]
 
 
 def acknowledged(writer: asyncio.StreamWriter, sent: int) -> int:
-    """How far the client has come for certain: what waits in this process or its kernel does not count."""
+    """How far the client has certainly come. Bytes that wait in this process or its kernel do not count."""
     raw = writer.get_extra_info("socket")
     waiting = struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
     return max(0, sent - waiting - writer.transport.get_write_buffer_size())
@@ -42,13 +42,13 @@ class Server:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def begins(self, session: str) -> int:
-        """Where the server before came to; 0 for a session that nobody knows."""
+        """How far the previous server came; 0 for an unknown session."""
         with contextlib.suppress(OSError, ValueError):
             return int(json.loads(Path(self.directory, f"{self.port}.json").read_text()).get(session, 0))
         return 0
 
     def tell(self, session: str, offset: int) -> bool:
-        """False where the agent takes nothing now: to be said again soon."""
+        """False if the agent accepts nothing now. Then report again soon."""
         word = {"port": self.port, "session": session, "value": str(offset)}
         try:
             self.socket.sendto(json.dumps(word).encode(), self.agent)
