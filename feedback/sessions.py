@@ -56,7 +56,7 @@ class Sessions:
             self._forget(next(iter(self._words)))
 
     def take(self, words: tuple[Session, ...], now: float) -> None:
-        """What another one tells of its sessions. Raises ValueError."""
+        """Take another server's reports of its sessions. Raises ValueError."""
         for word in words:
             self.hear(word.port, word.session, word.value, now - word.age_seconds)
 
@@ -65,7 +65,7 @@ class Sessions:
             self._forget(key)
 
     def news(self, now: float) -> tuple[Session, ...]:
-        """What is to be told now, as much as one message takes: words that are new, and those told too long ago."""
+        """The reports due now, as many as fit into a message: new ones, and those last sent too long ago."""
         self.expire(now)
         found, size = [], 0
         for key, word in self._words.items():

@@ -40,7 +40,7 @@ _COMMON: Options = (
     (zmq.HANDSHAKE_IVL, 3000),
     (zmq.RECONNECT_IVL, 100),
     (zmq.RECONNECT_IVL_MAX, 1000),
-    # What the kernel took it delivers when a cut heals, however old: it must give up before that is stale.
+    # When a cut link heals, the kernel delivers what it queued, however old. It must give up before that is stale.
     (zmq.TCP_MAXRT, 1500),
     (zmq.MAXMSGSIZE, wire.REPORT_BYTES_MAX),
 )

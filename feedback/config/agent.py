@@ -42,8 +42,8 @@ class AgentCheckConfig(Strict, frozen=True):
 
 
 class AgentSettings(File, frozen=True):
-    """What agents may have alike. `cgroup` is the directory of the cgroup that bounds the real server (the host if
-    absent) and `service_cgroup` the one of the service inside it, or a list of all that work for it; `socket` is the
+    """The settings that agents may share. `cgroup` is the directory of the cgroup that bounds the real server (the host
+    if absent) and `service_cgroup` the one of the service inside it, or a list of all that work for it; `socket` is the
     datagram socket where applications speak, and `sessions` the directory where they read what is known of the sessions
     of servers for which this one stands in. `signals` is `portable` where only those of psutil are wanted."""
 

@@ -1,4 +1,4 @@
-"""What becomes of a destination whose health check fails: of its flows, and of its sessions by a stand-in."""
+"""What happens to a destination whose health check fails, to its flows, and to its sessions with a stand-in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from feedback.model import Address, Protocol, parse_address
 
 
 class OnFailure(StrEnum):
-    """What becomes of a destination whose health check fails, and so of the flows that it has."""
+    """What happens to a destination whose health check fails, and so to its flows."""
 
     QUIESCE = "quiesce"  # weight 0: its flows stay with it
     REMOVE = "remove"  # out of the table, and its flows with it
@@ -19,7 +19,7 @@ class OnFailure(StrEnum):
 
 
 def on_failure(destination: DestinationConfig, service: ServiceConfig) -> OnFailure:
-    """What is in force for a destination of a configuration that was checked."""
+    """The setting in force for a destination of a checked configuration."""
     word = destination.on_failure or service.on_failure
     if word is not None:
         return OnFailure(word)
@@ -71,7 +71,7 @@ def check_failure(service: ServiceConfig, ownership: str, where: str) -> None:
 
 
 def stand_ins(config: Services) -> dict[tuple[Address, int], frozenset[Address]]:
-    """Who stands in: RIP and port of a server, and the RIPs of those that may go on with its sessions."""
+    """The stand-ins: RIP and port of a server, and the RIPs of those that may continue its sessions."""
     found: dict[tuple[Address, int], frozenset[Address]] = {}
     for service in config.service:
         for destination in service.destination:

@@ -9,7 +9,7 @@ from feedback.model import Protocol, ServiceKey
 
 
 def marks(config: Services) -> dict[int, tuple[Match, ...]]:
-    """What gets each mark. Raises ConfigError."""
+    """The packets that get each mark. Raises ConfigError."""
     found: dict[int, tuple[Match, ...]] = {}
     for i, service in enumerate(config.service):
         if service.match:

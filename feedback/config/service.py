@@ -145,7 +145,7 @@ def to_service(config: ServiceConfig, where: str = "service") -> Service:
 
 
 def _check_engine(config: ServiceConfig, key: ServiceKey, where: str) -> None:
-    """What would have no effect is refused: ip_vs_pe_sip.c only works with UDP, and into persistent services."""
+    """Refuse settings without effect: ip_vs_pe_sip.c only works with UDP, and with persistence."""
     check_word(config.pe or "", ENGINES, f"{where}.pe")
     if not config.persistence_seconds:
         raise ConfigError(f"{where}.pe: {config.pe}: needs persistence_seconds, the longest pause within a call")

@@ -101,7 +101,7 @@ def _agent(facts: Facts, address: str, d: dict[str, Any]) -> Finding | None:
 
 
 def _checks(status: dict[str, Any]) -> Iterator[Finding]:
-    """What checks warn of, once for a real server; and what prevents them, once."""
+    """Findings for the warnings of checks, once for each real server; and for what prevents checks, once."""
     unasked: dict[str, tuple[str, str]] = {}
     for service in status["services"]:
         for d in service["destinations"]:

@@ -71,7 +71,7 @@ def _takeover(facts: Facts, masqueraded: list[ServiceEntry]) -> Iterator[Finding
 
 
 def _room(facts: Facts) -> Iterator[Finding]:
-    """What the tracking can hold, against what it holds, and what would be written into it."""
+    """Compare the tracking table's limit with its entries and with those that a takeover would write."""
     most = facts.host.get("net.netfilter.nf_conntrack_max")
     held = facts.host.get("net.netfilter.nf_conntrack_count")
     if not isinstance(most, int) or not isinstance(held, int) or not most:

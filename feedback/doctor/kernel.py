@@ -103,7 +103,7 @@ def _still(udp: bool) -> str:
 
 
 def _table(facts: Facts, entries: tuple[ServiceEntry, ...]) -> Iterator[Finding]:
-    """What the kernel's table of connections can hold, which differs between kernels (feedback/ipvs/table.py)."""
+    """The capacity of the kernel's connection table, which differs between kernels (feedback/ipvs/table.py)."""
     bound = sum(d.active + d.inactive for e in entries for d in e.destinations)
     held = bound if facts.table.connections is None else facts.table.connections
     most = facts.vs.get("conn_max")

@@ -81,7 +81,7 @@ def _line(line: str, family: int) -> Rule:
 
 
 def _after(words: Sequence[str], *names: str) -> list[str]:
-    """What stands behind these options; of one that is turned round (`! -d ...`) nothing."""
+    """The values of these options. A negated option (`! -d ...`) gives nothing."""
     found = []
     for at, word in enumerate(words[:-1]):
         if word in names and (at == 0 or words[at - 1] != "!"):

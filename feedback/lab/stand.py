@@ -44,7 +44,7 @@ LEAD_SECONDS = 0.5  # from the client's start to its first request
 
 
 class Scene:
-    """What every stand has: processes, and a file of events. Use as a context manager."""
+    """What all stands share: processes, and a file of events. Use as a context manager."""
 
     def __init__(self, output: Path) -> None:
         self.output = output

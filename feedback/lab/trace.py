@@ -36,7 +36,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What only the pair's scenarios leave is read from `output` when it is asked for."""
+    """Files that only the pair's scenarios write are read from `output` when they are asked for."""
 
     records: list[Record]
     samples: list[Sample]

@@ -60,7 +60,7 @@ class ServiceStatus:
 
     @property
     def warnings(self) -> set[tuple[Address, str]]:
-        """What checks warn of, and of which server."""
+        """The warnings of checks, each with its server."""
         checked = [(of.key.address, of.checked) for of in self._made or self._rows if of.checked is not None]
         return {(address, check.warning) for address, check in checked if check.warning}
 

@@ -189,7 +189,7 @@ class Controller:
                 self._behind.setdefault(row.address, []).append((pipeline, row))
 
     def probes(self, now: float) -> list[Probe]:
-        """What to ask about destinations now: health checks, agents that speak agent-check, and exporters."""
+        """The questions that are due now: health checks, agents that speak agent-check, and exporters."""
         wanted = [
             (p.watch, tuple(row.key for row in p.rows), _passages(p)) for p in self._pipelines.values() if p.watch.asks
         ]
@@ -284,7 +284,7 @@ class Controller:
         return pipeline
 
     def decide(self, now: float) -> Decision:
-        """What every destination should have, and the edits that make it so."""
+        """The setting that every destination should have, and the edits that produce it."""
         self._timer = now + self._interval_seconds()
         statuses: list[ServiceStatus] = []
         edits: list[Edit] = []
@@ -308,12 +308,12 @@ class Controller:
         return Decision(tuple(edits), tuple(statuses), tuple(cuts))
 
     def withdrawal(self, snapshot: Snapshot) -> list[Edit]:
-        """What takes from the kernel what is there for our own checks only: when the master stops or stands by."""
+        """The edits that remove what the kernel has only for our own checks, for a master that stops or stands by."""
         self._passages.look(snapshot)
         return self._passages.edits(())
 
     def _fail(self, pipeline: Pipeline, error: Exception) -> ServiceStatus:
-        """What goes wrong in one service holds that service, and no other."""
+        """A fault in one service holds only that service."""
         self.faults.append(Fault(str(pipeline.service.key), said(error)))
         return pipeline.stand_still(f"held by a fault of the master: {said(error)}")
 

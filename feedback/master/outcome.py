@@ -29,7 +29,7 @@ class Fact(Protocol):
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """What one stage did, and the value (a share, a weight, a threshold) after it."""
+    """A stage's action, and the value (a share, a weight, a threshold) after it."""
 
     stage: str
     fact: Fact
@@ -144,7 +144,7 @@ class Status(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """What every stage did, in their order."""
+        """The steps of all stages, in order."""
         return self.chain.steps
 
     @property

@@ -57,7 +57,7 @@ class Passages:
         self._there = {seen.passage: seen.key.fwmark for seen in self._ours if seen.passage is not None}
 
     def edits(self, wanted: Iterable[Passage]) -> list[Edit]:
-        """What makes these be there, and no others of ours."""
+        """The edits after which exactly these exist, of ours."""
         self._wanted = frozenset(wanted)
         keep = self._wanted & self._there.keys()
         edits: list[Edit] = [

@@ -306,7 +306,7 @@ class Pipeline:
     # A decision.
 
     def forget(self, row: Row) -> None:
-        """What was learned of a row is not to be trusted: it begins anew."""
+        """Forget what was learned of a row: it cannot be trusted."""
         row.capacity = Capacity(self._prior)
         self._prior.adopt(row.capacity)
         self._prior.recount()
@@ -374,7 +374,7 @@ class Pipeline:
         return None if exporter is None else fleet.exporter(name(exporter, row.key.address))
 
     def _let_go(self, now: float) -> None:
-        """Who leaves the table with its flows, and who has the first place."""
+        """Decide which destinations leave the table with their flows, and which has the first place."""
         if not self._lets_go:
             return
         succession = self.succession
@@ -420,7 +420,7 @@ class Pipeline:
         return trials
 
     def _actuate(self, trials: bool) -> None:
-        """What each row gets, before somebody's word changes it."""
+        """Turn shares into each row's weight, before claims change it."""
         pool = self.pool
         held = pool.held
         for row in pool.rows:

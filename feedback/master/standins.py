@@ -26,7 +26,7 @@ class _Speaker:
 
 
 class StandIns:
-    """What was said on sessions, and to whom it goes."""
+    """The reports on sessions, and the agents to which they go."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan

@@ -2,7 +2,7 @@
 
 The kernel does not record who wrote a weight of 0: without this state, an ejection that outlives the master would be
 taken for the operator's and stay for ever. And another owner's weights are gone once ours are written. Pure: the daemon
-keeps it in a file. What does not fit is refused with one line, and the master starts without it.
+keeps it in a file. A part that does not fit is refused with one line, and the master starts without it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 def without_learned(state: State) -> State:
-    """What must be on the disk at once; what was learned may be some seconds old."""
+    """The part that must be on the disk at once. Learned values may be some seconds old there."""
     bare = {key: msgspec.structs.replace(service, learned={}) for key, service in state.services.items()}
     return msgspec.structs.replace(state, services=bare)
 

@@ -83,7 +83,7 @@ def put_back(private: Path, path: Path) -> None:
 
 
 def discard(private: Path) -> None:
-    """What was claimed and is not needed any more. Never raises: nobody looks under that name."""
+    """Remove a claimed file that is no longer needed. Never raises: nobody reads a file of that name."""
     with contextlib.suppress(OSError):
         private.unlink()
 

@@ -134,9 +134,9 @@ class Configured(Enum):
 
 
 def configure(path: Path, joined: wire.Joined, endpoint: str, master: PublicKey, secret: Path) -> Configured:
-    """Write the agent's configuration, or add the master to the one that is there. What is there is only replaced where
-    a join made it of the same role. Raises KeyFileError where what is there is not for this agent; the key is in place
-    all the same."""
+    """Write the agent's configuration, or add the master to the one that is there. An existing one is only replaced
+    where a join made it of the same role. Raises KeyFileError where what is there is not for this agent; the key is in
+    place all the same."""
     link = link_text(endpoint, master)
     try:
         before = path.read_text(encoding="utf-8")

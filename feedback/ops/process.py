@@ -1,5 +1,5 @@
-"""What our processes ask of the kernel for themselves. Source: prctl(2); capabilities(7), ambient and bounding sets;
-ptrace(2), under access mode checking; sched(7), the nice value and group scheduling.
+"""Settings that our processes request from the kernel for themselves. Source: prctl(2); capabilities(7), ambient and
+bounding sets; ptrace(2), under access mode checking; sched(7), the nice value and group scheduling.
 """
 
 from __future__ import annotations

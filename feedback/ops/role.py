@@ -47,7 +47,7 @@ class RoleFile:
         new.replace(self._path)
 
     def read(self) -> RoleSaid:
-        """What was said last; standby if nothing was, or nothing that can be read. Cheap where nothing changed."""
+        """The last role in the file; standby if there is none, or none that can be read. Cheap if nothing changed."""
         try:
             found = self._path.stat()
             seen = (found.st_ino, found.st_mtime_ns, found.st_size)

@@ -35,14 +35,14 @@ USED = "the token was used or revoked"
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What the joining side holds."""
+    """The token as the joining side holds it."""
 
     pair: KeyPair
     master: PublicKey
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """What the director knows of it; `expires_at` in seconds of the wall clock."""
+    """The token as the director knows it. `expires_at` is in seconds of the wall clock."""
 
     name: str
     public_key: PublicKey

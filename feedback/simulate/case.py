@@ -161,7 +161,7 @@ def parse(text: str, source: str = "scenario") -> Case:
 
 
 def check(case: Case, source: str) -> None:
-    """What types cannot express. Raises ConfigError."""
+    """Check what types cannot express. Raises ConfigError."""
     if case.load[0].at_seconds != 0:
         raise ConfigError(f"{source}: load[0].at_seconds: the first load starts at 0")
     for i, (a, b) in enumerate(zip(case.load, case.load[1:], strict=False), 1):

@@ -1,7 +1,7 @@
 """Lies: reports of a compromised agent. A report in, a report out. Pure.
 
 The attacker has the key of one server. It can report anything about that server that the wire's types allow, and
-nothing about others. What its server answers to clients is not modelled.
+nothing about others. Its server's answers to clients are not modelled.
 """
 
 from __future__ import annotations

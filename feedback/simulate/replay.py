@@ -95,7 +95,7 @@ class Ruler:
 
 
 def recorded(entries: Iterable[Entry]) -> History:
-    """What was in force: the recorded weights, and where connections really went."""
+    """The recorded weights, and where connections really went."""
     history, ruler = History(RECORDED, {}, []), Ruler()
     counted = _Counted()
     for entry in entries:

@@ -1,4 +1,4 @@
-"""What both ways to mark have in common: their interface, and how a system program is run."""
+"""What both firewall programs have in common: their interface, and how a system program is run."""
 
 from __future__ import annotations
 

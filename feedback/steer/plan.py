@@ -50,7 +50,7 @@ Read: TypeAlias = Rule | str
 
 
 class Held(msgspec.Struct, frozen=True):
-    """What the firewall has of ours. `hooked`: packets pass through it exactly once."""
+    """Our part of the firewall. `hooked`: packets pass through it exactly once."""
 
     rules: tuple[Read, ...] = ()
     hooked: bool = False

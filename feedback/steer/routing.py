@@ -129,7 +129,7 @@ class Routing:
             raise SteerError(f"the kernel does not tell its rules and routes: {_words(error)}") from None
 
     def _do(self, what: str, command: str, **words: Any) -> None:
-        """What exists already, or is gone already, counts as done."""
+        """Make one edit. A thing that already exists, or is already gone, counts as done."""
         call: Callable[..., object] = getattr(self._netlink, what)
         done = {"add": {errno.EEXIST}, "del": {errno.ENOENT, errno.ESRCH}}[command]
         try:

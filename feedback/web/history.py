@@ -64,7 +64,7 @@ class History:
         return lines.line(points, SECONDS, top, f"{said}{unit}", [age for age, _ in self._at(place)])
 
     def _at(self, place: Place) -> list[tuple[float, str]]:
-        """What is marked there: also what happened to its service as a whole, and to the director."""
+        """The events to mark there, including those of its whole service and of the director."""
         return self._of({("", ""), (place[0], ""), *_own(place)})
 
     def _of(self, places: set[Place]) -> list[tuple[float, str]]:
@@ -104,7 +104,7 @@ class History:
 
 
 def _own(place: Place) -> set[Place]:
-    """What is said of an agent is said of its RIP."""
+    """An agent's events are shown at its RIP."""
     virtual, address = place
     return {place, ("", address), ("", address.rpartition(":")[0].strip("[]"))} if address else {(virtual, "")}
 

@@ -78,7 +78,8 @@ class Past:
         self._counts = [0] * len(self._sums)
 
     def _close(self, now: float) -> None:
-        """What came since the last step is one; also where places came or went before its time was over."""
+        """Make one step of everything since the last one, even if destinations came or went before its time was
+        over."""
         if any(self._counts):
             means = [s / n if n else nan for s, n in zip(self._sums, self._counts, strict=True)]
             self._steps.append(Step(now, self._places, array("f", means)))

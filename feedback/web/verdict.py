@@ -67,7 +67,7 @@ def _of_service(service: dict[str, Any]) -> Iterator[Problem]:
 
 
 def trouble(destination: dict[str, Any]) -> str:
-    """What is wrong with a real server, or ''."""
+    """What is wrong with a real server, or an empty string."""
     state, age = destination["state"], destination.get("age_seconds")
     if state == "quiesced":
         return ""

@@ -40,7 +40,7 @@ class MemorySource(Protocol):
 
 
 class Sources(msgspec.Struct):
-    """What is read at each sample, and once `close` is called no more. None: this machine does not have it."""
+    """The sources read at each sample, until `close`. None: this machine does not have that source."""
 
     cpu: CpuSource
     memory: MemorySource

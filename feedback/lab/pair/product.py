@@ -81,7 +81,7 @@ class Product:
         )
 
     def master(self, director: Node) -> str:
-        """It has no agents. It has nothing to report, and must not report anything however often it starts."""
+        """The text of a master.toml without agents: that master must change nothing, however often it starts."""
         _public, key, _text = keys.create(self._own(director, "key"))
         enrolled = self._own(director, "agents")
         enrolled.mkdir()

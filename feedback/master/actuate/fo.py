@@ -62,7 +62,7 @@ class Order:
         return [leader, *(row for row in ranked if row is not leader)]
 
     def _incumbent(self, ranked: Sequence[Row]) -> DestinationKey | None:
-        """Who takes all now; at the start the kernel knows, if its weights differ."""
+        """The server that takes all now. At the start the kernel's weights show it, if they differ."""
         if self._first is None:
             best = sorted(ranked, key=lambda row: (row.weight, row.key), reverse=True)[:2]
             if len(best) > 1 and best[0].weight > best[1].weight:

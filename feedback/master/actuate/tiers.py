@@ -126,7 +126,7 @@ class Cascade:
             for row in tier:
                 band(row, row.part * scale, self._dead_band, WEIGHT_MAX)
                 row.note, row.stands = (OfLater(n + 1), 0.0) if n else (OfFirst(row.part / whole), row.part / whole)
-            # Whoever is before this tier must cost less than its cheapest idle server, however full it is itself.
+            # A server of an earlier tier, however full, must cost less than the cheapest idle server of this tier.
             floor = max(row.aim for row in tier) * self._reach(tiers[n - 1] if n else [])
         if any(row.aim >= WEIGHT_MAX for row in rows):
             for row in rows:

@@ -101,7 +101,7 @@ def switched(rows: Sequence[Row]) -> bool:
 
 
 def rest(rows: Sequence[Row], why: Fact) -> None:
-    """What is in force, and why nothing is written now."""
+    """The setting in force, and why nothing is written now."""
     for row in rows:
         row.aim, row.note = row.weight, why
 

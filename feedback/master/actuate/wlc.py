@@ -93,7 +93,7 @@ class Memory:
 
     def _arrivals(self, pool: Pool, tick: float) -> list[float]:
         """How many connections each should get in this tick: its share, less where it is above its part of what is
-        open, and at most a little more where it is below. What that leaves over goes to those above."""
+        open, and at most a little more where it is below. The rest goes to those above."""
         opened, closed = sum(row.active for row in pool.rows), sum(row.inactive for row in pool.rows)
         coming, heal = pool.flow * tick, tick / self.HEAL_SECONDS
         aims: list[float] = []

@@ -35,7 +35,7 @@ FIRST_SECONDS = 1.0  # within this each target is asked for the first time
 What: TypeAlias = Check | AgentSource | Exporter
 
 
-# What comes of a probe; None where an agent was silent, or nothing could be asked for want of memory.
+# The result of a probe; None if an agent was silent, or if there was no memory to ask.
 Result: TypeAlias = Outcome | Unasked | bytes | Report | Unread | None
 
 
@@ -63,7 +63,7 @@ class Through(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class Target(msgspec.Struct, frozen=True, cache_hash=True):
-    """Who is asked: at its own address, or `through` a service."""
+    """The server that is asked: at its own address, or `through` a service."""
 
     address: Address
     port: int
@@ -233,7 +233,7 @@ class Asking:
         return found
 
     def probes(self, wanted: Wanted, now: float) -> list[Probe]:
-        """What to ask now, for these services and their destinations."""
+        """The questions for these services and their destinations."""
         if wanted != self._wanted:
             self._wanted = wanted
             self._rearrange(now)

@@ -230,8 +230,8 @@ class Claims:
         found: list[ForeignEdit],
         now: float,
     ) -> None:
-        """What somebody else did since the last look. Takes their weights for the owner's. The rows that changed are
-        still those of the last look."""
+        """Note what somebody else did since the last look. Takes their weights for the owner's. The rows that changed
+        are still those of the last look."""
         service, first, rewritten = entry.service.key, self.entry is None, []
         staying = len(there) - sum(row.kernel is None for row, _ in changed)
         anew = self._made_anew(staying)
@@ -313,7 +313,7 @@ class Claims:
             claim.theirs = True
 
     def _restate(self) -> None:
-        """What is in force by a static weight that the operator has changed follows it in proportion."""
+        """Scale the weights in force if the operator changed a static weight."""
         for row in self._pool.rows:
             claim = row.claim
             if claim.stated is not None and row.kernel is not None and not claim.theirs:
@@ -366,7 +366,7 @@ class Claims:
             row.gone = row.absence is not None and row.absence.out and not nobody and standing.paused is None
 
     def _keep_back(self, rows: Iterable[Row]) -> None:
-        """Who stands in for others gets nothing while all of them serve."""
+        """A stand-in gets nothing while all its servers serve."""
         for row in rows:
             if row.stands_for and row.zero is None:
                 others = [self.rows[key] for key in row.stands_for if key in self.rows]
@@ -374,7 +374,7 @@ class Claims:
                     row.zero = Zero(By.STAND_IN, StandsBy(tuple(other.name for other in others)))
 
     def _look_after(self, row: Row, now: float) -> None:
-        """What the director's own checks and an agent-check agent add."""
+        """Apply the director's own checks and agent-check agents."""
         watch = self._watch
         advice = watch.advice(row.key)
         row.advised = None if advice is None else advice.of(row.base.weight)
@@ -429,7 +429,7 @@ class Claims:
         return max(1, min(WEIGHT_MAX, round(row.base.weight * have / static))) if have else 0
 
     def _held_weight(self, row: Row) -> int:
-        """What the kernel has; for a server that a check had taken out and that passes again, its part of the rest."""
+        """The kernel's weight; for a server whose check passes again, its part of the rest."""
         have = row.weight if row.kernel else 0 if row.claim.barred else row.base.weight
         change = row.claim.ordered
         if change is not None and row.order is None and change.ours == have:
@@ -596,7 +596,7 @@ def _remember(rows: list[Row], edited: set[DestinationKey | None]) -> None:
 
 
 def _resume(row: Row, state: Remembered, zeros: frozenset[str]) -> None:
-    """What the master before knew of it."""
+    """Take over what the earlier master knew of it."""
     claim, name = row.claim, row.name
     if row.absence is not None and name in state.removed:
         row.absence.resume(state.removed[name])

@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def slot(self) -> Slot:
-        """What it is about. Raises ValueError if that does not parse."""
+        """The service or destination that the order is about. Raises ValueError if it cannot be parsed."""
         service = ServiceKey.parse(self.service) if self.service else None
         return service, DestinationKey.parse(self.destination) if self.destination else None
 

@@ -121,7 +121,7 @@ class Watch:
         return health is not None and health.wavers
 
     def advice(self, key: DestinationKey) -> Advice | None:
-        """What its agent said, if it ever did."""
+        """The last answer of its agent-check agent, if there was one."""
         subject = self._advised.get(key)
         found = subject.advice if subject is not None else None
         return found if found is not None and found.heard else None
@@ -132,7 +132,7 @@ class Watch:
         return subject.unread if subject is not None else None
 
     def weight(self, key: DestinationKey) -> float | None:
-        """What the server says of its own weight in answers to its check, if it ever did."""
+        """The weight that the server last reported in an answer to its check, if it ever did."""
         subject = self._checked.get(key)
         return subject.weighed if subject is not None else None
 

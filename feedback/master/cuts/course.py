@@ -45,7 +45,7 @@ class Stage(StrEnum):
 
 
 class Do(StrEnum):
-    """What the shell is to do."""
+    """What the shell must do."""
 
     LIST = "list"
     CUT = "cut"
@@ -70,7 +70,7 @@ class Cut(msgspec.Struct, frozen=True):
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What the shell says: the flows are listed (`summary` is None), or what became of them."""
+    """The shell reports that the flows are listed (`summary` is None), or what happened to them."""
 
     service: ServiceKey
     destination: DestinationKey

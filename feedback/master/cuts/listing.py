@@ -51,7 +51,7 @@ class Listing:
         self._counts = dict.fromkeys(self._found, 0)
 
     def take(self, line: bytes) -> None:
-        """One line, whole. What is none of ours is passed over."""
+        """Take one whole line. Lines of other connections are skipped."""
         words = line.split()
         if len(words) < 9:
             return

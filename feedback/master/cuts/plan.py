@@ -2,7 +2,7 @@
 
 Begins once the destination has left the table. The most recently active go first. A client that does not answer is
 poked again: its firewall may drop a segment out of window, and its kernel answers such a segment at most every half
-second (tcp_invalid_ratelimit). Whoever answers has been told by that (cuts/__init__.py).
+second (tcp_invalid_ratelimit). A client that answers has thereby been told (cuts/__init__.py).
 
 Invariants: no flow is poked after it answered, none more than len(ROUNDS_SECONDS) times, and never more than RATE in a
 second (and BURST); a plan ends, at the latest LAST_SECONDS after its last poke.
@@ -26,7 +26,7 @@ BATCH = 64  # poked at a time, when the rate bounds them
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What became of the flows: `told` answered, and were reset; `gone` had ended before; `silent` never answered. In
+    """What happened to the flows: `told` answered, and were reset; `gone` had ended before; `silent` never answered. In
     `seconds` since the removal the last of them answered."""
 
     flows: int

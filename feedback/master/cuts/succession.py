@@ -47,7 +47,7 @@ class Succession:
 
     @property
     def holder(self) -> DestinationKey | None:
-        """Who has the place, or is about to."""
+        """The server that has the place, or is about to get it."""
         return self._wanted or self._holder
 
     def restore(self, holder: DestinationKey) -> None:
@@ -103,7 +103,7 @@ class Succession:
         self._known = bool(rows)
 
     def _heir(self, rows: Sequence[Row]) -> Row | None:
-        """Who is to have the place; None where nobody is in service, and all stays as it is."""
+        """The server that should have the place. None if no server is in service; then nothing changes."""
         serving = sorted((row for row in rows if _serves(row)), key=rank)
         wanted = next((row for row in serving if row.key == self._wanted), None)
         if wanted is not None:

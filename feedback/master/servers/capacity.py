@@ -204,7 +204,7 @@ class Capacity:
             self._counting().look(connections, active, now)
 
     def _counting(self) -> Spans:
-        """What the director counts of it."""
+        """The director's own count of its connections."""
         if self._spans is None:
             self._spans = Spans()
         return self._spans

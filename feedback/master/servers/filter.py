@@ -28,7 +28,7 @@ class Filter:
         self._up = self._down = 0.0
 
     def start(self, level: float, variance: float) -> None:
-        """What is believed before the first sample."""
+        """The estimate before the first sample."""
         self.level, self.variance = level, variance
 
     def resume(self, level: float, variance: float) -> None:
@@ -58,7 +58,7 @@ class Filter:
         self.samples += 1
 
     def fade(self, sample: float, seconds: float, over_seconds: float) -> None:
-        """What is seen for long is believed by and by, whatever else explains it: downwards, and in small steps."""
+        """Believe gradually what is seen for long, whatever else explains it: only downwards, and in small steps."""
         step = (sample - self.level) * (1 - exp(-seconds / over_seconds))
         self.level += min(0.0, max(-FADE_STEP, step))
 

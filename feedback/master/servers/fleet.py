@@ -87,7 +87,7 @@ class Server:
         return sampled_at + diffs[0][1]
 
     def strike(self, now: float) -> None:
-        """What it says is impossible. Once is a fault; who goes on is not heard for a while."""
+        """Note an impossible report. One is a fault; an agent that goes on is ignored for a while."""
         self._strikes = [*self._strikes, now][-STRIKES:]
         if len(self._strikes) == STRIKES and now - self._strikes[0] <= STRIKES_SECONDS:
             self.quarantined_until = now + QUARANTINE_SECONDS

@@ -155,7 +155,7 @@ class Residence:
         self.best = min(best, of.level)
 
     def measure(self, usual: float) -> float:
-        """What connections should stay, in the logarithm; `usual` is what they do on most servers at their best."""
+        """How long connections should stay, as a logarithm. `usual` is the time on most servers at their best."""
         best = usual if self.best is None else self.best
         return best if self.own else min(usual, best)
 

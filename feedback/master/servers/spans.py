@@ -40,7 +40,7 @@ class Spans:
         self._used.append((end, before + cpu_seconds))
 
     def look(self, connections: int, active: int, now: float) -> None:
-        """What the kernel shows now: connections ever, and open ones."""
+        """Take what the kernel shows now: all connections so far, and the open ones."""
         before, self._connections = self._connections, connections
         if before is None or before == connections:
             return

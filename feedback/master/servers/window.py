@@ -12,7 +12,7 @@ from feedback.wire import Application, Pressure, Report
 
 WINDOW_SECONDS_MAX = 5.0  # a gap longer than this tells an average of a time that is over
 
-# What no machine does. Wide: they are no judgement of a load, but keep every quotient of a window finite and in reach.
+# Figures beyond what any machine can do. They are wide: they judge no load, but keep all quotients of a window finite.
 WINDOW_SECONDS_MIN = 0.001
 CORES_MIN = 0.001  # the least that a quota can say
 BUSY_MAX, BUSY_SECONDS_MAX = 2.0, 0.5  # times the CPU that may be used, and for each core: a burst beyond a quota
@@ -80,7 +80,7 @@ class Impossible(msgspec.Struct, frozen=True, gc=False):
 
 
 def difference(a: Report, b: Report, start: float, end: float) -> Window | Impossible | None:
-    """What happened from one report to the next, or None where that cannot be told."""
+    """What happened from one report to the next, or None if that is unknown."""
     seconds = end - start
     cpu, earlier = b.cpu, a.cpu
     cores = cpu.cores

@@ -1,6 +1,6 @@
 """Any page that shows how full its server is: a gauge and its limit, or two cumulative counters.
 
-What is full is the service's own resource (slots of a model, children of php-fpm, sessions), which no neighbour uses.
+The gauge is of the service's own resource (slots of a model, children of php-fpm, sessions), which no neighbour uses.
 So it is treated like an application's own report; the director counts the connections.
 """
 

@@ -97,7 +97,7 @@ class Reader:
         self._started = said.started
 
     def _part(self, pair: tuple[float, float]) -> float:
-        """What one counter grew by, as a part of the other. Raises PageError before there are two readings."""
+        """The growth of one counter over that of the other. Raises PageError before there are two readings."""
         before, self._pair = self._pair, pair
         if before is None:
             raise PageError("read for the first time: the next one tells")

@@ -9,8 +9,8 @@ and w' is written only where it differs from w by more than a threshold. DEFAULT
 INPUT is new connections over the pool's mean, as published. Substituted: PROCESS, the number of processes, is the run
 queue for each core; RESPONSE, a probe's time, is the application's latency or, where one of the pool does not say it,
 how long a connection stays by Little's law (active over rate), both over the pool's mean and at most 8, the published
-scale. What is not known hands its coefficient to what is. The threshold is ours: one, as a weight is an integer.
-Left out: an unreachable server's weight of 0. Silence is not death here; the guard has the policy for it.
+scale. The coefficient of an unknown index is spread over the known ones. The threshold is ours: one, as a weight is an
+integer. Left out: an unreachable server's weight of 0. Silence is not death here; the guard has the policy for it.
 
 The trap: the root is infinitely steep where the load is right and flat where it is wrong, so it hunts around the
 set-point and hurries nowhere; and it adds up: below 0.95 all weights rise to the upper clamp, where all are equal.

@@ -89,7 +89,7 @@ def _observed(row: Row, window: Window) -> Observed:
 
 
 def _application(row: Row, window: Window) -> ApplicationWindow | None:
-    """What speaks for this destination's port, or for all ports."""
+    """The applications that report for this destination's port, or for all ports."""
     of_port = {a.port: a for a in window.applications}
     return of_port.get(row.key.port, of_port.get(0))
 

@@ -5,7 +5,7 @@ output a *change* of the server's weight, the weights are then normalised; utili
 requests in flight, so that a server that waits for its disk does not look idle.
 
 In flight has no full scale of its own: it counts where all of the pool say it, for each core and relative to the
-pool's mean, at the height of the mean CPU. What the application gives as its own utilisation counts as it is.
+pool's mean, at the height of the mean CPU. The application's own utilisation, if it reports one, is used unchanged.
 Gains are ours, Robinhood's are not public. The output is a part of the weight, the error a part of the set-point, so
 the loop gain is K whatever the load. With turns of 1 s the delay is one to two turns (half an averaging turn, half a
 report, the kernel, the connections' length): for an integrator with two turns' delay K = 0.23 overshoots by 10 % and

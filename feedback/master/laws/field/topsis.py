@@ -13,7 +13,7 @@ much; no agent reports what KSM merges, so 85 it is.
 Gates: a round every 10 s, three uneven rounds in a row, 30 s of quiet after a change, never the same server twice in a
 row. Scores are relative, the best of two nearly equal servers has 1 and the other 0, which is why there must be gates.
 
-What it gets wrong: made for motions that cost minutes, it takes minutes where connections need seconds, and leaves a
+What it gets wrong: it was made for costly migrations, so it takes minutes where connections need seconds. It leaves a
 spread of 0.3 alone.
 """
 
