@@ -27,7 +27,7 @@ import msgpack
 import msgspec
 
 from feedback.agent.signals.files import SignalError
-from feedback.refusals import printable
+from feedback.refusals import RefusalError
 from feedback.sessions import Sessions
 from feedback.wire import SESSION_PATTERN, Application, Session
 
@@ -41,7 +41,7 @@ PORTS_MAX = 64  # as many as a report takes
 def decode(data: bytes) -> Application | Session:
     """Raises ValueError with what is wrong."""
     if len(data) > DATAGRAM_BYTES_MAX:
-        raise ValueError(f"more than {DATAGRAM_BYTES_MAX} bytes")
+        raise RefusalError(f"more than {DATAGRAM_BYTES_MAX} bytes")
     kind: type[_Strict | _StrictSession] = _StrictSession if b"session" in data else _Strict
     try:
         # A JSON map begins with a brace (or space); a MessagePack map with 0x80..0x8f, 0xde or 0xdf.
@@ -52,7 +52,7 @@ def decode(data: bytes) -> Application | Session:
             found = msgspec.convert(raw, kind)
         return Session(found.port, found.session, found.value) if isinstance(found, _StrictSession) else found
     except (msgspec.MsgspecError, msgpack.UnpackException, ValueError, RecursionError) as error:
-        raise ValueError(printable(str(error)) or type(error).__name__) from None
+        raise RefusalError(str(error) or type(error).__name__) from None
 
 
 class _Strict(Application, frozen=True, forbid_unknown_fields=True):
@@ -121,7 +121,7 @@ class ApplicationSource:
                 self.sessions.hear(application.port, application.session, application.value, now)
                 return
             if application.port not in self._heard and len(self._heard) >= PORTS_MAX:
-                raise ValueError(f"more than {PORTS_MAX} ports")
+                raise RefusalError(f"more than {PORTS_MAX} ports")
         except ValueError as error:
             self.refused += 1
             self.problem = str(error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from feedback.config.probe import Check
 from feedback.master.claims.health import Outcome
-from feedback.refusals import printable
+from feedback.refusals import RefusalError
 
 if TYPE_CHECKING:
     from dns.message import Message
@@ -27,7 +27,7 @@ def question(check: Check) -> Message:
 
 
 def judged(check: Check, asked: Message, wire: bytes) -> Outcome:
-    """Good is NOERROR with at least one record of what was asked. Raises ValueError where it is no answer to it."""
+    """Good is NOERROR with at least one record of what was asked. Raises RefusalError where it is no answer to it."""
     from dns import message, rcode
     from dns.exception import DNSException
 
@@ -37,9 +37,9 @@ def judged(check: Check, asked: Message, wire: bytes) -> Outcome:
         kind = asked.question[0].rdtype
         records = [record.to_text() for found in answer.answer if found.rdtype == kind for record in found]
     except DNSException as error:
-        raise ValueError(f"not DNS: {printable(str(error)) or type(error).__name__}") from None
+        raise RefusalError(f"not DNS: {str(error) or type(error).__name__}") from None
     if not good:
-        raise ValueError("not the answer to this query")
+        raise RefusalError("not the answer to this query")
     said = f"{check.name} {check.record}"
     if answer.rcode() != rcode.NOERROR:
         return Outcome(False, f"{said}: {rcode.to_text(answer.rcode())}")
@@ -54,5 +54,5 @@ def _answers(wire: bytes) -> bytes:
     """The message without its further sections."""
     count = int.from_bytes(wire[6:8])
     if count > RECORDS_MAX:
-        raise ValueError(f"an answer of {count} records: {RECORDS_MAX} are taken")
+        raise RefusalError(f"an answer of {count} records: {RECORDS_MAX} are taken")
     return wire[:8] + bytes(4) + wire[12:] if len(wire) >= 12 else wire

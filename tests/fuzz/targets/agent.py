@@ -15,6 +15,7 @@ from feedback.agent.load import Sample
 from feedback.agent.signals import applications
 from feedback.master.claims.advice import RATIO_MAX, Advice, AdviceError
 from feedback.master.servers.fleet import Fleet
+from feedback.refusals import RefusalError
 from feedback.sessions import KEPT_SECONDS, Sessions
 from feedback.wire import Application, Cpu, Memory, WireError
 from tests.fuzz.mutation import MSGPACK_TOKENS, write_msgpack
@@ -95,6 +96,6 @@ TARGETS = (
     Target(name="agent-check-line", take=advice, refuses=(AdviceError,), bytes_max=1024,
            tokens=(b"weight:", b"%", b"9" * 400, b"drain", b"maxconn:", b"#", b"\r", b"\n", b"\xb2%", b"-5%",
                    b"down,")),
-    Target(name="application", take=application, refuses=(ValueError,), tokens=(*MSGPACK_TOKENS, b"[" * 1500, b"{"),
+    Target(name="application", take=application, refuses=(RefusalError,), tokens=(*MSGPACK_TOKENS, b"[" * 1500, b"{"),
            trees=msgpack.unpackb, write=write_msgpack, bytes_max=4096),
 )  # fmt: skip
