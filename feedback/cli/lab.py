@@ -161,7 +161,7 @@ def run(
     """
     policies = tuple(only.split(",")) if only else ()
     if first_kernel and second_kernel:
-        raise click.UsageError("--first-kernel and --second-kernel: one of the two has the guest's own")
+        raise click.UsageError("--first-kernel and --second-kernel: one of the two must have the guest's own kernel")
     foreign = "d1" if first_kernel else "d2" if second_kernel else ""
     options = {"law": law, "scheduler": scheduler, "adopt": adopt, "seed": seed, "foreign": foreign}
     options |= {"firewall": firewall or "", "source": source or ""}

@@ -107,7 +107,7 @@ class AgentConfig(AgentSettings, frozen=True, kw_only=True):
 
 
 class Role(AgentSettings, frozen=True):
-    """What the agents of a group have alike, as the director's file says it. `agent_check.listen` may be `:PORT`: that
+    """The common settings of a group of agents, from the director's file. `agent_check.listen` may be `:PORT`: that
     of the first RIP of each."""
 
     def _check_listen(self, listen: str, where: str) -> None:

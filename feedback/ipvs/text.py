@@ -162,7 +162,7 @@ def parse_line(line: str) -> Edit:
         raise RulesError("expected one of -A, -E, -D, -a, -e, -d")
     command = commands[0]
     if command == "-C":
-        raise RulesError("-C is not done: a table is restored by difference, never by a flush that drops connections")
+        raise RulesError("-C is not supported: a table is restored by difference, never by a flush, which drops flows")
     try:
         key = _service_key(options)
         if command == "-D":

@@ -24,12 +24,12 @@ TEXT_MAX = 8192  # characters; a message of the master's may have twice as many 
 
 
 def read(directory: Path, name: str) -> str:
-    """The settings of a role, as they travel. Raises KeyFileError."""
+    """The settings of a role, as they are sent. Raises KeyFileError."""
     path = directory / f"{checked_name(name)}.toml"
     try:
         text = text_of(parse(files.read(path), Role, str(path)))
     except FileNotFoundError:
-        raise KeyFileError(f"{path}: no such role: write there what its agents have alike") from None
+        raise KeyFileError(f"{path}: no such role: write its agents' common settings into this file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise KeyFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except ConfigError as error:
@@ -37,7 +37,7 @@ def read(directory: Path, name: str) -> str:
     if not text.replace("\n", "").isprintable():
         raise KeyFileError(f"{path}: has something that cannot be printed")
     if len(text) > TEXT_MAX:
-        raise KeyFileError(f"{path}: too long: {len(text)} characters, at most {TEXT_MAX} travel")
+        raise KeyFileError(f"{path}: too long: {len(text)} characters, at most {TEXT_MAX} can be sent")
     return text
 
 

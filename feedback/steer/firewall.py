@@ -78,7 +78,8 @@ def run(command: Sequence[str], given: str) -> Said:
     except (FileNotFoundError, PermissionError) as error:
         return Said(None, "", f"{command[0]}: {error.strerror}")
     except subprocess.TimeoutExpired:
-        raise SteerError(f"{command[0]} has not ended in {PATIENCE_SECONDS:.0f} s: who holds the lock?") from None
+        late = f"{command[0]} has not ended in {PATIENCE_SECONDS:.0f} s"
+        raise SteerError(f"{late}: does another program hold the lock?") from None
     return Said(done.returncode, done.stdout, reason(command[0], done.stderr))
 
 

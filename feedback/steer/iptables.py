@@ -91,7 +91,7 @@ def removal(saved: str, jumps: int) -> str:
     """Input that removes the chain and the jumps that we made. Raises SteerError if others jump to it."""
     for line in saved.splitlines():
         if line != JUMP and line.endswith((f"-j {CHAIN}", f"-g {CHAIN}")):
-            raise SteerError(f"{line}: is not ours and leads to our chain: take it away, then ours can go")
+            raise SteerError(f"{line}: is not ours and jumps to our chain: remove it, so that our chain can be removed")
     return _in_mangle([*[f"-D{JUMP[2:]}"] * jumps, f"-F {CHAIN}", f"-X {CHAIN}"])
 
 

@@ -178,7 +178,7 @@ class Keeper:
         except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         except OSError as error:
-            raise SteerError(f"{self._memory}: {error.strerror}: whose daemon wrote it?") from None
+            raise SteerError(f"{self._memory}: {error.strerror}: did another user's daemon write it?") from None
         return made if made.firewall in PROGRAMS else None
 
     def _remember(self, made: Made) -> None:

@@ -124,9 +124,9 @@ class Routing:
         except NetlinkError as error:
             if error.code in NOTHING:
                 return []
-            raise SteerError(f"the kernel does not tell its rules and routes: {_words(error)}") from None
+            raise SteerError(f"the kernel's rules and routes cannot be read: {_words(error)}") from None
         except OSError as error:
-            raise SteerError(f"the kernel does not tell its rules and routes: {_words(error)}") from None
+            raise SteerError(f"the kernel's rules and routes cannot be read: {_words(error)}") from None
 
     def _do(self, what: str, command: str, **words: Any) -> None:
         """Make one edit. A thing that already exists, or is already gone, counts as done."""
