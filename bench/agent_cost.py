@@ -1,13 +1,14 @@
 """What an agent costs: a real one, reporting by CURVE to a real receiver, five times a second without rest. Beside it,
 in the same seconds, Debian's prometheus-node-exporter, scraped once a second, and the floor: a process that only wakes
-up five times a second, and one that also sends as many bytes by CURVE (floor.py).
+up five times a second, one that also sends as many bytes by CURVE, and one that also reads the files that the agent
+reads (floor.py).
 
     python bench/agent_cost.py [--seconds 20] [--ports 2] [--cgroup DIR] [--signals portable] [--json]
 
 The agent has what its package has, and nothing else (packages/agent.py). CPU is the sum over the threads of what
 the scheduler counted (/proc/PID/task/*/schedstat, nanoseconds), after start-up; memory is VmRSS at the end. Limits:
 0.3 % of a core, 24 MB. What the same work costs depends on what else the machine does, by a factor of five, since
-after 200 ms no cache holds anything of it: compare with the floor and with the exporter. At last, how many reports a
+after 200 ms no cache holds anything of it: compare with the floor and with the exporter. Last comes how many reports a
 second the receiving end takes: from the socket through decryption, admission and decoding to a callback.
 """
 
@@ -100,10 +101,11 @@ async def cost(directory: Path, seconds: float, ports: int, more: str) -> dict[s
             listening(ports) as numbers,
             agent(directory, link.endpoints[0], numbers, more) as pid,
             exporter(int(seconds + SETTLE_SECONDS) + 2) as beside,
-            floor(directory, "wake") as wake,
-            floor(directory, "send", *sending(directory, link.endpoints[0])) as send,
+            floor(directory, 0.0, "wake") as wake,
+            floor(directory, 0.05, "send", *sending(directory, link.endpoints[0])) as send,
+            floor(directory, 0.1, "read", *sending(directory, link.endpoints[0])) as read,
         ):
-            pids = {"agent": pid, "wake": wake, "send": send}
+            pids = {"agent": pid, "wake": wake, "send": send, "read": read}
             pids |= {"node_exporter": beside} if beside is not None else {}
             await asyncio.sleep(SETTLE_SECONDS)
             before, began, got = {name: cpu_seconds(p) for name, p in pids.items()}, time.monotonic(), 0
@@ -113,10 +115,10 @@ async def cost(directory: Path, seconds: float, ports: int, more: str) -> dict[s
             figures = {}
             for name, p in pids.items():
                 figures[f"{name}_cpu_percent"] = round(100 * used[name] / lasted, 3)
-                if name not in ("wake", "send"):
+                if name in ("agent", "node_exporter"):
                     figures[f"{name}_rss_mb"] = round(rss_mb(p), 1)
             figures["agent_cpu_us_per_report"] = round(1e6 * used["agent"] / max(1, got), 1)
-            figures["agent_over_send"] = round(used["agent"] / used["send"], 2)
+            figures["agent_over_read"] = round(used["agent"] / used["read"], 2)
             figures["agent_reports_per_second"] = round(got / lasted, 2)
             return figures
     finally:
@@ -189,10 +191,11 @@ def agent(directory: Path, endpoint: str, ports: list[int], more: str) -> Iterat
 
 
 @contextmanager
-def floor(directory: Path, *arguments: str) -> Iterator[int]:
+def floor(directory: Path, phase_seconds: float, *arguments: str) -> Iterator[int]:
     """A process of floor.py. The agent's libraries are there already."""
     program = Path(__file__).with_name("floor.py")
-    process = subprocess.Popen([sys.executable, "-I", "-S", program, directory / "site", *arguments])
+    site = directory / "site"
+    process = subprocess.Popen([sys.executable, "-I", "-S", program, site, str(phase_seconds), *arguments])
     try:
         yield process.pid
     finally:
