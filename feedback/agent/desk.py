@@ -26,7 +26,8 @@ SPEAKERS_MAX = 16  # servers for which one stands in
 
 
 class Desk:
-    """Of one agent: `own` are its applications' words, `directory` is where those of others go (None: no stand-in)."""
+    """The session values of one agent. `own` are its applications' words, `directory` is where those of others go
+    (None: no stand-in)."""
 
     def __init__(
         self,

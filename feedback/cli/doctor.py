@@ -148,7 +148,7 @@ def _steered(directory: Path) -> dict[str, Any]:
 
 
 def _routing(table: int) -> dict[str, Any]:
-    """Of this thread's namespace, without ours. Raises SteerError."""
+    """The routing of this thread's namespace, without our own part. Raises SteerError."""
     from feedback.steer.plan import PROTOCOL
     from feedback.steer.routing import LOCAL, Routing
 

@@ -205,7 +205,7 @@ def _status(result: Result) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Where:
-    """As the command line says it."""
+    """The guest, as the command line describes it."""
 
     kernel: str | None
     processors: int | None = None

@@ -110,7 +110,7 @@ class Screen:
     # --- what is shown -----------------------------------------------------------------------------------------------
 
     def lines(self, width: int, height: int) -> list[Line]:
-        """At most `height` lines of at most `width` characters."""
+        """The screen: at most `height` lines of at most `width` characters."""
         head, foot = self._head(width), self._foot()
         body = self._explanation() if self._explaining else self._table(width)
         room = max(1, height - len(head) - len(foot))

@@ -124,7 +124,7 @@ def _cases(names: tuple[str, ...], files: tuple[Path, ...], servers: int | None,
 
 
 def _laws(laws: tuple[str, ...]) -> list[str]:
-    """By default, all that share a load among equals. `static` is `plain` here: equal weights."""
+    """The laws to run: by default, all that share a load among equals. `static` is `plain` here: equal weights."""
     from feedback.master.laws import UnknownLawError, load, names
     from feedback.simulate.policy import EXPORTER, NO_AGENT, ORACLE, PLAIN
 

@@ -90,7 +90,7 @@ def restore(file: Any, dry_run: bool, keep: bool, netns: str | None, as_json: bo
 
 
 def _wanted(file: Any) -> Table:
-    """Without the services that carry a master's own checks, which `ipvsadm -S` prints too."""
+    """The table in the file, without the services that carry a master's own checks, which `ipvsadm -S` prints too."""
     from feedback.ipvs.difference import of_edits
     from feedback.ipvs.rules import RulesError
     from feedback.ipvs.text import parse

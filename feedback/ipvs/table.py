@@ -34,7 +34,7 @@ def read_size(netns: str | None = None) -> TableSize:
 
 
 def parse(status: str, bits: str) -> TableSize:
-    """Of the two files' text, empty where there is none."""
+    """Parse the text of the two files; empty for a missing one."""
     told = re.search(r"^Conns:\s*(\d+)", status, re.MULTILINE)
     return TableSize(
         connections=int(told[1]) if told else None,

@@ -32,8 +32,8 @@ def within(records: Iterable[Record], windows: Iterable[Window]) -> list[Record]
 
 
 def percentile_ms(records: Iterable[Record], fraction: float) -> float:
-    """Of all requests. Failed ones count with the time that they took to fail: leaving them out would reward
-    failing."""
+    """The percentile over all requests. Failed ones count with the time that they took to fail: leaving them out would
+    reward failing."""
     return 1000 * percentile([record.latency_seconds for record in records], fraction)
 
 

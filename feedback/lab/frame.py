@@ -14,7 +14,7 @@ from feedback.lab.workload.load import Load
 
 
 class Step(NamedTuple):
-    """From this part of the run on, so many requests a second."""
+    """A rate of requests a second, from this part of the run on."""
 
     what: str
     part: float

@@ -112,7 +112,8 @@ class Progress:
             self._say(guest.job.variant for guest in guests)
 
     def p99_ms(self, variant: str) -> float:
-        """Of the requests measured so far. At the end of the run it is what the figures say. NaN if there are none."""
+        """The p99 of the requests measured so far. At the end of the run it is what the figures say. NaN if there are
+        none."""
         return percentile_ms(self.scenario.measured(self.followers[variant].trace, self.options), 0.99)
 
     def _table(self) -> Table:

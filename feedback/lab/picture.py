@@ -50,7 +50,7 @@ def draw(path: Path, title: str, traces: Mapping[str, Trace], quotas: Sequence[f
 
 
 def _weights(axis: Any, trace: Trace, start: float, servers: int) -> None:
-    """As parts of their sum: a weight means something only relative to the others."""
+    """Draw weights as parts of their sum: a weight means something only relative to the others."""
     times = [sample.at - start for sample in trace.samples]
     for i in range(servers):
         parts = [max(0, s.weights[i]) / (sum(w for w in s.weights if w > 0) or 1) for s in trace.samples]

@@ -59,7 +59,7 @@ class Processes:
             self.mortal[name](process.returncode)
 
     def wait(self, name: str, timeout_seconds: float) -> None:
-        """Until the named one has ended well. Raises LabError."""
+        """Wait until the named process has ended well. Raises LabError."""
         process = self.running.pop(name)
         try:
             status = process.wait(timeout_seconds)
@@ -107,7 +107,8 @@ class Processes:
 
 
 def _handles(pid: int, what: signal.Signals) -> bool:
-    """By a handler, or blocked for signalfd, as keepalived does. False if it cannot be known."""
+    """Whether the process handles the signal: by a handler, or blocked for signalfd, as keepalived does. False if it
+    cannot be known."""
     if what in UNCATCHABLE:
         return True
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()

@@ -48,7 +48,7 @@ def prepare(machine: Machine) -> None:
 
 
 def stat(usage_seconds: float, up_seconds: float, quota: float, booted: int) -> str:
-    """As /proc/stat of a machine with one processor."""
+    """The text of /proc/stat on a machine with one processor."""
     used = min(usage_seconds / quota, up_seconds)
     busy, idle = int(used * TICKS), int((up_seconds - used) * TICKS)
     columns = f"{busy} 0 0 {idle} 0 0 0 0 0 0"

@@ -154,7 +154,7 @@ class Product:
         return {d["address"]: d["age_seconds"] for service in services for d in service["destinations"]}
 
     def wait_until_reported(self, fresh_seconds: float = 2.0) -> float:
-        """Until the master has a fresh report of each server. Returns that moment. Raises LabError."""
+        """Wait until the master has a fresh report of each server. Returns that moment. Raises LabError."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             self.stand.processes.check()
@@ -165,7 +165,7 @@ class Product:
         raise LabError(f"the master has no fresh report of each server in {READY_SECONDS:.0f} s: {ages}")
 
     def wait_until_decided(self) -> None:
-        """Until the master has decided something. Raises LabError."""
+        """Wait until the master has decided something. Raises LabError."""
         deadline = time.monotonic() + READY_SECONDS
         while not self.ages():
             self.stand.processes.check()
@@ -174,7 +174,7 @@ class Product:
             time.sleep(0.1)
 
     def wait_until_checked(self, seconds: float) -> None:
-        """Until each destination has passed its health check. Raises LabError."""
+        """Wait until each destination has passed its health check. Raises LabError."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.stand.processes.check()

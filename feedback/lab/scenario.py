@@ -51,7 +51,8 @@ class Scenario(ABC):
 
 
 class PairScenario(Scenario):
-    """Of two directors, which may have a firewall. Its servers are as fast as the guest; what differs is said."""
+    """A scenario of two directors, which may have a firewall. Its servers are as fast as the guest; what differs is
+    said."""
 
     paired = True
     quotas = ()

@@ -176,7 +176,7 @@ class Stand(Scene):
         return self.words / f"{server.name}.sock"
 
     def break_server(self, server: RealServer) -> float:
-        """From now on it answers every request with 500 at once. Returns the moment."""
+        """Make the server answer every request with 500 at once. Returns the moment."""
         return self.processes.signal(server.name, signal.SIGUSR1)
 
     def mend_server(self, server: RealServer) -> float:
@@ -187,7 +187,7 @@ class Stand(Scene):
         return self.processes.kill(server.name)
 
     def start_hog(self, server: RealServer) -> str:
-        """Beside the server, inside its quota; stopped until `release`. Returns its name."""
+        """Start a hog beside the server, inside its quota; it is stopped until `release`. Returns its name."""
         name = f"{server.name}-hog"
         group = self.groups[server.name] / "neighbour"
         process = self.processes.start(name, [*PYTHON, "feedback.lab.workload.hog"], group=group)
@@ -226,7 +226,7 @@ class Stand(Scene):
         self.processes.wait("client", patience_seconds)
 
     def wait_for_servers(self) -> None:
-        """Until each HTTP server listens. Raises LabError."""
+        """Wait until each HTTP server listens. Raises LabError."""
         for server in self.topology.servers:
             self.wait_until_listening(server.name, self.topology.namespace(server.name), self.topology.port)
 

@@ -50,7 +50,7 @@ class Trace:
         )
 
     def moment(self, what: str) -> float:
-        """Of the first event of that name. Raises KeyError."""
+        """The time of the first event of that name. Raises KeyError."""
         for event in self.events:
             if event.what == what:
                 return event.at

@@ -48,7 +48,7 @@ class ServiceStatus:
 
     @property
     def news(self) -> tuple[Status, ...]:
-        """Those whose weight changes, and those of which something else is decided than before."""
+        """The destinations whose weight changes, or whose decision differs from the one before."""
         if self._news is None:
             self._news = self._statuses(self._moved)
         return self._news
@@ -65,7 +65,7 @@ class ServiceStatus:
         return {(address, check.warning) for address, check in checked if check.warning}
 
     def figures(self) -> list[tuple[str, float, float | None, float, float | None, float | None]]:
-        """Of each destination, for whoever follows them: its name, share, utilisation, open connections, new ones a
+        """For those who follow them, of each destination: its name, share, utilisation, open connections, new ones a
         second, and how long its last check took. Of this very decision: before the next look."""
         return [
             (

@@ -62,7 +62,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Of all destinations, with the reasons in words."""
+        """The settings of all destinations, with the reasons in words."""
         return tuple(d.setting for s in self.services for d in s.destinations)
 
 
@@ -333,7 +333,7 @@ class Controller:
                 self._pipelines[edit.service].claims.failed(edit.destination.key)
 
     def confirm(self, edits: Sequence[Edit], have: Mapping[ServiceKey, Sequence[DestinationEntry]]) -> tuple[Edit, ...]:
-        """Those edits whose destinations are as they were at the last look; `have` is what the kernel has just now.
+        """The edits whose destinations are as they were at the last look; `have` is what the kernel has just now.
         Where somebody else writes too, what he wrote since must not be overwritten unseen: the next look sees it."""
         records = {(k, e.destination.key): e.destination for k, entries in have.items() for e in entries}
         return tuple(

@@ -56,8 +56,8 @@ NOBODY_ELSE = "nobody else can serve"
 
 
 class Pipeline:
-    """Of one service, with the state that its stages keep. `owned` are the configured records; None where somebody else
-    owns the service. `named` is what the configuration says of it, if anything."""
+    """The pipeline of one service, with the state that its stages keep. `owned` are the configured records; None where
+    somebody else owns the service. `named` is what the configuration says of it, if anything."""
 
     def __init__(
         self,

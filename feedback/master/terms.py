@@ -21,8 +21,8 @@ USUAL = Terms()
 
 
 def terms(named: ServiceConfig, *, owned: bool) -> dict[DestinationKey, Terms]:
-    """Of all destinations of a service. Where somebody else owns it, nothing but its weights is ours: a failing check
-    removes nobody."""
+    """The terms of all destinations of a service. Where somebody else owns it, nothing but its weights is ours: a
+    failing check removes nobody."""
     stand_ins = _stand_ins(named)
     found = {}
     for destination in named.destination:
@@ -33,7 +33,8 @@ def terms(named: ServiceConfig, *, owned: bool) -> dict[DestinationKey, Terms]:
 
 
 def _stand_ins(named: ServiceConfig) -> dict[DestinationKey, tuple[DestinationKey, ...]]:
-    """Of each stand-in, those for whom it stands in. One that has several ports here stands in with all of them."""
+    """For each stand-in, the destinations for which it stands in. A server with several ports here stands in with all of
+    them."""
     keys = [(to_destination(d, named).key, d.stand_in) for d in named.destination]
     found: dict[DestinationKey, tuple[DestinationKey, ...]] = {}
     for key, stand_in in keys:

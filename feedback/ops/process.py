@@ -61,7 +61,8 @@ def adopt_orphans() -> None:
 
 
 def give_up_privileges() -> None:
-    """From the next execve on: no capability, and no way to any. A unit may forbid capset(), which would do it now."""
+    """Give up every capability, and every way to one, from the next execve on. A unit may forbid capset(), which would
+    do it now."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     if os.geteuid() == 0:  # root has all of them anew at each execve, up to the bounding set

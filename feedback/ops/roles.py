@@ -52,7 +52,7 @@ def settings(text: str, address: str) -> str:
 
 
 def text_of(role: Role) -> str:
-    """As TOML, without what is the default anyway."""
+    """The role as TOML, without values that are the default."""
     default: dict[str, Any] = msgspec.to_builtins(Role(), enc_hook=str)
     said: dict[str, Any] = msgspec.to_builtins(role, enc_hook=str)
     table = said.pop("agent_check")

@@ -63,7 +63,7 @@ class Runner:
         self._marks: dict[int, str] = {}  # by process
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
-        """Until there are no more requests."""
+        """Serve until there are no more requests."""
         while line := await reader.readline():
             request = msgspec.json.decode(line, type=Request)
             if request.words is not None:

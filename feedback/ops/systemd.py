@@ -36,7 +36,7 @@ def _socket() -> socket.socket:
 
 
 def _try(assignment: str) -> bool:
-    """Without waiting for a systemd that is busy. False where it was not told."""
+    """Send without waiting for a busy systemd. False if it was not told."""
     try:
         return notify(assignment, flags=socket.MSG_DONTWAIT)
     except OSError:

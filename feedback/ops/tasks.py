@@ -11,8 +11,8 @@ from feedback.ops.logs import Log
 
 
 class Tasks:
-    """Those of one owner. Each that ended by an exception is logged, and then `failed` is called in the loop with what
-    it was for and why."""
+    """The tasks of one owner. Each that ended by an exception is logged, and then `failed` is called in the loop with
+    what it was for and why."""
 
     def __init__(self, log: Log, failed: Callable[[str, str], None] = lambda name, reason: None) -> None:
         self._log, self._failed = log, failed

@@ -113,7 +113,7 @@ def _checksum(body: bytes) -> bytes:
 
 
 def pending(directory: Path, now: float) -> tuple[dict[str, Pending], tuple[str, ...]]:
-    """By public key: the tokens that are good at `now` (wall clock); and a line for each file that is refused."""
+    """The tokens that are valid at `now` (wall clock), by public key; and a line for each file that is refused."""
     found: dict[str, Pending] = {}
     problems: list[str] = []
     try:

@@ -39,7 +39,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class PolicyRule(msgspec.Struct, frozen=True):
-    """As the kernel has it. `plain`: only the mark chooses packets."""
+    """A policy rule as the kernel has it. `plain`: only the mark chooses packets."""
 
     family: Family
     priority: int
@@ -51,7 +51,7 @@ class PolicyRule(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """As the kernel has it."""
+    """A route as the kernel has it."""
 
     network: Network
     table: int

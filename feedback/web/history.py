@@ -36,7 +36,8 @@ DRAWN_MAX = 100  # destinations of a page with lines: of more, only those whose 
 
 
 class History:
-    """Of one page. `wall` is the time of day, which events have; `drawn`: whether there is room for every line."""
+    """The history of one page. `wall` is the time of day, which events have; `drawn`: whether there is room for every
+    line."""
 
     def __init__(self, story: Story, wall: float, destinations: int) -> None:
         self._story, self._wall = story, wall

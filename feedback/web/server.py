@@ -47,7 +47,7 @@ class Server:
         return str(host), int(bound)
 
     def close(self) -> None:
-        """At once: whoever is being answered is cut off."""
+        """Close at once. A client that is being answered is cut off."""
         if self._server is not None:
             self._server.close()
         for task, writer in self._clients.items():

@@ -72,7 +72,7 @@ class _Level:
         return self._own.weight is not None
 
     def share(self, cores: float, seconds: float) -> float:
-        """Of so many cores, what this cgroup would get."""
+        """The cores that this cgroup would get of so many."""
         self._look_around()
         wants = [n.wants() for n in self._neighbours.values() if n.uses(seconds)]
         weight, most = self._own.wants()

@@ -138,7 +138,7 @@ class Sampler:
 
 
 def _cpu(config: AgentConfig, proc: Path) -> CpuSource:
-    """Of the cgroup that bounds the real server; of the host where none does."""
+    """The source for the cgroup that bounds the real server, or for the host if none does."""
     services = config.services()
     if config.cgroup is not None:
         return CgroupCpu(config.cgroup, services, proc)

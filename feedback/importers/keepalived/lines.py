@@ -217,14 +217,15 @@ class Lines:
 
 
 def _physical(text: str, file: str) -> Iterator[Line]:
-    """Not str.splitlines(), to which a form feed ends a line."""
+    """The lines of a file. Not by str.splitlines(), for which a form feed ends a line."""
     for number, raw in enumerate(text.split("\n"), 1):
         for start in range(0, len(raw) or 1, LINE_MAX):
             yield Line(number, raw[start : start + LINE_MAX].rstrip("\r"), file)
 
 
 def decommented(line: str) -> str:
-    """Without its comment and the blanks around it. `\\#` and `\\!` are no comment; a backslash at the end stays."""
+    """The line without its comment and the blanks around it. `\\#` and `\\!` are no comment; a backslash at the end
+    stays."""
     found: list[str] = []
     quoted, position = False, 0
     line = line.strip(BLANKS)

@@ -43,7 +43,7 @@ def taken(n: Node, found: Number, before: Before, remarks: list[Remark]) -> int 
 
 
 def take_timer(n: Node, timers: dict[str, float], remarks: list[Remark]) -> None:
-    """Into `timers`, in seconds."""
+    """Put a timer into `timers`, in seconds."""
     found = timer(n.word(1), zero=n.name in ("delay_before_retry", "warmup"))
     if found.seconds is None:
         remarks.append(n.remark(f"{n.text}: ignored, as keepalived does: it is not a number of seconds", note=True))

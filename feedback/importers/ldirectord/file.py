@@ -162,7 +162,7 @@ def _yes_or_no(value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """From the first quote to the last one in the line."""
+    """The text from the first quote to the last one in the line."""
     found = re.match(r'"(.*)"', value)
     if found is None or not found[1]:
         raise RefusedError("text in double quotes")

@@ -19,7 +19,7 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Until UP is on its console: how much processor time it may use, and how long it may do nothing."""
+    """The limits until UP is on its console: how much processor time it may use, and how long it may do nothing."""
 
     busy_seconds: float
     idle_seconds: float = 15.0

@@ -27,7 +27,7 @@ SLOWEST, FASTEST = 0.1, 10.0  # beyond, a measurement is no measurement
 
 @functools.cache
 def measure() -> float:
-    """Of one core, 1.0 is the reference's; takes some 50 ms, once for each process."""
+    """The speed of one core, where 1.0 is the reference's. Takes some 50 ms, once for each process."""
     slowness = TURNS_PART * REFERENCE_TURNS_PER_MS / _turns_per_ms()
     slowness += SWITCHES_PART * REFERENCE_SWITCHES_PER_MS / _switches_per_ms()
     return min(FASTEST, max(SLOWEST, 1 / slowness))

@@ -142,8 +142,8 @@ class Owner:
         self.stand.processes.start(self.program.name, self.program.command(self.directory), namespace=namespace)
 
     def wait_until_serving(self, weight: int) -> None:
-        """Until each server is in the kernel's table with this weight, for a second: at its start ldirectord puts them
-        in, takes them out and puts them in again. Raises LabError."""
+        """Wait until each server is in the kernel's table with this weight, for a second: at its start ldirectord puts
+        them in, takes them out and puts them in again. Raises LabError."""
         deadline, since = time.monotonic() + READY_SECONDS, time.monotonic()
         while time.monotonic() - since < 1.0:
             self.stand.processes.check()

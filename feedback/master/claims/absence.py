@@ -34,8 +34,8 @@ class Waits(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True, eq=False)
 class Absence:
-    """Of one destination. `out`: its check took it out of the table; `times`: failures in a row; `since`: when it left,
-    or came back, None where that was before a restart."""
+    """The absences of one destination. `out`: its check took it out of the table; `times`: failures in a row; `since`:
+    when it left, or came back, None where that was before a restart."""
 
     out: bool = False
     times: int = 0
@@ -43,7 +43,7 @@ class Absence:
 
     @property
     def least_seconds(self) -> float:
-        """Of the absence that is the `times`th in a row."""
+        """The least length of the absence that is the `times`th in a row."""
         if self.times < 2:
             return 0.0
         return min(AGAIN_SECONDS_MAX, AGAIN_SECONDS * LONGER ** min(self.times - 2, 10))

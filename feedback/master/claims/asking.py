@@ -219,7 +219,7 @@ Wanted: TypeAlias = Sequence[tuple["Watch", tuple[DestinationKey, ...], tuple[Pa
 
 
 class Asking:
-    """Of all services."""
+    """The questions of all services, and their answers."""
 
     def __init__(self) -> None:
         self._series: WeakValueDictionary[What, Series] = WeakValueDictionary()

@@ -48,7 +48,7 @@ class Remembered(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """Of one destination. Weights unless said otherwise; None: there is none.
+    """The claims on one destination. They are weights unless said otherwise; None: there is none.
 
     `written` is what we decided last, until somebody else is seen to have written since; `owners` the other owner's
     last one that was not ours, `remembered` the same from before a restart, until the first look; `edited` what we had

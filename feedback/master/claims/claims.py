@@ -55,8 +55,8 @@ class Paused(msgspec.Struct, frozen=True, gc=False):
 
 
 class Claims:
-    """Of one pool. `owned` are the configured records; None where somebody else owns the service: then the rows are
-    what the kernel has, in its order. `make` makes a row."""
+    """The claims on one pool. `owned` are the configured records; None where somebody else owns the service: then the
+    rows are what the kernel has, in its order. `make` makes a row."""
 
     def __init__(
         self,
@@ -491,7 +491,7 @@ class Claims:
             self._wrote(row)
 
     def _leave_to_owner(self, why: str) -> None:
-        """As the owner of the service has them."""
+        """Leave the weights as the owner of the service has them."""
         rows = self._pool.rows
         total = sum(row.base.weight for row in rows if not row.claim.theirs) or 1
         for row in rows:

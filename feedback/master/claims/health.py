@@ -20,9 +20,9 @@ class Verdict(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """Of one check: `text` says what was seen, for people. `expires_at` is when the server's certificate does, in
-    seconds since 1970. `warning` never counts against the server. `weight` is what the server says that its own is,
-    `seconds` how long it took."""
+    """The outcome of one check: `text` says what was seen, for people. `expires_at` is when the server's certificate
+    does, in seconds since 1970. `warning` never counts against the server. `weight` is what the server says that its
+    own is, `seconds` how long it took."""
 
     good: bool
     text: str
@@ -51,7 +51,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """By one check."""
+    """A destination's health by one check."""
 
     __slots__ = ("_rise_fall", "_row", "last", "verdict")
 

@@ -68,7 +68,7 @@ NONE = Standing()
 
 
 class Orders:
-    """Those that stand."""
+    """The orders in force."""
 
     def __init__(self, orders: Iterable[Order] = ()) -> None:
         """Raises ValueError for one that is about nothing that can be parsed."""
@@ -106,7 +106,7 @@ class Orders:
         return over
 
     def cut(self, wall: float) -> tuple[Order, ...]:
-        """Those whose flows are to be cut now, each once."""
+        """The orders whose flows must be cut now, each once."""
         due = tuple(o for o in self.all() if o.cut_at is not None and o.cut_at <= wall) if self._standing else ()
         for order in due:
             self.give(msgspec.structs.replace(order, cut_at=None))

@@ -44,7 +44,7 @@ def _port(port: int) -> bytes:
 
 
 class Listing:
-    """Of one reading: lines in, flows out."""
+    """One reading of the table: lines in, flows out."""
 
     def __init__(self, places: Iterable[Place]) -> None:
         self._found: dict[Words, dict[tuple[bool, int], list[Flow]]] = {words_of(place): {} for place in places}

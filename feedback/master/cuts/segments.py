@@ -70,26 +70,27 @@ class Heard(NamedTuple):
 
 
 def poke(flow: Flow, sequence: int, acknowledgement: int) -> bytes:
-    """From the virtual address to the client, without data, so that not even a number that happens to be right does
-    anything."""
+    """A segment from the virtual address to the client, without data, so that not even a number that happens to be
+    right does anything."""
     return _segment((flow.virtual, flow.virtual_port), (flow.client, flow.client_port), sequence, acknowledgement, ACK)
 
 
 def reset_client(heard: Heard) -> bytes:
-    """From the virtual address to the client who sent this, with the number that it expects next."""
+    """A reset from the virtual address to the client that sent this, with the number that it expects next."""
     flow = heard.flow
     return _segment((flow.virtual, flow.virtual_port), (flow.client, flow.client_port), heard.acknowledgement, 0, RST)
 
 
 def reset_through(heard: Heard) -> bytes:
-    """As if from the client that sent this, after its data; to be sent to the virtual address, where the kernel's entry
-    of the connection takes it to the real server, and ends with it."""
+    """A reset as if from the client that sent this, after its data; to be sent to the virtual address, where the
+    kernel's entry of the connection takes it to the real server, and ends with it."""
     flow, sequence = heard.flow, heard.sequence + heard.length & 0xFFFFFFFF
     return _segment((flow.client, flow.client_port), (flow.virtual, flow.virtual_port), sequence, 0, RST)
 
 
 def reset(flow: Flow, sequence: int, way: Way) -> bytes:
-    """To the real server, as if from the client, in the wrapping that it expects; to be sent to `way.server`."""
+    """A reset to the real server, as if from the client, in the wrapping that it expects; to be sent to
+    `way.server`."""
     masqueraded = way.forward is Forward.MASQUERADE
     to = (way.server, way.port) if masqueraded else (flow.virtual, flow.virtual_port)
     inner = _segment((flow.client, flow.client_port), to, sequence, 0, RST)
@@ -148,7 +149,7 @@ def checksum(data: bytes) -> int:
 
 
 def parse_ipv4(packet: bytes) -> Heard | None:
-    """As a raw socket of IPv4 gives it, with its IP header."""
+    """Parse what a raw IPv4 socket gives: a packet with its IP header."""
     if len(packet) < _IPV4.size or packet[0] >> 4 != 4 or packet[9] != TCP:
         return None
     header, fragment = 4 * (packet[0] & 0xF), int.from_bytes(packet[6:8], "big") & 0x1FFF
@@ -160,7 +161,7 @@ def parse_ipv4(packet: bytes) -> Heard | None:
 
 
 def parse_ipv6(segment: bytes, source: bytes, to: bytes) -> Heard | None:
-    """As a raw socket of IPv6 gives it: without its IP header, the addresses beside it."""
+    """Parse what a raw IPv6 socket gives: a segment without its IP header, the addresses beside it."""
     if len(source) != 16 or len(to) != 16 or len(segment) < _TCP.size:
         return None
     source_port, port, sequence, acknowledgement, offset, flags = _HEARD.unpack_from(segment)
@@ -169,7 +170,7 @@ def parse_ipv6(segment: bytes, source: bytes, to: bytes) -> Heard | None:
 
 
 def parse_packet(packet: bytes) -> Heard | None:
-    """As a packet socket gives it: IPv4, or IPv6 without extensions."""
+    """Parse what a packet socket gives: IPv4, or IPv6 without extensions."""
     if len(packet) >= _IPV6.size and packet[0] >> 4 == 6:
         if packet[6] != TCP:
             return None

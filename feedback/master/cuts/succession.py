@@ -37,7 +37,7 @@ class Superseded(msgspec.Struct, frozen=True, gc=False):
 
 
 class Succession:
-    """Of one service. `holder` is what a restarted master must know."""
+    """The first place of one service. `holder` is what a restarted master must know."""
 
     def __init__(self, options: FailoverOptions) -> None:
         self._options = options
@@ -65,7 +65,7 @@ class Succession:
         return ""
 
     def before(self, pool: Pool) -> None:
-        """Once it is known whose word keeps whom at 0: say who is to have the place, and whom that evicts."""
+        """Called when the zeros are known: decide which server should have the place, and which is evicted."""
         rows = pool.rows
         if not self._known:
             self._find(rows)
@@ -84,7 +84,7 @@ class Succession:
             old.evicted = Evicted(why, both=self._options.cut is CutWhom.BOTH, patient=True)
 
     def after(self, pool: Pool) -> None:
-        """Once it is known who may leave the table now: the place changes hands in that very decision."""
+        """Called when it is known which rows may leave now: the place changes hands in the same decision."""
         old = next((row for row in pool.rows if row.key == self._holder), None)
         if old is not None and pool.heir not in (None, old.key) and (old.gone or old.kernel is None):
             self._holder = pool.heir

@@ -71,7 +71,7 @@ class Capacity:
         return {row.key: Share(row.wanted, row.why or "", 0, row.of, tuple(row.said or ())) for row in rows}
 
     def put(self, pool: Pool, now: float) -> None:
-        """As `shares`, but straight into the rows."""
+        """Like `shares`, but writes straight into the rows."""
         rows = pool.rows
         self._is_hot = hot = pool.utilisation > self._hot
         average = _average(rows)

@@ -12,4 +12,4 @@ Gain = Annotated[float, msgspec.Meta(ge=0, le=100)]
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Of one law: every key has the default that the law is documented with."""
+    """The options of one law. Every key has the default that the law is documented with."""

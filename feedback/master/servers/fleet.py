@@ -174,7 +174,7 @@ class Fleet:
                 self.version += 1
 
     def server(self, address: str) -> Server | None:
-        """Of the agent that speaks for this RIP."""
+        """The server of the agent that reports for this RIP."""
         return self._speaker.get(address)
 
     def speaks(self, address: str, now: float) -> bool:
@@ -183,7 +183,7 @@ class Fleet:
         return server is not None and server.trust(server.age(now)) is not Trust.LOST
 
     def exporter(self, name: str) -> Server | None:
-        """By the name of its reports."""
+        """The exporter's server, by the name in its reports."""
         return self._exporters.get(name)
 
     def report(self, address: str) -> Report | None:

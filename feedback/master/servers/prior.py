@@ -28,7 +28,7 @@ KEPT_ABOVE, KEPT_BELOW = 0.3, 0.15  # seconds likewise: clients keep connections
 
 
 class Prior:
-    """Of one pool. `held` and `kept` are its mode (capacity.py)."""
+    """The prior of one pool. `held` and `kept` are its mode (capacity.py)."""
 
     def __init__(self) -> None:
         self.held = self.kept = False

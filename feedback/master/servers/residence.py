@@ -62,8 +62,8 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
 
 
 class Residence:
-    """Of one destination. `filter` has the logarithm of the mean residence, `best` the least that this was, `factor`
-    what becomes of its static weight."""
+    """The residence at one destination. `filter` has the logarithm of the mean residence, `best` the least that this
+    was, `factor` what becomes of its static weight."""
 
     __slots__ = (
         "_active",
@@ -202,7 +202,7 @@ class Residence:
 
 
 def judge(shares: Mapping[Residence, float], fresh: Iterable[Residence]) -> None:
-    """Those of one pool that have a share of it, after some have a new sample."""
+    """Judge the residences of one pool that have a share of it, after some have a new sample."""
     known = [of for of in shares if of.best is not None]
     if not known:
         return

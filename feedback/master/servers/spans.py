@@ -49,7 +49,7 @@ class Spans:
         self._refreshes.append((now, connections, active))
 
     def spans(self) -> Iterator[Span]:
-        """Those that became whole since the last call."""
+        """The spans that were completed since the last call."""
         while len(self._refreshes) >= 2:
             (start, opened_before, active_before), (end, opened, active) = self._refreshes[0], self._refreshes[1]
             used_before, used = self._used_at(start), self._used_at(end)

@@ -23,5 +23,5 @@ class Said(msgspec.Struct, frozen=True):
 
 
 def count(value: float | None) -> int:
-    """Of a counter that a page writes as a float."""
+    """The value of a counter that a page writes as a float."""
     return int(value) if value is not None and value > 0 else 0

@@ -33,7 +33,7 @@ class Package:
 
     @property
     def release(self) -> str:
-        """As `uname -r` shows it."""
+        """The release as `uname -r` shows it."""
         return self.name.removeprefix("linux-image-")
 
     @property
@@ -49,7 +49,7 @@ class Archive:
         self.directory, self.only = directory, only
 
     def kernels(self, suite: str = "") -> list[Package]:
-        """Those of all suites, or of one, oldest first."""
+        """The kernels of all suites, or of one, oldest first."""
         self._update()
         names = self._cache("search", "--names-only", NAMED).splitlines()
         names = [line.partition(" ")[0] for line in names]

@@ -41,7 +41,7 @@ class Machine(Protocol):
         ...
 
     def clock_ahead(self) -> float:
-        """By how many seconds the guest's CLOCK_MONOTONIC is ahead of this machine's."""
+        """How many seconds the guest's CLOCK_MONOTONIC is ahead of this machine's."""
         ...
 
     def local(self, path: Path) -> Path:

@@ -38,7 +38,7 @@ INDEX_MAX = 8.0
 
 
 class Coefficients(Options, frozen=True):
-    """Of the indices; they need not sum to 1, as what is not known hands its own to the others."""
+    """The weights of the indices. They need not sum to 1: an unknown index leaves its own to the others."""
 
     input: Gain = 0.1
     cpu: Gain = 0.4
@@ -136,6 +136,6 @@ def _responses(pool: Pool, seen: Mapping[DestinationKey, Observed]) -> dict[Dest
 
 
 def _relative(values: Mapping[DestinationKey, float]) -> dict[DestinationKey, float]:
-    """To their mean; nothing where all are 0."""
+    """The values over their mean; empty if all are 0."""
     middle = mean(list(values.values()))
     return {k: v / middle for k, v in values.items()} if middle > 0 else {}

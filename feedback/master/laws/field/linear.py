@@ -53,5 +53,5 @@ class Linear:
 
 
 def health(busy: float) -> float:
-    """Of the part of the CPU that is used (0..1): 100 idle, 1 wholly busy."""
+    """The weight for the used part of the CPU (0..1): 100 when idle, 1 when fully busy."""
     return max(HEALTH_MIN, HEALTH_MAX * (1 - busy))

@@ -33,7 +33,7 @@ ERROR_UTILISATION_PENALTY = 1.0
 
 
 class OrcaOptions(Options, frozen=True):
-    """As in gRFC A58, under the same names but for the units."""
+    """The options of gRFC A58. The names are the same, apart from units."""
 
     update_seconds: Seconds = UPDATE_SECONDS
     blackout_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = BLACKOUT_SECONDS

@@ -121,7 +121,7 @@ class Pid:
 
 
 def utilisations(seen: Mapping[DestinationKey, Observed]) -> dict[DestinationKey, float]:
-    """Of each server: the greatest of CPU, what the application says, and requests in flight."""
+    """For each server the greatest of CPU, the application's utilisation, and requests in flight."""
     cpu = {k: max(o.busy, o.application_utilisation or 0.0) for k, o in seen.items()}
     flying = {k: o.application_in_flight / o.cores for k, o in seen.items() if o.application_in_flight is not None}
     middle = mean(list(flying.values()))

@@ -110,7 +110,7 @@ class Proportions:
 
 
 def goodness(column: Mapping[DestinationKey, float | None]) -> dict[DestinationKey, float]:
-    """Of each server in one column: 2 nothing, 1 the mean or unknown, 0 twice the mean and more."""
+    """For each server in one column: 2 at a value of 0, 1 at the mean or if unknown, 0 at twice the mean or more."""
     middle = mean([v for v in column.values() if v is not None])
     if middle <= 0:
         return dict.fromkeys(column, 1.0)
@@ -133,6 +133,6 @@ def _measured(row: Row, seen: Observed | None) -> Columns:
 
 
 def _text(measured: Columns, before: float, weight: float, bound: int) -> str:
-    """As the manager's report: the weights now and new, and the columns they come from."""
+    """A text like the manager's report: the weights now and new, and the columns they come from."""
     columns = ", ".join(f"{k} {v:.4g}" for k, v in msgspec.structs.asdict(measured).items() if v is not None)
     return f"{columns or 'nothing measured'}: {before:.0f} -> {weight:.0f} of {bound}"
