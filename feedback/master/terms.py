@@ -33,8 +33,8 @@ def terms(named: ServiceConfig, *, owned: bool) -> dict[DestinationKey, Terms]:
 
 
 def _stand_ins(named: ServiceConfig) -> dict[DestinationKey, tuple[DestinationKey, ...]]:
-    """For each stand-in, the destinations for which it stands in. A server with several ports here stands in with all of
-    them."""
+    """For each stand-in, the destinations for which it stands in. A server with several ports here stands in with all
+    of them."""
     keys = [(to_destination(d, named).key, d.stand_in) for d in named.destination]
     found: dict[DestinationKey, tuple[DestinationKey, ...]] = {}
     for key, stand_in in keys:
