@@ -21,9 +21,10 @@ class Agent:
     """The agent of one server."""
 
     def __init__(self, case: Case, server: Server, address: str, index: int) -> None:
-        self._case, self._server, self._address, self._index = case, server, address, index
+        self._case, self._server, self._address = case, server, address
+        self._name = f"rs{index}"
         self._sequence = 0
-        self._boot = -1
+        self._boot, self._session = -1, ""
         self._clock = 1000.0 + 37.0 * index
         self._read = [0.0, 0.0]  # busy and own at the last reading, without noise
         self._told = [0.0, 0.0]  # the same as told
@@ -32,14 +33,14 @@ class Agent:
         server, case = self._server, self._case
         server.advance(now)
         if self._boot != server.boot:
-            self._boot, self._sequence = server.boot, 0
+            self._boot, self._session, self._sequence = server.boot, f"boot{server.boot}", 0
             self._read, self._told = [0.0, 0.0], [0.0, 0.0]
         self._sequence += 1
         self._noise(server, draw)
         return Report(
             version=PROTOCOL,
-            agent=f"rs{self._index}",
-            boot=f"boot{self._boot}",
+            agent=self._name,
+            boot=self._session,
             sequence=self._sequence,
             sampled_at=now + self._clock,
             interval_seconds=case.report_seconds,

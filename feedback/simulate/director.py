@@ -1,17 +1,21 @@
 """The kernel's table for one service, made fast: destinations, thresholds, memory of closed connections, schedulers.
 
 It has the semantics of `FakeKernel`, which the contract test compares with the real kernel; tests/simulate compares the
-two on random scripts. All closed TCP connections and UDP flows live equally long, so a queue is enough to expire them.
-`sed`, `nq` and `wlc` are written out for speed, and use an index where there are many destinations; the other
-schedulers come from feedback.ipvs.schedulers. `smooth` exists in no kernel: it is a round robin without bursts or
-resets, the reference for `wrr`. Knows no server; time comes in as `now`.
+two on random scripts. All closed TCP connections and UDP flows live equally long, so a queue is enough to expire them;
+those of one look may come in any order.
+For `sed`, `nq` and `wlc` each destination has its cost over weight at hand, and an index finds the least among many;
+the other schedulers come from feedback.ipvs.schedulers. `smooth` exists in no kernel: it is a round robin without
+bursts or resets, the reference for `wrr`. Knows no server; time comes in as `now`.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from operator import itemgetter
+from typing import NamedTuple
 
 from feedback.ipvs.fake_table import COUNTERS_SECONDS, Overload
 from feedback.ipvs.schedulers import MODELLED, Scheduler, make
@@ -32,18 +36,32 @@ SCANNED = 24  # destinations: with fewer, looking at each one is faster
 INF = float("inf")
 
 
+class Cost(NamedTuple):
+    """What a scheduler counts against a destination: at rest, and more for each connection."""
+
+    rest: int
+    active: int
+    inactive: int
+
+
+COSTS = {"sed": Cost(1, 1, 0), "nq": Cost(1, 1, 0), "wlc": Cost(0, 256, 1)}
+
+
 class Slot:
-    """One destination. `index` is the server behind it."""
+    """One destination. `index` is the server behind it, `place` where it stands in the kernel's list. `price` is
+    `cost` over weight, infinite if it is not usable: floats order them as the kernel's products do (index.py)."""
 
     __slots__ = (
         "active",
         "config",
+        "cost",
         "credit",
         "inactive",
         "index",
         "opened",
         "overloaded",
         "place",
+        "price",
         "shown",
         "upper",
         "weight",
@@ -54,17 +72,24 @@ class Slot:
         self.place = 0  # in the kernel's list
         self.active: int = 0
         self.inactive: int = 0
-        self.opened = self.shown = self.credit = 0
+        self.opened = self.shown = self.credit = self.cost = 0
+        self.price = INF
         self.overloaded = False
 
     def reopening(self) -> int:
         upper, lower = self.config.upper, self.config.lower
         return lower or upper - (upper >> 2)
 
+    def reckon(self, cost: Cost) -> None:
+        """Set `cost` and `price` by all that counts."""
+        self.cost = cost.rest + cost.active * self.active + cost.inactive * self.inactive
+        self.price = self.cost / self.weight if self.weight > 0 and not self.overloaded else INF
+
     def filled(self) -> None:
         """A connection was bound."""
         if self.config.upper and self.active + self.inactive >= self.config.upper:
             self.overloaded = True
+            self.price = INF
 
     def emptied(self) -> None:
         """A connection was forgotten."""
@@ -88,13 +113,6 @@ class Slot:
 
     def entry(self) -> DestinationEntry:
         return DestinationEntry(self.config, self.active, self.inactive, 0, Counters(connections=self.shown))
-
-
-COSTS: dict[str, Callable[[Slot], int]] = {
-    "sed": lambda slot: slot.active + 1,
-    "nq": lambda slot: slot.active + 1,
-    "wlc": lambda slot: slot.active * 256 + slot.inactive,
-}
 
 
 class Director:
@@ -130,17 +148,15 @@ class Director:
             self._told()
         for place, slot in enumerate(self.order):
             slot.place = place
-        self._index: Index[Slot] | None = None
-        # Cost over weight, in the order of the list: floats order them as the kernel's products do (index.py).
-        self._prices: list[float] = []
-        self._counts_closed = service.scheduler == "wlc"
-        if service.scheduler in COSTS:
-            if len(self.slots) > scanned:
-                self._index = Index(self.order, COSTS[service.scheduler])
-            else:
-                self._prices = [INF] * len(self.order)
-                for slot in self.order:
-                    self._price(slot)
+        self._cost = COSTS.get(service.scheduler)
+        if self._cost is not None:
+            _rest, active, inactive = self._cost
+            self._opened = inactive if self._udp else active  # how a connection changes the cost
+            self._ended = (inactive if self._linger > 0 else 0) - active
+            for slot in self.slots:
+                slot.reckon(self._cost)
+        self._scanned = service.scheduler in ("sed", "wlc") and len(self.slots) <= scanned
+        self._index = Index(self.order) if self._cost is not None and len(self.slots) > scanned else None
 
     def _chooser(self, name: str) -> Callable[[], Slot | None]:
         match name:
@@ -154,7 +170,7 @@ class Director:
             raise ValueError(f"scheduler {name} is not modelled")
         scheduler: Scheduler[Slot] = make(name)
         self._scheduler = scheduler
-        return lambda: scheduler.choose(self.order)
+        return partial(scheduler.choose, self.order)
 
     def _told(self) -> None:
         if self._scheduler is not None:
@@ -176,8 +192,9 @@ class Director:
         while closed and closed[0][0] <= now:
             slot = closed.popleft()[1]
             slot.inactive -= 1
-            slot.emptied()
-            self._fell(slot)
+            if slot.overloaded:
+                slot.emptied()
+            self._changed(slot)
         self._forget_at = closed[0][0] if closed else INF
 
     def remember(self, closed: Iterable[tuple[float, Slot]]) -> None:
@@ -189,7 +206,7 @@ class Director:
         if self._closed:
             self._forget_at = self._closed[0][0]
         for slot in self.slots:
-            self._fell(slot)
+            self._changed(slot)
 
     # --- connections -------------------------------------------------------------------------------------------------
 
@@ -197,7 +214,13 @@ class Director:
         """The destination to which the scheduler sends a new connection; None if it is refused."""
         if now >= self._forget_at or now >= self._refresh_at:
             self.advance(now)
-        slot = self._choose()
+        if self._scanned:  # as `_cheapest` does, without the call
+            slot, least = None, INF
+            for candidate in self.order:
+                if candidate.price < least:
+                    slot, least = candidate, candidate.price
+        else:
+            slot = self._choose()
         if slot is None:
             return None
         slot.opened += 1
@@ -206,10 +229,11 @@ class Director:
             self._remember(now + self._linger, slot)
         else:
             slot.active += 1
+        if self._cost is not None:
+            slot.cost += self._opened
+            slot.price = slot.cost / slot.weight
         if slot.upper:
             slot.filled()
-        if self._prices:
-            self._price(slot)
         return slot
 
     def close(self, slot: Slot, now: float) -> None:
@@ -220,35 +244,31 @@ class Director:
         if self._linger > 0:
             slot.inactive += 1
             self._remember(now + self._linger, slot)
-        else:
+        elif slot.overloaded:
             slot.emptied()
-        if self._prices:
-            self._price(slot)
-        elif self._index is not None:
-            self._index.fell(slot)
+        if self._cost is not None:
+            slot.cost += self._ended
+            if slot.weight > 0 and not slot.overloaded:
+                slot.price = slot.cost / slot.weight
+                if self._index is not None:
+                    self._index.fell(slot)
 
     def _remember(self, moment: float, slot: Slot) -> None:
         if moment > self._until:
             return
-        if not self._closed:
-            self._forget_at = moment
-        self._closed.append((moment, slot))
-
-    def _fell(self, slot: Slot) -> None:
-        """Its cost, or its weight or thresholds changed."""
-        if self._prices:
-            self._price(slot)
-        elif self._index is not None:
-            self._index.fell(slot)
-
-    def _price(self, slot: Slot) -> None:
-        weight = slot.weight
-        if weight <= 0 or slot.overloaded:
-            self._prices[slot.place] = INF
-        elif self._counts_closed:
-            self._prices[slot.place] = (slot.active * 256 + slot.inactive) / weight
+        closed = self._closed
+        if closed and moment < closed[-1][0]:
+            insort(closed, (moment, slot), key=itemgetter(0))
         else:
-            self._prices[slot.place] = (slot.active + 1) / weight
+            closed.append((moment, slot))
+        self._forget_at = closed[0][0]
+
+    def _changed(self, slot: Slot) -> None:
+        """Its connections, weight or thresholds."""
+        if self._cost is not None:
+            slot.reckon(self._cost)
+            if self._index is not None:
+                self._index.fell(slot)
 
     # --- what a master sees and does ---------------------------------------------------------------------------------
 
@@ -263,7 +283,7 @@ class Director:
                 raise TypeError(f"the model's service is not the master's to change: {edit}")
             slot = self._keys[edit.destination.key]
             slot.set(edit.destination, self._overload)
-            self._fell(slot)
+            self._changed(slot)
             self.writes += 1
             self._told()
 
@@ -272,24 +292,28 @@ class Director:
     def _cheapest(self) -> Slot | None:
         if self._index is not None:
             return self._index.least()
-        least = min(self._prices)
-        return None if least == INF else self.order[self._prices.index(least)]
+        found, least = None, INF
+        for slot in self.order:
+            if slot.price < least:
+                found, least = slot, slot.price
+        return found
 
     def _nq(self) -> Slot | None:
         for slot in self.order:
-            if slot.active == 0 and slot.weight > 0 and not slot.overloaded:
+            if slot.active == 0 and slot.price < INF:
                 return slot
         return self._cheapest()
 
     def _smooth(self) -> Slot | None:
         """Every destination earns its weight; the one that has most is chosen, and pays the sum of all weights."""
-        richest, total = None, 0
+        richest, most, total = None, -INF, 0
         for slot in self.order:
-            if slot.weight > 0 and not slot.overloaded:
-                slot.credit += slot.weight
-                total += slot.weight
-                if richest is None or slot.credit > richest.credit:
-                    richest = slot
+            weight = slot.weight
+            if weight > 0 and not slot.overloaded:
+                total += weight
+                slot.credit = credit = slot.credit + weight
+                if credit > most:
+                    richest, most = slot, credit
         if richest is not None:
             richest.credit -= total
         return richest

@@ -8,9 +8,9 @@ time-out; otherwise it is left out. Bad seconds are compared by the second in wh
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
-from math import ceil, inf, nan
+from math import ceil, inf, isnan, isqrt, nan
 from statistics import pstdev
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ TAIL_SECONDS = 20.0
 CLOSE = 0.10
 HOLDS_SECONDS = 0.5
 BAD = 2.0
+SAMPLED = 64  # every so manieth value
 
 
 class Counted(NamedTuple):
@@ -30,22 +31,33 @@ class Counted(NamedTuple):
     outcome: Sequence[int]
 
 
-def figures(trace: Trace, oracle: Trace | None) -> dict[str, float]:
+class Reference(NamedTuple):
+    """What other runs are compared with: the second in which requests were sent -> their mean latency; how much the
+    shares oscillate."""
+
+    means: Mapping[int, float]
+    oscillation: float
+
+
+def reference(oracle: Trace) -> Reference:
+    return Reference(means_by_second(over(oracle, oracle.case.measure_from_seconds)), oscillation(oracle.seconds))
+
+
+def figures(trace: Trace, oracle: Reference | None) -> dict[str, float]:
     """All figures of a run. Those relative to the oracle exist only if one is given."""
     start = trace.case.measure_from_seconds
     counted = over(trace, start)
-    latencies = sorted(counted.latency)
-    found = {f"p{name}_ms": 1000 * percentile(latencies, part) for name, part in (("50", 0.5), ("99", 0.99))}
-    found |= {"p999_ms": 1000 * percentile(latencies, 0.999), "mean_ms": 1000 * _mean(latencies)}
+    latencies = counted.latency
+    p50, p99, p999 = percentiles(latencies, (0.5, 0.99, 0.999))
+    found = {"p50_ms": 1000 * p50, "p99_ms": 1000 * p99, "p999_ms": 1000 * p999, "mean_ms": 1000 * _mean(latencies)}
     found |= error_shares(counted, trace.case.timeout_seconds)
     found["converge_s"] = converge_seconds(trace)
     found["writes_a_minute"] = writes_a_minute(trace, start, trace.case.seconds)
     found["writes_a_minute_at_rest"] = writes_a_minute(trace, trace.case.seconds - TAIL_SECONDS / 2, trace.case.seconds)
     found["peak_utilisation"] = peak_utilisation(trace, start)
-    swings = oscillation(trace.seconds)
     if oracle is not None:
-        found["bad_seconds"] = float(bad_seconds(counted, over(oracle, start)))
-        found["oscillation"] = swings - oscillation(oracle.seconds)
+        found["bad_seconds"] = float(bad_seconds(means_by_second(counted), oracle.means))
+        found["oscillation"] = oscillation(trace.seconds) - oracle.oscillation
     return found
 
 
@@ -53,16 +65,36 @@ def over(trace: Trace, start: float) -> Counted:
     """The requests from `start` on that count."""
     first = bisect_left(trace.at, start)
     at, latency, outcome = trace.at[first:], trace.latency[first:], trace.outcome[first:]
+    unfinished = list(compress(range(len(at)), map(isnan, latency)))
+    if not unfinished:
+        return Counted(at, latency, outcome)
     counts = bytearray(b"\1") * len(at)
-    for i in [i for i, seconds in enumerate(latency) if seconds != seconds]:  # NaN: was not over
+    for i in unfinished:
         latency[i] = trace.case.seconds - at[i]
         counts[i] = latency[i] > trace.case.timeout_seconds
     return Counted(list(compress(at, counts)), list(compress(latency, counts)), bytes(compress(outcome, counts)))
 
 
-def percentile(ordered: Sequence[float], part: float) -> float:
-    """Nearest rank of a sorted sequence. NaN if it is empty."""
-    return ordered[max(0, ceil(part * len(ordered)) - 1)] if ordered else float("nan")
+def percentiles(values: Sequence[float], parts: Sequence[float]) -> list[float]:
+    """Nearest ranks, as in the sorted sequence; NaN if it is empty. `parts` rise. A sample says where each is, so that
+    only what is near it must be sorted."""
+    if not values:
+        return [nan] * len(parts)
+    sample = sorted(values[::SAMPLED])
+    slack = 2 * isqrt(len(sample))  # four standard deviations of the median's place in the sample
+    found, rest = [], values
+    for part in parts:
+        rank = max(0, ceil(part * len(values)) - 1)
+        place = rank // SAMPLED
+        low = sample[place - slack] if place >= slack else -inf
+        high = sample[place + slack] if place + slack < len(sample) else inf
+        rest = [v for v in rest if v >= low]
+        near = sorted([v for v in rest if v <= high])
+        at = rank - (len(values) - len(rest))
+        if not 0 <= at < len(near):  # the sample was not like the rest
+            near, at = sorted(values), rank
+        found.append(near[at])
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -98,10 +130,9 @@ def means_by_second(counted: Counted) -> dict[int, float]:
     return means
 
 
-def bad_seconds(counted: Counted, oracle: Counted) -> int:
+def bad_seconds(means: Mapping[int, float], best: Mapping[int, float]) -> int:
     """Seconds whose mean latency is over twice the oracle's in the same second."""
-    best = means_by_second(oracle)
-    return sum(mean > BAD * best.get(second, inf) for second, mean in means_by_second(counted).items())
+    return sum(mean > BAD * best.get(second, inf) for second, mean in means.items())
 
 
 def converge_seconds(trace: Trace) -> float:

@@ -12,7 +12,7 @@ import msgspec
 from feedback.simulate import traffic
 from feedback.simulate.case import Case
 from feedback.simulate.draws import generator
-from feedback.simulate.figures import figures
+from feedback.simulate.figures import Reference, figures, reference
 from feedback.simulate.policy import Policy
 from feedback.simulate.trace import Trace
 from feedback.simulate.world import World
@@ -38,15 +38,15 @@ def outcomes(
 ) -> list[Outcome]:
     """All policies on the same arrivals, each scheduler's oracle first. Each is reported as soon as it is done."""
     arrivals = traffic.make(case, generator(seed, "traffic"))
-    oracles: dict[str, Trace] = {}
+    oracles: dict[str, Reference] = {}
     made = []
     for policy in policies:
-        reference = policy.reference
         if policy.scheduler not in oracles:
-            oracles[policy.scheduler] = run(case, reference, seed, arrivals)
-            made.append(Outcome(case.name, seed, reference, figures(oracles[policy.scheduler], None)))
+            trace = run(case, policy.reference, seed, arrivals)
+            oracles[policy.scheduler] = reference(trace)
+            made.append(Outcome(case.name, seed, policy.reference, figures(trace, None)))
             tell(made[-1])
-        if policy == reference:
+        if policy == policy.reference:
             continue
         trace = run(case, policy, seed, arrivals)
         made.append(Outcome(case.name, seed, policy, figures(trace, oracles[policy.scheduler])))

@@ -4,7 +4,8 @@ Therefore virtual time works: a job that arrives at virtual time v with cost c e
 every event costs O(log n). Knows no connection and no scheduler. Times are the world's seconds; costs are seconds of a
 core of speed 1.
 
-Invariant: `jobs` is a heap of (virtual end, request), and `virtual` moves only in `advance`.
+Invariant: `jobs` is a heap of (virtual end, request), and no job ends before `alarm`. Later arrivals can only delay an
+end, so the server may have nothing to end at its alarm.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from feedback.simulate.lies import Lie
 
 INF = float("inf")
 ALLOTTED_MIN = 1e-3  # cores: a server whose neighbours take everything still makes some progress
+SAME = 1e-9  # virtual seconds: ends that are closer come at the same moment
+NONE = -1  # instead of a request
 
 
 class Server:
     """`available` is the part of the cores that the neighbours leave. `starved` is the part of that which the host
-    takes and no counter shows. `boot` counts restarts. `alarm` is the earliest event that the world has for this
-    server. Counters are cumulative since the boot."""
+    takes and no counter shows. `boot` counts restarts. `alarms` is a heap of (alarm, `index`) of many servers, to which
+    this one adds its own where it becomes earlier. Counters are cumulative since the boot."""
 
     __slots__ = (
         "alarm",
+        "alarms",
         "allotted",
         "available",
         "base_speed",
@@ -35,6 +39,7 @@ class Server:
         "failing",
         "finished",
         "full_rate",
+        "index",
         "io_seconds",
         "jobs",
         "lie",
@@ -51,8 +56,10 @@ class Server:
         "waiting_seconds",
     )
 
-    def __init__(self, cores: float, speed: float) -> None:
-        self.cores, self.base_speed = cores, speed
+    def __init__(
+        self, cores: float, speed: float, index: int = 0, alarms: list[tuple[float, int]] | None = None
+    ) -> None:
+        self.cores, self.base_speed, self.index, self.alarms = cores, speed, index, alarms
         self.io_seconds = 0.0
         self.failing = self.down = self.silent = False
         self.lie: Lie | None = None
@@ -97,9 +104,9 @@ class Server:
         running = len(self.jobs)
         self.rate = self.speed if running <= self.allotted else self.full_rate / running
 
-    def add(self, now: float, cost: float, request: int) -> float:
-        """Returns the new value of `due`. It is called most often of all, so it does the work of `advance` and `_pace`
-        itself."""
+    def add(self, now: float, cost: float, request: int) -> None:
+        """A new job. This and `end` are called most often of all, so they do the work of `advance` and `_pace`
+        themselves."""
         elapsed = now - self.updated_at
         self.updated_at = now
         if self.stolen_cores:
@@ -117,7 +124,14 @@ class Server:
         running += 1
         self.rate = rate = self.speed if running <= allotted else self.full_rate / running
         left = jobs[0][0] - virtual
-        return now + left / rate if left > 0.0 else now
+        due = now + left / rate if left > 0.0 else now
+        if due < self.alarm:
+            self._wake(due)
+
+    def _wake(self, due: float) -> None:
+        self.alarm = due
+        if self.alarms is not None:
+            heappush(self.alarms, (due, self.index))
 
     def due(self) -> float:
         """When the next job ends if nothing comes in between; infinity when idle."""
@@ -126,18 +140,36 @@ class Server:
         left = self.jobs[0][0] - self.virtual
         return self.updated_at + left / self.rate if left > 0.0 else self.updated_at
 
-    def ended(self, now: float) -> list[int]:
-        """Remove and return the requests whose CPU work is done by now."""
-        self.advance(now)
-        jobs, limit = self.jobs, self.virtual + 1e-9
-        if not jobs or jobs[0][0] > limit:
-            return []
-        done = [heappop(jobs)[1]]
-        while jobs and jobs[0][0] <= limit:
-            done.append(heappop(jobs)[1])
+    def end(self) -> int:
+        """Let time come to `alarm`. Remove and return a request whose CPU work is done then, or NONE. The next alarm
+        may be at the same moment."""
+        now, jobs, allotted = self.alarm, self.jobs, self.allotted
+        elapsed = now - self.updated_at
+        self.updated_at = now
+        if self.stolen_cores:
+            self.stolen_seconds += self.stolen_cores * elapsed
         running = len(jobs)
-        self.rate = self.speed if running <= self.allotted else self.full_rate / running
-        return done
+        if not running:
+            self.alarm = INF
+            return NONE
+        self.virtual = virtual = self.virtual + self.rate * elapsed
+        if running > allotted:
+            self.busy_seconds += allotted * elapsed
+            self.waiting_seconds += elapsed
+        else:
+            self.busy_seconds += running * elapsed
+        left = jobs[0][0] - virtual
+        if left > SAME:
+            self.alarm = now + left / self.rate
+            return NONE
+        request = heappop(jobs)[1]
+        running -= 1
+        self.rate = rate = self.speed if running <= allotted else self.full_rate / running
+        if not running:
+            self.alarm = INF
+        elif (left := jobs[0][0] - virtual) > SAME:
+            self.alarm = now + left / rate
+        return request
 
     def change(self, now: float, available: float | None, speed: float | None, starved: float | None = None) -> None:
         """`speed` is a factor on the server's own."""
@@ -148,6 +180,8 @@ class Server:
             self.speed if speed is None else self.base_speed * speed,
         )
         self._pace()
+        if self.due() < self.alarm:
+            self._wake(self.due())
 
     def stop(self, now: float) -> list[int]:
         """Everything in it is lost. Returns the requests that were there."""

@@ -1,9 +1,8 @@
 """World: one run of a case under a policy, event by event in order of time. Owns the calendar.
 
-Arrivals are a sorted list and do not pass through the heap. A server has at most one event there: the next end of a
-job, as it was known when the event was made. Arrivals can only make that later, so an event that comes too early asks
-again. Invariant: time never runs backwards; every connection that the director opened is closed once, or open at the
-end. The health check that sets weight 0 for a dead server belongs to the service's owner, not to the policy.
+Requests do not pass through the calendar: between two events the flow sends those that come, and settles what ends.
+Invariant: time never runs backwards. The health check that sets weight 0 for a dead server belongs to the service's
+owner, not to the policy.
 """
 
 from __future__ import annotations
@@ -16,36 +15,33 @@ import msgspec
 from feedback.model import Destination, DestinationKey, Service, ServiceKey, SetDestination
 from feedback.simulate.agents import Agent
 from feedback.simulate.case import Case, Change
-from feedback.simulate.director import Director, Slot
+from feedback.simulate.director import Director
 from feedback.simulate.draw import Draw
+from feedback.simulate.flow import Flow, Held
 from feedback.simulate.lies import told
 from feedback.simulate.policy import WEIGHT, Policy, make
-from feedback.simulate.servers import Server
-from feedback.simulate.trace import REFUSED, SERVER_ERROR, Trace, TraceBuilder
+from feedback.simulate.trace import Trace, TraceBuilder
 from feedback.simulate.traffic import Traffic
 
 INF = float("inf")
 HEALTH_SECONDS = 1.0
-FAIL_SECONDS = 0.0002  # the cost of an error on a server that answers with errors only
 # Kinds of events. Of one moment, they come in this order.
-ENDS, WAITED, CLOSES, CHANGES, CHECKED, SAMPLES, ARRIVES, SECOND, DECIDES = range(9)
+CHANGES, CHECKED, SAMPLES, ARRIVES, SECOND, DECIDES = range(6)
 
 
 class World:
     """See the module. `run` may be called once."""
 
     def __init__(self, case: Case, policy: Policy, traffic: Traffic, draw: Draw) -> None:
-        self.case, self.policy, self.traffic, self._draw = case, policy, traffic, draw
-        self.servers = [Server(s.cores, s.speed) for s in case.servers]
+        self.case, self.policy, self._draw = case, policy, draw
         self.director = _director(case, policy)
+        self.trace = TraceBuilder(case, traffic.at)
+        self.flow = (Held if traffic.held else Flow)(case, traffic, self.director, self.trace)
+        self.servers = self.flow.servers
         self.agents = [Agent(case, s, _address(i), i) for i, s in enumerate(self.servers)]
         self.driver = make(policy, str(self.director.service.key), case)
-        self.trace = TraceBuilder(case, traffic.at)
-        self._calendar: list[tuple[Any, ...]] = []
+        self._calendar: list[tuple[float, int, int, Any]] = []
         self._number = 0
-        self._slot: dict[int, Slot] = {}  # connection or short request -> its server
-        self._short = not (traffic.held or traffic.keep)  # a connection closes with its answer
-        self._boots: dict[int, int] = {}  # held or kept connection -> the server's boot; absent once closed
         self._prepare()
 
     def _at(self, moment: float, kind: int, what: object) -> None:
@@ -74,114 +70,20 @@ class World:
         self.director.remember((draw.random() * linger, slot) for slot in slots for _ in range(each))
 
     def run(self) -> Trace:
-        if self.traffic.held:
-            self._merge_held()
-        else:
-            self._merge()
+        calendar, end = self._calendar, self.case.seconds
+        while calendar[0][0] <= end:
+            self.flow.advance(calendar[0][0])
+            self._happen(*heappop(calendar))
+        self.flow.advance(end)
         return self.trace.finish()
 
-    # --- the two loops: requests with a connection each, and requests on held connections ----------------------------
-
-    def _merge(self) -> None:
-        servers, slots, connect, until = self.servers, self._slot, self.director.open, self._until
-        calendar, cost, requests = self._calendar, self.traffic.cost, self.trace.requests
-        for number, at in enumerate(self.traffic.at):
-            if calendar[0][0] <= at:
-                until(at)
-            slot = connect(at)
-            if slot is None:
-                self.trace.failed(number, at, REFUSED)
-                continue
-            slots[number] = slot
-            index = slot.index
-            server = servers[index]
-            server.opened += 1
-            server.open += 1
-            requests[index] += 1
-            if server.down:
-                self._lost(number, at)
-                continue
-            due = server.add(at, FAIL_SECONDS if server.failing else cost[number], number)
-            if due < server.alarm:
-                server.alarm = due
-                heappush(calendar, (due, ENDS, index, None))
-        until(self.case.seconds)
-
-    def _merge_held(self) -> None:
-        end, held = self.case.seconds, self.traffic.held
-        opened = 0
-        for number, at in enumerate(self.traffic.at):
-            while opened < len(held) and held[opened].start <= at:
-                self._until(held[opened].start)
-                self._hold(opened)
-                opened += 1
-            self._until(at)
-            connection = self.traffic.connection[number]
-            slot = self._slot.get(connection)
-            if slot is None:
-                self.trace.failed(number, at, REFUSED)
-            elif self._boots[connection] != self.servers[slot.index].boot:
-                self.trace.failed(number, at, SERVER_ERROR)  # the server knows nothing of this connection
-            else:
-                self.trace.requests[slot.index] += 1
-                self._request(number, slot.index, at)
-        self._until(end)
-
-    def _until(self, moment: float) -> None:
-        """All events until then, that moment's included."""
-        calendar, ends, happen = self._calendar, self._ends, self._happen
-        while calendar and calendar[0][0] <= moment:
-            event = heappop(calendar)
-            if event[1] == ENDS:
-                ends(event[0], event[2])
-            else:
-                happen(event)
-
-    def _hold(self, connection: int) -> None:
-        held = self.traffic.held[connection]
-        slot = self.director.open(held.start)
-        if slot is None:
-            return
-        self._slot[connection], server = slot, self.servers[slot.index]
-        self._boots[connection] = server.boot
-        server.opened += 1
-        server.open += 1
-        self._at(held.end, CLOSES, connection)
-
-    def _request(self, number: int, index: int, at: float) -> None:
-        server = self.servers[index]
-        if server.down:
-            self._lost(number, at)
-            return
-        due = server.add(at, FAIL_SECONDS if server.failing else self.traffic.cost[number], number)
-        self._alarm(server, index, due)
-
-    def _lost(self, number: int, now: float) -> None:
-        """Nobody answers; the client gives up."""
-        gives_up = max(now, self.traffic.at[number] + self.case.timeout_seconds)
-        self.trace.failed(number, gives_up, SERVER_ERROR)
-        if not self.traffic.held:
-            self._at(gives_up, CLOSES, number)
-
-    # --- events ------------------------------------------------------------------------------------------------------
-
-    def _alarm(self, server: Server, index: int, due: float) -> None:
-        if due < server.alarm:
-            server.alarm = due
-            heappush(self._calendar, (due, ENDS, index, None))
-
-    def _happen(self, event: tuple[Any, ...]) -> None:
-        now, kind, _number, what = event
-        if kind == CLOSES:
-            self._closes(now, what)
-        elif kind == SAMPLES:
+    def _happen(self, now: float, kind: int, _number: int, what: Any) -> None:
+        if kind == SAMPLES:
             self._samples(now, what)
         elif kind == ARRIVES:
             self.driver.receive(what, now)
         elif kind == DECIDES:
             self._decides(now)
-        elif kind == WAITED:
-            self._answered(now, *what)
         elif kind == CHANGES:
             self._changes(now, what)
         elif kind == CHECKED:
@@ -189,46 +91,6 @@ class World:
         else:
             self.trace.second(now, self.servers)
             self._at(now + 1.0, SECOND, None)
-
-    def _ends(self, now: float, index: int) -> None:
-        server = self.servers[index]
-        if now != server.alarm:
-            return  # an earlier event replaced it
-        server.alarm = INF
-        for number in server.ended(now):
-            if server.io_seconds and not server.failing:
-                moment = now + server.io_seconds * self.traffic.wait[number]
-                self._at(moment, WAITED, (number, index, server.boot))
-            else:
-                self._answered(now, number, index, server.boot)
-        if server.jobs:
-            self._alarm(server, index, server.due())
-
-    def _answered(self, now: float, number: int, index: int, boot: int) -> None:
-        server = self.servers[index]
-        if server.boot != boot or server.down:
-            self._lost(number, now)
-            return
-        server.finished += 1
-        if server.failing:
-            server.errors += 1
-            self.trace.failed(number, now, SERVER_ERROR)
-        else:
-            self.trace.latency[number] = now - self.traffic.at[number]
-        if self._short:
-            self.director.close(self._slot.pop(number), now)
-            if server.open:
-                server.open -= 1
-        elif self.traffic.keep:
-            self._boots[number] = boot
-            self._at(now + self.traffic.keep[number], CLOSES, number)
-
-    def _closes(self, now: float, connection: int) -> None:
-        slot = self._slot.pop(connection)
-        self.director.close(slot, now)
-        server = self.servers[slot.index]
-        if self._boots.pop(connection, server.boot) == server.boot and server.open:
-            server.open -= 1
 
     def _changes(self, now: float, change: Change) -> None:
         for index in change.servers:
@@ -244,14 +106,13 @@ class World:
                 server.lie = change.lie
             if change.down is not None and change.down != server.down:
                 self._powers(now, index, down=change.down)
-            self._alarm(server, index, server.due())
         self._capacities(now)
 
     def _powers(self, now: float, index: int, *, down: bool) -> None:
         server = self.servers[index]
         if down:
             for number in server.stop(now):
-                self._lost(number, now)
+                self.flow.lost(number, server, now)
         else:
             server.start(now)
         self._at(now + HEALTH_SECONDS, CHECKED, (index, 0 if down else WEIGHT))

@@ -138,6 +138,18 @@ def test_what_nobody_will_see_forgotten_is_counted_all_the_same() -> None:
     assert sum(slot.inactive for slot in fast.slots) == 1
 
 
+def test_what_closes_in_no_order_is_forgotten_in_order() -> None:
+    fast = Director(_service("wlc"), _destinations(1, 1), fin_seconds=5.0)
+    first, second = fast.open(0.0), fast.open(0.0)
+    assert first is not None and second is not None
+    fast.close(first, 2.0)
+    fast.close(second, 1.0)
+    fast.advance(6.0)
+    assert (first.inactive, second.inactive) == (1, 0)
+    fast.advance(7.0)
+    assert (first.inactive, second.inactive) == (0, 0)
+
+
 def test_the_model_refuses_what_is_not_the_masters() -> None:
     fast = Director(_service("sed"), _destinations(1))
     with pytest.raises(TypeError, match="not the master's"):

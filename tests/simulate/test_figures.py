@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from math import inf, isnan, nan
+from math import ceil, inf, isnan, nan
+from random import Random
 from typing import Any
 
 import pytest
@@ -27,9 +28,23 @@ def trace(rows: list[tuple[float, float, int]] = [], **fields: Any) -> Trace:  #
 
 
 def test_percentiles_are_by_nearest_rank() -> None:
-    assert figures.percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
-    assert figures.percentile([1.0, 2.0, 3.0, 4.0], 0.99) == 4.0
-    assert isnan(figures.percentile([], 0.5))
+    assert figures.percentiles([3.0, 2.0, 4.0, 1.0], (0.5, 0.99)) == [2.0, 4.0]
+    assert isnan(figures.percentiles([], (0.5,))[0])
+
+
+@pytest.mark.parametrize("shape", ["random", "rising", "falling", "few", "strange"])
+def test_percentiles_are_those_of_the_sorted_values(shape: str) -> None:
+    draw = Random(shape)
+    values = [draw.lognormvariate(0.0, 1.5) for _ in range(20_000)]
+    match shape:
+        case "rising" | "falling":
+            values.sort(reverse=shape == "falling")
+        case "few":
+            values = [float(round(v)) for v in values]
+        case "strange":  # each that the sample has is unlike the rest
+            values = [v + 100.0 if i % figures.SAMPLED else -v for i, v in enumerate(values)]
+    parts, ordered = (0.001, 0.5, 0.99, 0.999), sorted(values)
+    assert figures.percentiles(values, parts) == [ordered[ceil(part * len(values)) - 1] for part in parts]
 
 
 def test_errors_are_refused_failed_and_late() -> None:
@@ -53,7 +68,8 @@ def test_a_bad_second_is_over_twice_the_oracles() -> None:
     oracle = trace([(1.1, 0.1, OK), (2.1, 0.1, OK), (3.1, 0.1, OK)])
     ours = trace([(1.2, 0.19, OK), (2.2, 0.21, OK), (3.2, 0.1, OK), (3.3, 0.5, OK)])
     for start, bad in ((0.0, 2), (3.0, 1)):
-        assert figures.bad_seconds(figures.over(ours, start), figures.over(oracle, start)) == bad
+        means = [figures.means_by_second(figures.over(made, start)) for made in (ours, oracle)]
+        assert figures.bad_seconds(*means) == bad
 
 
 def test_convergence_counts_from_the_event_and_must_hold() -> None:
