@@ -164,19 +164,17 @@ class Controller:
                 answers.append(result)
         for report, window in made:
             for address in report.addresses:
-                self._observe(address, report.agent, window)
+                for pipeline, row in self._behind.get(address, ()):
+                    try:
+                        pipeline.observe(row, window)
+                    except Exception as error:
+                        self._forget(pipeline, row, report.agent, error)
         return answers
 
-    def _observe(self, address: str, who: str, window: Window, page: Exporter | None = None) -> None:
-        """A window of the server at this RIP: for all its services, or for those that ask this exporter."""
-        for pipeline, row in self._behind.get(address, ()):
-            if page is not None and pipeline.watch.exporter != page:
-                continue
-            try:
-                pipeline.observe(row, window, page=page is not None)
-            except Exception as error:
-                pipeline.forget(row)
-                self.faults.append(Fault(f"{who} for {row.key}", said(error)))
+    def _forget(self, pipeline: Pipeline, row: Row, who: str, error: Exception) -> None:
+        """What came of a window broke: the fault is that server's."""
+        pipeline.forget(row)
+        self.faults.append(Fault(f"{who} for {row.key}", said(error)))
 
     def _index(self) -> None:
         """Which rows stand behind each RIP."""
@@ -224,8 +222,17 @@ class Controller:
         if isinstance(made, Window):
             for address in result.addresses:
                 if not self._fleet.speaks(address, now):
-                    self._observe(address, result.agent, made, of)
+                    self._read(address, result.agent, made, of)
         return str(made) if isinstance(made, Refused) else ""
+
+    def _read(self, address: str, who: str, window: Window, of: Exporter) -> None:
+        """A window of the server at this RIP, for those services that ask this exporter."""
+        for pipeline, row in self._behind.get(address, ()):
+            if pipeline.watch.exporter == of:
+                try:
+                    pipeline.observe(row, window, page=True)
+                except Exception as error:
+                    self._forget(pipeline, row, who, error)
 
     def receive_cut(self, told: Told, now: float) -> None:
         """Take what the shell says of a cut."""

@@ -112,11 +112,14 @@ class Door:
             self.failed(value)
         return bool(event & EVENTS)
 
-    def took(self, part: zmq.Frame) -> None:
-        """A part of a message was read, of a socket that speaks CURVE; not the route before it."""
-        extra = self.sessions.spoke(int(part.get(zmq.SRCFD)), str(part.get("User-Id")), len(part))
+    def took(self, part: zmq.Frame) -> str:
+        """A part of a message was read, of a socket that speaks CURVE; not the route before it. Returns whose key said
+        it."""
+        key = str(part.get("User-Id"))
+        extra = self.sessions.spoke(int(part.get(zmq.SRCFD)), key, len(part))
         if extra is not None:
             self._shut([extra])
+        return key
 
     def _came(self, descriptor: int) -> None:
         try:

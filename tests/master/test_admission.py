@@ -46,6 +46,17 @@ def test_an_enrolled_agent_is_admitted(admission: Admission) -> None:
     assert admission.admit(KEY, data(), 0.0)[0] == REPORT
 
 
+@pytest.mark.parametrize(
+    "changes", [{"agent": "rs1\n"}, {"boot": "\x1b[31m"}, {"addresses": ("10.0.0.11", "2001:db8::11%x")}]
+)
+def test_names_that_change_are_looked_at_again(admission: Admission, changes: dict[str, Any]) -> None:
+    """Those that stay the same are not."""
+    for sequence in (0, 1):
+        admission.admit(KEY, data(sequence=sequence), 0.0)
+    assert refusal(admission, data(sequence=2, **changes)) == "malformed"
+    assert admission.admit(KEY, data(sequence=2), 0.0)[0].sequence == 2
+
+
 def test_an_address_may_be_written_another_way(admission: Admission) -> None:
     admission.admit(KEY, data(addresses=("2001:DB8:0::11",)), 0.0)
 

@@ -261,12 +261,11 @@ class Capacity:
         allotment = window.cores * seconds
         self._seconds = taken = self._seconds + seconds
         self._allotment += allotment
-        self._counted += count  # that of a single window may be negative: opened before it, closed in it
+        self._counted = n = self._counted + count  # of a single window: < 0 where more were closed in it than opened
         self._grown += grown
-        self._busy_seconds += used * allotment
+        self._busy_seconds = busy = self._busy_seconds + used * allotment
         if taken < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
             return
-        n, busy = self._counted, self._busy_seconds
         variance = self._variance(n, busy, window.grain_seconds)
         if self.held:
             variance += self._growth(n)
@@ -309,7 +308,7 @@ class Capacity:
         """`building`: so many more are open than before, or fewer, that the number teaches nothing."""
         of = self.filter
         if of.samples >= SETTLED_SAMPLES and self._infers():
-            busy = self._without_neighbour(max(0.0, n), busy, variance)
+            busy = self._without_neighbour(n if n > 0.0 else 0.0, busy, variance)
         if n >= 3 and busy / self._allotment > IDLE:
             sample = log(n / busy)
             if self.held and of.samples and busy > SATURATED * self._allotment and sample > of.level:
@@ -337,17 +336,19 @@ class Capacity:
 
     def _without_neighbour(self, n: float, busy: float, variance: float) -> float:
         """Busy seconds less a neighbour's."""
-        level, used = self.filter.level, busy / self._allotment
+        neighbour, allotment = self._neighbour, self._allotment
+        used = busy / allotment
         # Where connections are kept, a queue that is worked off looks like a neighbour for a moment.
         noise = KEPT_NOISE * variance if self.kept else variance
-        self._neighbour.observe(used, n * exp(-level) / self._allotment, noise, self._seconds)
-        taken = (
-            self._neighbour.proves and used > SATURATED
-        )  # all that was idle: it looks the same however long it lasts
-        if self._neighbour.part and n >= 3 and used > IDLE and not taken:
+        neighbour.observe(used, n * exp(-self.filter.level) / allotment, noise, self._seconds)
+        part = neighbour.part
+        if not part:
+            return busy
+        taken = neighbour.proves and used > SATURATED  # all that was idle: it looks the same however long it lasts
+        if n >= 3 and used > IDLE and not taken:
             self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
             self._prior.moved(self)
-        return max(0.0, busy - self._neighbour.part * self._allotment)
+        return max(0.0, busy - part * allotment)
 
     def _start(self, sample: float, variance: float) -> None:
         """From the others' word, unless this server's own is so good and so different that they are not like it: what

@@ -46,8 +46,9 @@ class Neighbour:
         if self.part:
             self._follow(beyond, noise, seconds)
         else:
-            self._sum = max(0.0, self._sum + beyond / sqrt(noise) - SLACK)
-            if self._sum > LIMIT and beyond > LEAST:
+            more = self._sum + beyond / sqrt(noise) - SLACK
+            self._sum = more = more if more > 0.0 else 0.0
+            if more > LIMIT and beyond > LEAST:
                 self.part, self._variance, self._sum = min(MOST, beyond), noise, 0.0
         self.denied = min(self.part, max(0.0, 1 - self._proven)) if self.proves else self.part
 

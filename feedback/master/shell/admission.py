@@ -55,6 +55,7 @@ class Peer:
     boot: str = ""
     sequence: int = -1
     heard_at: float = float("-inf")
+    last: wire.Report | None = None
     retired: dict[str, int] = field(default_factory=dict)  # earlier boots, and how far each came
     addresses: tuple[str, ...] = ()  # as last admitted: the same again needs no look
     greeted: bool = False
@@ -109,13 +110,14 @@ class Admission:
         enrolment, peer = self._speaker(key, now)
         name = enrolment.name
         try:
-            report = wire.decode_report(data)
+            report = wire.decode_report(data, peer.last)
         except wire.WireError as error:
             raise Refused(error.kind, str(error), name) from None
         self._check_speaker(report, enrolment, peer)
         self._check_order(report, peer, now, name)
         if enrolment.until is None:
             self._moved.add(name)
+        peer.last = report
         return report, peer
 
     def admit_sessions(self, key: str, data: bytes, now: float) -> tuple[wire.Sessions, Enrolment]:

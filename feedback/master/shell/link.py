@@ -124,6 +124,7 @@ class Link:
         self._gate = curve.Gate(self._context, self._admits, self._refuse)
         self._router: zmq.Socket[bytes] | None = None
         self._inlet = curve.Inlet(2, self._took)  # a route, and one part
+        self._key = ""  # of who said the part that was read last
         self._monitor: zmq.Socket[bytes] | None = None
         self._edges: curve.Edges | None = None
         self._door: door.Door | None = None
@@ -223,28 +224,27 @@ class Link:
 
     def _took(self, part: zmq.Frame) -> None:
         if self._door is not None:
-            self._door.took(part)
+            self._key = self._door.took(part)
 
     def _take_report(self, socket: zmq.Socket[bytes]) -> None:
         message = self._inlet.take(socket)
         if message is None:
             return
         (address, frame), whole = message  # a ROUTER puts the peer's address before what it said
-        route = address.bytes
+        route, data, key = address.bytes, frame.bytes, self._key
         now = self._clock()
-        key = str(frame.get("User-Id"))
         try:
             if not whole:
                 raise Refused("malformed", "more than one part", self._name(key))
             if key in self._pending:
-                self._take_join(route, self._pending[key], frame.bytes, now)
+                self._take_join(route, self._pending[key], data, now)
                 return
             if self._valid(key) is None:
                 raise Refused("revoked", "this key is no longer enrolled")
-            if wire.of_sessions(frame.bytes):
-                self._take_sessions(route, key, frame.bytes, now)
+            if wire.of_sessions(data):
+                self._take_sessions(route, key, data, now)
                 return
-            report, peer = self._admission.admit(key, frame.bytes, now)
+            report, peer = self._admission.admit(key, data, now)
         except Refused as refused:
             self._answer(route, key, refused, now)
             return
