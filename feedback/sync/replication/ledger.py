@@ -46,6 +46,7 @@ _EXPIRES = slice(_TIME_BYTES, 2 * _TIME_BYTES)
 _BODY = 2 * _TIME_BYTES
 _NEVER = b"\xff" * _TIME_BYTES
 _TIMEOUT, _AFTER_TIMEOUT = slice(_BODY, _BODY + 20), _BODY + 24
+_TEMPLATE_BYTE = int(ConnectionFlag.TEMPLATE) >> 8  # of the flags' high byte
 
 
 class Ledger:
@@ -268,7 +269,7 @@ def _key(body: bytes) -> bytes:
 
 
 def _template(body: bytes) -> bool:
-    return bool(body[6] & ConnectionFlag.TEMPLATE >> 8)
+    return bool(body[6] & _TEMPLATE_BYTE)
 
 
 def _says(body: bytes) -> bytes:

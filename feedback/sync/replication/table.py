@@ -173,7 +173,8 @@ def read_line(line: str, book: Book) -> Record | str:
         destination_port = int(destination_port_word, 16)
     except (ValueError, IndexError):
         return "malformed"
-    if not _fits((client_port, virtual_port, destination_port), expires, pe_name, pe_data):
+    ports = client_port | virtual_port | destination_port  # none is negative or too large if this is not
+    if not (0 <= ports <= 0xFFFF and 0 <= expires <= 0xFFFFFFFF and _fits(pe_name, pe_data)):
         return "malformed"
     if not len(client) == len(virtual) == len(destination):
         return "mixed families"  # a tunnel between families: the kernel's records have no room for it either
@@ -209,10 +210,9 @@ def read_line(line: str, book: Book) -> Record | str:
     )
 
 
-def _fits(ports: tuple[int, ...], expires: int, pe_name: bytes, pe_data: bytes) -> bool:
-    """Whether the values fit into the fields of a record."""
-    numbers = all(0 <= port <= 0xFFFF for port in ports) and 0 <= expires <= 0xFFFFFFFF
-    return numbers and len(pe_name) <= PE_NAME_MAX and len(pe_data) <= PE_DATA_MAX
+def _fits(pe_name: bytes, pe_data: bytes) -> bool:
+    """Whether an engine's words fit into the fields of a record."""
+    return len(pe_name) <= PE_NAME_MAX and len(pe_data) <= PE_DATA_MAX
 
 
 def _state(protocol: int, word: str) -> tuple[int | None, bool]:
