@@ -6,6 +6,7 @@ I/O here.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -27,6 +28,11 @@ Network = Union[IPv4Network, IPv6Network]
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+# Parts of a dotted key, bare or quoted: tomllib keeps each beginning of a key as a tuple, 12 MB for one of 3,400 bytes.
+_PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{64}}")
 
 
 class ConfigError(RefusalError):
@@ -71,6 +77,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 def convert(text: str, kind: type[S], source: str) -> S:
     """TOML text -> types. Raises ConfigError, for whatever text."""
     try:
+        if _LONG_KEY.search(text):
+            raise RecursionError
         return msgspec.convert(tomllib.loads(text), kind, dec_hook=_path_hook)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {readable(str(error), kind)}") from None
