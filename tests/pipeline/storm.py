@@ -77,6 +77,7 @@ class Storm:
         self.orders: dict[Any, Any] = {}
         self.foreign: set[DestinationKey] = set()  # at 0 by somebody else's word
         self.reports = 0
+        self.blind_at = float("-inf")  # a new master, or one that nobody ran, has not heard what fails since
 
     def _config(self) -> MasterConfig:
         below = '[service.check]\ntype = "tcp"\ninterval_seconds = 0.5\nrise = 2\nfall = 2\n' if self.checked else ""
@@ -152,7 +153,7 @@ class Storm:
 
     def _heard(self, key: DestinationKey, sure: bool) -> bool:
         good, since = self.good[key]
-        fresh = self.master.now - since <= STEADY_SECONDS
+        fresh = self.master.now - (since if sure else max(since, self.blind_at)) <= STEADY_SECONDS
         return not self.checked or (good and not fresh if sure else good or fresh)
 
     # --- misfortune --------------------------------------------------------------------------------------------------
@@ -164,6 +165,7 @@ class Storm:
         match draw.randrange(14):
             case 0 | 1:
                 master.restart()
+                self.blind_at = master.now
             case 2:
                 server.silent = not server.silent
             case 3:
@@ -174,6 +176,7 @@ class Storm:
                 self.flow.rate = draw.choice((0.0, 0.3, 0.7, 1.3)) * sum(s.capacity for s in self.flow.all)
             case 6:
                 master.wait(draw.choice((0.0, 1e-9, 3.0, 30.0, 3600.0)))  # nobody ran
+                self.blind_at = master.now
             case 7 | 8:
                 self._order(key)
             case 9:
