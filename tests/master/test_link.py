@@ -574,6 +574,26 @@ def test_a_revoked_agent_falls_silent_at_once_and_the_others_go_on(site: Site, p
     run(scenario())
 
 
+def test_what_waits_was_admitted_by_enrolments_that_a_reload_may_have_changed(
+    site: Site, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes_on = Link._pass_on
+    monkeypatch.setattr(Link, "_pass_on", lambda self, dry: passes_on(self, dry=False))  # as while more waits
+
+    async def scenario() -> None:
+        async with site.link() as link:
+            link._held_until = float("inf")
+            dealer(peers, site, link, site.rs1).send(report(0))
+            dealer(peers, site, link, site.rs2).send(report(0, agent="rs2", addresses=("10.0.0.12",)))
+            await until(lambda: len(link._held) == 2, "both wait")
+            keys.revoke(site.enrolled, "rs1")
+            link.reload()
+            passes_on(link, dry=True)
+            assert site.got == []
+
+    run(scenario())
+
+
 def test_an_exchanged_key_silences_the_old_one_though_it_is_connected(site: Site, peers: Peers) -> None:
     async def scenario() -> None:
         async with site.link() as link:

@@ -161,6 +161,7 @@ class Link:
         self._admission.replace({str(key): enrolment for key, enrolment in found.by_key.items()})
         if self._door is not None:
             self._door.expect(len(self._admission))
+        self._held.clear()  # admitted by enrolments that may have changed; an agent soon says more
         self._desks = {rip: desk for rip, desk in self._desks.items() if self._valid(desk[1]) is not None}
         problems = (*found.problems, *self._look_for_tokens())
         for problem in problems:
