@@ -32,7 +32,8 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 # Parts of a dotted key, bare or quoted: tomllib keeps each beginning of a key as a tuple, 12 MB for one of 3,400 bytes.
 _PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*"""
-_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{64}}")
+PARTS_MAX = 64
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}){{{PARTS_MAX}}}")
 
 
 class ConfigError(RefusalError):
@@ -76,9 +77,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 def convert(text: str, kind: type[S], source: str) -> S:
     """TOML text -> types. Raises ConfigError, for whatever text."""
+    if _LONG_KEY.search(text):
+        raise ConfigError(f"{source}: not readable TOML: nested too deeply: a key has more than {PARTS_MAX} parts")
     try:
-        if _LONG_KEY.search(text):
-            raise RecursionError
         return msgspec.convert(tomllib.loads(text), kind, dec_hook=_path_hook)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: {readable(str(error), kind)}") from None
