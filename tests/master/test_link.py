@@ -540,12 +540,18 @@ def test_a_replay_is_refused(site: Site, peers: Peers) -> None:
     run(scenario())
 
 
-def test_a_flood_is_refused_and_answered_once(site: Site, peers: Peers) -> None:
+@pytest.mark.parametrize("before", [0, 30])
+def test_a_flood_is_refused_and_answered_once(before: int, site: Site, peers: Peers) -> None:
+    """Whether or not the first reports have been taken when the rest comes together."""
+
     async def scenario() -> None:
         async with site.link(clock=lambda: 1000.0) as link:  # all in one moment
             agent = dealer(peers, site, link, site.rs1)
             for sequence in range(300):
+                if sequence == before:
+                    await until(lambda: link.counters.total() == before, "the first ones")
                 agent.send(report(sequence))
+            time.sleep(0.1)  # noqa: ASYNC251 - the rest comes together
             await until(lambda: link.counters.total() == 300, "all of them")
             assert link.counters["flooded"] == 300 - BURST
             assert link.counters["accepted"] + link.counters["superseded"] == BURST

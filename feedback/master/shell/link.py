@@ -112,6 +112,7 @@ class Link:
         self._clock, self._wall = clock, wall
         self._admission = Admission({})
         self._admitted: list[_Admitted] = []  # of this lot
+        self._refused: list[tuple[bytes, str, Refused, float]] = []  # of it: route, key, why, when
         self._held: dict[str, _Admitted] = {}  # by agent: of lots before it
         self._held_until = float("-inf")
         self._pending: dict[str, tokens.Pending] = {}
@@ -247,11 +248,18 @@ class Link:
                 return
             report, peer = self._admission.admit(key, data, now)
         except Refused as refused:
-            self._answer(route, key, refused, now)
+            self._refused.append((route, key, refused, now))  # answered after what was admitted before it
             return
         self._admitted.append(_Admitted(report, now, peer, key, route))
 
     def _pass_on(self, dry: bool) -> None:
+        """What came together, and then answers to what was refused of it."""
+        refusals, self._refused = self._refused, []
+        self._pass_on_admitted(dry)
+        for route, key, refused, now in refusals:
+            self._answer(route, key, refused, now)
+
+    def _pass_on_admitted(self, dry: bool) -> None:
         """What came together: one stage after the other for all costs less than all stages for one after the other.
         Where more waits than is taken together, receiving gets as much time as what is done with the reports, and of
         each agent only the newest counts: the counters in it include those before."""
