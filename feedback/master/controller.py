@@ -101,6 +101,7 @@ class Controller:
             self._owned(service, config)
         before, named, law = self._pipelines, self._named, self._config.law
         same = config.guards == self._config.guards and config.ownership == self._config.ownership
+        same = same and config.interval_seconds == self._config.interval_seconds
         now = {service_key(s): s for s in config.service}
         kept = {k for k in before if now.get(k) == named.get(k) and (k in now or config.law == law)}
         kept -= {k for k, s in now.items() if k in named and config.check_of(s) != self._config.check_of(named[k])}

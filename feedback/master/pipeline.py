@@ -39,7 +39,7 @@ from feedback.master.laws.failover import CutWhom, Failover
 from feedback.master.outcome import Fact, Step
 from feedback.master.pool import WINDOWS_MAX, Pool, Row, crowding, utilisation
 from feedback.master.reconcile import reconcile_owned, reconcile_weights
-from feedback.master.servers.arrivals import Arrivals, flow
+from feedback.master.servers.arrivals import COUNTED_SECONDS, Arrivals, flow
 from feedback.master.servers.capacity import Capacity, Learned
 from feedback.master.servers.fleet import Fleet, Server, Source, Trust
 from feedback.master.servers.prior import Prior
@@ -51,7 +51,6 @@ from feedback.master.terms import USUAL, terms
 from feedback.master.traits import closer_look, traits
 from feedback.model import Destination, DestinationKey, Edit, Service, ServiceEntry
 
-FLOW_SECONDS = 2.0
 NOBODY_ELSE = "nobody else can serve"
 
 
@@ -83,7 +82,7 @@ class Pipeline:
             config.check_ports(named) if named else None,
             config.exporter_of(named) if named else None,
         )
-        self.pool = Pool(service)
+        self.pool = Pool(service, interval_seconds=config.interval_seconds)
         self._udp = self.pool.udp
         self._prior = Prior()
         self._passive = named is not None and named.passive and not self._udp  # no UDP flow is ever open
@@ -281,7 +280,7 @@ class Pipeline:
         total = sum(e.counters.connections for e in entry.destinations) if entry else 0
         if self._counted is None or total < self._counted[1]:
             self._counted = (now, total)
-        elif now - self._counted[0] >= FLOW_SECONDS:
+        elif now - self._counted[0] >= COUNTED_SECONDS:
             self.pool.flow = (total - self._counted[1]) / (now - self._counted[0])
             self._counted = (now, total)
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from feedback.master.servers.window import Window
 
 SATURATED = 0.88  # mean utilisation of a pool: above, capacities freeze, and a queue tells nothing of its server
-COUNTS_MOST = 2.0  # times the usual capacity: what one server's word weighs in a mean of the pool
+NEARLY_FULL, FULL = 0.8, 0.95  # of a server: what looks idle in between cannot all be had; above, it has a queue
+COUNTS_MOST = 2.0  # times the usual: what one server's word weighs beside the others' in what is said of a pool
 WINDOWS_MAX = 50  # kept for one decision: an agent sends no more in a second
 
 
@@ -158,13 +159,15 @@ class Row:
 class Pool:
     """`flow` is the service's new connections per second, `utilisation` what is used of what all can have, weighted by
     capacity, `crowding` the same, or of most servers, whichever is more: above SATURATED there may be queues. `seconds`
-    is the real time since the last decision (0 at the first), `held` why everything stays as it is."""
+    is the real time since the last decision (0 at the first), `interval_seconds` the configured one between two, `held`
+    why everything stays as it is."""
 
     service: Service
     rows: list[Row] = field(default_factory=list)
     flow: float = 0.0
     now: float = 0.0
     seconds: float = 0.0
+    interval_seconds: float = 0.2
     utilisation: float = 0.0
     crowding: float = 0.0
     held: Fact | None = None

@@ -87,8 +87,8 @@ def test_ovf_rises_at_once_where_a_server_is_nearly_full() -> None:
         return values(actuator.weights(having(have, active=active), wanted, now))[0]
 
     assert at(0.0, 1, 0) == 99
-    assert at(1.0, 50, 37) == 50
-    assert at(1.2, 50, 38) == 99
+    assert at(1.0, 50, 39) == 50
+    assert at(1.2, 50, 40) == 99
 
 
 def test_lblc_weights_are_what_servers_can_hold() -> None:

@@ -16,7 +16,7 @@ import pytest
 from feedback.config import MasterConfig, parse
 from feedback.ipvs import FakeKernel
 from feedback.master import Controller
-from feedback.master.claims.owner import LONGER, SIGNATURE, STANDS_SECONDS, STANDS_SECONDS_MAX, Disputes, What
+from feedback.master.claims.owner import SIGNATURE, STANDS_SECONDS, STANDS_SECONDS_MAX, Disputes, What
 from feedback.master.state import ServiceState, State, decode, encode, read
 from feedback.model import (
     AddDestination,
@@ -440,7 +440,7 @@ def test_times_grow_to_an_hour_and_start_anew_after_a_calm() -> None:
         while disputes.standing(now):
             now += 1
         found.append(now - start)
-    assert found[:3] == [STANDS_SECONDS, STANDS_SECONDS * LONGER, STANDS_SECONDS * LONGER**2]
+    assert found[:3] == [STANDS_SECONDS, 2 * STANDS_SECONDS, 4 * STANDS_SECONDS]
     assert found[-1] == STANDS_SECONDS_MAX
     now += 3 * STANDS_SECONDS_MAX
     disputes.rewritten([rip(1)], whole=False, now=now)

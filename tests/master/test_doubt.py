@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from feedback.config import Guards
-from feedback.master.bounds.doubt import HOLD_SECONDS, SUSTAINED_SECONDS
+from feedback.master.bounds.doubt import HOLD_SECONDS
 from feedback.master.pool import Pool
+from feedback.master.servers.arrivals import REFRESH_SECONDS
 from feedback.master.servers.fleet import Trust
 from feedback.model import Counters, DestinationEntry
 from tests.master.builders import estimate, member, pool, replace, rip, shares
@@ -40,7 +41,7 @@ def test_a_queue_behind_a_server_that_has_room_is_noticed_when_it_lasts() -> Non
     doubt = Doubt()
     assert not any(run(doubt, 0, 6, USUAL, USUAL, USUAL).values())
     found = run(doubt, 6, 6, QUEUE, USUAL, USUAL)
-    assert not any(who for now, who in found.items() if now < 6 + SUSTAINED_SECONDS - 0.1)
+    assert not any(who for now, who in found.items() if now < 6 + REFRESH_SECONDS - 0.1)
     assert {rip(1)} in found.values()
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import msgspec
 
 from feedback.master.actuate.tiers import in_order
-from feedback.master.actuate.weight import out
+from feedback.master.actuate.weight import MOVE_SECONDS, out
 from feedback.master.pool import Pool, Row
 from feedback.model import DestinationKey
 
@@ -28,7 +28,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Order:
-    BETTER, SECONDS = 1.2, 10.0
+    BETTER = 1.2
 
     def __init__(self) -> None:
         self._first: DestinationKey | None = None
@@ -56,7 +56,7 @@ class Order:
             self._challenged_at = None
         elif self._challenged_at is None:
             self._challenged_at = now
-        elif now - self._challenged_at >= self.SECONDS:
+        elif now - self._challenged_at >= MOVE_SECONDS:
             leader, self._challenged_at = best, None
         self._first = leader.key
         return [leader, *(row for row in ranked if row is not leader)]

@@ -15,7 +15,8 @@ from math import gcd
 
 import msgspec
 
-from feedback.master.actuate.weight import OUT_OF_SERVICE, WithinPart, rest, switched
+from feedback.master.actuate.weight import MOVE_SECONDS, OUT_OF_SERVICE, WithinPart, rest, switched
+from feedback.master.bounds.limits import REWRITE
 from feedback.master.pool import Pool, Row
 from feedback.model import ServiceFlags
 
@@ -34,7 +35,7 @@ class Permuted:
     """mh: at most 63, so that no shift throws bits away, and without a common divisor, so that one server's change does
     not deal all places anew. Written if a weight is off by 10 %, every 10 s at most."""
 
-    LIMIT, DEAD_BAND, SECONDS_MIN = 63, 0.10, 10.0
+    LIMIT = 63
 
     def __init__(self) -> None:
         self._written_at: float | None = None
@@ -45,9 +46,9 @@ class Permuted:
         _explain(pool, "places in the hash table")
         if switched(rows):
             self._written_at = pool.now
-        elif not _any_off(rows, self.DEAD_BAND):
-            rest(rows, WithinPart(self.DEAD_BAND))
-        elif self._written_at is not None and pool.now - self._written_at < self.SECONDS_MIN:
+        elif not _any_off(rows, REWRITE):
+            rest(rows, WithinPart(REWRITE))
+        elif self._written_at is not None and pool.now - self._written_at < MOVE_SECONDS:
             rest(rows, "resting: each edit rebuilds the hash table")
         else:
             self._written_at = pool.now
@@ -71,7 +72,7 @@ class Buckets:
     """sh: the weights are buckets, and all of them together are 256. Written once a minute at most, and at once when
     somebody comes or goes."""
 
-    BUCKETS, DEAD_BAND, SECONDS_MIN = 256, 0.10, 60.0
+    BUCKETS, SECONDS_MIN = 256, 60.0
 
     def __init__(self) -> None:
         self._written_at: float | None = None
@@ -91,8 +92,8 @@ class Buckets:
             return
         if switched(rows) or sum(max(1, row.weight) for row in rows) != self.BUCKETS:
             self._written_at = pool.now
-        elif not _any_off(rows, self.DEAD_BAND):
-            rest(rows, WithinPart(self.DEAD_BAND))
+        elif not _any_off(rows, REWRITE):
+            rest(rows, WithinPart(REWRITE))
         elif self._written_at is not None and pool.now - self._written_at < self.SECONDS_MIN:
             rest(rows, "resting: each edit moves clients from server to server")
         else:

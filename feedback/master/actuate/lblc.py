@@ -11,22 +11,23 @@ from __future__ import annotations
 
 from statistics import median_low
 
-from feedback.master.actuate.weight import banded, rest, scaled, switched
+from feedback.master.actuate.weight import LIMIT_SECONDS, banded, rest, scaled, switched
+from feedback.master.bounds.limits import REWRITE
 from feedback.master.pool import Pool
+from feedback.model import WEIGHT_MAX
 
 
 class Locality:
-    MEAN, LIMIT = 100, 1_000_000
-    DEAD_BAND, SECONDS_MIN = 0.10, 5.0
+    MEAN = 100  # where nobody knows
 
     def __init__(self) -> None:
         self._written_at: float | None = None
 
     def aim(self, pool: Pool) -> None:
         rows = pool.rows
-        parts = scaled(rows, [row.part for row in rows], self._mean(pool), self.LIMIT, keep=True)
-        banded(rows, parts, self.DEAD_BAND, self.LIMIT)
-        rested = self._written_at is None or pool.now - self._written_at >= self.SECONDS_MIN
+        parts = scaled(rows, [row.part for row in rows], self._mean(pool), WEIGHT_MAX, keep=True)
+        banded(rows, parts, REWRITE, WEIGHT_MAX)
+        rested = self._written_at is None or pool.now - self._written_at >= LIMIT_SECONDS
         if not rested and not switched(rows):
             rest(rows, "resting: a weight is also a limit")
         else:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import msgspec
 
 from feedback.master.actuate.tiers import in_order
-from feedback.master.actuate.weight import out
-from feedback.master.pool import Pool, Row
+from feedback.master.actuate.weight import LIMIT_SECONDS, out
+from feedback.master.pool import NEARLY_FULL, Pool, Row
 
 UDP = "ovf counts active connections, and UDP has none: the first takes all"
 
@@ -30,16 +30,13 @@ class Holds(msgspec.Struct, frozen=True, gc=False):
 
 
 class Count:
-    SECONDS_MIN = 5.0
-    NEARLY_FULL = 0.75  # of its weight
-
     def __init__(self, dead_band: float) -> None:
         self._dead_band = dead_band
         self._risen_at: float | None = None
 
     def aim(self, pool: Pool) -> None:
         ranked = _ranked(pool.rows)
-        rested = self._risen_at is None or pool.now - self._risen_at >= self.SECONDS_MIN
+        rested = self._risen_at is None or pool.now - self._risen_at >= LIMIT_SECONDS
         out(pool.rows)
         above = 0
         for row in reversed(ranked):
@@ -59,7 +56,7 @@ class Count:
 
     def _kept(self, row: Row, aim: int, rested: bool) -> int:
         have = row.weight
-        if not have or aim <= have or row.active >= self.NEARLY_FULL * have:
+        if not have or aim <= have or row.active >= NEARLY_FULL * have:
             return aim
         return have if not rested or aim - have <= self._dead_band * have else aim
 

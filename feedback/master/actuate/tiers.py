@@ -62,8 +62,6 @@ def is_tiered(rows: Sequence[Row]) -> bool:
 class Stepped:
     """For schedulers that cannot hold a tier back: another actuator, which sees only the tiers that are open."""
 
-    AHEAD_SECONDS = 0.25  # a tier opens if those before it could be full within this time, before we look again
-
     def __init__(self, inner: Actuator) -> None:
         self._inner = inner
         self._open = 1
@@ -74,7 +72,7 @@ class Stepped:
             self._inner.aim(pool)
             return
         tiers = in_order(rows)
-        self._open = self._opened(tiers, pool.flow)
+        self._open = self._opened(tiers, 1.25 * pool.interval_seconds * pool.flow)
         closed = [row for tier in tiers[self._open :] for row in tier]
         for row in closed:
             row.part = 0.0
@@ -84,9 +82,9 @@ class Stepped:
             row.stands = row.part / total
         out(closed, NOT_OPEN)
 
-    def _opened(self, tiers: Sequence[Tier], flow: float) -> int:
-        """How many are open. One that is open stays so until those before it have twice the room that opened it."""
-        arrivals = flow * self.AHEAD_SECONDS
+    def _opened(self, tiers: Sequence[Tier], arrivals: float) -> int:
+        """How many are open: as many as could get something before we look again. One that is open stays so until
+        those before it have twice the room that opened it."""
         ahead, free = 1 + arrivals + sqrt(arrivals), 0.0
         for n in range(1, len(tiers)):
             free += sum(_free(row) for row in tiers[n - 1])

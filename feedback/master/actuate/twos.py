@@ -9,14 +9,14 @@ connections are open that the product would pass 2**31. Source: ip_vs_twos.c, ip
 
 from __future__ import annotations
 
-from feedback.master.actuate.weight import banded, scaled
+from feedback.master.actuate.weight import ACTIVE, PEAK, banded, scaled
 from feedback.master.pool import Pool
-
-ACTIVE = 256
+from feedback.master.traits import TRAITS
 
 
 class Draw:
-    MEAN, LIMIT = 64, 256
+    LIMIT = TRAITS["twos"].weight_max
+    MEAN = LIMIT // PEAK
     HEADROOM = 2  # connections may double before the next look
 
     def __init__(self, dead_band: float) -> None:

@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp
 
-from feedback.master.actuate.weight import CATCH_UP, rest, surviving
+from feedback.master.actuate.weight import ACTIVE, CATCH_UP, rest, surviving
 from feedback.master.pool import Pool, Row
 from feedback.model import WEIGHT_MAX
 
-ACTIVE = 256  # what an active connection counts in wlc, in inactive ones
 GROWTH, GROWTH_FROM = 1.5, 0.25  # a server comes up to its share of the open connections by this in MEAN_SECONDS
 EXPLAINED = "its share of the arrivals on top of its present load"
 
@@ -82,7 +81,7 @@ class Memory:
         """Seconds between writes: as short as the loop is, longer where few connections arrive."""
         if pool.flow <= 0:
             return self.TICK_MAX_SECONDS
-        return min(self.TICK_MAX_SECONDS, max(0.2, self.ARRIVALS_PER_SERVER * serving / pool.flow))
+        return min(self.TICK_MAX_SECONDS, max(pool.interval_seconds, self.ARRIVALS_PER_SERVER * serving / pool.flow))
 
     def _observe(self, rows: Sequence[Row], now: float) -> None:
         blend = 0.0 if self._at is None else 1 - exp(-max(0.0, now - self._at) / self.MEAN_SECONDS)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import exp, sqrt
 from statistics import median_low
 
-from feedback.master.actuate.weight import LOOK_SECONDS, banded, scaled
+from feedback.master.actuate.weight import LOOK_SECONDS, PEAK, banded, scaled
 from feedback.master.pool import Pool, Row
 
 TINY = 1e-9  # a share that is not 0 stays so
@@ -23,7 +23,8 @@ class Flow:
     head of the list. So weights rest until a write mends more than it costs: the worse they are, the sooner.
     """
 
-    MEAN, LIMIT = 16, 64
+    MEAN = 16  # bursts of few: facts below
+    LIMIT = PEAK * MEAN
     REST_LEAST, REST_MOST, SECONDS_MAX = 5.0, 50.0, 30.0  # connections a server
 
     FEW = 1.0  # below about so many, their number says nothing

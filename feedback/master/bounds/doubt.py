@@ -16,14 +16,14 @@ from math import inf
 
 import msgspec
 
+from feedback.master.backoff import backoff
 from feedback.master.pool import Pool, Row
+from feedback.master.servers.arrivals import REFRESH_SECONDS
+from feedback.master.servers.residence import CONNECTIONS_LEAST
 from feedback.model import DestinationKey
 
 LONGER = 5.0  # times the others' residence: shares move by the ceiling at most, and that is less
-ACTIVE_MIN = 20  # a handful of connections tells nothing
-SUSTAINED_SECONDS = 2.5  # the kernel refreshes its counts every 2 s: one whole window
 HOLD_SECONDS, HOLD_SECONDS_MAX = 20.0, 600.0
-GROWTH = 2.0
 FORGET_SECONDS = 300.0  # without doubt for so long after one, the next begins as the first did
 
 
@@ -40,11 +40,11 @@ class Doubted(msgspec.Struct, frozen=True, gc=False):
 
 
 class Known(msgspec.Struct):
-    """Of one destination: since when it has a queue; until when it is doubted, and how long that was."""
+    """Of one destination: since when it has a queue; until when it is doubted, and how many times it was in a row."""
 
     since: float | None = None
     until: float = -inf
-    hold: float = 0.0
+    times: int = 0
 
 
 class Doubt:
@@ -53,7 +53,9 @@ class Doubt:
     def doubted(self, pool: Pool) -> dict[DestinationKey, Doubted]:
         """Who is doubted now. Call it at each decision."""
         now, total_active, total_rate = pool.now, 0, 0.0
-        suspects = [r for r in pool.rows if r.kernel is not None and (r.active >= ACTIVE_MIN or r.doubt is not None)]
+        suspects = [
+            r for r in pool.rows if r.kernel is not None and (r.active >= CONNECTIONS_LEAST or r.doubt is not None)
+        ]
         if not suspects:
             return {}
         for row in pool.rows:
@@ -66,7 +68,7 @@ class Doubt:
             known, rate = row.doubt, row.arrivals.rate
             if known is None:
                 known = row.doubt = Known()
-            if row.active >= ACTIVE_MIN and rate:
+            if row.active >= CONNECTIONS_LEAST and rate:
                 others = total_rate - rate, total_active - row.active
                 self._judge(known, _ratio(row, rate, *others) >= LONGER, now)
             else:
@@ -80,11 +82,11 @@ class Doubt:
             known.since = None
             return
         known.since = now if known.since is None else known.since
-        if now < known.until or now - known.since < SUSTAINED_SECONDS:
+        if now < known.until or now - known.since < REFRESH_SECONDS:
             return
         again = now - known.until < FORGET_SECONDS
-        known.hold = min(HOLD_SECONDS_MAX, known.hold * GROWTH) if again else HOLD_SECONDS
-        known.until = now + known.hold
+        known.times = known.times + 1 if again else 1
+        known.until = now + backoff(HOLD_SECONDS, HOLD_SECONDS_MAX, known.times)
 
 
 def _ratio(row: Row, rate: float, others_rate: float, others_active: int) -> float:

@@ -38,23 +38,20 @@ import msgspec
 
 from feedback.master.bounds.sizing import Room, Sizing
 from feedback.master.outcome import Fact
-from feedback.master.pool import SATURATED, Pool, Row, crowding, estimates, utilisation
+from feedback.master.pool import NEARLY_FULL, SATURATED, Pool, Row, crowding, estimates, utilisation
 from feedback.master.servers.capacity import Estimate
 from feedback.master.servers.fleet import Trust
 from feedback.model import THRESHOLD_MAX
 
 HYSTERESIS = 0.15  # of the room
-REWRITE = 0.10
+REWRITE = 0.10  # relative change worth an edit of what costs more than a weight: a limit, a hash table
 INTERVAL_SECONDS = 1.0  # at most so often, but to open
 CERTAIN, UNCERTAIN = 0.17, 0.25  # deviation of the estimate: learned below, given up above
 MANY_INACTIVE = 1.0  # times the room: from here on a threshold has to follow them at each look
-LOOK_SECONDS = 0.2
-NEARLY_FULL = 0.8  # of the room: from here on a threshold follows the closed ones at each look
-BUSY, CALM = 0.5, 0.25  # of the room: where closed ones are many, there is a threshold from here, until there
+BUSY = 0.5  # of the room: where closed ones are many, there is a threshold from here on, until half of it
 HEADROOM = 1.3
 ROOM_MOST = 16  # times the usual room: what one agent's word counts
 UNMEASURED = "nothing measured yet: the threshold stays"
-EDGE = 0.8  # of the threshold: from here on an exact one is exact
 COUNTED = "no threshold: the weight is the number of connections"
 SMALLER, STILL_SMALLER = 0.75, 0.9  # than the room of one behind: a threshold is needed below, and until
 
@@ -264,7 +261,7 @@ class Limits:
             room, why = _generous(room, row), ""
         if room is None or (why and not tight):
             return why
-        return _aim(row, room, exact=exact, by_load=not why, tight=tight)
+        return _aim(pool, row, room, exact=exact, by_load=not why, tight=tight)
 
     def _fail_open(self, pool: Pool, *, exact: bool) -> None:
         """Unless the pool is saturated, or just was, those that are not full can hold a third more open connections
@@ -358,7 +355,7 @@ def _not_now(row: Row, on: bool, room: Room, estimate: Estimate) -> Fact:
         return "slow start"
     if estimate.deviation > (UNCERTAIN if on else CERTAIN):
         return Uncertain(estimate.deviation)
-    if _many_closed(row, room) and row.active < (CALM if on else BUSY) * room.connections:
+    if _many_closed(row, room) and row.active < (BUSY / 2 if on else BUSY) * room.connections:
         return Quiet(row.active, room.connections)
     return ""
 
@@ -368,7 +365,7 @@ def _is_tight(row: Row, known: Thresholds, room: Room | None) -> bool:
     if room is None or room.memory_bound is None:
         known.tight = False
     else:
-        part = CALM if known.tight else BUSY
+        part = BUSY / 2 if known.tight else BUSY
         known.tight = room.memory_bound <= room.connections or row.active >= part * room.memory_bound
     return known.tight
 
@@ -391,7 +388,7 @@ def _kept(row: Row, known: Thresholds, aim: Limit, follow: bool, now: float) -> 
         # Still full: down with what has expired, but never up.
         return aim if follow and aim.upper < upper and aim.upper <= total else have
     if follow:
-        near = total >= EDGE * min(aim.upper, upper or aim.upper)
+        near = total >= NEARLY_FULL * min(aim.upper, upper or aim.upper)
         slack = 0 if near else max(1, int(REWRITE * aim.room))
         return have if upper and abs(aim.upper - upper) <= slack else _write(known, aim, now)
     rested = now - known.written_at >= INTERVAL_SECONDS
@@ -472,12 +469,12 @@ def _generous(room: Room, row: Row) -> Room:
     return Room(count, room.memory_bound, Generous(room.why, deviation, count))
 
 
-def _aim(row: Row, room: Room, *, exact: bool, by_load: bool, tight: bool) -> _Aim:
+def _aim(pool: Pool, row: Row, room: Room, *, exact: bool, by_load: bool, tight: bool) -> _Aim:
     """By load, by memory where that is tight, or by the tighter of both."""
     closed = row.inactive
-    closing = ceil(row.estimate.rate * LOOK_SECONDS) if closed and row.estimate else 0
+    closing = ceil(row.estimate.rate * pool.interval_seconds) if closed and row.estimate else 0
     memory = inf if room.memory_bound is None else room.memory_bound + closed + closing
-    loaded, follows = _by_load(row, room, exact) if by_load else (inf, False)
+    loaded, follows = _by_load(row, room, pool.interval_seconds, exact) if by_load else (inf, False)
     why: Fact
     if tight and memory <= loaded and room.memory_bound is not None:
         upper, why, follows = memory, MemoryTight(room.memory_bound, closed), True
@@ -487,14 +484,14 @@ def _aim(row: Row, room: Room, *, exact: bool, by_load: bool, tight: bool) -> _A
     return _Aim(_limit(int(upper), hysteresis, room.connections, why), memory, follows)
 
 
-def _by_load(row: Row, room: Room, exact: bool) -> tuple[float, bool]:
+def _by_load(row: Row, room: Room, interval: float, exact: bool) -> tuple[float, bool]:
     """The threshold, and whether it has to follow the closed connections at each look."""
     closed = row.inactive
     if exact:
         return room.connections + closed, False
     follows = _many_closed(row, room) or row.active >= NEARLY_FULL * room.connections
     rate = row.estimate.rate if row.estimate else 0.0
-    seconds = LOOK_SECONDS if follows else INTERVAL_SECONDS
+    seconds = interval if follows else max(interval, INTERVAL_SECONDS)
     growth = rate * seconds + (0.0 if follows else 3 * sqrt(closed)) if closed else 0.0
     return ceil(room.connections + sqrt(room.connections) + closed + growth), follows
 

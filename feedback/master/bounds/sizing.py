@@ -35,9 +35,8 @@ CONNECTIONS_PER_CORE_MIN = 2
 MEMORY_SECONDS = 60.0
 MEMORY_RESERVE = 0.05  # of the total
 SPREAD_MIN, CORRELATION_MIN = 5.0, 0.5  # connections; what a slope must rest on
-UNKNOWN_PER_CORE, UNKNOWN_MIN = 1000, 1000  # connections, where nothing at all is known
+UNKNOWN_PER_CORE = 1000  # connections, where nothing at all is known
 USE_SECONDS = 2.0
-AHEAD_SECONDS = 0.4
 USED_MIN, WHOLLY_USED = 0.25, 0.96
 
 
@@ -142,11 +141,11 @@ class Sizing:
         self._queued_at = -inf
         self.queues = False  # whether the pool is saturated, or just was: its queues do not end with one report
         self._measured = False
-        self._flow = 0.0
+        self._arriving = 0.0  # connections in the next two turns
 
     def observe(self, pool: Pool) -> None:
         seconds = 0.0 if self._at is None else max(0.0, pool.now - self._at)
-        self._at, self._flow = pool.now, pool.flow
+        self._at, self._arriving = pool.now, 2 * pool.interval_seconds * pool.flow
         if pool.crowding >= SATURATED:
             self._queued_at = pool.now
         self.queues = pool.now - self._queued_at < QUEUE_SECONDS
@@ -177,7 +176,7 @@ class Sizing:
             return None
         count, why = self._by_load(estimate)
         if exact:
-            count, why = self._by_use(row, estimate, count, why, self._flow if alone else 0.0)
+            count, why = self._by_use(row, estimate, count, why, self._arriving if alone else 0.0)
         bound = self._by_memory(row)
         if bound is not None and bound < count:
             return Room(max(1, bound), bound, OfMemory(bound))
@@ -194,13 +193,13 @@ class Sizing:
 
     def _by_use(self, row: Row, estimate: Estimate, count: int, why: Fact, arriving: float) -> tuple[int, Fact]:
         if not self._measured:
-            count = max(UNKNOWN_MIN, ceil(UNKNOWN_PER_CORE * estimate.cores))
+            count = ceil(UNKNOWN_PER_CORE * max(1.0, estimate.cores))
             return count, Unmeasured(count)
         size = row.size or Size()
         most_used, now = max(size.used, estimate.utilisation), row.active
         least = int(size.opened / max(size.used, USED_MIN) * _trusted(most_used))
         if now and arriving and most_used < CALM:  # not full before the next look
-            least = max(least, ceil(now / CALM + arriving * AHEAD_SECONDS))
+            least = max(least, ceil(now / CALM + arriving))
         return (count, why) if least <= count else (least, OfUse(size.opened, size.used, least))
 
     def _by_memory(self, row: Row) -> int | None:

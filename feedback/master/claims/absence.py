@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from feedback.master.backoff import backoff
 from feedback.master.claims.claim import Removed
 from feedback.master.outcome import Fact
 
 # A client's TCP needs seconds to open all its connections again: half a minute of that in five is what is lost at most.
-AGAIN_SECONDS, LONGER, AGAIN_SECONDS_MAX = 10.0, 2.0, 300.0
+AGAIN_SECONDS, AGAIN_SECONDS_MAX = 10.0, 300.0
 CLEAN_SECONDS = 60.0
 
 
@@ -44,9 +45,7 @@ class Absence:
     @property
     def least_seconds(self) -> float:
         """The least length of the absence that is the `times`th in a row."""
-        if self.times < 2:
-            return 0.0
-        return min(AGAIN_SECONDS_MAX, AGAIN_SECONDS * LONGER ** min(self.times - 2, 10))
+        return backoff(AGAIN_SECONDS, AGAIN_SECONDS_MAX, self.times - 1) if self.times > 1 else 0.0
 
     def judge(self, failing: bool | None, now: float) -> Fact | None:
         """Take what its check says: None before the first outcome, which changes nothing. Returns why it must stay out

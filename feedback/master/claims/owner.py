@@ -23,12 +23,13 @@ from enum import StrEnum
 
 import msgspec
 
+from feedback.master.backoff import backoff
 from feedback.model import DestinationKey, ServiceKey
 
 SIGNATURE = (2_000_000_000, 0)  # upper and lower threshold of a zero of ours
-TIMES = ((2, 5.0), (5, 60.0), (10, 600.0))  # so many rewrites in so many seconds are a dispute
-STANDS_SECONDS, LONGER, STANDS_SECONDS_MAX = 30.0, 2.0, 3600.0
 CALM_SECONDS = 600.0  # after so long without a rewrite the times start anew
+TIMES = ((2, 5.0), (5, 60.0), (10, CALM_SECONDS))  # so many rewrites in so many seconds are a dispute
+STANDS_SECONDS, STANDS_SECONDS_MAX = 30.0, 3600.0
 
 
 class What(StrEnum):
@@ -84,7 +85,7 @@ class Disputes:
         self._why = f"its owner wrote over {what} {often}: the owner's weights stand for {self._seconds():.0f} s"
 
     def _seconds(self) -> float:
-        return min(STANDS_SECONDS_MAX, STANDS_SECONDS * LONGER ** max(0, self._times - 1))
+        return backoff(STANDS_SECONDS, STANDS_SECONDS_MAX, max(1, self._times))
 
     def standing(self, now: float) -> str:
         """Why the owner's weights stand, or ''."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median_low
 
-REFRESH_SECONDS = 2.5  # without a change for so long, the kernel has counted nothing new (ip_vs_est.c: every 2 s)
-BORNE_OUT = 2.0  # times what is expected, either way
-CHANGED_LEAST, CHANGED_MOST = 0.5, 16.0  # since the last count
+from feedback.master.pool import COUNTS_MOST
+
+COUNTED_SECONDS = 2.0  # the kernel counts so often (ip_vs_est.c)
+REFRESH_SECONDS = 1.25 * COUNTED_SECONDS  # without a change for so long, it has counted nothing new
+CHANGED_MOST = 16.0  # times since the last count
 UNCOUNTED = 4.0  # times the usual rate: of one that the kernel has not counted yet
 
 
@@ -51,8 +53,8 @@ def flow(said: Sequence[float], counted: Sequence[float | None]) -> float:
     """New connections a second of all servers, each of which has an agent that was heard: `said` by that, and
     `counted` by the kernel, None where it has not yet."""
     grown = sorted([a / k for a, k in zip(said, counted, strict=True) if k])
-    change = min(CHANGED_MOST, max(CHANGED_LEAST, median_low(grown))) if grown else 1.0
-    most, least = change * BORNE_OUT, change / BORNE_OUT
+    change = min(CHANGED_MOST, max(1 / COUNTS_MOST, median_low(grown))) if grown else 1.0
+    most, least = change * COUNTS_MOST, change / COUNTS_MOST
     if len(grown) == len(said) and least <= grown[0] and grown[-1] <= most:
         return sum(said)
     uncounted = UNCOUNTED * median_low(said)

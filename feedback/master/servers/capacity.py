@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from feedback.master.pool import FULL, NEARLY_FULL
 from feedback.master.servers.filter import CLIP, PRIOR_VARIANCE, Filter
 from feedback.master.servers.neighbour import FADE_SECONDS, Neighbour
 from feedback.master.servers.spans import Spans
@@ -40,8 +41,6 @@ KEPT_VARIANCE_MAX, KEPT_NOISE = 0.1, 4.0  # of a sample's logarithm, in doubt; t
 DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
 LEVEL_MAX = 20.0  # of a level, either way: e**20 completions a second and core is no machine
 AVAILABLE_SECONDS, HAD_SECONDS = 0.2, 1.0
-SATURATED = 0.95
-NEARLY_FULL, FULL = 0.8, 0.95
 LEARNED_STEP, LEARNED_SAMPLES = 0.05, 5  # of a level in the state file; before it is worth keeping
 UNLIKE = 3.0  # standard deviations between a first sample and what others say of such a server
 SETTLED_SAMPLES = 9  # from here on a sudden difference is a neighbour's
@@ -311,7 +310,7 @@ class Capacity:
             busy = self._without_neighbour(n if n > 0.0 else 0.0, busy, variance)
         if n >= 3 and busy / self._allotment > IDLE:
             sample = log(n / busy)
-            if self.held and of.samples and busy > SATURATED * self._allotment and sample > of.level:
+            if self.held and of.samples and busy > FULL * self._allotment and sample > of.level:
                 return  # a queue: open connections of a saturated server say at most what it can hold
             if building:
                 return
@@ -319,7 +318,7 @@ class Capacity:
                 self._start(sample, variance)
             of.update(sample, variance, self._seconds)
             self._prior.moved(self)
-        elif self._utilisation < SATURATED and of.samples:
+        elif self._utilisation < FULL and of.samples:
             prior = self._prior.of(self)
             if prior is not None:
                 of.forget(prior, self._seconds)
@@ -344,7 +343,7 @@ class Capacity:
         part = neighbour.part
         if not part:
             return busy
-        taken = neighbour.proves and used > SATURATED  # all that was idle: it looks the same however long it lasts
+        taken = neighbour.proves and used > FULL  # all that was idle: it looks the same however long it lasts
         if n >= 3 and used > IDLE and not taken:
             self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
             self._prior.moved(self)

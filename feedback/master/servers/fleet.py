@@ -17,7 +17,7 @@ from feedback.master.servers.window import Impossible, Window, difference
 from feedback.wire import Report
 
 CLOCK_MEMORY_SECONDS = 60.0
-STRIKES, STRIKES_SECONDS, QUARANTINE_SECONDS = 3, 60.0, 60.0  # so many impossible reports in so long: not heard so long
+STRIKES, QUARANTINE_SECONDS = 3, 60.0  # so many impossible reports in so long: not heard for as long
 
 
 class Trust(StrEnum):
@@ -89,7 +89,7 @@ class Server:
     def strike(self, now: float) -> None:
         """Note an impossible report. One is a fault; an agent that goes on is ignored for a while."""
         self._strikes = [*self._strikes, now][-STRIKES:]
-        if len(self._strikes) == STRIKES and now - self._strikes[0] <= STRIKES_SECONDS:
+        if len(self._strikes) == STRIKES and now - self._strikes[0] <= QUARANTINE_SECONDS:
             self.quarantined_until = now + QUARANTINE_SECONDS
             self._strikes.clear()
 

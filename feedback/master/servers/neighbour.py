@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from math import exp, sqrt
 
+from feedback.master.servers.filter import VARIANCE_MIN
+
 FADE_SECONDS = 45.0
 HAD_SECONDS, PROVEN_SECONDS = 2.0, 600.0
 SLACK, LIMIT = 0.75, 3.0  # CUSUM, in standard deviations: one false alarm of a server in a few minutes
 LEAST = 0.05  # of the server: less is nobody
 DRIFT_PER_SECOND = 0.05  # variance: neighbours change their minds
 JUMP = 2.5  # standard deviations, believed at once
-FLOOR = 1e-4  # variance of a reading of the CPU's use
 MOST = 0.98
 
 
@@ -39,7 +40,7 @@ class Neighbour:
     def observe(self, used: float, own: float, variance: float, seconds: float) -> None:
         """`used` of the server in a window of so many seconds (0..1), of which `own` is what the service's work should
         have cost, with the relative `variance` of that."""
-        beyond, noise = used - own, own * own * variance + FLOOR
+        beyond, noise = used - own, own * own * variance + VARIANCE_MIN
         if self.proves:
             self._had += (1 - exp(-seconds / HAD_SECONDS)) * (min(own, used) - self._had)
             self._proven = max(self._had, self._proven * exp(-seconds / PROVEN_SECONDS)) if self.part else self._had

@@ -16,15 +16,17 @@ from collections.abc import Iterable
 from math import inf, log
 from statistics import median_low
 
-from feedback.master.pool import SATURATED, Row
+from feedback.master.pool import COUNTS_MOST, SATURATED, Row
 from feedback.master.servers.capacity import DEFAULT_LEVEL, Capacity
 from feedback.master.servers.starved import usual
 
-HELD_ABOVE, HELD_BELOW = 3.0, 1.5  # mean residence in seconds
+HELD_SECONDS = 3.0  # mean residence: from above this until below half of it
 LOOKS = 100  # between counts: rounding adds up to nothing in so many
-APART = log(2)  # from the median, either way: further a level is not believed; servers of one size differ by some 30 %
+APART = log(
+    COUNTS_MOST
+)  # from the median, either way: further a level is not believed; servers of one size differ by some 30 %
 QUEUE_SECONDS = 5.0  # a queue does not end with the first report that says so
-KEPT_ABOVE, KEPT_BELOW = 0.3, 0.15  # seconds likewise: clients keep connections, or wait for something else than CPU
+KEPT_SECONDS = 0.3  # likewise: clients keep connections, or wait for something else than CPU
 
 
 class Prior:
@@ -134,11 +136,11 @@ class Prior:
     def residence(self, seconds: float, now: float) -> None:
         """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis. In a
         saturated pool, and just after, they last because they queue: that tells nothing of them."""
-        if seconds > KEPT_ABOVE and self._saturated():
+        if seconds > KEPT_SECONDS and self._saturated():
             self._queued_at = now
         queues = now - self._queued_at < QUEUE_SECONDS
-        held = seconds >= HELD_BELOW if self.held else seconds > HELD_ABOVE and not queues
-        kept = seconds >= KEPT_BELOW if self.kept else seconds > KEPT_ABOVE and not queues
+        held = seconds >= HELD_SECONDS / 2 if self.held else seconds > HELD_SECONDS and not queues
+        kept = seconds >= KEPT_SECONDS / 2 if self.kept else seconds > KEPT_SECONDS and not queues
         if (held, kept) == (self.held, self.kept):
             return
         self.held, self.kept = held, kept

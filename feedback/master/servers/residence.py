@@ -31,12 +31,12 @@ SHORTER = (
     0.25  # a residence is by so much below the others' before that raises a weight: of one that rises it looks short
 )
 BLEND = 0.5  # of what a sample says a weight should be
-LEAST, MOST = log(1 / 16), log(4)  # of a static weight
+LEAST, MOST = -log(16), log(4)  # of a static weight
 BACK_SECONDS = 120.0  # towards the static weight, where nothing speaks against it
 TRIED, ANSWERS = 0.5, 0.3  # so much fewer open connections, of which the residence falls by this part: a queue's by all
 TIMES = 2  # samples in a row that do not answer
 ANSWER_VARIANCE = 1.0  # of the logarithm of one answer's time
-ANSWER_SURE, ANSWER_LEAST, ANSWER_BLEND = 2.0, log(1 / 2), 0.3
+ANSWER_SURE, ANSWER_LEAST, ANSWER_BLEND = 2.0, -log(2), 0.3
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):

@@ -13,8 +13,7 @@ from feedback.wire import Application, Pressure, Report
 WINDOW_SECONDS_MAX = 5.0  # a gap longer than this tells an average of a time that is over
 
 # Figures beyond what any machine can do. They are wide: they judge no load, but keep all quotients of a window finite.
-WINDOW_SECONDS_MIN = 0.001
-CORES_MIN = 0.001  # the least that a quota can say
+WINDOW_SECONDS_MIN = CORES_MIN = 0.001  # the least that a quota can say
 BUSY_MAX, BUSY_SECONDS_MAX = 2.0, 0.5  # times the CPU that may be used, and for each core: a burst beyond a quota
 CONNECTIONS_PER_SECOND_MAX, CONNECTIONS_MAX = 1e6, 2**28  # the kernel's own tables end before
 EVENTS_PER_SECOND_MAX = 1e8  # resets, overflows, pages, answers of an application
