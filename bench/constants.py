@@ -2,8 +2,9 @@
 
     python -m bench.constants [--case bursts-sed ...] [--only limits ...] [--all] [--out FILE] [--checkout DIR]
 
-A constant is a number in a named assignment of a module or class under feedback/master, but for the shell and the laws
-of others, or a guard's default in the configuration. It is changed in a copy of the package, and `capacity` runs the
+A constant is a number in a named assignment of a module or class under feedback/master, but for the shell, the laws of
+others, and what reads or makes the bytes of a given format; or a guard's default in the configuration. Numbers under a
+millionth only keep quotients finite, and are left out. It is changed in a copy of the package, and `capacity` runs the
 cases again, one after another, until a figure has moved by 1 % (--all: through all cases): mean and p99 of latencies,
 errors (in points), edits a minute (by 25 %: the least change moves them by 10). One JSON line for each, as it is done;
 those in FILE already are not run again. The last lines of the output name those that moved nothing. The first row
@@ -32,15 +33,17 @@ MOVED = {"p99_ms": 0.01, "mean_ms": 0.01, "errors": 0.01, "writes_a_minute": 0.2
 CASES = (
     "bursts-sed", "antagonists-wlc", "kept-antagonists-sed", "fail-recover-wrr", "overload-sed", "agents-lost-sed",
     "blackhole-wlc", "held-sed", "udp-wrr", "cold-start-wrr", "antagonists-known-sed", "late-reports-sed", "step-wlc",
-    "slow-io-sed", "wlc-memory-wlc", "starved-sed",
+    "slow-io-sed", "wlc-memory-wlc", "starved-sed", "antagonists-exporter@sed", "cold-start-no agent@sed",
+    "kept-no agent@sed",
 )  # fmt: skip
 FACTORS = (0.5, 2.0)
 APART = {
     "shell", "field", "link", "probes", "admission", "daemon", "statefile", "events", "commands", "status", "orders",
     "state", "recording", "linear", "cuberoot", "proportions", "orca", "pid", "topsis", "ahp", "strain", "advice",
-    "overflow", "failover", "spillover", "tiers", "priority",
+    "overflow", "failover", "spillover", "tiers", "priority", "segments", "exposition", "node", "windows", "custom",
 }  # fmt: skip
 SEED = 1
+LEAST = 1e-6
 
 
 class Constant(msgspec.Struct, frozen=True):
@@ -88,7 +91,7 @@ def _numbers(node: ast.stmt, file: str, *, named: bool) -> Iterator[Constant]:
         return
     for each in ast.walk(value):
         number = isinstance(each, ast.Constant) and isinstance(each.value, int | float)
-        if number and not isinstance(each.value, bool) and each.value:  # type: ignore[attr-defined]
+        if number and not isinstance(each.value, bool) and abs(each.value) >= LEAST:  # type: ignore[attr-defined]
             yield Constant(file, target, each.lineno, each.col_offset, repr(each.value))  # type: ignore[attr-defined]
 
 
@@ -98,8 +101,9 @@ def child(case: str) -> dict[str, float]:
     from feedback.simulate.run import run
     from feedback.simulate.suite import named
 
-    name, _, scheduler = case.rpartition("-")
-    found = figures(run(named(name), Policy("capacity", scheduler), SEED), None)
+    name, _, by = case.rpartition("-")
+    law, _, scheduler = by.rpartition("@")
+    found = figures(run(named(name), Policy(law or "capacity", scheduler), SEED), None)
     return {k: found[k] for k in MOVED}
 
 
@@ -157,7 +161,7 @@ def main() -> int:
         print(json.dumps(child(sys.argv[2])))
         return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", nargs="+", default=list(CASES), help="CASE-SCHEDULER")
+    parser.add_argument("--case", nargs="+", default=list(CASES), help="CASE-SCHEDULER or CASE-LAW@SCHEDULER")
     parser.add_argument("--only", nargs="+", default=[], help="parts of titles, as in the output")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)

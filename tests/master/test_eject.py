@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.config import Guards
-from feedback.master.bounds.eject import STRETCH, Failures
+from feedback.master.bounds.eject import EJECT_SECONDS_MAX, STRETCH, Failures
 from feedback.master.pool import Pool, Row
 from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import Protocol
@@ -165,6 +165,13 @@ def test_it_is_out_for_longer_each_time_and_the_times_start_anew_when_it_was_cle
     run(100, 104, 1.0)
     lengths = [len(list(group)) / 5 for away, group in groupby(spells) if away]
     assert lengths == pytest.approx([5, 7.5, 11.25, 16.9, 3.6], abs=0.5)
+
+
+def test_one_that_fails_at_each_trial_for_a_week_is_out_for_no_longer_than_the_bound() -> None:
+    failures = Failures()
+    for now in range(10_000):
+        failures.eject(float(now))
+    assert failures.until == 9_999 + EJECT_SECONDS_MAX
 
 
 def test_when_everybody_fails_nobody_is_singled_out() -> None:

@@ -28,7 +28,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Order:
-    BETTER = 1.2
+    BETTER = 1.2  # times the first share, for MOVE_SECONDS
 
     def __init__(self) -> None:
         self._first: DestinationKey | None = None

@@ -72,7 +72,7 @@ class Buckets:
     """sh: the weights are buckets, and all of them together are 256. Written once a minute at most, and at once when
     somebody comes or goes."""
 
-    BUCKETS, SECONDS_MIN = 256, 60.0
+    BUCKETS, SECONDS_MIN = 256, 60.0  # an edit moves the clients of all servers after the edited one
 
     def __init__(self) -> None:
         self._written_at: float | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from statistics import median_low
 
-from feedback.master.actuate.weight import LIMIT_SECONDS, banded, rest, scaled, switched
+from feedback.master.actuate.weight import REST_SECONDS, banded, rest, scaled, switched
 from feedback.master.bounds.limits import REWRITE
 from feedback.master.pool import Pool
 from feedback.model import WEIGHT_MAX
@@ -27,7 +27,7 @@ class Locality:
         rows = pool.rows
         parts = scaled(rows, [row.part for row in rows], self._mean(pool), WEIGHT_MAX, keep=True)
         banded(rows, parts, REWRITE, WEIGHT_MAX)
-        rested = self._written_at is None or pool.now - self._written_at >= LIMIT_SECONDS
+        rested = self._written_at is None or pool.now - self._written_at >= REST_SECONDS
         if not rested and not switched(rows):
             rest(rows, "resting: a weight is also a limit")
         else:

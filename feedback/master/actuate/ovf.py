@@ -15,7 +15,7 @@ from __future__ import annotations
 import msgspec
 
 from feedback.master.actuate.tiers import in_order
-from feedback.master.actuate.weight import LIMIT_SECONDS, out
+from feedback.master.actuate.weight import REST_SECONDS, out
 from feedback.master.pool import NEARLY_FULL, Pool, Row
 
 UDP = "ovf counts active connections, and UDP has none: the first takes all"
@@ -36,7 +36,7 @@ class Count:
 
     def aim(self, pool: Pool) -> None:
         ranked = _ranked(pool.rows)
-        rested = self._risen_at is None or pool.now - self._risen_at >= LIMIT_SECONDS
+        rested = self._risen_at is None or pool.now - self._risen_at >= REST_SECONDS
         out(pool.rows)
         above = 0
         for row in reversed(ranked):

@@ -18,7 +18,7 @@ from feedback.master.pool import Pool, Row
 LOOK_SECONDS = 0.05  # between looks, where an actuator gains by a closer one
 ACTIVE = 256  # what an open connection counts in the kernel's overhead, in closed ones (ip_vs.h)
 PEAK = 4  # times the mean: the largest weight of a scale that is bounded, as of the shares by their ceiling
-LIMIT_SECONDS = 5.0  # where a weight is a limit: between edits
+REST_SECONDS = 5.0  # between edits that can wait
 MOVE_SECONDS = 10.0  # where an edit moves clients to other servers
 CATCH_UP = 0.15  # a server below its part may get this much more than its share of the arrivals
 OUT_OF_SERVICE = "out of service"

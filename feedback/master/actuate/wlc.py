@@ -18,11 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp
 
-from feedback.master.actuate.weight import ACTIVE, CATCH_UP, rest, surviving
+from feedback.master.actuate.weight import ACTIVE, CATCH_UP, REST_SECONDS, rest, surviving
 from feedback.master.pool import Pool, Row
+from feedback.master.servers.arrivals import COUNTED_SECONDS
 from feedback.model import WEIGHT_MAX
 
-GROWTH, GROWTH_FROM = 1.5, 0.25  # a server comes up to its share of the open connections by this in MEAN_SECONDS
+GROWTH, GROWTH_FROM = 1.5, 0.25  # a server comes up to its share of the open connections by this in COUNTED_SECONDS
 EXPLAINED = "its share of the arrivals on top of its present load"
 
 
@@ -30,11 +31,9 @@ class Memory:
     """wlc: overhead (active * 256 + inactive) / weight, with the memory of closed connections cancelled each tick.
     A row's `actuator` is how many connections are open there, on the mean."""
 
-    RESOLUTION = 20_000
-    MEAN_SECONDS = 2.0
+    RESOLUTION = 20_000  # of the largest weight: a closed connection more or less is seen
     HEAL_SECONDS = 10.0  # the stock of closed connections is drawn towards its part over this time
     ARRIVALS_PER_SERVER = 4.0  # a tick lasts until this many connections are expected for an average server
-    TICK_MAX_SECONDS = 5.0
 
     def __init__(self) -> None:
         self._written_at: float | None = None
@@ -80,11 +79,11 @@ class Memory:
     def _tick(self, pool: Pool, serving: int) -> float:
         """Seconds between writes: as short as the loop is, longer where few connections arrive."""
         if pool.flow <= 0:
-            return self.TICK_MAX_SECONDS
-        return min(self.TICK_MAX_SECONDS, max(pool.interval_seconds, self.ARRIVALS_PER_SERVER * serving / pool.flow))
+            return REST_SECONDS
+        return min(REST_SECONDS, max(pool.interval_seconds, self.ARRIVALS_PER_SERVER * serving / pool.flow))
 
     def _observe(self, rows: Sequence[Row], now: float) -> None:
-        blend = 0.0 if self._at is None else 1 - exp(-max(0.0, now - self._at) / self.MEAN_SECONDS)
+        blend = 0.0 if self._at is None else 1 - exp(-max(0.0, now - self._at) / COUNTED_SECONDS)
         self._at = now
         for row in rows:
             mean = row.actuator or 0.0

@@ -23,14 +23,14 @@ class Flow:
     head of the list. So weights rest until a write mends more than it costs: the worse they are, the sooner.
     """
 
-    MEAN = 16  # bursts of few: facts below
+    MEAN = 16  # more: longer bursts on one server (300: p99 three times that); 2 is too coarse
     LIMIT = PEAK * MEAN
     REST_LEAST, REST_MOST, SECONDS_MAX = 5.0, 50.0, 30.0  # connections a server
 
     FEW = 1.0  # below about so many, their number says nothing
     CHANCE = 4.0  # of the square root: where clients keep connections, their number varies by chance
-    LEAST = 0.2
-    WORD = 4.0
+    LEAST = 0.2  # of a part: a server in trouble still shows when it is over
+    WORD = 4.0  # times the usual run queue: what one agent says of its own counts no more
     # By the time between looks: what waits is averaged over so long, and answered with this power of its excess, up to
     # this factor. Old news wants a weak answer, or the correction itself makes the next excess.
     CLOSE, FAR = (LOOK_SECONDS, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)

@@ -23,7 +23,7 @@ from feedback.master.servers.residence import CONNECTIONS_LEAST
 from feedback.model import DestinationKey
 
 LONGER = 5.0  # times the others' residence: shares move by the ceiling at most, and that is less
-HOLD_SECONDS, HOLD_SECONDS_MAX = 20.0, 600.0
+HOLD_SECONDS, HOLD_SECONDS_MAX = 20.0, 600.0  # a liar draws for some 3 s before each
 FORGET_SECONDS = 300.0  # without doubt for so long after one, the next begins as the first did
 
 

@@ -28,13 +28,14 @@ from statistics import median_low
 
 import msgspec
 
+from feedback.master.backoff import backoff
 from feedback.master.pool import Row
+from feedback.master.servers.arrivals import COUNTED_SECONDS
 from feedback.master.servers.window import Window
 
-MEMORY_SECONDS, MEMORY_ANSWERS = 2.0, 40.0  # what is usual is counted over about so much, whichever is longer
-MEMORY_SECONDS_MAX = 60.0
+MEMORY_ANSWERS = 40.0  # what is usual is counted over so many, or COUNTED_SECONDS, whichever is longer
 STRETCH = 64  # windows with answers
-FAILING, TIMES_MEDIAN, ABOVE_MEDIAN = 0.10, 3.0, 0.05
+FAILING, TIMES_MEDIAN = 0.10, 3.0  # of the answers; three times what is usual, and half of that more
 PROOF = log(1e6)
 EJECT_SECONDS, LONGER, EJECT_SECONDS_MAX = 5.0, 1.5, 60.0  # each time by this factor: a trial costs little
 CLEAN_SECONDS = 20.0  # after so long without an ejection the times start anew
@@ -96,7 +97,7 @@ class Failures:
         if window.applications or window.resets or answers < 0:
             answers, failed = _outcomes(window, port, udp)
         seconds = window.end - window.start
-        fades, least = min(seconds / MEMORY_SECONDS, answers / MEMORY_ANSWERS), seconds / MEMORY_SECONDS_MAX
+        fades, least = min(seconds / COUNTED_SECONDS, answers / MEMORY_ANSWERS), seconds / EJECT_SECONDS_MAX
         keep = exp(-(fades if fades > least else least))
         self.answers, self.failed = self.answers * keep + answers, self.failed * keep + failed
         if failed and self.last is None:  # good answers before it would only make a stretch less striking
@@ -128,7 +129,7 @@ class Failures:
 
     def eject(self, now: float) -> None:
         self.times += 1
-        self.until = now + min(EJECT_SECONDS_MAX, EJECT_SECONDS * LONGER ** (self.times - 1))
+        self.until = now + backoff(EJECT_SECONDS, EJECT_SECONDS_MAX, self.times, LONGER)
         self.pending, self.trial = True, None
         self.forget()
 
@@ -230,7 +231,7 @@ class Ejector:
         if room <= 0:
             return
         usual = median_low(row.failures.part if row.failures is not None else 0.0 for row in rows)
-        limit = max(FAILING, TIMES_MEDIAN * usual + ABOVE_MEDIAN)
+        limit = max(FAILING, TIMES_MEDIAN * usual + FAILING / 2)
         may_go = [f for row, f in suspects if row.zero is None and not f.pending]
         for failures in sorted(may_go, key=lambda f: -f.part):
             if room > 0 and failures.proves(limit):

@@ -25,7 +25,7 @@ from feedback.master.pool import SATURATED, Pool, Row, estimates, utilisation
 from feedback.master.servers.fleet import Source, Trust
 from feedback.model import DestinationKey
 
-RAMP_START = 0.1
+RAMP_START = 0.1  # of its share (Envoy's slow start)
 RAMP_HOT = 0.9  # a server that is this used does not get more yet
 YIELDS = 4.0  # times as fast, where the others have no room
 IN_SERVICE_MIN = 0.5  # quiescing lost servers leaves at least this part of the pool

@@ -43,14 +43,14 @@ from feedback.master.servers.capacity import Estimate
 from feedback.master.servers.fleet import Trust
 from feedback.model import THRESHOLD_MAX
 
-HYSTERESIS = 0.15  # of the room
+HYSTERESIS = 0.15  # of the room: a full one opens for several connections, not for one at a time
 REWRITE = 0.10  # relative change worth an edit of what costs more than a weight: a limit, a hash table
 INTERVAL_SECONDS = 1.0  # at most so often, but to open
 CERTAIN, UNCERTAIN = 0.17, 0.25  # deviation of the estimate: learned below, given up above
 MANY_INACTIVE = 1.0  # times the room: from here on a threshold has to follow them at each look
 BUSY = 0.5  # of the room: where closed ones are many, there is a threshold from here on, until half of it
-HEADROOM = 1.3
-ROOM_MOST = 16  # times the usual room: what one agent's word counts
+HEADROOM = 1.3  # times what is open: until the next look a pool that is not saturated must not refuse
+ROOM_MOST = 16  # times the usual room: what one agent's word counts, as in shares (guard.py: the ceiling's square)
 UNMEASURED = "nothing measured yet: the threshold stays"
 COUNTED = "no threshold: the weight is the number of connections"
 SMALLER, STILL_SMALLER = 0.75, 0.9  # than the room of one behind: a threshold is needed below, and until

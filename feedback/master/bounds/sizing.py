@@ -23,21 +23,21 @@ import msgspec
 
 from feedback.master.outcome import Fact
 from feedback.master.pool import SATURATED, Pool, Row
+from feedback.master.servers.arrivals import COUNTED_SECONDS
 from feedback.master.servers.capacity import Estimate
 from feedback.master.servers.prior import QUEUE_SECONDS
 from feedback.master.servers.window import Window
 
 CALM = 0.7  # utilisation of the pool below which connections last as long as they would anyhow
 BUSY_WEIGHT = 0.2  # of what is seen between calm and busy: better than nothing, where a pool is never calm
-RESIDENCE_SECONDS = 10.0
+RESIDENCE_SECONDS = 10.0  # several of the kernel's counts, and a change of what clients do shows soon
 HELD_MARGIN = 1.15  # a capacity in open connections is the mean of a count that varies
-CONNECTIONS_PER_CORE_MIN = 2
-MEMORY_SECONDS = 60.0
+CONNECTIONS_PER_CORE_MIN = 2  # one that is worked for, one that comes next
+MEMORY_SECONDS = 60.0  # a slope needs connections to have come and gone
 MEMORY_RESERVE = 0.05  # of the total
 SPREAD_MIN, CORRELATION_MIN = 5.0, 0.5  # connections; what a slope must rest on
 UNKNOWN_PER_CORE = 1000  # connections, where nothing at all is known
-USE_SECONDS = 2.0
-USED_MIN, WHOLLY_USED = 0.25, 0.96
+USED_MIN, WHOLLY_USED = 0.25, 0.96  # of a server: below, its connections tell nothing; above, they are a queue
 
 
 class OfMemory(msgspec.Struct, frozen=True, gc=False):
@@ -154,7 +154,7 @@ class Sizing:
             keep = exp(-weight / RESIDENCE_SECONDS)
             self._stood = self._stood * keep + weight * sum(row.active for row in pool.rows)
             self._opened = self._opened * keep + weight * pool.flow
-        blend = 1 - exp(-seconds / USE_SECONDS)
+        blend = 1 - exp(-seconds / COUNTED_SECONDS)
         self._measured = False
         for row in pool.rows:
             size = row.size

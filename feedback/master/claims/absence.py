@@ -20,7 +20,7 @@ from feedback.master.outcome import Fact
 
 # A client's TCP needs seconds to open all its connections again: half a minute of that in five is what is lost at most.
 AGAIN_SECONDS, AGAIN_SECONDS_MAX = 10.0, 300.0
-CLEAN_SECONDS = 60.0
+CLEAN_SECONDS = 60.0  # six times the least absence without a failure: it does not flap
 
 
 class Waits(msgspec.Struct, frozen=True, gc=False):

@@ -29,7 +29,7 @@ from feedback.wire import Report
 if TYPE_CHECKING:
     from feedback.master.claims.watch import Watch
 
-DRIFT = 0.1  # of the interval
+DRIFT = 0.1  # of the interval: checks that fell together drift apart
 FIRST_SECONDS = 1.0  # within this each target is asked for the first time
 
 What: TypeAlias = Check | AgentSource | Exporter

@@ -29,7 +29,7 @@ from feedback.model import DestinationKey, ServiceKey
 SIGNATURE = (2_000_000_000, 0)  # upper and lower threshold of a zero of ours
 CALM_SECONDS = 600.0  # after so long without a rewrite the times start anew
 TIMES = ((2, 5.0), (5, 60.0), (10, CALM_SECONDS))  # so many rewrites in so many seconds are a dispute
-STANDS_SECONDS, STANDS_SECONDS_MAX = 30.0, 3600.0
+STANDS_SECONDS, STANDS_SECONDS_MAX = 30.0, 3600.0  # a program that writes on is met hourly in the end
 
 
 class What(StrEnum):

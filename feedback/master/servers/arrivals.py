@@ -12,7 +12,7 @@ from statistics import median_low
 
 from feedback.master.pool import COUNTS_MOST
 
-COUNTED_SECONDS = 2.0  # the kernel counts so often (ip_vs_est.c)
+COUNTED_SECONDS = 2.0  # the kernel counts so often (ip_vs_est.c); so long is "lately" wherever a mean is taken
 REFRESH_SECONDS = 1.25 * COUNTED_SECONDS  # without a change for so long, it has counted nothing new
 CHANGED_MOST = 16.0  # times since the last count
 UNCOUNTED = 4.0  # times the usual rate: of one that the kernel has not counted yet

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from feedback.master.pool import FULL, NEARLY_FULL
+from feedback.master.servers.arrivals import COUNTED_SECONDS
 from feedback.master.servers.filter import CLIP, PRIOR_VARIANCE, Filter
 from feedback.master.servers.neighbour import FADE_SECONDS, Neighbour
 from feedback.master.servers.spans import Spans
@@ -34,16 +35,17 @@ if TYPE_CHECKING:
     from feedback.master.servers.prior import Prior
 
 KERNEL_VARIANCE = 0.02  # a weight found in the kernel at start was learned by somebody
-SAMPLE_SECONDS_MIN, SAMPLE_SECONDS_MAX = 0.19, 2.0
-SAMPLE_VARIANCE_MAX = 0.08  # a sample is taken as soon as it is as good as this, or old
-HELD_SECONDS_MIN = 0.95
+SAMPLE_SECONDS_MIN = 0.19  # one of the agents' usual reports
+SAMPLE_VARIANCE_MAX = 0.08  # a sample is taken as soon as it is as good as this, or as old as the kernel's
+HELD_SECONDS_MIN = 5 * SAMPLE_SECONDS_MIN  # open connections hardly change from one report to the next
 KEPT_VARIANCE_MAX, KEPT_NOISE = 0.1, 4.0  # of a sample's logarithm, in doubt; times what counting alone makes
 DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
 LEVEL_MAX = 20.0  # of a level, either way: e**20 completions a second and core is no machine
-AVAILABLE_SECONDS, HAD_SECONDS = 0.2, 1.0
+AVAILABLE_SECONDS = 0.2  # one report: a neighbour arrives in an instant
+HAD_SECONDS = 1.0  # a service may have more than it is entitled to for a moment
 LEARNED_STEP, LEARNED_SAMPLES = 0.05, 5  # of a level in the state file; before it is worth keeping
 UNLIKE = 3.0  # standard deviations between a first sample and what others say of such a server
-SETTLED_SAMPLES = 9  # from here on a sudden difference is a neighbour's
+SETTLED_SAMPLES = 9  # from here on a level is known, and a sudden difference is a neighbour's
 STEAL_FROM = 0.1  # of the server in use: below, too little was asked for to tell what would be given
 IDLE = 0.02  # below this utilisation the ratio is noise
 
@@ -238,7 +240,7 @@ class Capacity:
         part = 0.0 if part < 0.0 else 1.0 if part > 1.0 else part
         self._utilisation += blend * (part - self._utilisation)
         if window.opened is not None:
-            self.rate += (1 - exp(-seconds / 2.0)) * (window.opened / seconds - self.rate)
+            self.rate += (1 - exp(-seconds / COUNTED_SECONDS)) * (window.opened / seconds - self.rate)
 
     def _left(self, window: Window, seconds: float) -> float:
         """The part of the server that the service can have: what it uses and what is idle, at least what it is entitled
@@ -268,7 +270,7 @@ class Capacity:
         variance = self._variance(n, busy, window.grain_seconds)
         if self.held:
             variance += self._growth(n)
-        if variance > SAMPLE_VARIANCE_MAX and taken < SAMPLE_SECONDS_MAX:
+        if variance > SAMPLE_VARIANCE_MAX and taken < COUNTED_SECONDS:
             return
         doubt = 0.0
         if self.kept and not self.held:

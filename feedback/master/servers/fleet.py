@@ -16,7 +16,7 @@ import msgspec
 from feedback.master.servers.window import Impossible, Window, difference
 from feedback.wire import Report
 
-CLOCK_MEMORY_SECONDS = 60.0
+CLOCK_MEMORY_SECONDS = 60.0  # in which one report comes without delay, and two clocks drift apart by 6 ms at most
 STRIKES, QUARANTINE_SECONDS = 3, 60.0  # so many impossible reports in so long: not heard for as long
 
 

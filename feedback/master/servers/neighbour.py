@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from math import exp, sqrt
 
+from feedback.master.servers.arrivals import COUNTED_SECONDS
 from feedback.master.servers.filter import VARIANCE_MIN
 
-FADE_SECONDS = 45.0
-HAD_SECONDS, PROVEN_SECONDS = 2.0, 600.0
+FADE_SECONDS = 45.0  # what lasts for minutes is the server's own speed
+PROVEN_SECONDS = 600.0  # longer than most backups and scans next door
 SLACK, LIMIT = 0.75, 3.0  # CUSUM, in standard deviations: one false alarm of a server in a few minutes
-LEAST = 0.05  # of the server: less is nobody
+NOBODY = 0.05  # of the server: so little is nobody's work
 DRIFT_PER_SECOND = 0.05  # variance: neighbours change their minds
 JUMP = 2.5  # standard deviations, believed at once
-MOST = 0.98
+MOST = 0.98  # of the server: the rest keeps quotients finite
 
 
 class Neighbour:
@@ -42,14 +43,14 @@ class Neighbour:
         have cost, with the relative `variance` of that."""
         beyond, noise = used - own, own * own * variance + VARIANCE_MIN
         if self.proves:
-            self._had += (1 - exp(-seconds / HAD_SECONDS)) * (min(own, used) - self._had)
+            self._had += (1 - exp(-seconds / COUNTED_SECONDS)) * (min(own, used) - self._had)
             self._proven = max(self._had, self._proven * exp(-seconds / PROVEN_SECONDS)) if self.part else self._had
         if self.part:
             self._follow(beyond, noise, seconds)
         else:
             more = self._sum + beyond / sqrt(noise) - SLACK
             self._sum = more = more if more > 0.0 else 0.0
-            if more > LIMIT and beyond > LEAST:
+            if more > LIMIT and beyond > NOBODY:
                 self.part, self._variance, self._sum = min(MOST, beyond), noise, 0.0
         self.denied = min(self.part, max(0.0, 1 - self._proven)) if self.proves else self.part
 
@@ -61,4 +62,4 @@ class Neighbour:
         gain = self._variance / (self._variance + noise)
         self._variance *= 1 - gain
         part = self.part + gain * off
-        self.part = min(MOST, part) if part >= LEAST else 0.0
+        self.part = min(MOST, part) if part >= NOBODY else 0.0

@@ -21,17 +21,16 @@ import msgspec
 
 from feedback.master.servers.filter import Filter
 
-CONNECTIONS_LEAST, SECONDS_LEAST, SECONDS_MOST = 20, 1.9, 12.0  # of a sample: one refresh of the kernel's counters
-CV_SQUARED = 1.5  # of residences
+CONNECTIONS_LEAST = 20  # a handful tells nothing: the mean of so many is known to a quarter
+SECONDS_LEAST, SECONDS_MOST = 1.9, 12.0  # of a sample: one refresh of the kernel's counters, six of them
+CV_SQUARED = 1.5  # of residences, which vary somewhat more than exponential ones
 TOLD_SECONDS = 10.0  # on the mean: where they last longer, load is lost in it
 FORGET_PER_SECOND = 0.002  # of the best, in the logarithm: what clients do changes
 LIVELY = 5.0  # times as quickly as a server's pace, for which the filter was made, a load changes
 SURE = 0.7  # standard deviations
-SHORTER = (
-    0.25  # a residence is by so much below the others' before that raises a weight: of one that rises it looks short
-)
+SHORTER = 0.25  # below the others' by so much before that raises a weight: while connections come, all look short
 BLEND = 0.5  # of what a sample says a weight should be
-LEAST, MOST = -log(16), log(4)  # of a static weight
+LEAST, MOST = -log(16), log(4)  # of a static weight: up to the guards' ceiling
 BACK_SECONDS = 120.0  # towards the static weight, where nothing speaks against it
 TRIED, ANSWERS = 0.5, 0.3  # so much fewer open connections, of which the residence falls by this part: a queue's by all
 TIMES = 2  # samples in a row that do not answer

@@ -16,10 +16,12 @@ from collections.abc import Iterable
 from math import exp, sqrt
 from statistics import median_high
 
-BLEND_SECONDS = 1.0
-WAITS_MIN, USED_MIN = 0.1, 0.05  # of the time, of the server: less tells nothing
+from feedback.master.servers.neighbour import NOBODY
+
+BLEND_SECONDS = 1.0  # a window is too short to tell
+WAITS_MIN = 0.1  # of the time: less tells nothing
 BELIEVED_BELOW, UNTIL = 0.7, 0.85  # of what the counters say: a kernel's tasks wait for a moment beside an idle CPU
-LEAST = 0.1
+LEAST = 0.1  # of the server: whatever waits, its counters are not wholly wrong
 ROUNDS = 4  # of the fixed point: it moves by less than a percent then
 
 
@@ -50,7 +52,7 @@ class Starved:
         self._waits = waits = self._waits + blend * (waits - self._waits)
         self._used = used = self._used + blend * (used - self._used)
         ratio = self.ratio
-        if waits >= WAITS_MIN and used >= USED_MIN:
+        if waits >= WAITS_MIN and used >= NOBODY:
             self.ratio = ratio = min(1.0, used / used_of_all(waits, used * cores))
         elif ratio < 1:
             self.ratio = ratio = ratio + blend * (1 - ratio)
