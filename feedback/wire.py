@@ -275,7 +275,7 @@ def decode_report(data: bytes, before: Report | None = None) -> Report:
         found.boot == before.boot and found.addresses == before.addresses and found.agent == before.agent
     ):
         return found
-    wrong = named(found)
+    wrong = _sound(found.agent, found.boot, found.addresses)
     if wrong:
         raise WireError("malformed", wrong)
     return found

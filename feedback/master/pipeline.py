@@ -20,7 +20,8 @@ import msgspec
 from feedback.config import MasterConfig, OnFailure, ServiceConfig
 from feedback.master.account import ServiceStatus
 from feedback.master.actuate import LOOK_SECONDS, Actuator, for_scheduler
-from feedback.master.bounds import eject, limits
+from feedback.master.bounds import limits
+from feedback.master.bounds.eject import Failures
 from feedback.master.bounds.guard import NO_REPORT_YET, Guard
 from feedback.master.bounds.limits import Limits
 from feedback.master.claims import wishes
@@ -197,15 +198,20 @@ class Pipeline:
         self.claims.follow(changed=entry.service != self.service)
         self.pool.service = entry.service
 
-    def observe(self, row: Row, window: Window, *, page: bool = False) -> None:
+    def observe(self, row: Row, window: Window, page: bool = False) -> None:
         """Take each window of its stream, an agent's or an exporter's `page`: several may come between two
         decisions."""
         if self._udp:  # the agent counts TCP only
             window = msgspec.structs.replace(window, opened=None, completions=None)
-        row.capacity.observe(window, page=page)
+        row.capacity.observe(window, page)
         if self._follow is not None:
             self._follow(row, window)
-        eject.count(row, window, udp=self._udp)
+        failures = row.failures
+        if failures is None:
+            failures = row.failures = Failures()
+        failures.count(window, row.key.port, self._udp)
+        if failures.failed:
+            row.suspect = True
         row.window = window
         if self._keeps:
             windows = row.windows

@@ -17,10 +17,9 @@ from feedback.master.actuate.sed import Stock as RealStock
 from feedback.master.actuate.wlc import Memory as RealMemory
 from feedback.master.actuate.wrr import Flow as RealFlow
 from feedback.master.actuate.zero import Presence as RealPresence
-from feedback.master.bounds import eject
 from feedback.master.bounds.doubt import Doubt as RealDoubt
 from feedback.master.bounds.eject import Ejector as RealEjector
-from feedback.master.bounds.eject import Trial
+from feedback.master.bounds.eject import Failures, Trial
 from feedback.master.bounds.guard import Guard as RealGuard
 from feedback.master.bounds.limits import Limit
 from feedback.master.bounds.limits import Limits as RealLimits
@@ -83,7 +82,10 @@ class _Failing(Turns):
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = member(1)
-        eject.count(row, window, udp=protocol is Protocol.UDP)
+        if row.failures is None:
+            row.failures = Failures()
+        row.failures.count(window, row.key.port, protocol is Protocol.UDP)
+        row.suspect = row.suspect or row.failures.failed > 0
 
 
 class Guard(_Failing):

@@ -105,7 +105,7 @@ def test_a_service_of_an_answer_a_second_is_judged_too() -> None:
 )
 def test_few_answers_must_be_striking_and_many_need_not(answers: int, errors: int, proven: bool) -> None:
     failures = Failures()
-    failures.count(window(1.0, answers=answers, errors=errors), 80, udp=False)
+    failures.count(window(1.0, answers=answers, errors=errors), 80, False)
     assert failures.proves(0.10) is proven
 
 
@@ -115,7 +115,7 @@ def test_good_answers_before_the_first_failure_need_not_be_kept(seen: list[tuple
     whole.last = deque(maxlen=STRETCH)
     for k, (good, errors) in enumerate(seen):
         for failures in (lean, whole):
-            failures.count(window(k / 5, answers=good + errors, errors=errors), 80, udp=False)
+            failures.count(window(k / 5, answers=good + errors, errors=errors), 80, False)
     assert lean.proves(limit) is whole.proves(limit)
     assert (lean.last is None) is not any(errors for _, errors in seen)
 
@@ -123,13 +123,13 @@ def test_good_answers_before_the_first_failure_need_not_be_kept(seen: list[tuple
 def test_a_good_past_does_not_hide_what_it_does_now() -> None:
     failures = Failures()
     for k in range(1, 100):
-        failures.count(window(k / 5, answers=30), 80, udp=False)
+        failures.count(window(k / 5, answers=30), 80, False)
     for k in range(100, 103):
         assert not failures.proves(0.10)
-        failures.count(window(k / 5, answers=2, errors=2), 80, udp=False)
+        failures.count(window(k / 5, answers=2, errors=2), 80, False)
     assert failures.proves(0.10)
     for k in range(103, 106):
-        failures.count(window(k / 5, answers=30), 80, udp=False)
+        failures.count(window(k / 5, answers=30), 80, False)
     assert not failures.proves(0.10)
 
 

@@ -7,7 +7,6 @@ import pytest
 from feedback.master.laws.capacity import Capacity
 from feedback.master.laws.strain import CUT_MIN, Strain, memory_factor
 from feedback.master.servers.window import Window
-from feedback.wire import Pressure
 from tests.master.builders import member, pool, replace, rip
 from tests.master.stages import Ruled
 from tests.master.test_eject import window
@@ -61,7 +60,7 @@ def test_a_pool_that_fills_up_is_no_leak_while_much_is_left() -> None:
 
 @pytest.mark.parametrize(
     "sign",
-    [{"pressure": Pressure(0, 0, 0.1, 0, 0)}, {"swap_in_pages": 100}, {"overflows": 1}],
+    [{"memory_pressure": 0.1}, {"swap_in_pages": 100}, {"overflows": 1}],
 )
 def test_a_drowning_server_is_cut_once_a_second_and_comes_back_slowly(sign: dict[str, object]) -> None:
     strain = Strain()

@@ -91,18 +91,20 @@ class Failures:
         self.batch, self.batch_at = 0, 0.0
         self.used_at: float | None = None
 
-    def count(self, window: Window, port: int, *, udp: bool) -> None:
+    def count(self, window: Window, port: int, udp: bool) -> None:
         """Take a window."""
-        answers, failed = window.completions or 0.0, 0.0
-        if window.applications or window.resets or answers < 0:
+        answers, failed, seconds = window.completions or 0.0, 0.0, window.end - window.start
+        if window.applications or window.resets or answers < 0.0:
             answers, failed = _outcomes(window, port, udp)
-        seconds = window.end - window.start
-        fades, least = min(seconds / COUNTED_SECONDS, answers / MEMORY_ANSWERS), seconds / EJECT_SECONDS_MAX
-        keep = exp(-(fades if fades > least else least))
-        self.answers, self.failed = self.answers * keep + answers, self.failed * keep + failed
-        if failed and self.last is None:  # good answers before it would only make a stretch less striking
+        fades, slow, least = answers / MEMORY_ANSWERS, seconds / COUNTED_SECONDS, seconds / EJECT_SECONDS_MAX
+        keep = exp(-(least if fades < least else slow if fades > slow else fades))
+        self.answers = self.answers * keep + answers
+        if not failed and self.last is None:
+            return
+        self.failed = self.failed * keep + failed
+        if self.last is None:  # good answers before it would only make a stretch less striking
             self.last = deque(maxlen=STRETCH)
-        if answers and self.last is not None:
+        if answers:
             self.last.append((answers, failed))
 
     def forget(self) -> None:
@@ -190,16 +192,6 @@ def _outcomes(window: Window, port: int, udp: bool) -> tuple[float, float]:
         answers += window.resets
         failed += window.resets
     return answers, failed
-
-
-def count(row: Row, window: Window, *, udp: bool) -> None:
-    """Take each window of the agent's stream: several may come between two decisions, above all when late."""
-    failures = row.failures
-    if failures is None:
-        failures = row.failures = Failures()
-    failures.count(window, row.key.port, udp=udp)
-    if failures.failed:
-        row.suspect = True
 
 
 class Ejector:

@@ -71,11 +71,11 @@ class Strain:
 
     def follow(self, window: Window, pool_is_hot: bool) -> None:
         """Take each window, in their order."""
-        before, free, pressure = self._free, window.memory_available, window.pressure
+        before, free = self._free, window.memory_available
         self._free = free
         if before is not None and (self._trend or free != before):
             self._follow_memory(free - before, window.end - window.start)
-        drowning = window.swap_in_pages or window.overflows or (pressure is not None and pressure.memory_full > 0)
+        drowning = window.swap_in_pages or window.overflows or window.memory_pressure
         if drowning or free < TREND_BELOW or self.why is not None:
             self._take(window, pool_is_hot)
 
@@ -123,8 +123,8 @@ class Overflows(msgspec.Struct, frozen=True, gc=False):
 
 
 def _drowning(window: Window) -> Fact | None:
-    if window.pressure is not None and window.pressure.memory_full > WAITING:
-        return Waits(window.pressure.memory_full)
+    if window.memory_pressure > WAITING:
+        return Waits(window.memory_pressure)
     if window.swap_in_pages > SWAPPING_PAGES * window.seconds:
         return Swaps(window.swap_in_pages / window.seconds)
     if window.overflows:

@@ -108,6 +108,7 @@ class Capacity:
         "_utilisation",
         "active",
         "blind",
+        "displaced",
         "filter",
         "held",
         "kept",
@@ -126,8 +127,9 @@ class Capacity:
         self.kept = False  # whether clients keep connections after the answer
         self.offset: float | None = None  # known difference from the pool's usual level
         self.placed: float | None = None  # the prior's: where it stands among the others
+        self.displaced = False  # the prior's: that is not the place of its level now
         self.seed: float | None = None  # the weight that the kernel had, until it tells an offset
-        self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
+        self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0  # of half a sample
         self.active = 0  # open connections, by the director's count
         self.blind = True  # whether the director's counters are what completions are known from
         self._first_active: int | None = None  # of this sample
@@ -169,21 +171,20 @@ class Capacity:
             known = self._learned = Learned(level, self.held)
         return known
 
-    def observe(self, window: Window, *, page: bool = False) -> None:
+    def observe(self, window: Window, page: bool = False) -> None:
         """Take one window of its stream, which is an exporter's `page` or an agent."""
         self._neighbour.proves = page
-        used = window.own if window.own is not None else window.busy - window.stolen
-        if window.applications or used < 0:
+        seconds, completions, own = window.end - window.start, window.completions, window.own
+        used = own if own is not None else window.busy - window.stolen
+        if window.applications or used < 0.0:
             used = _used(window, used)
-        seconds = window.end - window.start
-        self._estimate = None
         self._follow(window, used, seconds)
         if self.held:
             if self._first_active is None:
                 self._first_active = self.active
             self._accumulate(window, seconds, used, self.active * seconds, 0.0)
-        elif window.completions is not None:
-            self._accumulate(window, seconds, used, window.completions, (window.opened or 0.0) - window.completions)
+        elif completions is not None:
+            self._accumulate(window, seconds, used, completions, (window.opened or 0.0) - completions)
         else:
             spans = self._counting()
             spans.use(window.end, used * window.cores * seconds)
@@ -191,11 +192,11 @@ class Capacity:
         if self._last is None and self.seed is not None:
             self._last = window
             self._prior.sized()
-        self._last, self.blind = window, window.completions is None
-        if not self.blind:
+        self._last, self.blind = window, completions is None
+        if completions is not None:
             self._spans = None
-        if self.filter.samples:  # else it moves with the pool's
-            self._estimate = self._estimated(window)
+        # One that was never sampled moves with the pool's.
+        self._estimate = self._estimated(window) if self.filter.samples else None
 
     def observe_kernel(self, active: int, connections: int, now: float) -> None:
         """Take the director's counters: open connections, and the total that moves every 2 s. `active` alone is
@@ -220,27 +221,25 @@ class Capacity:
 
     def _follow(self, window: Window, used: float, seconds: float) -> None:
         """Levels that need no counting: available and utilisation, smoothed over half a second."""
-        blend = 1 - exp(-seconds / AVAILABLE_SECONDS)
+        blend, available, neighbour = 1.0 - exp(-seconds / AVAILABLE_SECONDS), self._available, self._neighbour
         left = self._left(window, seconds) if window.stolen or window.own is not None else 1.0
-        if window.pressure is not None:
+        if window.cpu_pressure is not None:
             starved, prior = self.starved, self._prior
-            starved.observe(window.pressure.cpu_some, used / left, window.cores * left, seconds, prior.usual)
-            if starved.ratio < 1:
+            starved.observe(window.cpu_pressure, used / left, window.cores * left, seconds, prior.usual)
+            if starved.ratio < 1.0:
                 prior.starves = True
             left *= starved.left
-        available = self._available
         if available is None:  # the first one is the best that is known: a busy server is not idle because it is new
             available, blend = left, 1.0
-        available = self._available = available + blend * (left - available)
-        taken = denied = 0.0
-        if self._neighbour.part and self._infers():
-            taken, denied = self._neighbour.part, self._neighbour.denied
-        left = available * (1 - denied)
-        part = (used - taken) / (left if left > 0.01 else 0.01)
+        self._available = left = available + blend * (left - available)
+        if neighbour.part and self._infers():
+            used -= neighbour.part
+            left *= 1 - neighbour.denied
+        part = used / (left if left > 0.01 else 0.01)
         part = 0.0 if part < 0.0 else 1.0 if part > 1.0 else part
         self._utilisation += blend * (part - self._utilisation)
         if window.opened is not None:
-            self.rate += (1 - exp(-seconds / COUNTED_SECONDS)) * (window.opened / seconds - self.rate)
+            self.rate += (1.0 - exp(-seconds / COUNTED_SECONDS)) * (window.opened / seconds - self.rate)
 
     def _left(self, window: Window, seconds: float) -> float:
         """The part of the server that the service can have: what it uses and what is idle, at least what it is entitled
@@ -259,72 +258,65 @@ class Capacity:
         return min(1.0, max(had, 0.01))
 
     def _accumulate(self, window: Window, seconds: float, used: float, count: float, grown: float) -> None:
+        """`count` of a single window is < 0 where more were closed in it than opened."""
         allotment = window.cores * seconds
-        self._seconds = taken = self._seconds + seconds
-        self._allotment += allotment
-        self._counted = n = self._counted + count  # of a single window: < 0 where more were closed in it than opened
-        self._grown += grown
-        self._busy_seconds = busy = self._busy_seconds + used * allotment
-        if taken < (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
-            return
-        variance = self._variance(n, busy, window.grain_seconds)
-        if self.held:
-            variance += self._growth(n)
-        if variance > SAMPLE_VARIANCE_MAX and taken < COUNTED_SECONDS:
-            return
-        doubt = 0.0
-        if self.kept and not self.held:
-            n, doubt = self._worked()
-        self._sample(n, busy, variance + doubt, building=doubt > KEPT_VARIANCE_MAX)
-        self._begin_sample()
+        busy = used * allotment
+        if self._seconds:  # of windows before it that were no sample
+            seconds, allotment, busy = self._seconds + seconds, self._allotment + allotment, self._busy_seconds + busy
+            count, grown = self._counted + count, self._grown + grown
+        if seconds >= (HELD_SECONDS_MIN if self.held else SAMPLE_SECONDS_MIN):
+            variance = self._variance(count, busy, busy / allotment, window.grain_seconds)
+            if self.held:
+                variance += self._growth(count / seconds)
+            if variance <= SAMPLE_VARIANCE_MAX or seconds >= COUNTED_SECONDS:
+                if self._seconds or self.held:
+                    self._begin_sample()
+                doubt = 0.0
+                if self.kept and not self.held:
+                    count, doubt = _worked(count, grown)
+                self._sample(count, busy, allotment, seconds, variance + doubt, doubt > KEPT_VARIANCE_MAX)
+                return
+        self._seconds, self._allotment, self._busy_seconds = seconds, allotment, busy
+        self._counted, self._grown = count, grown
 
     def _begin_sample(self) -> None:
-        self._seconds = self._counted = self._busy_seconds = self._allotment = self._grown = 0.0
-        self._first_active = None
+        self._seconds, self._first_active = 0.0, None
 
-    def _worked(self) -> tuple[float, float]:
-        """For how many connections the CPU has worked in this sample where clients keep them, and the variance of that
-        number's logarithm.
-
-        Elsewhere those that ended, since who waits was not worked for. But those that came and are still open were, at
-        their beginning or all along: half way between both here, and the difference is doubt.
-        """
-        between = self._counted + self._grown / 2
-        return between, (self._grown / 2 / max(1.0, between)) ** 2
-
-    def _growth(self, n: float) -> float:
-        """Open connections that become more or fewer are not yet those that go with the present load."""
-        mean = n / self._seconds
+    def _growth(self, mean: float) -> float:
+        """Open connections that become more or fewer are not yet those that go with the present load. `mean` of them
+        were open."""
         return ((self.active - (self._first_active or 0)) / mean) ** 2 if mean > 0 else 0.0
 
-    def _variance(self, n: float, busy: float, grain: float) -> float:
+    def _variance(self, n: float, busy: float, used: float, grain: float) -> float:
         """Of ln(completions / busy): counting (costs vary: CV 1.5), ticks of the CPU counters, sampling jitter."""
-        if n < 1 or busy <= 0:
+        if n < 1.0 or busy <= 0.0:
             return 10.0
-        used = busy / self._allotment
-        counting = 0.01 if self.held else 0.5 * (3.25 / n)
-        return counting + grain / busy + 0.5 * (0.03 / (used if used > 0.01 else 0.01)) ** 2 + 0.0002
+        counting, jitter = 0.01 if self.held else 0.5 * (3.25 / n), 0.03 / (used if used > 0.01 else 0.01)
+        return counting + grain / busy + 0.5 * (jitter * jitter) + 0.0002
 
-    def _sample(self, n: float, busy: float, variance: float, *, building: bool) -> None:
+    def _sample(self, n: float, busy: float, allotment: float, seconds: float, variance: float, building: bool) -> None:
         """`building`: so many more are open than before, or fewer, that the number teaches nothing."""
         of = self.filter
-        if of.samples >= SETTLED_SAMPLES and self._infers():
-            busy = self._without_neighbour(n if n > 0.0 else 0.0, busy, variance)
-        if n >= 3 and busy / self._allotment > IDLE:
+        if self._infers():
+            busy = self._without_neighbour(n, busy, allotment, seconds, variance)
+        if n >= 3.0 and busy / allotment > IDLE:
             sample = log(n / busy)
-            if self.held and of.samples and busy > FULL * self._allotment and sample > of.level:
+            if self.held and of.samples and busy > FULL * allotment and sample > of.level:
                 return  # a queue: open connections of a saturated server say at most what it can hold
             if building:
                 return
             if not of.samples:
                 self._start(sample, variance)
-            of.update(sample, variance, self._seconds)
-            self._prior.moved(self)
+            of.update(sample, variance, seconds)
         elif self._utilisation < FULL and of.samples:
             prior = self._prior.of(self)
-            if prior is not None:
-                of.forget(prior, self._seconds)
-                self._prior.moved(self)
+            if prior is None:
+                return
+            of.forget(prior, seconds)
+        else:
+            return
+        if not self.displaced:
+            self._prior.moved(self)
 
     def in_pool(self) -> float | None:
         """Its level less its known difference from the pool's; None of one that was never sampled."""
@@ -335,19 +327,18 @@ class Capacity:
         last = self._last
         return not self.held and last is not None and last.own is None and self.filter.samples >= SETTLED_SAMPLES
 
-    def _without_neighbour(self, n: float, busy: float, variance: float) -> float:
+    def _without_neighbour(self, n: float, busy: float, allotment: float, seconds: float, variance: float) -> float:
         """Busy seconds less a neighbour's."""
-        neighbour, allotment = self._neighbour, self._allotment
-        used = busy / allotment
+        neighbour, used = self._neighbour, busy / allotment
         # Where connections are kept, a queue that is worked off looks like a neighbour for a moment.
         noise = KEPT_NOISE * variance if self.kept else variance
-        neighbour.observe(used, n * exp(-self.filter.level) / allotment, noise, self._seconds)
-        part = neighbour.part
+        own = n * exp(-self.filter.level) / allotment if n > 0.0 else 0.0
+        part = neighbour.observe(used, own, noise, seconds)
         if not part:
             return busy
         taken = neighbour.proves and used > FULL  # all that was idle: it looks the same however long it lasts
         if n >= 3 and used > IDLE and not taken:
-            self.filter.fade(log(n / busy), self._seconds, FADE_SECONDS)
+            self.filter.fade(log(n / busy), seconds, FADE_SECONDS)
             self._prior.moved(self)
         return max(0.0, busy - part * allotment)
 
@@ -402,8 +393,19 @@ class Capacity:
             last.memory_available,
             of.samples,
             self.held,
-            1 - self.starved.left,
+            1.0 - self.starved.left,
         )
+
+
+def _worked(count: float, grown: float) -> tuple[float, float]:
+    """For how many connections the CPU has worked in a sample where clients keep them, and the variance of that
+    number's logarithm.
+
+    Elsewhere those that ended, since who waits was not worked for. But those that came and are still open were, at
+    their beginning or all along: half way between both here, and the difference is doubt.
+    """
+    between = count + grown / 2
+    return between, (grown / 2 / max(1.0, between)) ** 2
 
 
 def _used(window: Window, used: float) -> float:

@@ -37,11 +37,12 @@ class Filter:
 
     def update(self, sample: float, variance: float, seconds: float) -> None:
         """`variance` is what counting noise alone would give the sample; `seconds` the time since the last one."""
-        noise = variance
-        if self.samples:
-            jump = (sample - self._last) ** 2 / 2
-            self._noise = seen = self._noise + 0.06 * ((jump if jump < 1.0 else 1.0) - self._noise)
-            if self.samples > 3 and seen > noise:
+        noise, samples = variance, self.samples
+        if samples:
+            moved, seen = sample - self._last, self._noise
+            jump = moved * moved / 2
+            self._noise = seen = seen + 0.06 * ((jump if jump < 1.0 else 1.0) - seen)
+            if samples > 3 and seen > noise:
                 noise = seen
         off, prior = sample - self.level, self.variance + DRIFT_PER_SECOND * seconds
         score = off / sqrt(prior + noise)
@@ -52,10 +53,10 @@ class Filter:
             self._up = self._down = 0.0
         gain = prior / (prior + noise)
         self.level += gain * (-CLIP if off < -CLIP else CLIP if off > CLIP else off)
-        left = (1 - gain) * prior
+        left = (1.0 - gain) * prior
         self.variance = left if left > VARIANCE_MIN else VARIANCE_MIN
         self._last = sample
-        self.samples += 1
+        self.samples = samples + 1
 
     def fade(self, sample: float, seconds: float, over_seconds: float) -> None:
         """Believe gradually what is seen for long, whatever else explains it: only downwards, and in small steps."""

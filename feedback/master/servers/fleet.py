@@ -49,44 +49,68 @@ class Refused(msgspec.Struct, frozen=True):
 
 class Server:
     """One stream of reports, an agent's or an exporter's: its last report, clock map and times. `patience` and `lost`
-    are ages in seconds: up to the first it is fresh, up to the second stale."""
+    are ages in seconds: up to the first it is fresh, up to the second stale. `least` are the least of both."""
 
     __slots__ = (
         "_diffs",
+        "_least",
         "_strikes",
         "last",
         "lost",
         "mapped_at",
         "patience",
         "quarantined_until",
-        "received_at",
         "source",
     )
 
-    def __init__(self, report: Report, now: float, source: Source = Source.AGENT) -> None:
-        self.source = source
-        self.begin(report, now)
-        self.patience = self.lost = 0.0
+    def __init__(self, report: Report, now: float, least: tuple[float, float], source: Source = Source.AGENT) -> None:
+        self.source, self._least = source, least
+        self._begin(report, now)
         self.quarantined_until = -inf
         self._strikes: list[float] = []
 
-    def begin(self, report: Report, now: float) -> None:
+    def _begin(self, report: Report, now: float) -> None:
         """Another boot: its counters and its clock start anew."""
-        self._diffs: deque[tuple[float, float]] = deque()
-        self.last, self.received_at = report, now
-        self.mapped_at = self.to_director(report.sampled_at, now)
+        self._diffs = deque([(now, now - report.sampled_at)])
+        self.last, self.mapped_at = report, now
+        self._be_patient(report)
 
-    def to_director(self, sampled_at: float, now: float) -> float:
-        """Agent's clock -> ours: the smallest delay seen in the last minute is taken for none (monotonic deque)."""
+    def _be_patient(self, report: Report) -> None:
+        stale, lost = self._least
+        self.patience = max(stale, 3 * report.interval_seconds)
+        self.lost = max(lost, self.patience)
+
+    def follow(self, report: Report, now: float) -> Window | Refused | None:
+        """Take a report. See `Fleet.receive`."""
+        last, sampled_at = self.last, report.sampled_at
+        if now < self.quarantined_until:
+            return Refused(
+                "quarantined", f"impossible reports: not heard for {self.quarantined_until - now:.0f} s more"
+            )
+        if report.boot != last.boot:
+            self._begin(report, now)
+            return None
+        if report.sequence <= last.sequence or sampled_at <= last.sampled_at:
+            return Refused("replayed", f"sequence {report.sequence} after {last.sequence}: replayed or out of order")
+        # The agent's clock to ours: the smallest delay seen in the last minute is taken for none (monotonic deque).
         diffs, diff = self._diffs, now - sampled_at
         while diffs and diffs[-1][1] >= diff:
             diffs.pop()
         diffs.append((now, diff))
         while diffs[0][0] < now - CLOCK_MEMORY_SECONDS:
             diffs.popleft()
-        return sampled_at + diffs[0][1]
+        end = sampled_at + diffs[0][1]
+        made = difference(last, report, end - (sampled_at - last.sampled_at), end)
+        self.last = report  # an impossible one, too, or a counter that jumped once would be refused for ever
+        if isinstance(made, Impossible):
+            self._strike(now)
+            return Refused("impossible", str(made))
+        self.mapped_at = end
+        if report.interval_seconds != last.interval_seconds:
+            self._be_patient(report)
+        return made
 
-    def strike(self, now: float) -> None:
+    def _strike(self, now: float) -> None:
         """Note an impossible report. One is a fault; an agent that goes on is ignored for a while."""
         self._strikes = [*self._strikes, now][-STRIKES:]
         if len(self._strikes) == STRIKES and now - self._strikes[0] <= QUARANTINE_SECONDS:
@@ -108,7 +132,7 @@ class Fleet:
     of which each service has its own or none."""
 
     def __init__(self, stale_seconds: float, lost_seconds: float) -> None:
-        self._stale, self._lost = stale_seconds, lost_seconds
+        self._least = stale_seconds, lost_seconds
         self._servers: dict[str, Server] = {}
         self._speaker: dict[str, Server] = {}  # by RIP
         self._exporters: dict[str, Server] = {}
@@ -118,14 +142,13 @@ class Fleet:
         """A window if the report makes one, None if it is the first of its boot, or why it was refused."""
         server = self._servers.get(report.agent)
         if server is None:
-            server = self._servers[report.agent] = Server(report, now)
+            server = self._servers[report.agent] = Server(report, now, self._least)
             self._speak(server, report)
             return None
         last = server.last
-        made = self._follow(server, report, now)
-        if isinstance(made, Refused):
-            return made
-        if last.boot != report.boot or report.addresses != last.addresses:
+        made = server.follow(report, now)
+        another = report.addresses != last.addresses or (made is None and report.boot != last.boot)
+        if another and not isinstance(made, Refused):
             self._speak(server, report)
         return made
 
@@ -133,41 +156,12 @@ class Fleet:
         """Likewise of an exporter."""
         server = self._exporters.get(report.agent)
         if server is None:
-            server = self._exporters[report.agent] = Server(report, now, Source.EXPORTER)
-            self._be_patient(server, report)
+            self._exporters[report.agent] = Server(report, now, self._least, Source.EXPORTER)
             self.version += 1
             return None
-        return self._follow(server, report, now)
-
-    def _follow(self, server: Server, report: Report, now: float) -> Window | Refused | None:
-        last = server.last
-        if now < server.quarantined_until:
-            return Refused(
-                "quarantined", f"impossible reports: not heard for {server.quarantined_until - now:.0f} s more"
-            )
-        if last.boot != report.boot:
-            server.begin(report, now)
-            self._be_patient(server, report)
-            return None
-        if report.sequence <= last.sequence or report.sampled_at <= last.sampled_at:
-            return Refused("replayed", f"sequence {report.sequence} after {last.sequence}: replayed or out of order")
-        end = server.to_director(report.sampled_at, now)
-        made = difference(last, report, end - (report.sampled_at - last.sampled_at), end)
-        if isinstance(made, Impossible):
-            server.last = report  # or a counter that jumped once would be refused for ever
-            server.strike(now)
-            return Refused("impossible", str(made))
-        server.last, server.received_at, server.mapped_at = report, now, end
-        if report.interval_seconds != last.interval_seconds:
-            self._be_patient(server, report)
-        return made
-
-    def _be_patient(self, server: Server, report: Report) -> None:
-        server.patience = max(self._stale, 3 * report.interval_seconds)
-        server.lost = max(self._lost, server.patience)
+        return server.follow(report, now)
 
     def _speak(self, server: Server, report: Report) -> None:
-        self._be_patient(server, report)
         for address in report.addresses:
             if self._speaker.get(address) is not server:
                 self._speaker[address] = server

@@ -38,9 +38,9 @@ class Neighbour:
         self.proves = False
         self._had = self._proven = 0.0  # of the server, by the service: lately, and at most beside this neighbour
 
-    def observe(self, used: float, own: float, variance: float, seconds: float) -> None:
+    def observe(self, used: float, own: float, variance: float, seconds: float) -> float:
         """`used` of the server in a window of so many seconds (0..1), of which `own` is what the service's work should
-        have cost, with the relative `variance` of that."""
+        have cost, with the relative `variance` of that. Returns `part`."""
         beyond, noise = used - own, own * own * variance + VARIANCE_MIN
         if self.proves:
             self._had += (1 - exp(-seconds / COUNTED_SECONDS)) * (min(own, used) - self._had)
@@ -50,9 +50,11 @@ class Neighbour:
         else:
             more = self._sum + beyond / sqrt(noise) - SLACK
             self._sum = more = more if more > 0.0 else 0.0
-            if more > LIMIT and beyond > NOBODY:
-                self.part, self._variance, self._sum = min(MOST, beyond), noise, 0.0
+            if more <= LIMIT or beyond <= NOBODY:
+                return 0.0
+            self.part, self._variance, self._sum = min(MOST, beyond), noise, 0.0
         self.denied = min(self.part, max(0.0, 1 - self._proven)) if self.proves else self.part
+        return self.part
 
     def _follow(self, beyond: float, noise: float, seconds: float) -> None:
         self._variance += DRIFT_PER_SECOND * seconds

@@ -40,6 +40,7 @@ class Prior:
         self._unsized = 0  # of the seeded ones: their sizes are not known yet
         self._levels: list[float] = []  # in order
         self._total = 0.0
+        self._displaced: list[Capacity] = []  # whose places are not yet those of their levels
         self._uncounted = True
         self._looks = 0
         self._queued_at = -inf
@@ -62,6 +63,9 @@ class Prior:
 
     def _count(self) -> None:
         self._levels, self._uncounted = [], False
+        for capacity in self._displaced:
+            capacity.displaced = False
+        self._displaced.clear()
         for capacity in self._capacities():
             capacity.placed = capacity.in_pool()
             if capacity.placed is not None:
@@ -78,7 +82,12 @@ class Prior:
         capacity.kept = self.kept
 
     def moved(self, capacity: Capacity) -> None:
-        """Its level has."""
+        """Its level has: it gets its place when somebody asks for one."""
+        if not capacity.displaced:
+            capacity.displaced = True
+            self._displaced.append(capacity)
+
+    def _place(self, capacity: Capacity) -> None:
         levels, before = self._levels, capacity.placed
         if before is not None:
             at = bisect_left(levels, before)
@@ -86,6 +95,7 @@ class Prior:
                 del levels[at]
                 self._total -= before
         capacity.placed = after = capacity.in_pool()
+        capacity.displaced = False
         if after is not None:
             insort(levels, after)
             self._total += after
@@ -93,6 +103,9 @@ class Prior:
     def of(self, capacity: Capacity) -> float | None:
         """A level for a server like this one: the mean of the others, and its known difference from that; None where
         nothing is known."""
+        for displaced in self._displaced:
+            self._place(displaced)
+        self._displaced.clear()
         levels, own, offset = self._levels, capacity.placed, capacity.offset
         count = len(levels) - (own is not None)
         if count <= 0:
@@ -117,15 +130,15 @@ class Prior:
             row.capacity.seed = float(row.weight)
             self._unsized += row.capacity.cores is None
         if not self._unsized:
-            self._place()
+            self._settle()
 
     def sized(self) -> None:
         """The size of a seeded one became known."""
         self._unsized -= 1
         if self._unsized == 0:
-            self._place()
+            self._settle()
 
-    def _place(self) -> None:
+    def _settle(self) -> None:
         seeded = [c for c in self._capacities() if c.seed is not None]
         levels = [log(c.seed / c.cores) for c in seeded if c.seed and c.cores]
         usual = median_low(levels) if levels else 0.0

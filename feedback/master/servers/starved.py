@@ -48,15 +48,15 @@ class Starved:
     def observe(self, waits: float, used: float, cores: float, seconds: float, usual: float) -> None:
         """A window: the part of the time that somebody waited, and the part in use of the processors it seems to have.
         `usual` is the pool's ratio."""
-        blend = 1 - exp(-seconds / BLEND_SECONDS)
+        blend = 1.0 - exp(-seconds / BLEND_SECONDS)
         self._waits = waits = self._waits + blend * (waits - self._waits)
         self._used = used = self._used + blend * (used - self._used)
         ratio = self.ratio
         if waits >= WAITS_MIN and used >= NOBODY:
             self.ratio = ratio = min(1.0, used / used_of_all(waits, used * cores))
-        elif ratio < 1:
+        elif ratio < 1.0:
             self.ratio = ratio = ratio + blend * (1 - ratio)
-        if ratio == usual == self.left == 1:
+        if ratio == 1.0 and usual == 1.0 and self.left == 1.0:
             return
         left = ratio / usual
         self.left = max(LEAST, left) if left < (UNTIL if self.left < 1 else BELIEVED_BELOW) else 1.0

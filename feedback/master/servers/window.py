@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from feedback.wire import Application, Pressure, Report
+from feedback.wire import Application, Report
 
 WINDOW_SECONDS_MAX = 5.0  # a gap longer than this tells an average of a time that is over
 
@@ -40,7 +40,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     neighbours want all they can have. `grain_seconds` is the uncertainty of the CPU counters.
     `stolen` is the part of `busy` in which a hypervisor ran somebody else instead.
     `completions` are connections opened less those that are still open; None without the counters. `resets` are RSTs
-    sent, as by a port where nobody listens. `pressure` are PSI's fractions of the window, `applications` what applied
+    sent, as by a port where nobody listens. `cpu_pressure` is the part of the window in which some task waited for a
+    CPU (PSI; None without it), `memory_pressure` that in which all waited for memory. `applications` is what applied
     over it.
     """
 
@@ -61,7 +62,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     resets: int = 0
     stolen: float = 0.0
     runnable: float | None = None  # tasks for each core
-    pressure: Pressure | None = None
+    cpu_pressure: float | None = None
+    memory_pressure: float = 0.0
     applications: tuple[ApplicationWindow, ...] = ()
 
     @property
@@ -86,10 +88,10 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
     if seconds < WINDOW_SECONDS_MIN or cores < CORES_MIN:
         return Impossible(f"a window of {seconds:g} s on {cores:g} cores")
     busy = cpu.busy_seconds - earlier.busy_seconds
-    if seconds > WINDOW_SECONDS_MAX or busy < 0 or cores != earlier.cores:
+    if seconds > WINDOW_SECONDS_MAX or busy < 0.0 or cores != earlier.cores:
         return None
     allotment = cores * seconds
-    if busy > BUSY_MAX * allotment + BUSY_SECONDS_MAX * max(1.0, cores):
+    if busy > BUSY_MAX * allotment + BUSY_SECONDS_MAX * (cores if cores > 1.0 else 1.0):
         return Impossible(f"{busy:g} s of CPU used in {seconds:g} s on {cores:g} cores")
     own = None
     if earlier.own_seconds is not None and cpu.own_seconds is not None and cpu.own_seconds >= earlier.own_seconds:
@@ -99,7 +101,7 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
         stolen = min(max(0.0, (cpu.steal_seconds or 0.0) - earlier.steal_seconds), busy) / allotment
     opened = completions = established = None
     overflows = resets = 0
-    events = EVENTS_PER_SECOND_MAX * (seconds + BURST_SECONDS)
+    longest = seconds + BURST_SECONDS
     now, before = b.connections, a.connections
     if now is not None:
         established = now.established
@@ -109,21 +111,28 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
             overflows, resets = now.overflows - before.overflows, now.resets - before.resets
             if overflows or resets:
                 overflows, resets = max(0, overflows), max(0, resets)
-                if overflows > events or resets > events:
+                if max(overflows, resets) > EVENTS_PER_SECOND_MAX * longest:
                     return Impossible(f"{max(overflows, resets)} connections refused or reset in {seconds:g} s")
             more = now.opened - before.opened
             if more >= 0:
-                if more > CONNECTIONS_PER_SECOND_MAX * (seconds + BURST_SECONDS):
+                opened, completions = float(more), float(more + before.established - established)
+                if opened > CONNECTIONS_PER_SECOND_MAX * longest:
                     return Impossible(f"{more} connections opened in {seconds:g} s")
-                opened = float(more)
-                completions = opened - (established - before.established)
-    memory = b.memory
-    pages = 0
+    memory, pages = b.memory, 0
+    applications: tuple[ApplicationWindow, ...] = ()
+    free = memory.available / memory.total if memory.total else 1.0
     if memory.swap_in_pages:
         pages = max(0, memory.swap_in_pages - (a.memory.swap_in_pages or 0))
-    applications = tuple([_application(a, said) for said in b.applications]) if b.applications else ()
-    if pages > events or (applications and max(map(_most, applications)) > events):
-        return Impossible(f"more than {events:g} pages or answers in {seconds:g} s")
+    if b.applications:
+        applications = tuple([_application(a, said) for said in b.applications])
+    if (pages or applications) and max([pages, *map(_most, applications)]) > EVENTS_PER_SECOND_MAX * longest:
+        return Impossible(f"more than {EVENTS_PER_SECOND_MAX * longest:g} pages or answers in {seconds:g} s")
+    pressure, until = a.pressure, b.pressure
+    cpu_pressure, memory_pressure = None, 0.0
+    if pressure is not None and until is not None:
+        waited, stood = until.cpu_some - pressure.cpu_some, until.memory_full - pressure.memory_full
+        cpu_pressure = 0.0 if waited <= 0.0 else 1.0 if waited >= seconds else waited / seconds
+        memory_pressure = 0.0 if stood <= 0.0 else 1.0 if stood >= seconds else stood / seconds
     return Window(
         start,
         end,
@@ -134,7 +143,7 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
         cpu.resolution_seconds,
         opened,
         completions,
-        min(1.0, memory.available / memory.total) if memory.total else 1.0,
+        free if free < 1.0 else 1.0,
         pages,
         memory.total,
         established,
@@ -142,29 +151,10 @@ def difference(a: Report, b: Report, start: float, end: float) -> Window | Impos
         resets,
         stolen,
         None if cpu.runnable is None else cpu.runnable / cores,
-        _pressure(a.pressure, b.pressure, seconds) if b.pressure is not None else None,
+        cpu_pressure,
+        memory_pressure,
         applications,
     )
-
-
-def _pressure(a: Pressure | None, b: Pressure, seconds: float) -> Pressure | None:
-    """The part of the window that somebody waited, for each resource."""
-    if a is None:
-        return None
-
-    cpu, memory, io = b.cpu_some - a.cpu_some, b.memory_some - a.memory_some, b.io_some - a.io_some
-    all_memory, all_io = b.memory_full - a.memory_full, b.io_full - a.io_full
-    return Pressure(  # most of it is 0 most of the time
-        _part(cpu, seconds) if cpu else 0.0,
-        _part(memory, seconds) if memory else 0.0,
-        _part(all_memory, seconds) if all_memory else 0.0,
-        _part(io, seconds) if io else 0.0,
-        _part(all_io, seconds) if all_io else 0.0,
-    )
-
-
-def _part(waited: float, seconds: float) -> float:
-    return 0.0 if waited <= 0 else 1.0 if waited >= seconds else waited / seconds
 
 
 def _application(before: Report, now: Application) -> ApplicationWindow:

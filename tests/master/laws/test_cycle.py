@@ -7,7 +7,7 @@ import pytest
 from feedback.master.laws.field.cycle import Cycle
 from feedback.master.servers.fleet import Trust
 from tests.master.builders import estimate, replace, rip
-from tests.master.laws.watched import application, pool, pressure, watched, window
+from tests.master.laws.watched import application, pool, watched, window
 
 
 def test_a_turn_is_the_mean_over_the_windows_since_the_last_one() -> None:
@@ -42,7 +42,7 @@ def test_the_first_turn_waits_for_a_word() -> None:
 
 def test_the_application_of_this_port_speaks_before_the_one_of_all() -> None:
     said = (application(0, in_flight=1), application(80, in_flight=7), application(443, in_flight=9))
-    seen = Cycle(1.0).turn(pool(watched(1, window(1.0, applications=said, pressure=pressure(0.4)))), 1.0)
+    seen = Cycle(1.0).turn(pool(watched(1, window(1.0, applications=said, cpu_pressure=0.4))), 1.0)
     assert seen is not None
     assert seen[rip(1)].application_in_flight == 7
     assert seen[rip(1)].cpu_pressure == 0.4

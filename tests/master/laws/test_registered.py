@@ -14,7 +14,6 @@ from feedback.master.servers.capacity import Estimate
 from feedback.master.servers.fleet import Trust
 from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import WEIGHT_MAX, Destination, DestinationEntry, Service
-from feedback.wire import Pressure
 from tests.master.builders import VIRTUAL, replace, rip, row
 from tests.master.laws.plant import SPEEDS, Plant
 from tests.master.stages import Ruled
@@ -42,7 +41,8 @@ def windows(draw: st.DrawFn) -> Window:
         memory_total=draw(count),
         established=draw(st.none() | count),
         runnable=draw(st.none() | number),
-        pressure=draw(st.none() | st.builds(Pressure, part, part, part, part, part)),
+        cpu_pressure=draw(st.none() | part),
+        memory_pressure=draw(part),
         applications=draw(st.lists(applications, max_size=2).map(tuple)),
     )
 

@@ -20,7 +20,7 @@ from feedback.master.laws.field.topsis import (
 )
 from feedback.master.pool import Pool
 from tests.master.builders import rip
-from tests.master.laws.watched import later, pool, pressure, values, watched, window
+from tests.master.laws.watched import later, pool, values, watched, window
 
 
 def test_the_judgements_are_reciprocal_and_consistent() -> None:
@@ -65,7 +65,7 @@ def test_no_difference_no_preference() -> None:
 
 
 def test_without_psi_the_waiting_part_of_the_run_queue_presses() -> None:
-    told = (window(0.0, runnable=4.0, pressure=pressure(0.1)), window(0.0, runnable=4.0), window(0.0))
+    told = (window(0.0, runnable=4.0, cpu_pressure=0.1), window(0.0, runnable=4.0), window(0.0))
     seen = Cycle(1.0).turn(pool(*(watched(i, w) for i, w in enumerate(told, 1))), 0.0)
     assert seen is not None
     assert [criteria(seen[rip(i)])[0] for i in (1, 2, 3)] == pytest.approx([0.1, 0.75, 0.0])

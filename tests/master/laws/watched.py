@@ -11,7 +11,6 @@ from feedback.master.pool import Pool, Row
 from feedback.master.servers.fleet import Trust
 from feedback.master.servers.window import ApplicationWindow, Window
 from feedback.model import Destination, DestinationEntry, Service
-from feedback.wire import Pressure
 from tests.master.builders import VIRTUAL, replace, rip, row
 
 
@@ -35,10 +34,6 @@ def window(at: float, *, seconds: float = 0.2, rate: float | None = None, **more
 def application(port: int = 0, **said: Any) -> ApplicationWindow:
     known = dict.fromkeys(("completions", "errors", "utilisation", "in_flight", "latency_seconds"))
     return ApplicationWindow(**({"port": port, "drain": False} | known | said))
-
-
-def pressure(cpu_some: float) -> Pressure:
-    return Pressure(cpu_some, 0.0, 0.0, 0.0, 0.0)
 
 
 def watched(

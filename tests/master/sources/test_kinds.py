@@ -145,7 +145,7 @@ def test_two_pages_of_node_exporter_make_the_window_of_an_agent() -> None:
     assert made.seconds == pytest.approx(1.0, abs=1e-6)  # by the server's clock, whatever the network did
     assert (made.busy, made.stolen) == (pytest.approx(0.25), 0.0)
     assert (made.opened, made.completions, made.own) == (100, 90, None)
-    assert made.pressure is not None and made.pressure.cpu_some == pytest.approx(0.1)
+    assert made.cpu_pressure == pytest.approx(0.1)
 
 
 def test_a_custom_page_is_of_no_neighbour_and_the_director_counts() -> None:

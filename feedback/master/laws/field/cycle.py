@@ -79,7 +79,7 @@ def _observed(row: Row, window: Window) -> Observed:
         opened=counted if window.opened is None else window.opened / window.seconds,
         completions=counted if window.completions is None else window.completions / window.seconds,
         runnable=window.runnable,
-        cpu_pressure=window.pressure.cpu_some if window.pressure else None,
+        cpu_pressure=window.cpu_pressure,
         application_utilisation=application.utilisation if application else None,
         application_in_flight=application.in_flight if application else None,
         application_latency=application.latency_seconds if application else None,
