@@ -326,6 +326,18 @@ def test_what_was_learned_is_known_to_the_next_estimator() -> None:
     assert second.learned() == {}  # of its own it has seen nothing yet
 
 
+def test_a_server_that_was_never_busy_is_taken_for_what_the_others_are_now() -> None:
+    estimator = Estimator()
+    idle, *others = (estimator.capacity(rip(i)) for i in (1, 2, 3))
+    idle.observe(window(0.2, busy=0.0, completions=0.0))
+    for true in (100.0, 150.0, 60.0):
+        for seed, other in enumerate(others):
+            feed(other, true, 0.5, 10.0, seed=seed)
+        found = idle.estimate()
+        assert found is not None
+        assert found.capacity == pytest.approx(exp(sum(other.filter.level for other in others) / 2), rel=1e-9)
+
+
 @pytest.mark.parametrize("lie", [1000.0, 0.001])
 def test_one_agent_moves_what_a_server_like_the_others_is_taken_for_by_a_factor_of_two_over_their_number(
     lie: float,
