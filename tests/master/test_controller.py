@@ -330,6 +330,31 @@ def test_a_changed_static_weight_scales_what_a_master_before_had_learned() -> No
     assert bench.run(1) == [60, 100]
 
 
+def test_who_comes_back_at_a_reload_has_its_part_of_what_the_others_come_to() -> None:
+    """Not of what they had: its file's weight became a hundredth of theirs once."""
+    bench = Bench(weighing({2: 0}), [100, 100])
+    bench.silent = {0, 1}
+    bench.run(1)
+    bench.table.put(rip(1), 30)  # learned before
+    bench = Bench(weighing({2: 0}), [100, 100], bench.table)
+    bench.silent = {0, 1}
+    bench.run(1)
+    bench.controller.reconfigure(weighing({1: 200, 2: 100}))
+    assert bench.run(1) == [60, 30]
+
+
+def test_a_reload_before_the_first_look_does_not_make_the_files_weights_look_learned() -> None:
+    bench = Bench(weighing({1: 1, 2: 0}), [100, 100])
+    bench.silent = {0, 1}
+    bench.run(1)
+    bench = Bench(weighing({1: 1, 2: 0}), [100, 100], bench.table)  # its state is lost
+    bench.silent = {0, 1}
+    bench.controller.reconfigure(weighing({1: 100, 2: 10}))
+    assert bench.run(0.2) == [100, 10]
+    bench.controller.reconfigure(weighing({1: 3, 2: 10}))
+    assert bench.run(0.2) == [3, 10]
+
+
 def test_a_changed_static_weight_of_a_silent_server_counts_beside_measured_ones() -> None:
     bench = Bench(weighing({}, 3), [100, 100, 100])
     bench.silent = {0}

@@ -188,7 +188,7 @@ class Claims:
         self.entry, self._restored, self._scale, self._there = entry, None, None, there
         if self._first_look_at is None and entry is not None:
             self._first_look_at = now
-            self._as_file = self._as_file or all(row.weight in (0, row.base.weight) for row in there)
+            self._as_file = self._as_file or all(row.weight in (0, _stated(row)) for row in there)
         if self.owned is None:
             self._pool.rows = there
         if self._restates:
@@ -313,8 +313,8 @@ class Claims:
             claim.theirs = True
 
     def _restate(self) -> None:
-        """Scale the weights in force if the operator changed a static weight."""
-        for row in self._pool.rows:
+        """Scale the weights in force if the operator changed a static weight. Who had none follows the others."""
+        for row in sorted(self._pool.rows, key=lambda row: row.claim.stated == 0):
             claim = row.claim
             if claim.stated is not None and row.kernel is not None and not claim.theirs:
                 old, had, new = claim.stated, row.weight, row.base.weight
@@ -439,10 +439,11 @@ class Claims:
         return max(1, self._part(row.base.weight))
 
     def _part(self, weight: int) -> int:
-        """A static weight on the scale that the others have."""
+        """A static weight on the scale that the others have, or come to by a new static weight."""
         if self._scale is None:
             there = [row for row in self._pool.rows if row.weight]
-            self._scale = sum(row.weight for row in there), sum(row.base.weight for row in there)
+            weights = (row.weight if (now := self.restated(row)) is None else now for row in there)
+            self._scale = sum(weights), sum(row.base.weight for row in there)
         have, static = self._scale
         return min(WEIGHT_MAX, round(weight * have / static)) if static else weight
 
@@ -575,6 +576,11 @@ def proportional(scheduler: str, weights: list[int]) -> bool:
 
 def _by_key(row: Row) -> DestinationKey:
     return row.key
+
+
+def _stated(row: Row) -> int:
+    """The static weight that what is in force was made from: a reload before the first look has another one."""
+    return row.base.weight if row.claim.stated is None else row.claim.stated
 
 
 def same_way(a: Destination, b: Destination) -> bool:
