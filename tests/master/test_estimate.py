@@ -360,6 +360,19 @@ def test_a_first_sample_far_from_the_others_level_is_believed() -> None:
     assert found is not None and found.capacity == pytest.approx(100, rel=0.3)
 
 
+@pytest.mark.parametrize("lie", [2.0, 0.5])
+def test_one_agent_that_is_known_first_is_outweighed_by_a_slow_servers_samples_of_12_s(lie: float) -> None:
+    """Its word alone is worth no more than that of one server. Nine connections in two seconds say little at a time."""
+    estimator = Estimator()
+    feed(estimator.capacity(rip(1)), 100.0 * lie, 0.5, 4.0)
+    slow = estimator.capacity(rip(2))
+    for k in range(1, 61):
+        slow.observe(window(k / 5, busy=0.9, completions=0.9, cores=0.05))
+    found = slow.estimate()
+    assert found is not None and found.samples == 5
+    assert found.capacity == pytest.approx(5, rel=0.15)
+
+
 @pytest.mark.parametrize("cost", [0.15, 6.0])
 def test_three_connections_do_not_outweigh_what_the_others_say(cost: float) -> None:
     """They cost a sixth of the usual, or six times as much: a small server's first sample has no more to tell."""

@@ -5,12 +5,14 @@ an honest server between the two masters is the lie's doing. The liar may draw w
 honest servers then give up the same part: their shares of what is left, their thresholds and levels stay.
 
 What is no interference: A server whose agent was not heard yet keeps its share as it is, and comes to its part at a
-bounded pace when it is (guard.py), so its share counts from FOLLOWS_SECONDS on. A weight is a whole number: where the
-liar draws so much that the others have few of `wrr`'s 64, a GRAIN is their rounding and dead band. Under `wlc` a weight
-counts open connections, which are whole, too: it is compared from OPEN on. A threshold counts the closed connections of
-the moment when it was written. Levels in the state are rounded to a twentieth. And where the lie made the pool look
-saturated, or not, capacities are frozen here and not there: shares then differ by what each server's own estimate has
-changed since (HOT).
+bounded pace when it is (guard.py), so its share counts from FOLLOWS_SECONDS on; one that is not known yet follows its
+estimate at that pace too, all of which a lie may use up while it begins. A weight is a whole number: where the liar
+draws so much that the others have few of `wrr`'s 64, a GRAIN is their rounding and dead band. Under `wlc` a weight
+counts open connections, which are whole, too: it is compared from OPEN on. Under `sed` one that is catching up has a
+weight for its part of the arrivals (sed.py), so weights are compared again after it. A threshold counts the closed
+connections of the moment when it was written. Levels in the state are rounded to a twentieth. And where the lie made
+the pool look saturated, or not, capacities are frozen here and not there: shares then differ by what each server's own
+estimate has changed since (HOT).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from feedback import wire
 from feedback.config import parse
 from feedback.config.master import MasterConfig
 from feedback.master import Decision
+from feedback.master.actuate.sed import CatchingUp
 from feedback.master.pool import SATURATED
 from feedback.master.servers.capacity import LEARNED_STEP
 from feedback.model import DestinationEntry, DestinationKey, ServiceKey, Setting
@@ -43,6 +46,7 @@ RESIDENCE_SECONDS = (0.02, 0.02, 0.2, 4.0)  # of an idle server: connections tha
 LASTS_SECONDS = 1.0  # from here on a capacity is counted in open connections
 CALM_SECONDS, LIE_SECONDS = (0.0, 2.0, 12.0), 25.0
 FOLLOWS_SECONDS = 3.0  # after an agent's first report: two for a sample of two seconds, and a change of 4 in a second
+BEGINS_SECONDS = 3.0  # a lie's change of share, from an equal one to the ceiling at 4 in a second, and to spare
 SETTLED_SECONDS = 12.0  # after an agent's first report its server counts as known
 # The most that the two may differ by, as a factor: a known server, and one that is not yet.
 SHARE, WEIGHT, THRESHOLD, LEVEL = (1.10, 2.0), (1.25, 3.0), (1.25, 2.0), (1.15, 2.0)
@@ -156,9 +160,9 @@ class Pair:
         here = {s.destination: s for s in self.truth.decision.settings}
         there = {s.destination: s for s in self.deceived.decision.settings}
         heard = {s.key: self.truth.now - self._began - self._late.get(s, 0.0) for s in self.servers[:-1]}
-        for bound, least in enumerate((SETTLED_SECONDS, FOLLOWS_SECONDS)):
-            keys = [k for k, seconds in heard.items() if seconds > least]
-            yield from self._apart(keys, (here, there), bound)
+        yield from self._apart([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], (here, there), 0)
+        if self.truth.now - self._began > self._calm + BEGINS_SECONDS:
+            yield from self._apart([k for k, seconds in heard.items() if seconds > FOLLOWS_SECONDS], (here, there), 1)
         yield from self._learned([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], (here, there), 0)
         yield from self._learned([k for k, seconds in heard.items() if seconds > 0], (here, there), 1)
         liar = there[self.servers[-1].key]
@@ -170,6 +174,7 @@ class Pair:
         totals = [sum(d[k].weight for k in keys) for d in settings]
         weights = [_parts({k: d[k].weight for k in keys}) for d in settings]
         word = ("", " of one not known yet")[bound]
+        weighs = self._weighs and not any(_catches_up(m, self.key) for m in (self.truth, self.deceived))
         for k in keys:
             most = max(HOT, SHARE[bound]) if self._froze else SHARE[bound]
             if not within(shares[0][k], shares[1][k], most):
@@ -177,7 +182,7 @@ class Pair:
             most *= WEIGHT[bound] / SHARE[bound]  # what its share may differ by, and its rounding
             rounded = min(abs(weights[0][k] - weights[1][k]) * total for total in totals) <= GRAIN
             few = self._scheduler == "wlc" and self._counts(k).active < OPEN
-            if self._weighs and not rounded and not few and not within(weights[0][k], weights[1][k], most):
+            if weighs and not rounded and not few and not within(weights[0][k], weights[1][k], most):
                 yield f"weight{word}: {k} has {weights[1][k]:.4f} of what honest ones have, not {weights[0][k]:.4f}"
 
     def _learned(self, keys: Sequence[DestinationKey], settings: Both, bound: int) -> Iterator[str]:
@@ -206,6 +211,10 @@ def _shares(decision: Decision) -> dict[DestinationKey, float]:
 
 def _hot(master: Master, key: ServiceKey) -> bool:
     return master.controller._pipelines[key].pool.utilisation > SATURATED
+
+
+def _catches_up(master: Master, key: ServiceKey) -> bool:
+    return any(isinstance(row.note, CatchingUp) for row in master.controller._pipelines[key].pool.rows)
 
 
 def _parts(values: Mapping[DestinationKey, float]) -> dict[DestinationKey, float]:

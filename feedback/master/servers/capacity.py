@@ -344,13 +344,16 @@ class Capacity:
 
     def _start(self, sample: float, variance: float) -> None:
         """From the others' word, unless this server's own is so good and so different that they are not like it: what
-        they say would take many samples to outweigh. Three connections say little: they may have been cheap ones."""
+        they say would take many samples to outweigh. Three connections say little: they may have been cheap ones. The
+        mean of a few is itself as uncertain as they are few, so a liar that is known first is soon outweighed."""
         prior = self._prior.of(self)
         unlike = max(CLIP, UNLIKE * sqrt(PRIOR_VARIANCE + variance))
         if prior is None or abs(sample - prior) > unlike:
             self.filter.start(sample, variance)
+        elif self.offset is None:
+            self.filter.start(prior, PRIOR_VARIANCE * (1 + 1 / self._prior.others(self)))
         else:
-            self.filter.start(prior, PRIOR_VARIANCE if self.offset is None else KERNEL_VARIANCE)
+            self.filter.start(prior, KERNEL_VARIANCE)
 
     @property
     def utilisation(self) -> float:

@@ -100,6 +100,10 @@ class Prior:
             insort(levels, after)
             self._total += after
 
+    def others(self, capacity: Capacity) -> int:
+        """How many others have been sampled."""
+        return len(self._levels) - (capacity.placed is not None)
+
     def of(self, capacity: Capacity) -> float | None:
         """A level for a server like this one: the mean of the others, and its known difference from that; None where
         nothing is known."""
@@ -107,7 +111,7 @@ class Prior:
             self._place(displaced)
         self._displaced.clear()
         levels, own, offset = self._levels, capacity.placed, capacity.offset
-        count = len(levels) - (own is not None)
+        count = self.others(capacity)
         if count <= 0:
             return None if offset is None else DEFAULT_LEVEL + offset
         skipped = len(levels) if own is None else bisect_left(levels, own)  # its place, which does not count
