@@ -7,8 +7,8 @@ capabilities, restarts itself, and verifies that they are gone before it reports
 
 Everything that a program starts ends with it. Some of that may have a session and a parent of its own; so this process
 adopts orphans (a subreaper), each carries the mark of its program in its environment, and every process without the
-mark of a running program is killed. Invariants: when a program is over none of its processes runs; when standard input
-ends, none at all.
+mark of a running program is killed. Invariants: when a program is over none of its processes runs, and those of others
+go on; when standard input ends, none at all.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import secrets
 import signal
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ OUTPUT_BYTES_MAX = 200  # of what a program says
 READ_BYTES = 64 * 1024
 LINE_BYTES_MAX = 1 << 20
 ROUNDS_MAX = 100  # of killing: each finds the children of those that the last one killed
+LOOKS_MAX, EXECVE_SECONDS = 50, 0.001  # at a process whose environment cannot be read, and between them
 CONFINED = "--confined"
 MARK = "FEEDBACK_PROGRAM"
 
@@ -61,6 +63,7 @@ class Runner:
     def __init__(self) -> None:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._marks: dict[int, str] = {}  # by process
+        self._starts = asyncio.Lock()  # while one is being started it is not known yet whose it is
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Serve until there are no more requests."""
@@ -93,18 +96,19 @@ class Runner:
         mark = secrets.token_hex(8)
         heard = _Heard()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=heard.write_end,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", MARK: mark},
-            )
+            async with self._starts:
+                process = await asyncio.create_subprocess_exec(
+                    *words,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=heard.write_end,
+                    stderr=asyncio.subprocess.STDOUT,
+                    start_new_session=True,
+                    env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", MARK: mark},
+                )
+                self._marks[process.pid] = mark
         except BaseException:
             heard.close()
             raise
-        self._marks[process.pid] = mark
         try:
             status = await process.wait()
             return status, heard.first_line()
@@ -115,10 +119,11 @@ class Runner:
                 await process.wait()
             del self._marks[process.pid]
             heard.close()
-            self._sweep()
+            async with self._starts:
+                self._sweep()
 
     def _sweep(self) -> None:
-        """Kill whoever belongs to no program that runs."""
+        """Kill whoever belongs to no program that runs. Not while one is being started."""
         marks = set(self._marks.values())
         for _ in range(ROUNDS_MAX):
             adopted = [child for child in psutil.Process().children() if child.pid not in self._marks]
@@ -159,12 +164,22 @@ class _Heard:
         os.close(self.write_end)
 
 
-def _mark(child: psutil.Process) -> str | None:
-    """None where it has none, or hides it."""
-    try:
-        return child.environ().get(MARK)
-    except psutil.Error:
-        return None
+def _mark(child: psutil.Process) -> str:
+    """The mark of its program; '' where it has none, or hides it. In the moment of an execve its environment reads as
+    empty: then it is looked at again."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for _ in range(LOOKS_MAX):
+            found = child.environ()
+            if found or _without_environment(child.pid):
+                return found.get(MARK, "")
+            time.sleep(EXECVE_SECONDS)
+    return ""
+
+
+def _without_environment(pid: int) -> bool:
+    """Whether it has an empty one: `env_start` and `env_end` of proc(5), which are 0 until they are set up."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()
+    return fields[47] == fields[48] != "0"
 
 
 def _answer(answer: Answer) -> None:

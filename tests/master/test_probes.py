@@ -206,6 +206,41 @@ def test_what_another_check_left_to_itself_lives_as_long_as_that(tmp_path: Path)
     gone(tmp_path / "child")
 
 
+def test_of_many_programs_at_once_none_ends_by_the_end_of_another() -> None:
+    """A tenth did: one that was being started belonged to nobody yet."""
+
+    async def scenario() -> set[tuple[int, str]]:
+        programs = Programs()
+
+        async def one_after_the_other() -> list[tuple[int, str]]:
+            return [await programs.run(("/bin/sh", "-c", "exit 0")) for _ in range(30)]
+
+        found = await asyncio.gather(*(one_after_the_other() for _ in range(12)))
+        await programs.close()
+        return {each for those in found for each in those}
+
+    assert asyncio.run(scenario()) == {(0, "")}
+
+
+def test_what_a_check_left_to_itself_may_begin_other_programs_while_other_checks_end(tmp_path: Path) -> None:
+    """In the moment of an execve nothing can be read of whose it is."""
+    again, over = tmp_path / "again", tmp_path / "over"
+    again.write_text(f'#!/bin/sh\n[ $1 -gt 0 ] && exec "$0" $(($1 - 1))\necho > {over}\n')
+    again.chmod(0o755)
+    away = f"(setsid {again} 400 & echo $! > {tmp_path}/child)"
+    script = f"{away}; while kill -0 $(cat {tmp_path}/child); do sleep 0.02; done 2>/dev/null; [ -e {over} ]"
+
+    async def scenario() -> tuple[int, str]:
+        programs = Programs()
+        slow = asyncio.create_task(programs.run(("/bin/sh", "-c", script)))
+        while not slow.done():
+            await programs.run(("/bin/true",))
+        await programs.close()
+        return await slow
+
+    assert asyncio.run(scenario()) == (0, "")
+
+
 def test_a_program_has_no_capability_and_may_get_none() -> None:
     script = "grep -E '^(CapPrm|CapEff|CapAmb|NoNewPrivs)' /proc/self/status | tr -d '\\n\\t'"
     made = outcome(Check(type="exec", command=("/bin/sh", "-c", script)))
