@@ -347,7 +347,7 @@ class Pipeline:
         pool.now, pool.seconds = now, 0.0 if self._decided_at is None else max(0.0, now - self._decided_at)
         self._decided_at = now
         rows = pool.rows
-        if fleet.version != self._fleet_version or rows != self._rows:
+        if fleet.version != self._fleet_version or (rows is not self._rows and rows != self._rows):
             self._fleet_version, self._rows = fleet.version, rows
             for row in rows:
                 row.server = fleet.server(row.address)
@@ -367,7 +367,8 @@ class Pipeline:
                 age = now - server.mapped_at
                 row.age_seconds = age = age if age > 0.0 else 0.0
                 row.trust = fresh if age <= server.patience else server.trust(age)
-            row.estimate = estimate = row.capacity.estimate()
+            capacity = row.capacity
+            row.estimate = estimate = capacity.current or capacity.estimate()
             if estimate is not None:
                 known.append(estimate)
         pool.utilisation = used = utilisation(known)
@@ -467,9 +468,9 @@ class Pipeline:
         for row in self.pool.rows:
             if keeps:
                 row.windows = []
-            trust, zero, out = row.standing
-            if row.aim != row.weight or row.trust is not trust or row.zero is not zero or row.out is not out:
-                row.standing = row.trust, row.zero, row.out
+            trust, zero, out = row.trust, row.zero, row.out
+            if row.aim != row.weight or trust is not row.trusted or zero is not row.zeroed or out is not row.ousted:
+                row.trusted, row.zeroed, row.ousted = trust, zero, out
                 moved.append(row)
         why = self.orders.paused or self.claims.standing(now) or self.pool.held or ""
         return self._say(str(why), moved)

@@ -124,7 +124,9 @@ class Row:
     lower: int = 0
     said: list[Step] | None = None  # by the stages between the law and the actuator
     told: list[Step] | None = None  # by claims, after the plan
-    standing: tuple[Trust | None, Zero | None, Out | None] = (None, None, None)  # at the last decision
+    trusted: Trust | None = None  # these three at the last decision
+    zeroed: Zero | None = None
+    ousted: Out | None = None
 
     def follow(self, old: Row) -> None:
         """Its destination was removed and is there again before anything was decided: an owner's reload. What the

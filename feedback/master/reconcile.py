@@ -54,7 +54,9 @@ def reconcile_owned(service: Service, rows: Mapping[DestinationKey, Row], entry:
             continue
         if kernel is None:
             edits.append(AddDestination(service.key, wanted(row, base)))
-        elif not _stands(row, kernel.destination) or not same_way(base, kernel.destination):
+            continue
+        have = kernel.destination
+        if row.aim != have.weight or row.upper != have.upper or row.lower != have.lower or not same_way(base, have):
             edits.append(SetDestination(service.key, wanted(row, base)))
     if entry is not None and len(entry.destinations) > there:
         edits.extend(
@@ -67,13 +69,10 @@ def reconcile_owned(service: Service, rows: Mapping[DestinationKey, Row], entry:
 
 def reconcile_weights(service: ServiceKey, rows: Iterable[Row]) -> list[Edit]:
     """Edits of weights and thresholds of what is there, and nothing else."""
-    return [
-        SetDestination(service, wanted(row, row.kernel.destination))
-        for row in rows
-        if row.kernel is not None and not _stands(row, row.kernel.destination)
-    ]
-
-
-def _stands(row: Row, have: Destination) -> bool:
-    """Whether the kernel has the weight and the thresholds that the row should have."""
-    return row.aim == have.weight and row.upper == have.upper and row.lower == have.lower
+    edits: list[Edit] = []
+    for row in rows:
+        if row.kernel is not None:
+            have = row.kernel.destination
+            if row.aim != have.weight or row.upper != have.upper or row.lower != have.lower:
+                edits.append(SetDestination(service, wanted(row, have)))
+    return edits

@@ -47,7 +47,7 @@ class Stock:
             return
         staying = surviving(pool, tick)
         if staying >= LASTING:
-            serving = [(row, part) for row, part in zip(rows, parts, strict=True) if part > 0]
+            serving = [(row, part) for row, part in zip(rows, parts, strict=True) if part > 0.0]
             if len(serving) > 1:
                 self._catch_up(serving, staying, pool.flow * tick)
 

@@ -64,9 +64,9 @@ def scaled(rows: Sequence[Row], parts: Sequence[float], mean: float, limit: int,
     largest = max(parts, default=0.0)
     if largest <= 0:
         return list(parts)
-    scale = mean * len([part for part in parts if part > 0])
+    scale = mean * len([part for part in parts if part > 0.0])
     if keep:
-        ratios = [row.weight / part for row, part in zip(rows, parts, strict=True) if row.weight and part > 0]
+        ratios = [row.weight / part for row, part in zip(rows, parts, strict=True) if row.weight and part > 0.0]
         if ratios:
             have = median_low(ratios)
             if scale / 3 <= have <= scale * 3 and largest * have <= limit:
@@ -93,7 +93,7 @@ def banded(rows: Sequence[Row], values: Sequence[float], dead_band: float, limit
     for row, value in zip(rows, values, strict=True):
         have = row.weight
         slack = dead_band * have
-        if have and value > 0 and -slack <= value - have <= slack:
+        if have and value > 0.0 and -slack <= value - have <= slack:
             row.aim, row.note = have, Within(value, have)
         else:
             band(row, value, dead_band, limit)

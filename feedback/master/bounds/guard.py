@@ -210,7 +210,7 @@ class Guard:
         first, or what a lie wants would be taken from the others before it is cut."""
         over = self._limit(serving, doubted)
         _fill(serving, 1.0)
-        ramps = self._ramp_step(serving, pool.seconds)
+        ramps: float | None = None  # their step, where any is in slow start
         static = 0  # what all are owed, added up where somebody is pinned
         free: list[Row] = []
         held = 0.0
@@ -222,6 +222,8 @@ class Guard:
                 free.append(row)
             else:
                 static = static or sum([r.base.weight for r in pool.rows]) or 1
+                if ramps is None and row.ramp is not None:
+                    ramps = self._ramp_step(serving, pool.seconds)
                 if self._pin(row, static, pool.seconds, ramps):
                     held += row.share
                 else:
@@ -252,13 +254,19 @@ class Guard:
                 row.wanted = 1.0
             wanted = float(len(serving))
         equal, ceiling = 1 / max(1, len(serving)), self._config.ceiling
+        usual = equal * ceiling
         over: list[Row] = []
         largest: Row | None = None
         greatest = total = 0.0
         for row, static in zip(serving, statics, strict=True):
             owed = static / weights
-            row.owed = owed = owed if owed > equal else equal
-            row.most = most = owed if doubted and row.key in doubted else owed * ceiling
+            if owed > equal:
+                most = owed * ceiling
+            else:
+                owed, most = equal, usual
+            if doubted and row.key in doubted:
+                most = owed
+            row.owed, row.most = owed, most
             row.share = share = row.wanted / wanted
             total += share
             if share > most + SAME:
@@ -298,11 +306,11 @@ class Guard:
                 row.say("guard", Floored(self._config.floor), floor)
         return bounded
 
-    def _pin(self, row: Row, static: int, seconds: float, ramps: float) -> bool:
+    def _pin(self, row: Row, static: int, seconds: float, ramps: float | None) -> bool:
         """Whether the row's part does not follow the law now; its share then is what it gets."""
         before = row.before
         if row.ramp is not None:
-            return self._ramps(row, ramps)
+            return self._ramps(row, ramps or 0.0)
         if before is None:
             return False
         if row.trust is Trust.FRESH:
@@ -330,8 +338,7 @@ class Guard:
         if self._config.slow_start_seconds <= 0:
             return 0.0
         step = seconds / self._config.slow_start_seconds
-        starting = any(row.ramp is not None for row in serving)
-        if starting and utilisation(estimates(row for row in serving if row.ramp is None)) > SATURATED:
+        if utilisation(estimates(row for row in serving if row.ramp is None)) > SATURATED:
             return step * YIELDS  # cold caches are better than a queue
         return step
 

@@ -53,7 +53,7 @@ def flow(said: Sequence[float], counted: Sequence[float | None]) -> float:
     """New connections a second of all servers, each of which has an agent that was heard: `said` by that, and
     `counted` by the kernel, None where it has not yet."""
     grown = sorted([a / k for a, k in zip(said, counted, strict=True) if k])
-    change = min(CHANGED_MOST, max(1 / COUNTS_MOST, median_low(grown))) if grown else 1.0
+    change = min(CHANGED_MOST, max(1 / COUNTS_MOST, grown[(len(grown) - 1) // 2])) if grown else 1.0
     most, least = change * COUNTS_MOST, change / COUNTS_MOST
     if len(grown) == len(said) and least <= grown[0] and grown[-1] <= most:
         return sum(said)

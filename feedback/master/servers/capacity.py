@@ -93,7 +93,6 @@ class Capacity:
         "_available",
         "_busy_seconds",
         "_counted",
-        "_estimate",
         "_first_active",
         "_grown",
         "_had",
@@ -108,6 +107,7 @@ class Capacity:
         "_utilisation",
         "active",
         "blind",
+        "current",
         "displaced",
         "filter",
         "held",
@@ -141,7 +141,7 @@ class Capacity:
         self._utilisation = 0.0
         self.rate = 0.0  # connections per second
         self._spans: Spans | None = None
-        self._estimate: Estimate | None = None  # as long as nothing has changed
+        self.current: Estimate | None = None  # the estimate, as long as nothing has changed
         self._learned: Learned | None = None  # as it was last told
 
     def hold(self, held: bool) -> None:
@@ -149,7 +149,7 @@ class Capacity:
         if held != self.held:
             self.held = held
             self.filter = self._held_filter if held else self._usual_filter
-            self._estimate = None
+            self.current = None
             self._begin_sample()
 
     def resume(self, known: Learned) -> None:
@@ -157,7 +157,7 @@ class Capacity:
         of = self._held_filter if known.held else self._usual_filter
         of.resume(known.level, KERNEL_VARIANCE)
         self._prior.moved(self)
-        self._estimate = None
+        self.current = None
 
     def learned(self) -> Learned | None:
         """None of one that was not sampled often enough to say anything."""
@@ -196,7 +196,7 @@ class Capacity:
         if completions is not None:
             self._spans = None
         # One that was never sampled moves with the pool's.
-        self._estimate = self._estimated(window) if self.filter.samples else None
+        self.current = self._estimated(window) if self.filter.samples else None
 
     def observe_kernel(self, active: int, connections: int, now: float) -> None:
         """Take the director's counters: open connections, and the total that moves every 2 s. `active` alone is
@@ -370,11 +370,11 @@ class Capacity:
 
     def estimate(self) -> Estimate | None:
         """None before the first window."""
-        if self._estimate is not None or self._last is None:
-            return self._estimate
+        if self.current is not None or self._last is None:
+            return self.current
         estimate = self._estimated(self._last)
         if self.filter.samples:
-            self._estimate = estimate
+            self.current = estimate
         return estimate
 
     def _estimated(self, last: Window) -> Estimate:

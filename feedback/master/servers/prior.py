@@ -53,7 +53,7 @@ class Prior:
             self.usual, self.starves = usual(ratios), any(ratio < 1 for ratio in ratios)
         else:
             self.usual = 1.0
-        if self._uncounted or self._looks % LOOKS == 0 or rows != self._rows:
+        if self._uncounted or self._looks % LOOKS == 0 or (rows is not self._rows and rows != self._rows):
             self._rows = rows
             self._count()
 
