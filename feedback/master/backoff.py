@@ -1,10 +1,10 @@
-"""Backoff: how long what happens again is kept away: longer each time, up to a bound. Pure."""
+"""Backoff: how long what happens again is kept away: twice as long each time, up to a bound. Pure."""
 
 from __future__ import annotations
 
-TIMES_MAX = 64  # any factor to this power is beyond any bound of ours, and a float yet
+TIMES_MAX = 64  # doubled so often, any time is beyond any bound of ours, and a float yet
 
 
-def backoff(first_seconds: float, most_seconds: float, times: int, factor: float = 2.0) -> float:
+def backoff(first_seconds: float, most_seconds: float, times: int) -> float:
     """Seconds, the `times`th time in a row (1 is the first)."""
-    return min(most_seconds, first_seconds * factor ** min(times - 1, TIMES_MAX))
+    return min(most_seconds, first_seconds * 2.0 ** min(times - 1, TIMES_MAX))

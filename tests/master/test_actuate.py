@@ -193,7 +193,7 @@ def test_wrr_answers_what_piles_up_the_more_firmly_the_younger_the_news() -> Non
         return out[rip(2)].value / out[rip(1)].value
 
     close, far = after(LOOK_SECONDS), after(0.2)
-    slack = Wrr.FEW + Wrr.CHANCE * 10**0.5
+    slack = 1 + Wrr.CHANCE * 10**0.5
     less = (10 + slack) / (15 + slack)
     assert far == pytest.approx(1.2 / less, rel=0.1)
     assert close == pytest.approx(1.5 / less**2, rel=0.1)

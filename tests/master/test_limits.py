@@ -195,7 +195,7 @@ def test_one_of_uncertain_capacity_is_not_given_all_that_those_with_a_threshold_
 
 def test_certainty_has_a_hysteresis() -> None:
     limits = learned()
-    seen = [only(limits, uncertain(member(1), d)).upper > 0 for d in (0.2, 0.1, 0.2, 0.3, 0.2)]
+    seen = [only(limits, uncertain(member(1), d)).upper > 0 for d in (0.2, 0.1, 0.29, 0.31, 0.2)]
     assert seen == [False, True, True, False, False]
 
 
@@ -357,7 +357,7 @@ def test_before_anything_is_measured_in_a_pool_the_first_is_not_held_back() -> N
 
 @pytest.mark.parametrize(
     ("active", "utilisation", "room"),
-    [(50, 0.5, 100), (50, 0.1, 200), (50, 0.92, 27), (50, 0.97, 25), (0, 0.0, 25), (5, 0.8, 25)],
+    [(50, 0.5, 100), (50, 0.1, 200), (50, 0.91, 31), (50, 0.97, 25), (0, 0.0, 25), (5, 0.8, 25)],
 )
 def test_a_server_that_is_not_saturated_can_hold_what_its_use_says(active: int, utilisation: float, room: int) -> None:
     """The estimate says 25: learned while connections were still building up, say."""

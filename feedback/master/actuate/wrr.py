@@ -10,7 +10,7 @@ from math import exp, sqrt
 from statistics import median_low
 
 from feedback.master.actuate.weight import LOOK_SECONDS, PEAK, banded, scaled
-from feedback.master.pool import Pool, Row
+from feedback.master.pool import COUNTS_MOST, Pool, Row
 
 TINY = 1e-9  # a share that is not 0 stays so
 RESTING = "resting: a write resets the round robin"
@@ -27,10 +27,8 @@ class Flow:
     LIMIT = PEAK * MEAN
     REST_LEAST, REST_MOST, SECONDS_MAX = 5.0, 50.0, 30.0  # connections a server
 
-    FEW = 1.0  # below about so many, their number says nothing
     CHANCE = 4.0  # of the square root: where clients keep connections, their number varies by chance
     LEAST = 0.2  # of a part: a server in trouble still shows when it is over
-    WORD = 4.0  # times the usual run queue: what one agent says of its own counts no more
     # By the time between looks: what waits is averaged over so long, and answered with this power of its excess, up to
     # this factor. Old news wants a weak answer, or the correction itself makes the next excess.
     CLOSE, FAR = (LOOK_SECONDS, 0.1, 2.0, 1.5), (0.2, 0.3, 1.0, 1.2)
@@ -82,19 +80,19 @@ class Flow:
                 parts.append(row.part)
                 continue
             part = row.part * total
-            slack = self.FEW + self.CHANCE * sqrt(part)
+            slack = 1 + self.CHANCE * sqrt(part)
             factor = ((part + slack) / (row.actuator + slack)) ** gain
             parts.append(max(TINY, row.part * min(most, max(self.LEAST, factor))))
         whole = sum(parts)
         return [part / whole for part in parts] if whole > 0 else parts
 
     def _total(self, rows: Sequence[Row], *, udp: bool) -> float:
-        """What waits in the pool. A run queue is an agent's word: it counts up to WORD times what is usual for such a
-        part."""
+        """What waits in the pool. A run queue is an agent's word: it counts up to COUNTS_MOST times what is usual for
+        such a part."""
         if not udp or not rows:
             return float(sum(row.actuator for row in rows))
         usual = median_low(row.actuator / row.part for row in rows)
-        return float(sum(min(row.actuator, self.WORD * usual * row.part + self.FEW) for row in rows))
+        return float(sum(min(row.actuator, COUNTS_MOST * usual * row.part + 1) for row in rows))
 
     def _answer(self) -> tuple[float, float, float]:
         """Seconds to average over, gain and largest factor for the present time between looks."""

@@ -23,8 +23,10 @@ from feedback.master.servers.residence import CONNECTIONS_LEAST
 from feedback.model import DestinationKey
 
 LONGER = 5.0  # times the others' residence: shares move by the ceiling at most, and that is less
-HOLD_SECONDS, HOLD_SECONDS_MAX = 20.0, 600.0  # a liar draws for some 3 s before each
-FORGET_SECONDS = 300.0  # without doubt for so long after one, the next begins as the first did
+HOLD_SECONDS, HOLD_SECONDS_MAX = (
+    20.0,
+    600.0,
+)  # a liar draws for some 3 s before each; after the latter without, the first again
 
 
 class Doubted(msgspec.Struct, frozen=True, gc=False):
@@ -84,7 +86,7 @@ class Doubt:
         known.since = now if known.since is None else known.since
         if now < known.until or now - known.since < REFRESH_SECONDS:
             return
-        again = now - known.until < FORGET_SECONDS
+        again = now - known.until < HOLD_SECONDS_MAX
         known.times = known.times + 1 if again else 1
         known.until = now + backoff(HOLD_SECONDS, HOLD_SECONDS_MAX, known.times)
 

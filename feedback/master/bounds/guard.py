@@ -26,7 +26,6 @@ from feedback.master.servers.fleet import Source, Trust
 from feedback.model import DestinationKey
 
 RAMP_START = 0.1  # of its share (Envoy's slow start)
-RAMP_HOT = 0.9  # a server that is this used does not get more yet
 YIELDS = 4.0  # times as fast, where the others have no room
 IN_SERVICE_MIN = 0.5  # quiescing lost servers leaves at least this part of the pool
 STATIC_SECONDS = 10.0  # a lost server's share goes to the static one over this time
@@ -345,7 +344,7 @@ class Guard:
     @staticmethod
     def _ramps(row: Row, step: float) -> bool:
         """Whether it is in slow start yet; a turn is this step of it."""
-        hot = row.estimate is not None and row.estimate.utilisation > RAMP_HOT
+        hot = row.estimate is not None and row.estimate.utilisation > SATURATED
         ramp = (row.ramp or 0.0) + (0.0 if hot else step)
         if ramp >= 1:
             row.ramp = None

@@ -40,14 +40,14 @@ from feedback.master.bounds.sizing import Room, Sizing
 from feedback.master.outcome import Fact
 from feedback.master.pool import NEARLY_FULL, SATURATED, Pool, Row, crowding, estimates, utilisation
 from feedback.master.servers.capacity import Estimate
+from feedback.master.servers.filter import PRIOR_VARIANCE
 from feedback.master.servers.fleet import Trust
 from feedback.model import THRESHOLD_MAX
 
 HYSTERESIS = 0.15  # of the room: a full one opens for several connections, not for one at a time
 REWRITE = 0.10  # relative change worth an edit of what costs more than a weight: a limit, a hash table
 INTERVAL_SECONDS = 1.0  # at most so often, but to open
-CERTAIN, UNCERTAIN = 0.17, 0.25  # deviation of the estimate: learned below, given up above
-MANY_INACTIVE = 1.0  # times the room: from here on a threshold has to follow them at each look
+CERTAIN = 0.17  # deviation of the estimate: learned below, given up above what is known of any server
 BUSY = 0.5  # of the room: where closed ones are many, there is a threshold from here on, until half of it
 HEADROOM = 1.3  # times what is open: until the next look a pool that is not saturated must not refuse
 ROOM_MOST = 16  # times the usual room: what one agent's word counts, as in shares (guard.py: the ceiling's square)
@@ -353,7 +353,7 @@ def _useless(row: Row, known: Thresholds, room: Room | None, *, exact: bool, las
 def _not_now(row: Row, on: bool, room: Room, estimate: Estimate) -> Fact:
     if row.ramp is not None:
         return "slow start"
-    if estimate.deviation > (UNCERTAIN if on else CERTAIN):
+    if estimate.deviation > (sqrt(PRIOR_VARIANCE) if on else CERTAIN):
         return Uncertain(estimate.deviation)
     if _many_closed(row, room) and row.active < (BUSY / 2 if on else BUSY) * room.connections:
         return Quiet(row.active, room.connections)
@@ -411,7 +411,7 @@ def _in_force(row: Row) -> tuple[int, int, int]:
 
 
 def _many_closed(row: Row, room: Room) -> bool:
-    return row.inactive > MANY_INACTIVE * room.connections
+    return row.inactive > room.connections
 
 
 def _believed(rooms: list[Room | None]) -> list[Room | None]:

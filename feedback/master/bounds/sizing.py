@@ -22,7 +22,7 @@ from math import ceil, exp, inf
 import msgspec
 
 from feedback.master.outcome import Fact
-from feedback.master.pool import SATURATED, Pool, Row
+from feedback.master.pool import FULL, SATURATED, Pool, Row
 from feedback.master.servers.arrivals import COUNTED_SECONDS
 from feedback.master.servers.capacity import Estimate
 from feedback.master.servers.prior import QUEUE_SECONDS
@@ -37,7 +37,7 @@ MEMORY_SECONDS = 60.0  # a slope needs connections to have come and gone
 MEMORY_RESERVE = 0.05  # of the total
 SPREAD_MIN, CORRELATION_MIN = 5.0, 0.5  # connections; what a slope must rest on
 UNKNOWN_PER_CORE = 1000  # connections, where nothing at all is known
-USED_MIN, WHOLLY_USED = 0.25, 0.96  # of a server: below, its connections tell nothing; above, they are a queue
+USED_MIN = 0.25  # of a server: below, its connections tell nothing
 
 
 class OfMemory(msgspec.Struct, frozen=True, gc=False):
@@ -217,4 +217,4 @@ class Sizing:
 def _trusted(used: float) -> float:
     """How far open connections over utilisation tell what a server can hold: once it is saturated, both grow for ever
     and their ratio with them."""
-    return max(0.0, min(1.0, (WHOLLY_USED - used) / (WHOLLY_USED - SATURATED)))
+    return max(0.0, min(1.0, (FULL - used) / (FULL - SATURATED)))

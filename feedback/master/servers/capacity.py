@@ -43,9 +43,9 @@ DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at al
 LEVEL_MAX = 20.0  # of a level, either way: e**20 completions a second and core is no machine
 AVAILABLE_SECONDS = 0.2  # one report: a neighbour arrives in an instant
 HAD_SECONDS = 1.0  # a service may have more than it is entitled to for a moment
-LEARNED_STEP, LEARNED_SAMPLES = 0.05, 5  # of a level in the state file; before it is worth keeping
+LEARNED_STEP = 0.05  # of a level in the state file
 UNLIKE = 3.0  # standard deviations between a first sample and what others say of such a server
-SETTLED_SAMPLES = 9  # from here on a level is known, and a sudden difference is a neighbour's
+SETTLED_SAMPLES = 9  # from here on a level is known and kept, and a sudden difference is a neighbour's
 STEAL_FROM = 0.1  # of the server in use: below, too little was asked for to tell what would be given
 IDLE = 0.02  # below this utilisation the ratio is noise
 
@@ -161,7 +161,7 @@ class Capacity:
 
     def learned(self) -> Learned | None:
         """None of one that was not sampled often enough to say anything."""
-        if self.filter.samples < LEARNED_SAMPLES:
+        if self.filter.samples < SETTLED_SAMPLES:
             return None
         known, level = self._learned, self.filter.level
         if known is not None and known.held is self.held and abs(level - known.level) < LEARNED_STEP / 2:

@@ -28,14 +28,14 @@ TOLD_SECONDS = 10.0  # on the mean: where they last longer, load is lost in it
 FORGET_PER_SECOND = 0.002  # of the best, in the logarithm: what clients do changes
 LIVELY = 5.0  # times as quickly as a server's pace, for which the filter was made, a load changes
 SURE = 0.7  # standard deviations
-SHORTER = 0.25  # below the others' by so much before that raises a weight: while connections come, all look short
+SHORTER = 0.25  # by so much, in the logarithm, is shorter or fewer: while connections come, all look short
 BLEND = 0.5  # of what a sample says a weight should be
-LEAST, MOST = -log(16), log(4)  # of a static weight: up to the guards' ceiling
+RANGE = log(16)  # of a static weight, either way: beyond it are the guards' floor and ceiling
 BACK_SECONDS = 120.0  # towards the static weight, where nothing speaks against it
-TRIED, ANSWERS = 0.5, 0.3  # so much fewer open connections, of which the residence falls by this part: a queue's by all
+ANSWERS = 0.3  # of how many fewer are open: by this part the residence falls at least, a queue's by all of it
 TIMES = 2  # samples in a row that do not answer
 ANSWER_VARIANCE = 1.0  # of the logarithm of one answer's time
-ANSWER_SURE, ANSWER_LEAST, ANSWER_BLEND = 2.0, -log(2), 0.3
+ANSWER_SURE, ANSWER_LEAST = 2.0, -log(2)  # standard deviations over the best; half of a static weight stays
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -170,7 +170,7 @@ class Residence:
             self.factor *= exp(-self._sampled / BACK_SECONDS)
             self._tried = None
         elif not self._is_its_own(over):
-            self.factor = max(LEAST, min(MOST, self.factor + BLEND * (more - (self.sample - measure))))
+            self.factor = max(-RANGE, min(RANGE, self.factor + BLEND * (more - (self.sample - measure))))
         self.seen = Seen(exp(self.filter.level), deviation, exp(over), exp(self.factor))
 
     def _judge_answers(self) -> None:
@@ -182,7 +182,7 @@ class Residence:
         elif over <= ANSWER_SURE * sqrt(of.variance):
             self.factor *= exp(-self._sampled / BACK_SECONDS)
         else:
-            self.factor += ANSWER_BLEND * (max(ANSWER_LEAST, -over) - self.factor)
+            self.factor = max(ANSWER_LEAST, -over)
         told = exp(of.level) if of.samples and abs(self.factor) > 0.01 else None
         factor = 1.0 if told is None else exp(self.factor)
         self.seen = Seen(exp(self.filter.level), deviation, exp(over), factor, told)
@@ -193,7 +193,7 @@ class Residence:
             self._tried, self._times = (self.sample, self.open), 0
             return False
         fewer, shorter = self._tried[1] - self.open, self._tried[0] - self.sample
-        self._times = self._times + 1 if fewer > TRIED and shorter < ANSWERS * fewer else 0
+        self._times = self._times + 1 if fewer > SHORTER and shorter < ANSWERS * fewer else 0
         if self._times < TIMES:
             return False
         self.best, self.own, self._tried = self.filter.level, True, None
