@@ -31,27 +31,31 @@ class Places(msgspec.Struct, frozen=True, gc=False):
         return f"{self.number} {self.of}"
 
 
-class Permuted:
+class _Table:
+    """Written at once where that cannot wait; else where a weight is off by 10 %, and only so often."""
+
+    def __init__(self) -> None:
+        self._written_at: float | None = None
+
+    def _write(self, pool: Pool, seconds: float, why: str, *, at_once: bool) -> None:
+        if not at_once and not _any_off(pool.rows, REWRITE):
+            rest(pool.rows, WithinPart(REWRITE))
+        elif not at_once and self._written_at is not None and pool.now - self._written_at < seconds:
+            rest(pool.rows, why)
+        else:
+            self._written_at = pool.now
+
+
+class Permuted(_Table):
     """mh: at most 63, so that no shift throws bits away, and without a common divisor, so that one server's change does
     not deal all places anew. Written if a weight is off by 10 %, every 10 s at most."""
 
     LIMIT = 63
 
-    def __init__(self) -> None:
-        self._written_at: float | None = None
-
     def aim(self, pool: Pool) -> None:
-        rows = pool.rows
-        _six_bits(rows, self.LIMIT)
+        _six_bits(pool.rows, self.LIMIT)
         _explain(pool, "places in the hash table")
-        if switched(rows):
-            self._written_at = pool.now
-        elif not _any_off(rows, REWRITE):
-            rest(rows, WithinPart(REWRITE))
-        elif self._written_at is not None and pool.now - self._written_at < MOVE_SECONDS:
-            rest(rows, "resting: each edit rebuilds the hash table")
-        else:
-            self._written_at = pool.now
+        self._write(pool, MOVE_SECONDS, "resting: each edit rebuilds the hash table", at_once=switched(pool.rows))
 
 
 def _six_bits(rows: Sequence[Row], limit: int) -> None:
@@ -68,14 +72,11 @@ def _any_off(rows: Sequence[Row], dead_band: float) -> bool:
     return any(abs(row.weight - row.aim) > max(dead_band * row.weight, 1) for row in rows)
 
 
-class Buckets:
+class Buckets(_Table):
     """sh: the weights are buckets, and all of them together are 256. Written once a minute at most, and at once when
     somebody comes or goes."""
 
     BUCKETS, SECONDS_MIN = 256, 60.0  # an edit moves the clients of all servers after the edited one
-
-    def __init__(self) -> None:
-        self._written_at: float | None = None
 
     def aim(self, pool: Pool) -> None:
         rows = pool.rows
@@ -90,14 +91,8 @@ class Buckets:
         _explain(pool, f"of {self.BUCKETS} buckets")
         if not serving:
             return
-        if switched(rows) or sum(max(1, row.weight) for row in rows) != self.BUCKETS:
-            self._written_at = pool.now
-        elif not _any_off(rows, REWRITE):
-            rest(rows, WithinPart(REWRITE))
-        elif self._written_at is not None and pool.now - self._written_at < self.SECONDS_MIN:
-            rest(rows, "resting: each edit moves clients from server to server")
-        else:
-            self._written_at = pool.now
+        anew = switched(rows) or sum(max(1, row.weight) for row in rows) != self.BUCKETS
+        self._write(pool, self.SECONDS_MIN, "resting: each edit moves clients from server to server", at_once=anew)
 
 
 def apportion(shares: Sequence[float], places: int) -> list[int]:

@@ -11,7 +11,7 @@ from math import ceil, sqrt
 
 import msgspec
 
-from feedback.master.actuate.weight import CATCH_UP, banded, scaled, surviving
+from feedback.master.actuate.weight import CATCH_UP, LOOK_SECONDS, banded, scaled, surviving
 from feedback.master.pool import Pool, Row
 
 UDP = "this scheduler counts active connections, and UDP has none: the largest weight takes all (use wrr or mh)"
@@ -37,7 +37,7 @@ class Stock:
 
     def aim(self, pool: Pool) -> None:
         rows, now = pool.rows, pool.now
-        tick = 0.2 if self._at is None else min(1.0, max(0.05, now - self._at))
+        tick = pool.interval_seconds if self._at is None else min(1.0, max(LOOK_SECONDS, now - self._at))
         self._at = now
         parts = scaled(rows, [row.part for row in rows], self.MEAN, self.LIMIT, keep=True)
         banded(rows, parts, self._dead_band, self.LIMIT)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from feedback.master.actuate.weight import ACTIVE, PEAK, banded, scaled
 from feedback.master.pool import Pool
 from feedback.master.traits import TRAITS
+from feedback.model import WEIGHT_MAX
 
 
 class Draw:
@@ -25,6 +26,6 @@ class Draw:
     def aim(self, pool: Pool) -> None:
         rows = pool.rows
         overhead = max((row.active * ACTIVE + row.inactive for row in rows), default=0)
-        limit = max(1, min(self.LIMIT, (2**31 - 1) // (self.HEADROOM * overhead + 1)))
+        limit = max(1, min(self.LIMIT, WEIGHT_MAX // (self.HEADROOM * overhead + 1)))
         parts = scaled(rows, [row.part for row in rows], self.MEAN, limit, keep=True)
         banded(rows, parts, self._dead_band, limit)

@@ -23,10 +23,7 @@ from feedback.master.servers.residence import CONNECTIONS_LEAST
 from feedback.model import DestinationKey
 
 LONGER = 5.0  # times the others' residence: shares move by the ceiling at most, and that is less
-HOLD_SECONDS, HOLD_SECONDS_MAX = (
-    20.0,
-    600.0,
-)  # a liar draws for some 3 s before each; after the latter without, the first again
+HOLD_SECONDS, HOLD_SECONDS_MAX = 20.0, 600.0  # a liar draws for some 3 s before each; anew after the longest without
 
 
 class Doubted(msgspec.Struct, frozen=True, gc=False):
@@ -55,9 +52,8 @@ class Doubt:
     def doubted(self, pool: Pool) -> dict[DestinationKey, Doubted]:
         """Who is doubted now. Call it at each decision."""
         now, total_active, total_rate = pool.now, 0, 0.0
-        suspects = [
-            r for r in pool.rows if r.kernel is not None and (r.active >= CONNECTIONS_LEAST or r.doubt is not None)
-        ]
+        many = CONNECTIONS_LEAST
+        suspects = [r for r in pool.rows if r.kernel is not None and (r.active >= many or r.doubt is not None)]
         if not suspects:
             return {}
         for row in pool.rows:
@@ -70,7 +66,7 @@ class Doubt:
             known, rate = row.doubt, row.arrivals.rate
             if known is None:
                 known = row.doubt = Known()
-            if row.active >= CONNECTIONS_LEAST and rate:
+            if row.active >= many and rate:
                 others = total_rate - rate, total_active - row.active
                 self._judge(known, _ratio(row, rate, *others) >= LONGER, now)
             else:

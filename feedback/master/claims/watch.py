@@ -14,7 +14,7 @@ from feedback.master.claims.advice import Advice
 from feedback.master.claims.asking import Answered, Asking, Passage, Series, Subject, Target, Through
 from feedback.master.claims.health import Checked, Health, Verdict
 from feedback.master.outcome import By, Zero
-from feedback.master.servers.fleet import Source, Trust
+from feedback.master.servers.fleet import Source, Trust, patience
 from feedback.master.sources.reading import Unread
 from feedback.model import Destination, DestinationKey, Forward, ServiceKey
 
@@ -178,7 +178,5 @@ class Watch:
             found, heard_at, interval = Source.HEADER, subject.weighed_at, self._check.what.interval_seconds
         else:
             return None, Trust.NEVER, None
-        age, patience = max(0.0, now - heard_at), max(stale, 3 * interval)
-        if age <= patience:
-            return found, Trust.FRESH, age
-        return found, (Trust.STALE if age <= max(lost, patience) else Trust.LOST), age
+        age, (fresh, still) = max(0.0, now - heard_at), patience(interval, stale, lost)
+        return found, Trust.FRESH if age <= fresh else Trust.STALE if age <= still else Trust.LOST, age

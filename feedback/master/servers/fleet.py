@@ -47,6 +47,12 @@ class Refused(msgspec.Struct, frozen=True):
         return self.text
 
 
+def patience(interval_seconds: float, stale: float, lost: float) -> tuple[float, float]:
+    """Up to which ages a word that comes so often is fresh, and stale: two may be missing, whatever is configured."""
+    fresh = max(stale, 3 * interval_seconds)
+    return fresh, max(lost, fresh)
+
+
 class Server:
     """One stream of reports, an agent's or an exporter's: its last report, clock map and times. `patience` and `lost`
     are ages in seconds: up to the first it is fresh, up to the second stale. `least` are the least of both."""
@@ -76,9 +82,7 @@ class Server:
         self._be_patient(report)
 
     def _be_patient(self, report: Report) -> None:
-        stale, lost = self._least
-        self.patience = max(stale, 3 * report.interval_seconds)
-        self.lost = max(lost, self.patience)
+        self.patience, self.lost = patience(report.interval_seconds, *self._least)
 
     def follow(self, report: Report, now: float) -> Window | Refused | None:
         """Take a report. See `Fleet.receive`."""

@@ -22,9 +22,7 @@ from feedback.master.servers.starved import usual
 
 HELD_SECONDS = 3.0  # mean residence: from above this until below half of it
 LOOKS = 100  # between counts: rounding adds up to nothing in so many
-APART = log(
-    COUNTS_MOST
-)  # from the median, either way: further a level is not believed; servers of one size differ by some 30 %
+APART = log(COUNTS_MOST)  # from the median: further a level is not believed; servers of one size differ by some 30 %
 QUEUE_SECONDS = 5.0  # a queue does not end with the first report that says so
 KEPT_SECONDS = 0.3  # likewise: clients keep connections, or wait for something else than CPU
 
