@@ -2,7 +2,7 @@
 
 | scheduler | a weight is | file | scale | written |
 |---|---|---|---|---|
-| `sed`, `nq` | a stock | sed.py | mean 100, 1..1000 | dead band |
+| `sed`, `nq` | a stock | sed.py | mean 1000, 1..65,535 | dead band |
 | `sed` with tiers | a stock above any count | tiers.py | up to 2**31 - 1 | dead band |
 | `wlc` | a stock with two minutes of memory | wlc.py | largest 20,000 | each tick |
 | `lblc`, `lblcr` | a stock and a limit | lblc.py | what a server can hold | 10 %, every 5 s |
