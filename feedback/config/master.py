@@ -31,7 +31,7 @@ class Guards(Strict, frozen=True):
     ceiling: Annotated[float, msgspec.Meta(ge=1, le=1e6)] = 4.0  # and none more than so many times its static share
     dead_band: Share = 0.05  # relative change of a weight below which nothing is written
     change_per_second: Positive = 4.0  # a share at most multiplies or divides by this in a second
-    slow_start_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
+    slow_start_seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0  # a returning server gets its share
     stale_seconds: Positive = 2.0  # a report older than this freezes what is known
     lost_seconds: Positive = 15.0  # and after this the policy below holds
     lost_policy: str = "hold"  # hold | static | quiesce

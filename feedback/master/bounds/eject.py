@@ -36,7 +36,7 @@ from feedback.master.servers.window import Window
 MEMORY_ANSWERS = 40.0  # what is usual is counted over so many, or COUNTED_SECONDS, whichever is longer
 STRETCH = 64  # windows with answers
 FAILING, TIMES_MEDIAN = 0.10, 3.0  # of the answers; three times what is usual, and half of that more
-PROOF = log(1e6)
+PROOF = log(1e6)  # one in a million
 EJECT_SECONDS, EJECT_SECONDS_MAX = 5.0, 60.0  # shorter than Envoy's: a trial costs little
 CLEAN_SECONDS = 20.0  # after so long without an ejection the times start anew
 RESETS_PER_OPENED = 10  # a dead port resets everything; clients that go away reset a few

@@ -19,7 +19,7 @@ import msgspec
 from feedback.master.cuts.segments import Flow, Heard
 
 ROUNDS_SECONDS = (0.0, 0.6, 1.8)  # after the first; the kernel's limit is 0.5 s
-LAST_SECONDS = 1.0
+LAST_SECONDS = 1.0  # for the answers to the last pokes
 # A poke and its answer are 120 bytes: so this is 77 Mbit/s, beside a server's traffic.
 RATE, BURST = 80_000, 256
 BATCH = 64  # poked at a time, when the rate bounds them
