@@ -39,8 +39,8 @@ def test_one_agents_word_counts_within_a_factor_of_two_of_the_directors_count(li
     assert flow(counted(lie, RATE, RATE, RATE), 4.0) == pytest.approx(RATE * (SERVERS - 1 + counts))
 
 
-def test_before_the_kernel_has_counted_one_agents_word_counts_as_two_usual_ones() -> None:
-    assert flow(counted(1e6, RATE, RATE, RATE, refreshes=1), 1.0) == pytest.approx(RATE * (SERVERS - 1 + 2))
+def test_before_the_kernel_has_counted_one_agents_word_counts_as_four_usual_ones() -> None:
+    assert flow(counted(1e6, RATE, RATE, RATE, refreshes=1), 1.0) == pytest.approx(RATE * (SERVERS - 1 + 4))
 
 
 def test_what_the_kernel_counts_no_more_is_forgotten() -> None:

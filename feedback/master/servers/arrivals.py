@@ -15,6 +15,7 @@ from feedback.master.pool import COUNTS_MOST
 COUNTED_SECONDS = 2.0  # the kernel counts so often (ip_vs_est.c); so long is "lately" wherever a mean is taken
 REFRESH_SECONDS = 1.25 * COUNTED_SECONDS  # without a change for so long, it has counted nothing new
 CHANGED_MOST = 16.0  # times since the last count
+UNCOUNTED = 4.0  # times the usual rate: of one that the kernel has not counted yet, which may be a large one
 
 
 class Arrivals:
@@ -56,7 +57,7 @@ def flow(said: Sequence[float], counted: Sequence[float | None]) -> float:
     most, least = change * COUNTS_MOST, change / COUNTS_MOST
     if len(grown) == len(said) and least <= grown[0] and grown[-1] <= most:
         return sum(said)
-    uncounted = COUNTS_MOST * median_low(said)  # of one that the kernel has not counted yet
+    uncounted = UNCOUNTED * median_low(said)
     total = 0.0
     for a, k in zip(said, counted, strict=True):
         low, high = (0.0, uncounted) if k is None else (k * least, k * most)

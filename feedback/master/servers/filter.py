@@ -12,6 +12,7 @@ PRIOR_VARIANCE = 0.09  # servers of one size differ by some 30 %
 FORGET_SECONDS = 60.0  # without evidence, the level goes back to the prior
 DRIFT_PER_SECOND = 0.0004  # variance: 2 % in a second
 STEP_SLACK, STEP_LIMIT = 1.0, 6.0  # CUSUM, in standard deviations: noise alone makes one step in days
+FADE_STEP = 0.05  # of a level, for each sample: whatever one says, others come before it is believed
 VARIANCE_MIN = 1e-4  # nothing is known to better than 1 %
 CLIP = 1.2  # one sample moves the estimate by at most a factor of 3.3
 
@@ -58,8 +59,9 @@ class Filter:
         self.samples = samples + 1
 
     def fade(self, sample: float, seconds: float, over_seconds: float) -> None:
-        """Believe gradually what is seen for long, whatever else explains it: only downwards."""
-        self.level += min(0.0, (sample - self.level) * (1 - exp(-seconds / over_seconds)))
+        """Believe gradually what is seen for long, whatever else explains it: only downwards, and in small steps."""
+        step = (sample - self.level) * (1 - exp(-seconds / over_seconds))
+        self.level += min(0.0, max(-FADE_STEP, step))
 
     def forget(self, towards: float, seconds: float) -> None:
         """Nothing is seen of an idle server: what was known fades towards the prior."""
