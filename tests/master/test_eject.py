@@ -43,7 +43,7 @@ def at(now: float, *errors: float, answers: int = 20) -> Pool:
     return pool(*(seen(i, window(now, answers=answers, errors=round(answers * e))) for i, e in enumerate(errors, 1)))
 
 
-def seen(i: int, w: Window, **kw: str) -> Row:
+def seen(i: int, w: Window, **kw: int) -> Row:
     return replace(member(i, **kw), window=w)
 
 
@@ -72,8 +72,36 @@ def test_a_port_where_nobody_listens_is_out() -> None:
     ejector, out = Ejector(), {}
     for k in range(1, 5):
         now = k / 5
-        dead = seen(1, window(now, resets=20, opened=0.0))
+        dead = seen(1, window(now, resets=20, opened=0.0), inactive=20 * k)
         out = ejector.ejected(told(ejector, pool(dead, *(seen(i, window(now)) for i in (2, 3)))), now)
+    assert set(out) == {rip(1)}
+
+
+@pytest.mark.parametrize("there", [0, 4])
+def test_resets_of_what_the_director_did_not_send_are_no_failures(there: int) -> None:
+    """A scanner's, or those for a master that stood still and goes on to speak to its agent's old connections."""
+    ejector = Ejector()
+    for k in range(1, 20):
+        now = k / 5
+        idle = seen(1, window(now, resets=5, opened=0.0), inactive=there)
+        assert not ejector.ejected(told(ejector, pool(idle, *(seen(i, window(now)) for i in (2, 3)))), now)
+
+
+def test_on_trial_they_convict_nobody_and_those_of_its_connections_do() -> None:
+    failures = Failures()
+    failures.begin_trial(0, 1.0)
+    failures.count(window(1.2, resets=3, opened=0.0), 80, False)
+    assert not failures.convicted(2)
+    failures.count(window(1.4, resets=2, opened=0.0), 80, False)
+    assert failures.convicted(2)
+
+
+def test_they_do_not_hide_a_port_where_nobody_listens() -> None:
+    ejector, out = Ejector(), {}
+    for k in range(1, 30):
+        now = k / 5
+        dead = seen(1, window(now, resets=200 if k % 2 else 1, opened=0.0), inactive=k)
+        out = out or ejector.ejected(told(ejector, pool(dead, *(seen(i, window(now)) for i in (2, 3)))), now)
     assert set(out) == {rip(1)}
 
 
@@ -81,7 +109,7 @@ def test_clients_that_go_away_are_no_failure_of_the_server() -> None:
     ejector = Ejector()
     for k in range(1, 50):
         now = k / 5
-        aborted = seen(1, window(now, resets=30, opened=40.0))
+        aborted = seen(1, window(now, resets=30, opened=40.0), active=40)
         assert not ejector.ejected(told(ejector, pool(aborted, *(seen(i, window(now)) for i in (2, 3)))), now)
 
 
@@ -106,7 +134,7 @@ def test_a_service_of_an_answer_a_second_is_judged_too() -> None:
 def test_few_answers_must_be_striking_and_many_need_not(answers: int, errors: int, proven: bool) -> None:
     failures = Failures()
     failures.count(window(1.0, answers=answers, errors=errors), 80, False)
-    assert failures.proves(0.10) is proven
+    assert failures.proves(0.10, 0) is proven
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), max_size=STRETCH), st.floats(0.05, 0.9))
@@ -116,7 +144,7 @@ def test_good_answers_before_the_first_failure_need_not_be_kept(seen: list[tuple
     for k, (good, errors) in enumerate(seen):
         for failures in (lean, whole):
             failures.count(window(k / 5, answers=good + errors, errors=errors), 80, False)
-    assert lean.proves(limit) is whole.proves(limit)
+    assert lean.proves(limit, 0) is whole.proves(limit, 0)
     assert (lean.last is None) is not any(errors for _, errors in seen)
 
 
@@ -125,12 +153,12 @@ def test_a_good_past_does_not_hide_what_it_does_now() -> None:
     for k in range(1, 100):
         failures.count(window(k / 5, answers=30), 80, False)
     for k in range(100, 103):
-        assert not failures.proves(0.10)
+        assert not failures.proves(0.10, 0)
         failures.count(window(k / 5, answers=2, errors=2), 80, False)
-    assert failures.proves(0.10)
+    assert failures.proves(0.10, 0)
     for k in range(103, 106):
         failures.count(window(k / 5, answers=30), 80, False)
-    assert not failures.proves(0.10)
+    assert not failures.proves(0.10, 0)
 
 
 @pytest.mark.parametrize("windows", [2_000, pytest.param(20_000, marks=pytest.mark.long)])

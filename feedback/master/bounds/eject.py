@@ -11,6 +11,9 @@ now: a good past proves nothing. Five failures of five do, or 12 of 20, or 25 % 
 they are few, so that neither a service of one request a second nor a crowded host, whose reports are late and few,
 keeps a failing server in.
 
+Resets are the whole host's: it also resets what a scanner asks of it, and what a master that stood still says to its
+agent. So a window with more resets than the director has connections there says nothing.
+
 Invariants: at most a third of the pool is out or on trial, at least one server may be; if more fail, the fault lies
 elsewhere. A trial takes no more connections than its batch, plus at each look as many as the kernel has forgotten since
 the last.
@@ -83,7 +86,7 @@ class Failures:
 
     def __init__(self) -> None:
         self.answers = self.failed = 0.0
-        self.last: deque[tuple[float, float]] | None = None  # (answers, failures among them), from the first failure on
+        self.last: deque[tuple[float, float, int]] | None = None  # (answers, failures among them, resets among those)
         self.times, self.until = 0, 0.0
         self.ejected: Ejected | None = None
         self.pending = False  # ejected, and not yet through a trial
@@ -93,19 +96,19 @@ class Failures:
 
     def count(self, window: Window, port: int, udp: bool) -> None:
         """Take a window."""
-        answers, failed, seconds = window.completions or 0.0, 0.0, window.end - window.start
+        answers, failed, resets, seconds = window.completions or 0.0, 0.0, 0, window.end - window.start
         if window.applications or window.resets or answers < 0.0:
-            answers, failed = _outcomes(window, port, udp)
+            answers, failed, resets = _outcomes(window, port, udp)
         fades, slow, least = answers / MEMORY_ANSWERS, seconds / COUNTED_SECONDS, seconds / EJECT_SECONDS_MAX
         keep = exp(-(least if fades < least else slow if fades > slow else fades))
         self.answers = self.answers * keep + answers
         if not failed and self.last is None:
             return
         self.failed = self.failed * keep + failed
-        if self.last is None:  # good answers before it would only make a stretch less striking
+        if self.last is None:  # from here on: good answers before it would only make a stretch less striking
             self.last = deque(maxlen=STRETCH)
         if answers:
-            self.last.append((answers, failed))
+            self.last.append((answers, failed, resets))
 
     def forget(self) -> None:
         self.answers = self.failed = 0.0
@@ -115,12 +118,15 @@ class Failures:
     def part(self) -> float:
         return self.failed / self.answers if self.answers else 0.0
 
-    def proves(self, limit: float) -> bool:
-        """Whether a server that fails half as often as the limit would hardly ever fail as often as this one does."""
+    def proves(self, limit: float, counted: int) -> bool:
+        """Whether a server that fails half as often as the limit would hardly ever fail as often as this one does.
+        `counted` connections are there, active and inactive."""
         if not self.failed or limit >= 1:
             return False
         answers = failed = 0.0
-        for more, of_them in reversed(self.last or ()):
+        for more, of_them, resets in reversed(self.last or ()):
+            if resets > counted:
+                continue
             answers, failed = answers + more, failed + of_them
             if failed > limit * answers and _surprise(answers, failed, limit / 2) >= PROOF:
                 return True
@@ -167,8 +173,10 @@ class Failures:
         good = self.answers - self.failed
         return (good >= TRIAL_CONNECTIONS - 0.5 and good > self.failed) or self.batch > BATCHES
 
-    def convicted(self) -> bool:
-        return self.failed >= 1.5 and self.failed >= self.answers / 2
+    def convicted(self, counted: int) -> bool:
+        foreign = sum(resets for _, _, resets in self.last or () if resets > counted)
+        failed, answers = self.failed - foreign, self.answers - foreign
+        return failed >= 1.5 and failed >= answers / 2
 
 
 def _surprise(answers: float, failed: float, usual: float) -> float:
@@ -178,8 +186,9 @@ def _surprise(answers: float, failed: float, usual: float) -> float:
     return answers * (part * log(part / usual) + passed)
 
 
-def _outcomes(window: Window, port: int, udp: bool) -> tuple[float, float]:
-    """(answers, failures among them) in a window. Where no application speaks, completed connections are answers."""
+def _outcomes(window: Window, port: int, udp: bool) -> tuple[float, float, int]:
+    """(answers, failures among them, resets among those) in a window. Where no application speaks, completed
+    connections are answers."""
     answers = failed = 0.0
     if window.applications:
         for application in window.applications:
@@ -189,9 +198,8 @@ def _outcomes(window: Window, port: int, udp: bool) -> tuple[float, float]:
     elif window.completions is not None and window.completions > 0:
         answers = window.completions
     if window.resets and not udp and window.resets > RESETS_PER_OPENED * (window.opened or 0.0):
-        answers += window.resets
-        failed += window.resets
-    return answers, failed
+        return answers + window.resets, failed + window.resets, window.resets
+    return answers, failed, 0
 
 
 class Ejector:
@@ -224,9 +232,9 @@ class Ejector:
             return
         usual = median_low(row.failures.part if row.failures is not None else 0.0 for row in rows)
         limit = max(FAILING, TIMES_MEDIAN * usual + FAILING / 2)
-        may_go = [f for row, f in suspects if row.zero is None and not f.pending]
-        for failures in sorted(may_go, key=lambda f: -f.part):
-            if room > 0 and failures.proves(limit):
+        may_go = [(f, row.active + row.inactive) for row, f in suspects if row.zero is None and not f.pending]
+        for failures, counted in sorted(may_go, key=lambda each: -each[0].part):
+            if room > 0 and failures.proves(limit, counted):
                 failures.eject(now)
                 failures.tell(now)
                 room -= 1
@@ -237,7 +245,7 @@ def _try(failures: Failures, counted: int, now: float) -> None:
     if failures.trial is None:
         if failures.pending and not failures.out(now):
             failures.begin_trial(counted, now)
-    elif failures.convicted():
+    elif failures.convicted(counted):
         failures.eject(now)
     elif failures.acquitted():
         failures.acquit()
