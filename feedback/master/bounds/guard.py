@@ -13,6 +13,7 @@ all zero; the shares that come out sum to 1 or are all 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from math import inf, log
 
 import msgspec
@@ -273,7 +274,11 @@ class Guard:
             if share > greatest:
                 greatest, largest = share, row
         if largest is not None:
-            self._beside_others(largest, total - greatest)
+            if 2 * greatest > total:  # the difference of two sums loses what is small beside a lie
+                others = sum([row.share for row in serving if row is not largest])
+            else:
+                others = total - greatest
+            self._beside_others(largest, others)
         return over
 
     def _beside_others(self, largest: Row, others: float) -> None:
@@ -374,12 +379,13 @@ def _fill(rows: Sequence[Row], whole: float) -> None:
         return
     # Whoever is furthest over goes first: what that frees can only bring the next ones over.
     order = sorted(rows, key=lambda row: -row.share / row.most)
-    left, rest, scale, free = whole, whole, 1.0, len(order)
-    for row in order:
+    rests = list(accumulate(row.share for row in reversed(order)))  # differences would lose what is small beside a lie
+    left, scale, free = whole, 1.0, len(order)
+    for row, rest in zip(order, reversed(rests), strict=True):
         scale = left / rest if rest > 0 else 0.0
         if free == 1 or row.share * scale <= row.most + SAME:  # whatever is left must go somewhere
             break
-        rest, left, free = rest - row.share, left - row.most, free - 1
+        left, free = left - row.most, free - 1
         row.share = row.most
     for row in order[len(order) - free :]:
         row.share *= scale
