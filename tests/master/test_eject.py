@@ -94,6 +94,9 @@ def test_on_trial_they_convict_nobody_and_those_of_its_connections_do() -> None:
     assert not failures.convicted(2)
     failures.count(window(1.4, resets=2, opened=0.0), 80, False)
     assert failures.convicted(2)
+    for k in range(8, 30):  # nor do they fade what was seen of these
+        failures.count(window(k / 5, resets=3, opened=0.0), 80, False)
+    assert failures.convicted(2)
 
 
 def test_they_do_not_hide_a_port_where_nobody_listens() -> None:

@@ -174,8 +174,10 @@ class Failures:
         return (good >= TRIAL_CONNECTIONS - 0.5 and good > self.failed) or self.batch > BATCHES
 
     def convicted(self, counted: int) -> bool:
-        foreign = sum(resets for _, _, resets in self.last or () if resets > counted)
-        failed, answers = self.failed - foreign, self.answers - foreign
+        answers = failed = 0.0
+        for more, of_them, resets in self.last or ():
+            if resets <= counted:
+                answers, failed = answers + more, failed + of_them
         return failed >= 1.5 and failed >= answers / 2
 
 
