@@ -4,9 +4,10 @@ Capacity is completions per second at full utilisation, estimated as (completion
 window. Completions come with the agent's report (same clock) or, where it has no counters for them (UDP, older agents),
 from the director's (spans.py).
 
-If clients keep connections (a pool with a mean residence over 0.3 s), the work for those that end was done long before:
-then the count is the mean of those opened and ended. If they last (over 3 s), a new one says little about its load:
-then capacity is open connections over utilisation, which needs no history either.
+If clients keep connections, the work for those that end was done long before: from a mean residence of 0.15 s on in the
+pool to one of 0.3 s, the count goes over to the mean of those opened and ended. If they last (over 3 s), a new one says
+little about its load: then capacity is open connections over utilisation, which needs no history either, in a filter of
+its own.
 
 The estimate is kept as the logarithm of that per core, with its variance. A server that has never been busy is assumed
 to be average for its size (prior.py). `available` is kept apart, because a neighbour arrives in an instant: capacity =
@@ -111,7 +112,6 @@ class Capacity:
         "displaced",
         "filter",
         "held",
-        "kept",
         "offset",
         "placed",
         "rate",
@@ -124,7 +124,6 @@ class Capacity:
         self._usual_filter, self._held_filter = Filter(), Filter()  # of completions, and of open connections
         self.filter = self._usual_filter
         self.held = False
-        self.kept = False  # whether clients keep connections after the answer
         self.offset: float | None = None  # known difference from the pool's usual level
         self.placed: float | None = None  # the prior's: where it stands among the others
         self.displaced = False  # the prior's: that is not the place of its level now
@@ -272,8 +271,8 @@ class Capacity:
                 if self._seconds or self.held:
                     self._begin_sample()
                 doubt = 0.0
-                if self.kept and not self.held:
-                    count, doubt = _worked(count, grown)
+                if self._prior.kept and not self.held:
+                    count, doubt = _worked(count, grown, self._prior.kept)
                 self._sample(count, busy, allotment, seconds, variance + doubt, doubt > KEPT_VARIANCE_MAX)
                 return
         self._seconds, self._allotment, self._busy_seconds = seconds, allotment, busy
@@ -331,7 +330,7 @@ class Capacity:
         """Busy seconds less a neighbour's."""
         neighbour, used = self._neighbour, busy / allotment
         # Where connections are kept, a queue that is worked off looks like a neighbour for a moment.
-        noise = KEPT_NOISE * variance if self.kept else variance
+        noise = (1 + (KEPT_NOISE - 1) * self._prior.kept) * variance
         own = n * exp(-self.filter.level) / allotment if n > 0.0 else 0.0
         part = neighbour.observe(used, own, noise, seconds)
         if not part:
@@ -400,15 +399,15 @@ class Capacity:
         )
 
 
-def _worked(count: float, grown: float) -> tuple[float, float]:
-    """For how many connections the CPU has worked in a sample where clients keep them, and the variance of that
+def _worked(count: float, grown: float, kept: float) -> tuple[float, float]:
+    """For how many connections the CPU has worked in a sample where clients keep them (0..1), and the variance of that
     number's logarithm.
 
     Elsewhere those that ended, since who waits was not worked for. But those that came and are still open were, at
     their beginning or all along: half way between both here, and the difference is doubt.
     """
-    between = count + grown / 2
-    return between, (grown / 2 / max(1.0, between)) ** 2
+    between = count + kept * grown / 2
+    return between, (kept * grown / 2 / max(1.0, between)) ** 2
 
 
 def _used(window: Window, used: float) -> float:

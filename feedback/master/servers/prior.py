@@ -24,14 +24,16 @@ HELD_SECONDS = 3.0  # mean residence: from above this until below half of it
 LOOKS = 100  # between counts: rounding adds up to nothing in so many
 APART = log(COUNTS_MOST)  # from the median: further a level is not believed; servers of one size differ by some 30 %
 QUEUE_SECONDS = 5.0  # a queue does not end with the first report that says so
-KEPT_SECONDS = 0.3  # likewise: clients keep connections, or wait for something else than CPU
+KEPT_SECONDS = 0.3  # from half of this on more and more: clients keep connections, or wait for something else than CPU
 
 
 class Prior:
-    """The prior of one pool. `held` and `kept` are its mode (capacity.py)."""
+    """The prior of one pool. `held` is how connections are counted there, `kept` (0..1) how much of an answered
+    connection's time its client keeps it (capacity.py)."""
 
     def __init__(self) -> None:
-        self.held = self.kept = False
+        self.held = False
+        self.kept = 0.0
         self.usual = 1.0  # of what a server seems to have, what it gets (starved.py)
         self.starves = False  # whether any of them gets less
         self._rows: list[Row] = []
@@ -77,7 +79,6 @@ class Prior:
     def adopt(self, capacity: Capacity) -> None:
         """A new one: it counts as the pool does."""
         capacity.hold(self.held)
-        capacity.kept = self.kept
 
     def moved(self, capacity: Capacity) -> None:
         """Its level has: it gets its place when somebody asks for one."""
@@ -149,19 +150,19 @@ class Prior:
         self._count()
 
     def residence(self, seconds: float, now: float) -> None:
-        """How long connections last in this pool, on the mean: decides what capacity counts, with hysteresis. In a
-        saturated pool, and just after, they last because they queue: that tells nothing of them."""
-        if seconds > KEPT_SECONDS and self._saturated():
+        """How long connections last in this pool, on the mean: decides what capacity counts, `held` with hysteresis. In
+        a saturated pool, and just after, they last because they queue: that tells nothing of them."""
+        kept = min(1.0, max(0.0, 2 * seconds / KEPT_SECONDS - 1))
+        if kept and self._saturated():
             self._queued_at = now
         queues = now - self._queued_at < QUEUE_SECONDS
+        self.kept = min(kept, self.kept) if queues else kept
         held = seconds >= HELD_SECONDS / 2 if self.held else seconds > HELD_SECONDS and not queues
-        kept = seconds >= KEPT_SECONDS / 2 if self.kept else seconds > KEPT_SECONDS and not queues
-        if (held, kept) == (self.held, self.kept):
-            return
-        self.held, self.kept = held, kept
-        for capacity in self._capacities():
-            self.adopt(capacity)
-        self._count()
+        if held != self.held:
+            self.held = held
+            for capacity in self._capacities():
+                self.adopt(capacity)
+            self._count()
 
     def _saturated(self) -> bool:
         used = [c.utilisation for c in self._capacities() if c.window is not None]
