@@ -118,7 +118,7 @@ def test_a_real_prometheus_scrapes_a_real_master_without_error(site: Site, tmp_p
             assert value(port, 'sum(feedback_real_server_state{state="fresh"})') == [2]
             for name, query in expressions().items():
                 assert isinstance(ask(port, "query", query=query)["result"], list), name
-            assert [r["health"] for g in ask(port, "rules")["groups"] for r in g["rules"]].count("ok") == 19
+            assert [r["health"] for g in ask(port, "rules")["groups"] for r in g["rules"]].count("ok") == 20
             assert [a for a in ask(port, "alerts")["alerts"] if a["state"] == "firing"] == []
 
     run(site, work)
