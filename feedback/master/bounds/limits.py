@@ -6,7 +6,8 @@ operator's thresholds always win. Learned ones are
     upper = room + sqrt(room) + inactive now + inactive to come until the next look
     lower = upper - 15 % of the room
 
-with the room from sizing.py. The kernel counts closed connections (inactive) too, for two minutes, so these are added.
+with the room from sizing.py, which is known to 15 % at best: a full one opens for several connections, not for one at a
+time. The kernel counts closed connections (inactive) too, for two minutes, so these are added.
 If they exceed the room, a threshold is only as good as the last look: it is rewritten at each look, and removed while
 the server is calm, when it would cost writes and help nobody. A server in slow start or of uncertain capacity has no
 threshold while no other has one. Beside others with thresholds it would get everything that they cannot take, so it has
@@ -40,20 +41,19 @@ from feedback.master.bounds.sizing import Room, Sizing
 from feedback.master.outcome import Fact
 from feedback.master.pool import NEARLY_FULL, SATURATED, Pool, Row, crowding, estimates, utilisation
 from feedback.master.servers.capacity import Estimate
-from feedback.master.servers.filter import PRIOR_VARIANCE
+from feedback.master.servers.filter import KNOWN_VARIANCE, PRIOR_VARIANCE
 from feedback.master.servers.fleet import Trust
 from feedback.model import THRESHOLD_MAX
 
-HYSTERESIS = 0.15  # of the room: a full one opens for several connections, not for one at a time
 REWRITE = 0.10  # relative change worth an edit of what costs more than a weight: a limit, a hash table
 INTERVAL_SECONDS = 1.0  # at most so often, but to open
-CERTAIN = 0.17  # deviation of the estimate: learned below, given up above what is known of any server
+CERTAIN = sqrt(KNOWN_VARIANCE)  # deviation of the estimate: learned below, given up above what is known of any server
 BUSY = 0.5  # of the room: where closed ones are many, there is a threshold from here on, until half of it
 HEADROOM = 1.3  # times what is open: until the next look a pool that is not saturated must not refuse
 ROOM_MOST = 16  # times the usual room: what one agent's word counts, as in shares (guard.py: the ceiling's square)
 UNMEASURED = "nothing measured yet: the threshold stays"
 COUNTED = "no threshold: the weight is the number of connections"
-SMALLER, STILL_SMALLER = 0.75, 0.9  # than the room of one behind: a threshold is needed below, and until
+SMALLER, STILL_SMALLER = 1 - 2 * CERTAIN, 1 - CERTAIN  # than the room of one behind: a threshold is needed below, until
 
 
 TYPED_IN = "typed in"
@@ -480,7 +480,7 @@ def _aim(pool: Pool, row: Row, room: Room, *, exact: bool, by_load: bool, tight:
         upper, why, follows = memory, MemoryTight(room.memory_bound, closed), True
     else:
         upper, why = loaded, Sized(room.why, closed, exact)
-    hysteresis = max(1, int(HYSTERESIS * room.connections))
+    hysteresis = max(1, int(CERTAIN * room.connections))
     return _Aim(_limit(int(upper), hysteresis, room.connections, why), memory, follows)
 
 

@@ -17,7 +17,7 @@ number by its effect on latency; the agents tell the capacity, so it needs no se
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil, exp, inf
+from math import ceil, exp, inf, sqrt
 
 import msgspec
 
@@ -25,15 +25,13 @@ from feedback.master.outcome import Fact
 from feedback.master.pool import FULL, SATURATED, Pool, Row
 from feedback.master.servers.arrivals import COUNTED_SECONDS
 from feedback.master.servers.capacity import Estimate
+from feedback.master.servers.filter import FORGET_SECONDS
 from feedback.master.servers.prior import QUEUE_SECONDS
 from feedback.master.servers.window import Window
 
-CALM = 0.7  # utilisation of the pool below which connections last as long as they would anyhow
-BUSY_WEIGHT = 0.2  # of what is seen between calm and busy: better than nothing, where a pool is never calm
+CALM = 0.7  # utilisation of a server below which it is not full before the next look
 RESIDENCE_SECONDS = 10.0  # several of the kernel's counts, and a change of what clients do shows soon
-HELD_MARGIN = 1.15  # a capacity in open connections is the mean of a count that varies
 CONNECTIONS_PER_CORE_MIN = 2  # one that is worked for, one that comes next
-MEMORY_SECONDS = 60.0  # a slope needs connections to have come and gone
 MEMORY_RESERVE = 0.05  # of the total
 SPREAD_MIN, CORRELATION_MIN = 5.0, 0.5  # connections; what a slope must rest on
 UNKNOWN_PER_CORE = 1000  # connections, where nothing at all is known
@@ -103,7 +101,7 @@ class Memory:
         if self._at is None:
             self._mean_n, self._mean_used, self._at = n, used, window.end
             return
-        blend = 1 - exp(-max(0.0, window.end - self._at) / MEMORY_SECONDS)
+        blend = 1 - exp(-max(0.0, window.end - self._at) / FORGET_SECONDS)
         self._at = window.end
         off_n, off_used = n - self._mean_n, used - self._mean_used
         self._mean_n += blend * off_n
@@ -150,7 +148,7 @@ class Sizing:
             self._queued_at = pool.now
         self.queues = pool.now - self._queued_at < QUEUE_SECONDS
         if pool.flow > 0 and not self.queues:
-            weight = seconds if pool.crowding < CALM else BUSY_WEIGHT * seconds
+            weight = seconds * (1 - pool.crowding / SATURATED)  # the calmer, the less they wait
             keep = exp(-weight / RESIDENCE_SECONDS)
             self._stood = self._stood * keep + weight * sum(row.active for row in pool.rows)
             self._opened = self._opened * keep + weight * pool.flow
@@ -185,7 +183,7 @@ class Sizing:
     def _by_load(self, estimate: Estimate) -> tuple[int, Fact]:
         least = ceil(CONNECTIONS_PER_CORE_MIN * estimate.cores)
         if estimate.held:
-            count = max(least, ceil(HELD_MARGIN * estimate.capacity))
+            count = max(least, ceil(estimate.capacity + sqrt(estimate.capacity)))  # the mean of a count that varies
             return count, Held(count)
         residence = max(self._latency, self._stood / self._opened if self._opened else 0.0)
         count = max(least, ceil(estimate.capacity * residence))
@@ -198,7 +196,7 @@ class Sizing:
         size = row.size or Size()
         most_used, now = max(size.used, estimate.utilisation), row.active
         least = int(size.opened / max(size.used, USED_MIN) * _trusted(most_used))
-        if now and arriving and most_used < CALM:  # not full before the next look
+        if now and arriving and most_used < CALM:
             least = max(least, ceil(now / CALM + arriving))
         return (count, why) if least <= count else (least, OfUse(size.opened, size.used, least))
 

@@ -26,7 +26,7 @@ import msgspec
 
 from feedback.master.pool import FULL, NEARLY_FULL
 from feedback.master.servers.arrivals import COUNTED_SECONDS
-from feedback.master.servers.filter import CLIP, PRIOR_VARIANCE, Filter
+from feedback.master.servers.filter import CLIP, KNOWN_VARIANCE, PRIOR_VARIANCE, Filter
 from feedback.master.servers.neighbour import FADE_SECONDS, Neighbour
 from feedback.master.servers.spans import Spans
 from feedback.master.servers.starved import Starved
@@ -35,7 +35,6 @@ from feedback.master.servers.window import Window
 if TYPE_CHECKING:
     from feedback.master.servers.prior import Prior
 
-KERNEL_VARIANCE = 0.02  # a weight found in the kernel at start was learned by somebody
 SAMPLE_SECONDS_MIN = 0.19  # one of the agents' usual reports
 SAMPLE_VARIANCE_MAX = 0.08  # a sample is taken as soon as it is as good as this, or as old as the kernel's
 HELD_SECONDS_MIN = 5 * SAMPLE_SECONDS_MIN  # open connections hardly change from one report to the next
@@ -43,7 +42,6 @@ KEPT_VARIANCE_MAX, KEPT_NOISE = 0.1, 4.0  # of a sample's logarithm, in doubt; t
 DEFAULT_LEVEL = log(100)  # completions per second and core, where nothing at all is known
 LEVEL_MAX = 20.0  # of a level, either way: e**20 completions a second and core is no machine
 AVAILABLE_SECONDS = 0.2  # one report: a neighbour arrives in an instant
-HAD_SECONDS = 1.0  # a service may have more than it is entitled to for a moment
 LEARNED_STEP = 0.05  # of a level in the state file
 UNLIKE = 3.0  # standard deviations between a first sample and what others say of such a server
 SETTLED_SAMPLES = 9  # from here on a level is known and kept, and a sudden difference is a neighbour's
@@ -154,7 +152,7 @@ class Capacity:
     def resume(self, known: Learned) -> None:
         """Go on from what the master before had learned."""
         of = self._held_filter if known.held else self._usual_filter
-        of.resume(known.level, KERNEL_VARIANCE)
+        of.resume(known.level, KNOWN_VARIANCE)
         self._prior.moved(self)
         self.current = None
 
@@ -251,7 +249,7 @@ class Capacity:
             return max(0.01, 1 - window.stolen / max(window.busy, STEAL_FROM))
         idle = max(0.0, 1 - window.busy) * min(1.0, max(0.0, (FULL - window.busy) / (FULL - NEARLY_FULL)))
         had = window.own + idle
-        self._had += (1 - exp(-seconds / HAD_SECONDS)) * (had - self._had)
+        self._had += (1 - exp(-seconds / COUNTED_SECONDS)) * (had - self._had)
         if window.entitled is not None:
             had = max(min(had, self._had), window.entitled)
         return min(1.0, max(had, 0.01))
@@ -352,7 +350,7 @@ class Capacity:
         elif self.offset is None:
             self.filter.start(prior, PRIOR_VARIANCE * (1 + 1 / self._prior.others(self)))
         else:
-            self.filter.start(prior, KERNEL_VARIANCE)
+            self.filter.start(prior, KNOWN_VARIANCE)
 
     @property
     def utilisation(self) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import exp, sqrt
 
 PRIOR_VARIANCE = 0.09  # servers of one size differ by some 30 %
+KNOWN_VARIANCE = PRIOR_VARIANCE / 4  # half as uncertain: it was learned, by us or by somebody before us
 FORGET_SECONDS = 60.0  # without evidence, the level goes back to the prior
 DRIFT_PER_SECOND = 0.0004  # variance: 2 % in a second
 STEP_SLACK, STEP_LIMIT = 1.0, 6.0  # CUSUM, in standard deviations: noise alone makes one step in days
