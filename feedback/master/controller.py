@@ -49,7 +49,7 @@ from feedback.model import (
 )
 from feedback.wire import Report
 
-DESTINATION_SECONDS = 0.00005  # between looks, for each destination: a look and a decision take about a fifth of it
+DESTINATION_SECONDS = 0.00005  # between looks, for each destination: a look and a decision take less than a tenth of it
 AWAY_SECONDS = 600.0  # a service that its owner removes and makes again goes on with what was learned
 
 
