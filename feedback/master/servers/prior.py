@@ -28,8 +28,8 @@ KEPT_SECONDS = 0.3  # from half of this on more and more: clients keep connectio
 
 
 class Prior:
-    """The prior of one pool. `held` is how connections are counted there, `kept` (0..1) how much of an answered
-    connection's time its client keeps it (capacity.py)."""
+    """The prior of one pool, and how its connections are counted (capacity.py): `held` the open ones, otherwise those
+    that end, and as far as clients keep them (`kept`, 0..1) those that came and are open."""
 
     def __init__(self) -> None:
         self.held = False
