@@ -59,6 +59,33 @@ def test_a_new_server_starts_slowly_and_gets_there() -> None:
     assert seen[-1] == pytest.approx(third, rel=0.01)
 
 
+def test_a_slow_start_beside_one_whose_share_is_held_leaves_the_others_theirs() -> None:
+    """The agent of rs1 was never heard, so that its quarter stays; rs4 returns, and the law wants nearly all for it."""
+    guard = Guard(Guards(slow_start_seconds=10))
+    silent = member(1, trust=Trust.NEVER, capacity=None)
+    guard.apply(pool(silent, member(2), member(3)), shares(0.2, 0.4, 0.4), 0.0)
+    four = pool(silent, member(2), member(3), member(4))
+    before = [0.33, 0.33]
+    for k in range(1, 100):
+        out = guard.apply(four, shares(0.05, 0.01, 0.01, 0.93), k / 5)
+        now = [out.shares[rip(i)].value for i in (2, 3)]
+        for share, last in zip(now, before, strict=True):
+            assert share >= 0.98 * max(0.02 / 4, last / 4**0.2)
+        before = now
+        assert sum(values(out)) == pytest.approx(1.0)
+    assert out.shares[rip(4)].value > 0.6
+
+
+def test_without_a_slow_start_too_who_returns_gets_something_beside_one_whose_share_is_held() -> None:
+    guard = Guard(Guards(slow_start_seconds=0.0))
+    silent, zero = member(1, trust=Trust.NEVER, capacity=None), member(2, weight=0)
+    guard.apply(pool(silent, zero), shares(0.5, 0.5), 0.0)
+    for k in range(1, 20):
+        out = guard.apply(pool(silent, member(2)), shares(0.5, 0.5), k / 5)
+        assert out.shares[rip(2)].value >= 0.009
+    assert out.shares[rip(1)].value > 0.4
+
+
 def test_slow_start_waits_while_the_new_server_is_hot() -> None:
     guard = Guard(Guards(slow_start_seconds=10))
     guard.apply(pool(member(1), member(2)), shares(0.5, 0.5), 0.0)

@@ -6,7 +6,8 @@ honest servers then give up the same part: their shares of what is left, their t
 
 What is no interference: A server whose agent was not heard yet keeps its share as it is, and comes to its part at a
 bounded pace when it is (guard.py), so its share counts from FOLLOWS_SECONDS on; one that is not known yet follows its
-estimate at that pace too, all of which a lie may use up while it begins. A weight is a whole number: where the liar
+estimate at that pace too, all of which a lie may use up while it begins. Its first threshold may rest on others' word,
+and stands for a second, so thresholds count from RESTS_SECONDS on. A weight is a whole number: where the liar
 draws so much that the others have few of `wrr`'s 64, a GRAIN is their rounding and dead band. Under `wlc` a weight
 counts open connections, which are whole, too: it is compared from OPEN on. Under `sed` one that is catching up has a
 weight for its part of the arrivals (sed.py), so weights are compared again after it. A threshold counts the closed
@@ -46,6 +47,7 @@ RESIDENCE_SECONDS = (0.02, 0.02, 0.2, 4.0)  # of an idle server: connections tha
 LASTS_SECONDS = 1.0  # from here on a capacity is counted in open connections
 CALM_SECONDS, LIE_SECONDS = (0.0, 2.0, 12.0), 25.0
 FOLLOWS_SECONDS = 3.0  # after an agent's first report: two for a sample of two seconds, and a change of 4 in a second
+RESTS_SECONDS = 2.0  # after an agent's first report: a few reports, and what passes between two thresholds
 BEGINS_SECONDS = 3.0  # a lie's change of share, from an equal one to the ceiling at 4 in a second, and to spare
 SETTLED_SECONDS = 12.0  # after an agent's first report its server counts as known
 # The most that the two may differ by, as a factor: a known server, and one that is not yet.
@@ -164,7 +166,7 @@ class Pair:
         if self.truth.now - self._began > self._calm + BEGINS_SECONDS:
             yield from self._apart([k for k, seconds in heard.items() if seconds > FOLLOWS_SECONDS], (here, there), 1)
         yield from self._learned([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], (here, there), 0)
-        yield from self._learned([k for k, seconds in heard.items() if seconds > 0], (here, there), 1)
+        yield from self._learned([k for k, seconds in heard.items() if seconds > RESTS_SECONDS], (here, there), 1)
         liar = there[self.servers[-1].key]
         if liar.share > CEILING / len(there) + 1e-6:
             yield f"ceiling: the liar has {liar.share:.3f}"

@@ -213,6 +213,7 @@ class Guard:
         ramps: float | None = None  # their step, where any is in slow start
         static = 0  # what all are owed, added up where somebody is pinned
         free: list[Row] = []
+        ramping: list[Row] = []
         held = 0.0
         for row in serving:
             if row.trial is not None:
@@ -226,6 +227,8 @@ class Guard:
                     ramps = self._ramp_step(serving, pool.seconds)
                 if self._pin(row, static, pool.seconds, ramps):
                     held += row.share
+                    if row.ramp is not None:
+                        ramping.append(row)
                 else:
                     free.append(row)
         if not free and held <= NOTHING:  # these zeros are ours: no part to be held at once all others are out
@@ -234,10 +237,15 @@ class Guard:
                 row.say("guard", NOBODY_ELSE, row.share)
             free = list(serving)
         pinned = len(free) < len(serving)
+        factor = self._change**pool.seconds if pool.seconds < self._longest else inf
+        floor = self._config.floor / max(1, len(serving))
+        room = 1 - held
         if pinned:
-            _fill(free, 1 - held)
-        if self._bound_change(free, pool.seconds, self._config.floor / max(1, len(serving))) or pinned:
-            _fill(free, 1 - held)
+            known = [row for row in free if row.before or row.estimate is not None]
+            room = _make_room(ramping, room, sum([max(floor, (row.before or 0.0) / factor) for row in known]))
+            _fill(free, room)
+        if self._bound_change(free, factor, floor) or pinned:
+            _fill(free, room)
             _fill(serving, 1.0)
         for row in over:
             if row.share >= row.most - SAME:
@@ -290,9 +298,8 @@ class Guard:
         if others > NOTHING and owed < 1:
             largest.share = min(largest.share, self._config.ceiling**2 * owed / (1 - owed) * others)
 
-    def _bound_change(self, free: Sequence[Row], seconds: float, floor: float) -> bool:
+    def _bound_change(self, free: Sequence[Row], factor: float, floor: float) -> bool:
         """Whether any share was bounded."""
-        factor = self._change**seconds if seconds < self._longest else inf
         bounded = False
         for row in free:
             share, before = row.share, row.before
@@ -363,6 +370,18 @@ def _zero(row: Row, why: Fact) -> None:
     """Whatever the law said."""
     row.share, row.why, row.said = 0.0, None, None
     row.say("guard", why, 0.0)
+
+
+def _make_room(ramping: Sequence[Row], room: float, least: float) -> float:
+    """What is left for the free ones beside the pinned, which is never less than their bounds allow: a slow start waits
+    for them. Where it is not enough, all yield when the shares are made a whole."""
+    if room < least and ramping:
+        total = sum([row.share for row in ramping])
+        yielded = min(least - room, total)
+        for row in ramping:
+            row.share *= 1 - yielded / total if total > NOTHING else 0.0
+        room += yielded
+    return max(room, least)
 
 
 def _fill(rows: Sequence[Row], whole: float) -> None:
