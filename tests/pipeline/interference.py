@@ -6,14 +6,14 @@ honest servers then give up the same part: their shares of what is left, their t
 
 What is no interference: A server whose agent was not heard yet keeps its share as it is, and comes to its part at a
 bounded pace when it is (guard.py), so its share counts from FOLLOWS_SECONDS on; one that is not known yet follows its
-estimate at that pace too, all of which a lie may use up while it begins. Its first threshold may rest on others' word,
-and stands for a second, so thresholds count from RESTS_SECONDS on. A weight is a whole number: where the liar
-draws so much that the others have few of `wrr`'s 64, a GRAIN is their rounding and dead band. Under `wlc` a weight
-counts open connections, which are whole, too: it is compared from OPEN on. Under `sed` one that is catching up has a
-weight for its part of the arrivals (sed.py), so weights are compared again after it. A threshold counts the closed
-connections of the moment when it was written. Levels in the state are rounded to a twentieth. And where the lie made
-the pool look saturated, or not, capacities are frozen here and not there: shares then differ by what each server's own
-estimate has changed since (HOT).
+estimate at that pace too, all of which a lie may use up while it begins, at first or anew. Its first threshold may rest
+on others' word, and stands for a second, so thresholds count from RESTS_SECONDS on. A weight is a whole number: where
+the liar draws so much that the others have few of `wrr`'s 64, a GRAIN is their rounding and dead band. Under `wlc` a
+weight counts open connections, which are whole, too: it is compared from OPEN on. Under `sed` one that is catching up
+has a weight for its part of the arrivals (sed.py), so weights are compared again after it. A threshold counts the
+closed connections of the moment when it was written. Levels in the state are rounded to a twentieth. And where the lie
+made the pool look saturated, or not, capacities are frozen here and not there: shares then differ by what each server's
+own estimate has changed since (HOT).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from feedback.config import parse
 from feedback.config.master import MasterConfig
 from feedback.master import Decision
 from feedback.master.actuate.sed import CatchingUp
+from feedback.master.bounds.guard import Bounded
 from feedback.master.pool import SATURATED
 from feedback.master.servers.capacity import LEARNED_STEP
 from feedback.model import DestinationEntry, DestinationKey, ServiceKey, Setting
@@ -163,7 +164,7 @@ class Pair:
         there = {s.destination: s for s in self.deceived.decision.settings}
         heard = {s.key: self.truth.now - self._began - self._late.get(s, 0.0) for s in self.servers[:-1]}
         yield from self._apart([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], (here, there), 0)
-        if self.truth.now - self._began > self._calm + BEGINS_SECONDS:
+        if self.truth.now - self._began > self._calm + BEGINS_SECONDS and not _moves(self.deceived, self.key):
             yield from self._apart([k for k, seconds in heard.items() if seconds > FOLLOWS_SECONDS], (here, there), 1)
         yield from self._learned([k for k, seconds in heard.items() if seconds > SETTLED_SECONDS], (here, there), 0)
         yield from self._learned([k for k, seconds in heard.items() if seconds > RESTS_SECONDS], (here, there), 1)
@@ -217,6 +218,12 @@ def _hot(master: Master, key: ServiceKey) -> bool:
 
 def _catches_up(master: Master, key: ServiceKey) -> bool:
     return any(isinstance(row.note, CatchingUp) for row in master.controller._pipelines[key].pool.rows)
+
+
+def _moves(master: Master, key: ServiceKey) -> bool:
+    """Whether shares move as fast as they may."""
+    rows = master.controller._pipelines[key].pool.rows
+    return any(isinstance(step.fact, Bounded) for row in rows for step in row.said or ())
 
 
 def _parts(values: Mapping[DestinationKey, float]) -> dict[DestinationKey, float]:
