@@ -110,7 +110,7 @@ STATUS = {
 class Stop:
     """A block of commands, known by its page and first line, and typed line by line on each machine of `on`.
 
-    `by_hand` is done before. `shows`: patterns of what is to be seen. `soon`: lines that the page says to wait for.
+    `by_hand` is done before. `shows`: patterns of what is to be seen. `soon`: lines to wait for.
     `sooner`: why it is visited out of the page's order.
     """
 
@@ -328,8 +328,8 @@ ITINERARY: tuple[Stop | Also, ...] = (
         "first-director.md",
         "feedback master check",
         by_hand=first_configuration,
-        # Before the second look, a fifth of a second after the start, the weights just written are not seen yet.
-        shows=(*COLUMNS, r"10.0.0.11:80 +Route +(100|-) .* never", r"10.0.0.12:80 +Route +(100|-) .* never"),
+        soon=("feedback show",),  # the weights just written are seen at the second look
+        shows=(*COLUMNS, r"10.0.0.11:80 +Route +100 .* never", r"10.0.0.12:80 +Route +100 .* never"),
     ),
     Stop("first-director.md", "sysctl -w net.ipv4.conf.all.arp_ignore=1", on=SERVERS),
     Stop("first-director.md", "feedback keys token rs1 --rip 10.0.0.11"),

@@ -135,6 +135,9 @@ class Walk:
             for line in typed(VISITS[number]):
                 for name in place(stop, VISITS[number], line)[: 1 if line in ONCE else None]:
                     seen += self._type(self.site[name], line, line in stop.soon, directory)
+            ends = time.monotonic() + SOON_SECONDS
+            while stop.soon and time.monotonic() < ends and not all(re.search(p, seen) for p in stop.shows):
+                seen += "".join(self._type(self.site[stop.on[0]], line, True, directory) for line in stop.soon)
         for pattern in stop.shows:
             assert re.search(pattern, seen), f"{pattern!r} is not to be seen:\n{seen}"
 
